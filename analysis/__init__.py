@@ -1,0 +1,1 @@
+"""From recorded runs to statistics, plots and reports. Needs no torch."""

@@ -1,0 +1,1 @@
+"""How it is run and measured: orchestration, telemetry, tracking, benchmarks."""

@@ -1,0 +1,83 @@
+"""Names of what a run records: the one vocabulary that writers (`bench`) and readers (`analysis`) share.
+
+Imports nothing, so that reading a report costs no torch and training costs no MLflow.
+"""
+
+from __future__ import annotations
+
+# --- events.jsonl: kinds of line -----------------------------------------------------------------
+START = "start"  # an attempt began: environment, world size, the epoch and step it resumes from
+EPOCH = "epoch"  # an epoch's metrics, written only once its checkpoint is durable
+END = "end"  # an attempt ended: outcome, error, duration, final metrics
+
+# --- outcomes ------------------------------------------------------------------------------------
+FINISHED = "finished"
+FAILED = "failed"
+INTERRUPTED = "interrupted"  # stopped by a signal, resumable
+
+# --- metrics of an epoch (MLflow metric names; the prefix is the dashboard's section) -------------
+TRAIN_LOSS = "train/loss"  # total, heads included with their weight
+TRAIN_LOSS_MAIN = "train/loss_main"
+TRAIN_LOSS_AUX1 = "train/loss_aux1"
+TRAIN_LOSS_AUX2 = "train/loss_aux2"
+TRAIN_TOP1 = "train/top1"  # of the augmented training images, main head, 0 to 1
+TRAIN_TOP5 = "train/top5"
+VAL_LOSS = "val/loss"
+VAL_TOP1 = "val/top1"  # every validation image counted once, 0 to 1
+VAL_TOP5 = "val/top5"
+LEARNING_RATE = "train/learning_rate"
+RESOLUTION = "train/resolution"
+GRADIENT_NORM = "gradient/"  # + stage name: L2 norm of the stage's gradient, mean over sampled steps
+
+IMAGES_PER_S = "throughput/images_per_s"  # training images over the epoch's training seconds, all ranks
+COMPUTE_IMAGES_PER_S = "throughput/compute_images_per_s"  # the same without the wait for data
+DATA_WAIT_SHARE = "throughput/data_wait_share"  # 0 to 1, of rank 0's training seconds
+EPOCH_SECONDS = "throughput/epoch_s"  # training and validation
+TRAIN_SECONDS = "throughput/train_s"
+VAL_SECONDS = "throughput/val_s"
+PEAK_MEMORY_GIB = "memory/peak_gib"  # CUDA allocator's peak, or peak resident memory of a CPU rank
+
+# --- final metrics of a run ----------------------------------------------------------------------
+FINAL_TOP1 = "final/val_top1"
+FINAL_TOP5 = "final/val_top5"
+FINAL_TRAIN_TOP1 = "final/train_top1"
+FINAL_VAL_LOSS = "final/val_loss"
+FINAL_IMAGES_PER_S = "final/images_per_s"  # median over epochs, the first (warm-up) left out if it can be
+FINAL_DURATION_S = "final/duration_s"  # all attempts together
+COST_PARAMETERS = "cost/parameters"  # at training, heads included
+COST_PARAMETERS_INFERENCE = "cost/parameters_inference"
+COST_MACS = "cost/macs_inference"  # multiply-adds of one image at evaluation
+COST_MACS_TRAINING = "cost/macs_training"  # multiply-adds of one image's forward pass with heads
+
+# --- telemetry aggregates (absent, never zero, where there is no such device) ----------------------
+HOST_CPU_PERCENT = "system/cpu_percent"  # of the whole machine, mean
+HOST_MEMORY_GIB = "system/memory_gib"  # used on the host, maximum
+GPU_BUSY_PERCENT = "system/gpu_busy_percent"  # NVML utilization.gpu: share of time any kernel ran, mean
+GPU_MEMORY_GIB = "system/gpu_memory_gib"  # maximum
+GPU_POWER_W = "system/gpu_power_w"  # mean
+GPU_ENERGY_J = "system/gpu_energy_j"  # difference of the energy counter, all devices
+GPU_SM_CLOCK_MHZ = "system/gpu_sm_clock_mhz"  # mean
+GPU_TEMPERATURE_C = "system/gpu_temperature_c"  # maximum
+
+# --- MLflow tags ----------------------------------------------------------------------------------
+TAG_KEY = "deeper.key"  # the run's key: the same key is the same run
+TAG_EXPERIMENT = "deeper.experiment"
+TAG_ARM = "deeper.arm"
+TAG_SEED = "deeper.seed"
+TAG_ATTEMPT = "deeper.attempt"
+TAG_OUTCOME = "deeper.outcome"
+TAG_ERROR = "deeper.error"
+TAG_GPU = "deeper.gpu"  # device names, or the reason why there are none
+TAG_HOST = "deeper.host"
+TAG_COMMIT = "mlflow.source.git.commit"  # fills the dashboard's Version column
+TAG_DIRTY = "deeper.dirty"
+TAG_DATA = "deeper.data"  # name of the data set
+TAG_DATA_HASH = "deeper.data_hash"
+TAG_ENVIRONMENT = "deeper.environment."  # + package name: its version
+
+# --- MLflow artifacts of a run ----------------------------------------------------------------------
+ARTIFACT_CONFIG = "config.yaml"
+ARTIFACT_ENVIRONMENT = "environment.json"
+ARTIFACT_EVENTS = "events.jsonl"
+ARTIFACT_TELEMETRY = "telemetry.parquet"
+ARTIFACT_PREDICTIONS = "predictions.parquet"

@@ -1,0 +1,366 @@
+"""Experiments as data: frozen, validated configs, run keys and the plan.
+
+An experiment file names a data set, a network, a recipe, arms (named changes of any of them) and seeds;
+`arms x seeds = runs`. A run's key is a hash of everything that determines its result.
+
+Every mistake raises `SpecError`, one line a mistake: field, value, what would be valid.
+Imports neither torch nor FFCV, so that planning is quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Reduction = Literal["reduced", "unreduced", "naive"]
+Auxiliary = Literal["none", "aux1", "aux2", "both"]
+Schedule = Literal["constant", "step", "paper", "poly", "cosine", "one-cycle"]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+SMALLEST_INPUT = 32  # the network halves its input five times
+
+
+class SpecError(ValueError):
+    """A user's mistake in an experiment, told in one line a mistake."""
+
+
+class Config(BaseModel):
+    """Base of every config: frozen, no unknown keys, defaults validated like given values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class NetworkConfig(Config):
+    """One member of the GoogLeNet family (P = arXiv:1409.4842)."""
+
+    reduction: Reduction = "reduced"
+    """reduced: P Fig. 2b. unreduced: 3x3 and 5x5 straight on the input, pool projection kept, widths agree
+    with reduced. naive: P Fig. 2a, pooled input concatenated as it is, widths grow."""
+    aux: Auxiliary = "both"
+    """Auxiliary classifiers: aux1 after 4a, aux2 after 4d (P section 5)."""
+    aux_weight: float = Field(0.3, gt=0)
+    aux_dropout: float = Field(0.7, ge=0, lt=1)
+    dropout: float = Field(0.4, ge=0, lt=1)
+    norm: Literal["none", "batch"] = "batch"
+    head: Literal["avgpool", "fc"] = "avgpool"
+    """avgpool: global average pooling, dropout, linear. fc: the 7x7x1024 maps flattened, linear to 1024, ReLU,
+    dropout, linear (what P section 5 says average pooling replaced)."""
+    large_kernel: Literal["5x5", "3x3"] = "5x5"
+    """Kernel of the third branch; 3x3 is what TF-slim and torchvision ship (pytorch/vision #906)."""
+    classes: int = Field(1000, ge=2)
+    resolution: int = Field(224, ge=SMALLEST_INPUT)
+    """Nominal input side in pixels; the heads' linear layers are sized for it."""
+
+
+class DataConfig(Config):
+    """A prepared data set: a folder with train.beton, val.beton and manifest.json."""
+
+    path: str
+    """Folder, relative to the data root (`--data`, $DEEPER_DATA or ./data)."""
+    source: Literal["folder", "imagenette", "fashion-mnist", "synthetic"] | None = None
+    """What `deeper run --prepare` may prepare it from; None: prepared by hand."""
+    train_fraction: Fraction = 1.0
+    """Share of the training images used: the first of a fixed shuffle, equal over classes as far as it goes."""
+
+
+class RecipeConfig(Config):
+    """How a network is trained."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    """Images of one optimiser step, over all workers."""
+    resolution: int = Field(224, ge=SMALLEST_INPUT)
+    resolution_start: int | None = Field(None, ge=SMALLEST_INPUT)
+    """Progressive resizing: from this side up to `resolution`, linearly over the first 3/4 of the epochs,
+    in steps of 16 pixels."""
+    learning_rate: float = Field(gt=0)
+    """Peak learning rate."""
+    schedule: Schedule = "cosine"
+    """step: times `decay` every `decay_epochs`. paper: step with 0.96 and 8. poly: (1 - t)^power (Caffe)."""
+    warmup_epochs: float = Field(0.0, ge=0)
+    decay: float = Field(0.96, gt=0, lt=1)
+    decay_epochs: float = Field(8.0, gt=0)
+    power: float = Field(0.5, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(1e-4, ge=0)
+    decay_norm_and_bias: bool = True
+    """False: no weight decay on normalisation parameters and biases."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    averaging: Literal["none", "ema", "polyak"] = "none"
+    """Weights that are evaluated: the last ones, an exponential average, or the mean over all steps (Polyak)."""
+    ema_decay: float = Field(0.999, gt=0, lt=1)
+    crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Range of the area of training crops, as a share of the image (P section 6)."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    val_crop: Fraction = 0.875
+    """Side of the central validation crop, as a share of the image's shorter side (224 / 256)."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto: bf16 autocast where the device has bf16 arithmetic, else float32."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> RecipeConfig:
+        if self.resolution_start is not None and self.resolution_start > self.resolution:
+            raise ValueError(
+                f"resolution_start: {self.resolution_start} is above resolution {self.resolution}; "
+                "progressive resizing goes upwards"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: {self.warmup_epochs} leaves nothing of {self.epochs} epochs; use fewer")
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: [{low}, {high}] is no range; give [low, high] with 0 < low <= high")
+        return self
+
+
+class ResourcesConfig(Config):
+    """What one run gets from Ray."""
+
+    workers: int = Field(1, ge=1)
+    """World size: DDP ranks of a run."""
+    cpus_per_worker: int = Field(1, ge=1)
+    gpus_per_worker: int = Field(0, ge=0, le=1)
+    retries: int = Field(2, ge=0)
+    """Times a run is tried again from its last checkpoint after it failed for a reason other than its own loss."""
+
+
+class ArmConfig(Config):
+    """A named change: fields given here replace those of the experiment."""
+
+    network: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    description: str = ""
+
+
+class Seeds(Config):
+    """Initialisation, order and augmentation have generators of their own, so each can be varied alone."""
+
+    initialisation: int = Field(ge=0)
+    order: int = Field(ge=0)
+    augmentation: int = Field(ge=0)
+
+    @classmethod
+    def of(cls, seed: int) -> Seeds:
+        return cls(initialisation=seed, order=seed, augmentation=seed)
+
+
+class RunConfig(Config):
+    """Everything that determines a run's result, resolved: no defaults left open."""
+
+    data: DataConfig
+    data_hash: str
+    """Hash of the prepared files' manifest; two data sets with the same hash hold the same images."""
+    network: NetworkConfig
+    recipe: RecipeConfig
+    seeds: Seeds
+    workers: int = Field(ge=1)
+
+    @property
+    def key(self) -> str:
+        """12 hexadecimal digits; where the data lie and how they were prepared does not count, what they hold does."""
+        content = self.model_dump(mode="json")
+        content["data"] = {"hash": content.pop("data_hash"), "train_fraction": self.data.train_fraction}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class PlannedRun(Config):
+    """A run with the names that people know it by."""
+
+    experiment: str
+    arm: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def key(self) -> str:
+        return self.config.key
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} s{self.seed}"
+
+
+class ExperimentConfig(Config):
+    """An experiment file."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str = ""
+    data: DataConfig
+    network: dict[str, Any] = {}
+    recipe: RecipeConfig
+    resources: ResourcesConfig = ResourcesConfig()
+    arms: dict[str, ArmConfig] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> ExperimentConfig:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give each once")
+        for section in (self.network, *(arm.network for arm in self.arms.values())):
+            for fixed, source in (("classes", "the data set"), ("resolution", "recipe.resolution")):
+                if fixed in section:
+                    raise ValueError(f"network.{fixed}: {section[fixed]} is taken from {source}; leave it out here")
+        return self
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def shipped_experiments() -> list[str]:
+    """Names of the experiments that come with the suite."""
+    folder = resources.files("reproduce") / "experiments"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
+    """Read an experiment: a file, or the name of a shipped one. Raises `SpecError`."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise SpecError(f"experiment: no file {path}")
+        text = path.read_text()
+    else:
+        names = shipped_experiments()
+        if str(name_or_path) not in names:
+            raise SpecError(f"experiment: {name_or_path!r} is no file (*.yaml) and none of {', '.join(names)}")
+        text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text()
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{name_or_path}: not YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise SpecError(f"{name_or_path}: an experiment is a mapping with {', '.join(ExperimentConfig.model_fields)}")
+    return validated(ExperimentConfig, content, where=f"{name_or_path}: ")
+
+
+def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
+    """`content` as a config; every mistake of it in one `SpecError`, each field prefixed with `where`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        lines = [_sentence(model, mistake) for mistake in error.errors()]
+        raise SpecError("\n".join(f"{where}{line}" for line in lines)) from error
+
+
+def plan(
+    experiment: ExperimentConfig,
+    *,
+    data_hashes: Mapping[str, str],
+    classes: Mapping[str, int],
+    train_images: Mapping[str, int],
+) -> list[PlannedRun]:
+    """All runs of an experiment, seeds outermost so that a stopped grid has whole replicates.
+
+    The mappings tell, for each `data.path`, what its manifest says. Raises `SpecError`.
+    """
+    arms = {name: _resolve_arm(experiment, name, arm, classes, train_images) for name, arm in experiment.arms.items()}
+    seen: dict[str, str] = {}
+    for name, parts in arms.items():
+        content = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
+        if content in seen:
+            raise SpecError(f"arms.{name}: changes nothing against arms.{seen[content]}; name a field that differs")
+        seen[content] = name
+    return [
+        PlannedRun(
+            experiment=experiment.name,
+            arm=name,
+            seed=seed,
+            config=RunConfig(
+                data=data,
+                data_hash=data_hashes[data.path],
+                network=network,
+                recipe=recipe,
+                seeds=Seeds.of(seed),
+                workers=experiment.resources.workers,
+            ),
+        )
+        for seed in experiment.seeds
+        for name, (data, network, recipe) in arms.items()
+    ]
+
+
+def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
+    """The data sets that an experiment needs, each once, before anything is prepared."""
+    paths: dict[str, DataConfig] = {}
+    for name, arm in experiment.arms.items():
+        data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
+        paths.setdefault(data.path, data)
+    return list(paths.values())
+
+
+def _resolve_arm(
+    experiment: ExperimentConfig,
+    name: str,
+    arm: ArmConfig,
+    classes: Mapping[str, int],
+    train_images: Mapping[str, int],
+) -> tuple[DataConfig, NetworkConfig, RecipeConfig]:
+    data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
+    recipe = _merged(experiment.recipe, arm.recipe, f"arms.{name}.recipe.")
+    network = validated(
+        NetworkConfig,
+        {**experiment.network, **arm.network, "classes": classes[data.path], "resolution": recipe.resolution},
+        where=f"arms.{name}.network.",
+    )
+    workers = experiment.resources.workers
+    if recipe.batch_size % workers:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} does not divide by resources.workers {workers}; "
+            f"{recipe.batch_size - recipe.batch_size % workers or workers} does"
+        )
+    images = int(train_images[data.path] * data.train_fraction)
+    if images < recipe.batch_size:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} is more than the {images} training images; "
+            f"use at most {images}"
+        )
+    if network.norm == "batch" and recipe.batch_size // workers < 2:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives {recipe.batch_size // workers} image a worker; "
+            f"batch normalisation needs 2: use at least {2 * workers}"
+        )
+    return data, network, recipe
+
+
+def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:
+    return validated(type(base), {**base.model_dump(), **changes}, where=where)
+
+
+def _sentence(model: type[Config], mistake: Any) -> str:
+    """One validation error as field, value and what would be valid."""
+    location = [str(part) for part in mistake["loc"]]
+    field = ".".join(location) or "experiment"
+    if mistake["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
+    if mistake["type"] == "missing":
+        return f"{field}: missing; it has no default"
+    if mistake["type"] == "value_error":
+        own = str(mistake["ctx"]["error"])
+        return f"{field}.{own}" if location else own
+    return f"{field}: {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def _known_keys(model: type[Config], location: list[str]) -> list[str]:
+    current: Any = model
+    for part in location:
+        fields = getattr(current, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else ArmConfig
+        current = annotation if isinstance(annotation, type) else ArmConfig
+    return sorted(getattr(current, "model_fields", {}))
