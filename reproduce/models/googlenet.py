@@ -1,0 +1,118 @@
+"""GoogLeNet (P = arXiv:1409.4842, Table 1): one class for the whole family of `NetworkConfig`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from reproduce.models.auxiliary import AuxiliaryClassifier, class_linear, hidden_linear
+from reproduce.models.inception import Convolution, Inception, Widths
+from reproduce.spec import NetworkConfig
+
+WIDTHS = {
+    "3a": Widths(64, 96, 128, 16, 32, 32),
+    "3b": Widths(128, 128, 192, 32, 96, 64),
+    "4a": Widths(192, 96, 208, 16, 48, 64),
+    "4b": Widths(160, 112, 224, 24, 64, 64),
+    "4c": Widths(128, 128, 256, 24, 64, 64),
+    "4d": Widths(112, 144, 288, 32, 64, 64),
+    "4e": Widths(256, 160, 320, 32, 128, 128),
+    "5a": Widths(256, 160, 320, 32, 128, 128),
+    "5b": Widths(384, 192, 384, 48, 128, 128),
+}
+"""Channels of the modules (P Table 1)."""
+
+STAGES = ("stem", "3", "4", "5", "head", "aux1", "aux2")
+"""Parts of a network for which gradients are looked at, from the input on; the heads last."""
+
+
+class Outputs(NamedTuple):
+    """Logits, [N, classes] each. The heads' are None in evaluation mode and where the network lacks the head."""
+
+    main: Tensor
+    aux1: Tensor | None
+    aux2: Tensor | None
+
+
+class GoogLeNet(nn.Module):
+    """The network of a config: images [N, 3, H, W], normalised, H and W at least 32 -> `Outputs`.
+
+    Any input size goes: the linear layers of the heads (and of `head: fc`) are sized for `config.resolution`, and at
+    other sizes the maps before them are average pooled to the grid that they have there.
+
+    Every max pool of stride 2 rounds up, as Caffe's do. The local response normalisation of P's stem is left out with
+    either `norm`, as the common ports do; it has no parameters. Names of parameters are those of the two public
+    layouts (see `reproduce.models.interchange`).
+
+    Weights are drawn from torch's global generator, the auxiliary heads' last, so that networks of one seed which
+    differ in their heads alone start from the same trunk. Source: issue 2, P Table 1 and section 5.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        norm = config.norm == "batch"
+        self.conv1 = Convolution(3, 64, 7, stride=2, norm=norm)
+        self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.conv2 = Convolution(64, 64, 1, norm=norm)
+        self.conv3 = Convolution(64, 192, 3, norm=norm)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.inception3a = Inception(192, WIDTHS["3a"], config)
+        self.inception3b = Inception(self.inception3a.out_channels, WIDTHS["3b"], config)
+        self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.inception4a = Inception(self.inception3b.out_channels, WIDTHS["4a"], config)
+        self.inception4b = Inception(self.inception4a.out_channels, WIDTHS["4b"], config)
+        self.inception4c = Inception(self.inception4b.out_channels, WIDTHS["4c"], config)
+        self.inception4d = Inception(self.inception4c.out_channels, WIDTHS["4d"], config)
+        self.inception4e = Inception(self.inception4d.out_channels, WIDTHS["4e"], config)
+        self.maxpool4 = nn.MaxPool2d({"paper": 3, "port": 2}[config.pooling], stride=2, ceil_mode=True)
+        self.inception5a = Inception(self.inception4e.out_channels, WIDTHS["5a"], config)
+        self.inception5b = Inception(self.inception5a.out_channels, WIDTHS["5b"], config)
+
+        side4 = (config.resolution + 1) // 16  # conv1 halves rounding up, three pools halve rounding down
+        side5 = side4 // 2 if config.pooling == "paper" else (side4 + 1) // 2
+        channels = self.inception5b.out_channels
+        self.avgpool = nn.AdaptiveAvgPool2d(1 if config.head == "avgpool" else side5)
+        self.hidden = nn.Sequential()
+        if config.head == "fc":
+            self.hidden.extend([hidden_linear(channels * side5**2, 1024), nn.ReLU(inplace=True)])
+            channels = 1024
+        self.dropout = nn.Dropout(config.dropout)
+        self.fc = class_linear(channels, config.classes)
+
+        self.aux1 = self.aux2 = None
+        if config.aux in ("aux1", "both"):
+            self.aux1 = AuxiliaryClassifier(self.inception4a.out_channels, side4, config)
+        if config.aux in ("aux2", "both"):
+            self.aux2 = AuxiliaryClassifier(self.inception4d.out_channels, side4, config)
+
+    def forward(self, images: Tensor) -> Outputs:
+        x = self.maxpool1(self.conv1(images))
+        x = self.maxpool2(self.conv3(self.conv2(x)))
+        x = self.maxpool3(self.inception3b(self.inception3a(x)))
+        x = self.inception4a(x)
+        aux1 = self.aux1(x) if self.aux1 is not None and self.training else None
+        x = self.inception4d(self.inception4c(self.inception4b(x)))
+        aux2 = self.aux2(x) if self.aux2 is not None and self.training else None
+        x = self.maxpool4(self.inception4e(x))
+        x = self.inception5b(self.inception5a(x))
+        x = self.hidden(self.avgpool(x).flatten(1))
+        return Outputs(self.fc(self.dropout(x)), aux1, aux2)
+
+
+def stage_parameters(network: GoogLeNet) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each stage that the network has, every parameter in one stage, in the order of `STAGES`."""
+    stages: dict[str, list[nn.Parameter]] = {stage: [] for stage in STAGES}
+    for name, parameter in network.named_parameters():
+        stages[_stage(name)].append(parameter)
+    return {stage: parameters for stage, parameters in stages.items() if parameters}
+
+
+def _stage(parameter_name: str) -> str:
+    part = parameter_name.partition(".")[0]
+    if part.startswith("inception"):
+        return part.removeprefix("inception")[0]
+    if part.startswith("conv"):
+        return "stem"
+    return part if part in STAGES else "head"

@@ -1,0 +1,80 @@
+"""The Inception module (P = arXiv:1409.4842, Fig. 2) and the convolution that everything is made of."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reproduce.spec import NetworkConfig
+
+BATCH_NORM_EPS = 1e-3  # of TF-slim and torchvision; weights of theirs need it
+
+
+class Widths(NamedTuple):
+    """Channels of one module, in the order of P Table 1."""
+
+    one: int
+    three_reduce: int
+    three: int
+    five_reduce: int
+    five: int
+    pool: int
+
+
+class Convolution(nn.Module):
+    """Convolution that keeps the side (at stride 1), batch normalisation or a bias, ReLU.
+
+    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Weights start with He's uniform
+    initialisation over the fan-in, which keeps the variance of activations through the depth also without
+    normalisation; biases start at zero.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, norm: bool, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not norm)
+        self.bn = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS) if norm else None
+        nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.bn is not None:
+            x = self.bn(x)
+        return F.relu(x, inplace=True)  # neither convolution nor normalisation needs its output for its gradient
+
+
+class Inception(nn.Module):
+    """Four branches of equal height and width, concatenated: 1x1, 3x3, 5x5 (or 3x3 twice) and a max pool of stride 1.
+
+    [N, in_channels, H, W] -> [N, out_channels, H, W]. `config.reduction` decides what stands before the 3x3 and 5x5
+    convolutions and behind the pool: reduced (P Fig. 2b) 1x1 convolutions; unreduced nothing before the convolutions
+    and the projection behind the pool; naive (P Fig. 2a) nothing at all.
+    """
+
+    def __init__(self, in_channels: int, widths: Widths, config: NetworkConfig) -> None:
+        super().__init__()
+        norm = config.norm == "batch"
+        large_kernel = {"5x5": 5, "3x3": 3}[config.large_kernel]
+
+        def spatial(reduce: int, out: int, kernel: int) -> nn.Sequential:
+            if config.reduction != "reduced":
+                return nn.Sequential(Convolution(in_channels, out, kernel, norm=norm))
+            return nn.Sequential(
+                Convolution(in_channels, reduce, 1, norm=norm), Convolution(reduce, out, kernel, norm=norm)
+            )
+
+        self.branch1 = Convolution(in_channels, widths.one, 1, norm=norm)
+        self.branch2 = spatial(widths.three_reduce, widths.three, 3)
+        self.branch3 = spatial(widths.five_reduce, widths.five, large_kernel)
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1))
+        if config.reduction != "naive":
+            self.branch4.append(Convolution(in_channels, widths.pool, 1, norm=norm))
+        pooled = in_channels if config.reduction == "naive" else widths.pool
+        self.out_channels = widths.one + widths.three + widths.five + pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)

@@ -1,0 +1,139 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reproduce.models import STAGES, GoogLeNet, stage_parameters
+from reproduce.models.auxiliary import AuxiliaryPool
+from reproduce.models.inception import Inception, Widths
+from reproduce.spec import NetworkConfig
+
+REDUCTIONS = ("reduced", "unreduced", "naive")
+
+
+def images(side: int, number: int = 2) -> Tensor:
+    return torch.randn(number, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def small(**changes: object) -> NetworkConfig:
+    return NetworkConfig.model_validate({"classes": 7, "resolution": 32, **changes})
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("side", [1, 2, 5, 8])
+def test_branches_agree_in_height_and_width(reduction: str, side: int) -> None:
+    module = Inception(6, Widths(1, 2, 3, 4, 5, 7), small(reduction=reduction, norm="none"))
+    assert module(torch.randn(1, 6, side, side)).shape == (1, module.out_channels, side, side)
+    assert module.out_channels == (1 + 3 + 5 + 6 if reduction == "naive" else 1 + 3 + 5 + 7)
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("head", ["avgpool", "fc"])
+@pytest.mark.parametrize("large_kernel", ["3x3", "5x5"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_every_member_of_the_family_gives_logits(norm: str, head: str, large_kernel: str, reduction: str) -> None:
+    config = small(norm=norm, head=head, large_kernel=large_kernel, reduction=reduction)
+    with torch.device("meta"):
+        outputs = GoogLeNet(config)(torch.empty(2, 3, 32, 32))
+    assert all(logits.shape == (2, 7) for logits in outputs)
+
+
+@pytest.mark.parametrize("changes", [{"norm": "none"}, {"head": "fc", "pooling": "port"}, {"reduction": "unreduced"}])
+def test_every_parameter_gets_a_finite_gradient(changes: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(small(resolution=64, **changes))
+    sum(F.cross_entropy(logits, torch.tensor([1, 2])) for logits in network(images(64))).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("head", ["avgpool", "fc"])
+@pytest.mark.parametrize("pooling", ["paper", "port"])
+def test_any_input_from_32_up_goes_whatever_the_nominal_size(head: str, pooling: str) -> None:
+    for nominal in (32, 96, 224):
+        with torch.device("meta"):
+            network = GoogLeNet(small(norm="none", head=head, pooling=pooling, resolution=nominal))
+            for side in (32, 33, 47, 63, 64, 65, 79, 96, 127, 160, 223, 225):
+                assert all(logits.shape == (2, 7) for logits in network(torch.empty(2, 3, side, side)))
+            assert network(torch.empty(2, 3, 48, 131)).aux2.shape == (2, 7)
+
+
+@pytest.mark.parametrize("aux", ["none", "aux1", "aux2", "both"])
+def test_heads_speak_in_training_and_vanish_at_evaluation(aux: str) -> None:
+    network = GoogLeNet(small(aux=aux))
+    trained = network(images(32))
+    assert (trained.aux1 is not None, trained.aux2 is not None) == (aux in ("aux1", "both"), aux in ("aux2", "both"))
+    network.eval()
+    with torch.no_grad():
+        expected = network(images(32))
+        assert expected.aux1 is None
+        assert expected.aux2 is None
+        for stage in ("aux1", "aux2"):
+            for parameter in stage_parameters(network).get(stage, []):
+                parameter.fill_(torch.nan)
+        assert torch.equal(network(images(32)).main, expected.main)
+
+
+def test_networks_that_differ_in_heads_alone_start_from_the_same_trunk() -> None:
+    def start(aux: str) -> dict[str, Tensor]:
+        torch.manual_seed(3)
+        return GoogLeNet(small(aux=aux)).state_dict()
+
+    none, both = start("none"), start("both")
+    assert none.keys() < both.keys()
+    assert all(torch.equal(weights, both[name]) for name, weights in none.items())
+
+
+def test_the_global_generator_decides_the_weights() -> None:
+    def start(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(GoogLeNet(small(aux="none")).parameters())
+
+    assert torch.equal(start(1), start(1))
+    assert not torch.equal(start(1), start(2))
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_initialisation_carries_the_signal_through_the_depth(norm: str) -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(small(norm=norm, resolution=96))
+    deviations = []
+    for module in (network.conv3, network.inception3b, network.inception4e, network.inception5b):
+        module.register_forward_hook(lambda _module, _inputs, output: deviations.append(float(output.std())))
+    with torch.no_grad():
+        logits = network(images(96)).main
+    assert max(deviations) < 5 * min(deviations)
+    assert logits.std() < 2
+
+
+def test_channels_last_is_kept_through_the_network() -> None:
+    network = GoogLeNet(small(resolution=96)).to(memory_format=torch.channels_last)
+    kept = []
+    for module in network.modules():
+        if isinstance(module, Inception):
+            module.register_forward_hook(
+                lambda _module, _inputs, output: kept.append(output.is_contiguous(memory_format=torch.channels_last))
+            )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network(images(96).to(memory_format=torch.channels_last))
+    assert kept == [True] * 9
+
+
+def test_head_pool_is_the_papers_at_the_nominal_size_and_adaptive_elsewhere() -> None:
+    pool = AuxiliaryPool(14, NetworkConfig())
+    x = torch.randn(1, 2, 14, 14)
+    assert torch.equal(pool(x), F.avg_pool2d(x, 5, 3))
+    assert torch.equal(pool(x[..., :9, :9]), F.adaptive_avg_pool2d(x[..., :9, :9], 4))
+    port = AuxiliaryPool(14, NetworkConfig(pooling="port"))
+    assert torch.equal(port(x), F.adaptive_avg_pool2d(x, 4))
+
+
+def test_every_parameter_is_in_one_stage() -> None:
+    network = GoogLeNet(small(head="fc"))
+    stages = stage_parameters(network)
+    assert tuple(stages) == STAGES
+    listed = [id(parameter) for parameters in stages.values() for parameter in parameters]
+    assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
+    assert set(stages["4"]) == {p for name, p in network.named_parameters() if name.startswith("inception4")}
+    assert tuple(stage_parameters(GoogLeNet(small(aux="aux2")))) == ("stem", "3", "4", "5", "head", "aux2")
