@@ -1,0 +1,19 @@
+"""Training of one run: the step, the loop, schedules, averages and checkpoints."""
+
+from reproduce.training.checkpoint import CheckpointError, resume_point
+from reproduce.training.loop import Context, NotFiniteLoss, Observer, Result, SilentObserver, train
+from reproduce.training.step import Step, build_step, uses_bf16
+
+__all__ = [
+    "CheckpointError",
+    "Context",
+    "NotFiniteLoss",
+    "Observer",
+    "Result",
+    "SilentObserver",
+    "Step",
+    "build_step",
+    "resume_point",
+    "train",
+    "uses_bf16",
+]

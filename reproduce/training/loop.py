@@ -1,0 +1,421 @@
+"""The training of one run on one rank: epochs, validation, checkpoints, and when to stop.
+
+Every rank calls `train` with the same run. On CPUs a run that is stopped, killed and resumed at any step gives bit for
+bit the weights and metrics (but for times) of one that is not: order and augmentation are counted, not drawn; dropout's
+generators, the optimiser, averages and the sums of the epoch so far are in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import statistics as stats
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reproduce import schema
+from reproduce.data import TrainLoader, ValLoader
+from reproduce.spec import RunConfig
+from reproduce.training import checkpoint
+from reproduce.training.averaging import Average, statistics
+from reproduce.training.ranks import Ranks
+from reproduce.training.schedules import input_side, step_learning_rate
+from reproduce.training.step import build_step
+from reproduce.training.sums import EpochSums
+from reproduce.training.validation import Table, Validation, validate
+
+AGREE_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between two looks at the stop request and the losses. One on CPUs, whose steps take long and where a look
+costs nothing; on GPUs a look waits for the device."""
+PROGRESS_EVERY_S = 1.0
+DROPOUT = 1  # tells dropout's generator from others that are made of the same seed
+
+
+class NotFiniteLoss(RuntimeError):  # noqa: N818 - it names what happened to the run
+    """The loss became infinite or NaN; the message names the epoch and the step, both from 1."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where and as what a rank trains. `torch.distributed` is initialised by the caller if world_size > 1."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    threads: int
+    """CPU threads of this rank, for torch and for the loader."""
+    folder: Path
+    """The run's record folder, the same for all ranks; holds checkpoint.pt."""
+    data_root: Path
+    stop_requested: Callable[[], bool]
+    """Asked after every step (CUDA: every tenth); any rank's yes stops all."""
+    checkpoint_every_s: float = 300
+
+
+class Observer(Protocol):
+    """Told by rank 0 alone what happens."""
+
+    @property
+    def epochs_recorded(self) -> int:
+        """How many epochs, from the first on, it has been told of in this and earlier attempts: it is told again
+        of those that are in the checkpoint and not yet with it."""
+
+    def progress(
+        self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, loss: float, top1: float | None
+    ) -> None:
+        """At most once a second. Epoch from 0, steps done of the epoch's, images/s of all ranks over the epoch so far,
+        mean training loss of the epoch so far, the last validation's top-1."""
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """An epoch (from 0) is complete and its checkpoint durable. Names of metrics: `reproduce.schema`."""
+
+    def predictions(self, table: Table) -> None:
+        """Final validation, see `validate`; told again when a finished run is trained again."""
+
+
+class SilentObserver:
+    """For the ranks that tell nobody, and for benchmarks."""
+
+    epochs_recorded = 0
+
+    def progress(self, **_: float | None) -> None: ...
+
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None: ...
+
+    def predictions(self, table: Table) -> None: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """`finished` is False where a stop was requested: the checkpoint holds where to go on, `metrics` is empty."""
+
+    finished: bool
+    metrics: dict[str, float]
+
+
+def train(run: RunConfig, context: Context, observer: Observer) -> Result:
+    """Train a run to its end, or to a stop request, from its checkpoint where there is one.
+
+    Raises `NotFiniteLoss`, `reproduce.data.DataError`, `checkpoint.CheckpointError`.
+    """
+    return _Training(run, context, observer).result()
+
+
+class _Training:
+    def __init__(self, run: RunConfig, context: Context, observer: Observer) -> None:
+        self.run, self.context, self.observer = run, context, observer
+        self.recipe = run.recipe
+        self.ranks = Ranks(context.rank, context.world_size, context.device)
+        _prepare_process(context)
+
+        folder = context.data_root / run.data.path
+        batch_size = self.recipe.batch_size // context.world_size
+        self.train_loader = TrainLoader(
+            folder,
+            batch_size=batch_size,
+            seed_order=run.seeds.order,
+            seed_augmentation=run.seeds.augmentation,
+            rank=context.rank,
+            world_size=context.world_size,
+            crop_scale=self.recipe.crop_scale,
+            crop_ratio=self.recipe.crop_ratio,
+            flip=self.recipe.flip,
+            train_fraction=run.data.train_fraction,
+            threads=context.threads,
+            device=context.device,
+        )
+        self.val_loader = ValLoader(
+            folder,
+            batch_size=batch_size,
+            rank=context.rank,
+            world_size=context.world_size,
+            resolution=self.recipe.resolution,
+            val_crop=self.recipe.val_crop,
+            threads=context.threads,
+            device=context.device,
+        )
+        self.steps = self.train_loader.steps
+        # Every rank has at least so many validation batches, so that all can be asked before each of them.
+        self.common_val_batches = self.val_loader.images // context.world_size // batch_size
+
+        self.step = build_step(run, device=context.device, distributed=context.world_size > 1)
+        self.network = self.step.network
+        self.average: Average | None = None
+        if self.recipe.averaging != "none":
+            self.average = Average(self.network, self.recipe.averaging, self.recipe.ema_decay)
+        self.statistics = statistics(self.network)
+        if self.average is not None:
+            self.statistics += statistics(self.average.network)
+        self.norm_every = max(1, self.steps // 10)
+
+        self.first_epoch, self.first_step = 0, 0
+        self.sums = self._new_sums()
+        self.history: list[dict[str, float]] = []
+        self.saved = self.told = time.monotonic()
+
+    # --- the way through a run -------------------------------------------------------------------
+
+    def result(self) -> Result:
+        state = checkpoint.load(self.context.folder, self.run.key)
+        place = (state["epoch"], state["step"]) if state else (0, 0)
+        if any(other != place for other in self.ranks.gather(place)):
+            raise checkpoint.CheckpointError(
+                f"{self.context.folder}: the ranks see different checkpoints; it must lie on storage that all share"
+            )
+        epochs = self.recipe.epochs
+        if place[0] < epochs:
+            self._warm_up(place[0])
+        # Last, since the generators are restored here and nothing may draw from them in between.
+        torch.manual_seed(_dropout_seed(self.run.seeds.augmentation, self.context.rank))
+        if state:
+            self._restore(state)
+        self._tell_epochs()
+
+        validation: Validation | None = None
+        for epoch in range(self.first_epoch, epochs):
+            if not self._train_epoch(epoch):
+                return Result(finished=False, metrics={})
+            started = time.perf_counter()
+            validation = self._validate(epoch)
+            if validation is None:
+                return Result(finished=False, metrics={})
+            self._close_epoch(epoch, validation, time.perf_counter() - started)
+        if validation is None:  # finished in an earlier attempt, which may have died before telling all
+            validation = self._validate(epochs)
+        assert validation is not None
+        if self.context.rank == 0:
+            assert validation.predictions is not None
+            self.observer.predictions(validation.predictions)
+        return Result(finished=True, metrics=self._final_metrics())
+
+    def _batches(self, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        yield from self.train_loader.epoch(epoch, input_side(self.recipe, epoch), self.first_step)
+
+    def _train_epoch(self, epoch: int) -> bool:
+        """Train what is left of an epoch; False if it was stopped, its checkpoint written."""
+        with closing(self._batches(epoch)) as batches:
+            complete = self._train_steps(epoch, batches)
+        self.first_step = 0
+        return complete
+
+    def _train_steps(self, epoch: int, batches: Iterator[tuple[Tensor, Tensor]]) -> bool:
+        self.network.train()
+        agree_every = AGREE_EVERY[self.context.device.type]
+        losses: list[Tensor] = []  # since the last look
+        done = self.first_step
+        start_s, start_images = self.sums.train_s, self.sums.images
+        clock = time.perf_counter()
+        for step in range(self.first_step, self.steps):
+            asked = time.perf_counter()
+            images, labels = next(batches)
+            self.sums.wait_s += time.perf_counter() - asked
+            result = self.step(
+                images, labels, step_learning_rate(self.recipe, epoch=epoch, step=step, steps=self.steps)
+            )
+            if self.average is not None:
+                self.average.update()
+            self.sums.add(result, labels)
+            if step % self.norm_every == 0:
+                self.sums.add_gradient_norms()
+            losses.append(result.loss)
+            done = step + 1
+            if done % agree_every and done < self.steps:
+                continue
+
+            bad = self._first_not_finite(losses)
+            stop, due, not_finite = self.ranks.agree(
+                [self.context.stop_requested(), self._checkpoint_due(), bad is not None], self.statistics
+            )
+            if not_finite:
+                self._fail(epoch, done if bad is None else done - len(losses) + bad + 1)
+            losses.clear()
+            now = time.perf_counter()
+            self.sums.train_s += now - clock
+            clock = now
+            if stop or (due and done < self.steps):
+                self._save(epoch, done)
+            if stop:
+                return False
+            rate = (self.sums.images - start_images) / (self.sums.train_s - start_s)
+            self._tell_progress(epoch, done, rate * self.context.world_size)
+        return True
+
+    def _validate(self, epoch: int) -> Validation | None:
+        """Validate after an epoch; None if it was stopped, with a checkpoint from which validation is next."""
+        validation = validate(
+            self.network if self.average is None else self.average.network,
+            self.val_loader,
+            self.step.normalise,
+            self.ranks,
+            bf16=self.step.bf16,
+            predictions=epoch >= self.recipe.epochs - 1,
+            stopped=lambda batch: epoch < self.recipe.epochs and self._stop_in_validation(batch),
+        )
+        if validation is None:
+            self._save(epoch, self.steps)
+        elif not math.isfinite(validation.loss):
+            self._fail(epoch, self.steps)
+        return validation
+
+    def _close_epoch(self, epoch: int, validation: Validation, val_s: float) -> None:
+        """Put an epoch on durable record, then tell the observer."""
+        trained = self.sums.metrics(self.ranks)
+        self.history.append(
+            {
+                **trained,
+                schema.VAL_LOSS: validation.loss,
+                schema.VAL_TOP1: validation.top1,
+                schema.VAL_TOP5: validation.top5,
+                schema.LEARNING_RATE: step_learning_rate(
+                    self.recipe, epoch=epoch, step=self.steps - 1, steps=self.steps
+                ),
+                schema.RESOLUTION: float(input_side(self.recipe, epoch)),
+                schema.EPOCH_SECONDS: trained[schema.TRAIN_SECONDS] + val_s,
+                schema.VAL_SECONDS: val_s,
+                schema.PEAK_MEMORY_GIB: _peak_memory_gib(self.context.device),
+            }
+        )
+        self.sums = self._new_sums()
+        self._save(epoch + 1, 0)
+        self._tell_epochs()
+
+    # --- smaller parts ---------------------------------------------------------------------------
+
+    def _new_sums(self) -> EpochSums:
+        return EpochSums(self.network, self.context.device)
+
+    def _warm_up(self, epoch: int) -> None:
+        """Take one batch of each loader, and a few passes, outside the clock.
+
+        FFCV compiles its pipelines for seconds at the first batch; the first epoch's images/s would tell of the
+        compiler otherwise.
+        """
+        self.network.train()
+        with closing(self._batches(epoch)) as batches:
+            images, labels = next(batches)
+            if self.context.device.type == "cpu":  # a GPU's kernels are chosen for the batch size, a CPU's are not
+                images, labels = images[:2], labels[:2]
+            self.step.warm_up(images, labels)
+        next(iter(self.val_loader), None)
+
+    def _checkpoint_due(self) -> bool:
+        return self.context.rank == 0 and time.monotonic() - self.saved > self.context.checkpoint_every_s
+
+    def _stop_in_validation(self, batch: int) -> bool:
+        if batch >= self.common_val_batches:
+            return False
+        return self.ranks.agree([self.context.stop_requested()])[0]
+
+    def _first_not_finite(self, losses: list[Tensor]) -> int | None:
+        finite = torch.stack(losses).isfinite().tolist()
+        return None if all(finite) else finite.index(False)
+
+    def _fail(self, epoch: int, step: int) -> NoReturn:
+        raise NotFiniteLoss(f"loss is not finite in epoch {epoch + 1}, step {step} of {self.steps}")
+
+    def _tell_epochs(self) -> None:
+        if self.context.rank == 0:
+            for epoch in range(self.observer.epochs_recorded, len(self.history)):
+                self.observer.epoch(epoch, self.history[epoch])
+
+    def _tell_progress(self, epoch: int, done: int, images_per_s: float) -> None:
+        now = time.monotonic()
+        if self.context.rank != 0 or now - self.told < PROGRESS_EVERY_S:
+            return
+        self.told = now
+        loss, _ = self.sums.running()
+        self.observer.progress(
+            epoch=epoch,
+            epochs=self.recipe.epochs,
+            step=done,
+            steps=self.steps,
+            images_per_s=images_per_s,
+            loss=loss,
+            top1=self.history[-1][schema.VAL_TOP1] if self.history else None,
+        )
+
+    def _final_metrics(self) -> dict[str, float]:
+        last = self.history[-1]
+        speeds = [metrics[schema.IMAGES_PER_S] for metrics in self.history]
+        return {
+            schema.FINAL_TOP1: last[schema.VAL_TOP1],
+            schema.FINAL_TOP5: last[schema.VAL_TOP5],
+            schema.FINAL_TRAIN_TOP1: last[schema.TRAIN_TOP1],
+            schema.FINAL_VAL_LOSS: last[schema.VAL_LOSS],
+            schema.FINAL_IMAGES_PER_S: stats.median(speeds[1:] or speeds),
+        }
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def _save(self, epoch: int, step: int) -> None:
+        """Write the checkpoint from which `step` of `epoch` is next; all ranks at the same step, after `agree`."""
+        finished = epoch == self.recipe.epochs
+        mine = {"generators": _generators(self.context.device), "sums": self.sums.state_dict() if step else None}
+        ranks = self.ranks.gather(mine)
+        if self.context.rank == 0:
+            content = {
+                "key": self.run.key,
+                "epoch": epoch,
+                "step": step,
+                "finished": finished,
+                "network": self.network.state_dict(),
+                "averaged": self.average.state_dict() if self.average is not None else None,
+                "optimiser": None if finished else self.step.optimiser.state_dict(),
+                "history": self.history,
+                "ranks": ranks,
+            }
+            checkpoint.save(self.context.folder, content)
+        self.saved = time.monotonic()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.first_epoch, self.first_step = state["epoch"], state["step"]
+        self.history = state["history"]
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["averaged"])
+        if not state["finished"]:
+            self.step.optimiser.load_state_dict(state["optimiser"])
+        mine = state["ranks"][self.context.rank]
+        if mine["sums"] is not None:
+            self.sums.load_state_dict(mine["sums"])
+        _set_generators(mine["generators"], self.context.device)
+
+
+def _prepare_process(context: Context) -> None:
+    torch.set_num_threads(context.threads)  # Ray sets OMP_NUM_THREADS=1
+    if context.device.type == "cuda":
+        torch.cuda.set_device(context.device)
+        torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats(context.device)
+    else:
+        with suppress(OSError):  # a process may train one run after another: forget the peak of the run before
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
+
+
+def _dropout_seed(seed: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, rank, DROPOUT]).generate_state(1, np.uint64)[0])
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_generators(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
