@@ -1,0 +1,106 @@
+"""What a run ran on: commit, packages, machine, devices. Read once a process, in well under a second."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import socket
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench.telemetry import nvml
+
+SOURCE = Path(__file__).resolve().parents[1]
+CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")  # what counts for the dirty flag
+PACKAGES = (
+    "deeper",
+    "torch",
+    "torchvision",
+    "ffcv",
+    "ray",
+    "mlflow",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "opencv-python-headless",
+    "nvidia-ml-py",
+    "triton",
+)
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """Commit (absent outside a git checkout), package versions, machine and devices, as plain JSON.
+
+    `gpus` lists NVML's devices; where there are none, `gpu_absent` says why.
+    """
+    return {**_source(), "packages": _packages(), "machine": _machine(), **_devices(), "threads": _threads()}
+
+
+def _source() -> dict[str, Any]:
+    top, commit = _git("rev-parse", "--show-toplevel", "HEAD") or (None, None)
+    if top is None or Path(top) != SOURCE:  # not a checkout of ours: installed, or inside someone else's
+        return {}
+    changes = _git("status", "--porcelain", "--", *CODE)
+    return {"commit": commit, "dirty": bool(changes)}
+
+
+def _git(*arguments: str) -> list[str] | None:
+    # The tree may belong to another user (a container, a shared checkout); reading its commit is harmless.
+    command = ["git", "-c", "safe.directory=*", "-C", str(SOURCE), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "hostname": socket.gethostname(),
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cpu": _cpu_model(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 2),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _devices() -> dict[str, Any]:
+    try:
+        library = nvml.Nvml()
+    except nvml.NvmlAbsent as absent:
+        return {"gpus": [], "gpu_absent": str(absent)}
+    gpus = [{"name": library.name(uuid), "uuid": uuid} for uuid in library.uuids]
+    return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
+
+
+def _threads() -> dict[str, Any]:
+    given = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ}
+    return {"usable_cpus": len(os.sched_getaffinity(0)), **given}

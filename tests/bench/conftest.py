@@ -1,0 +1,57 @@
+"""Runs to record, shared by the tests of records' readers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.mirror import Mirror
+from bench.records import Record, run_folder
+from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
+
+ENVIRONMENT = {
+    "commit": "c0ffee",
+    "dirty": False,
+    "packages": {"torch": "2.14.1"},
+    "machine": {"hostname": "h", "python": "3.11.7", "cpu": "a CPU", "cores": 2},
+    "gpus": [],
+    "gpu_absent": "no NVML",
+}
+
+
+def plan_run(seed: int, *, experiment: str = "first", arm: str = "full") -> PlannedRun:
+    config = RunConfig(
+        data=DataConfig(path="tiny"),
+        data_hash="abc",
+        network=NetworkConfig(classes=10, resolution=64, aux="both" if arm == "full" else "none"),
+        recipe=RecipeConfig(epochs=3, batch_size=8, learning_rate=0.1),
+        seeds=Seeds.of(seed),
+        workers=1,
+    )
+    return PlannedRun(experiment=experiment, arm=arm, seed=seed, config=config)
+
+
+def begin_run(records: Path, run: PlannedRun) -> Record:
+    record = Record(run_folder(records, run.key))
+    record.begin(run.config, environment=ENVIRONMENT, world_size=1, device="cpu")
+    return record
+
+
+@pytest.fixture
+def planned() -> Callable[..., PlannedRun]:
+    return plan_run
+
+
+@pytest.fixture
+def begin() -> Callable[[Path, PlannedRun], Record]:
+    return begin_run
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow sqlite store without runs, to be copied: its tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("store")
+    Mirror(folder, f"sqlite:///{folder}/mlflow.db")
+    return folder / "mlflow.db"
