@@ -58,6 +58,9 @@ class NetworkConfig(Config):
     dropout, linear (what P section 5 says average pooling replaced)."""
     large_kernel: Literal["5x5", "3x3"] = "5x5"
     """Kernel of the third branch; 3x3 is what TF-slim and torchvision ship (pytorch/vision #906)."""
+    pooling: Literal["paper", "port"] = "paper"
+    """paper: 3x3 pool before 5a, heads average 5x5 with stride 3. port: as torchvision, 2x2 pool before 5a, heads
+    average adaptively to 4x4."""
     classes: int = Field(1000, ge=2)
     resolution: int = Field(224, ge=SMALLEST_INPUT)
     """Nominal input side in pixels; the heads' linear layers are sized for it."""

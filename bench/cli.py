@@ -1,0 +1,65 @@
+"""The `deeper` command: parsing, exit codes, and one clear error for a user's mistake.
+
+Exit codes: 0 done; 1 some runs failed or a check did; 2 the input is wrong, nothing was started; 75 interrupted, type
+the same again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.commands import data, experiment, machine
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 75
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.call(parsed))
+    except ValueError as error:  # every mistake of a user is one: SpecError, DataError, AnalysisError, ...
+        if os.environ.get("DEEPER_TRACEBACK"):
+            raise
+        for line in str(error).splitlines():
+            print(f"deeper: {line}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("deeper: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deeper",
+        description="Benchmark and reproduce GoogLeNet: ablations as data, DDP runs on Ray, MLflow records, reports.",
+        epilog="Start with: deeper doctor, deeper run quickstart --prepare, deeper report quickstart. "
+        "DEEPER_TRACEBACK=1 shows where an error came from.",
+    )
+    places = argparse.ArgumentParser(add_help=False)
+    places.add_argument(
+        "--records",
+        type=Path,
+        default=Path(os.environ.get("DEEPER_RECORDS", "records")),
+        help="folder of the records and the tracking store ($DEEPER_RECORDS, ./records)",
+    )
+    places.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("DEEPER_DATA", "data")),
+        help="folder of the prepared data sets ($DEEPER_DATA, ./data)",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for theme in (machine, data, experiment):
+        theme.add_to(verbs, places)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""Place the runs of a plan on Ray, watch them, retry them, stop them.
+
+A run lives in its record folder (events, checkpoint), so any driver can pick it up. A *gang* is the ranks of one run:
+plain actors in a placement group, kept for the next run as long as nothing goes wrong (facts: Ray Train starts in 50 s,
+fresh actors in 20 s, kept ones in 0.2 s). When one rank fails the gang is killed, since the others would hang in a
+collective.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from bench.records import Record, run_folder
+from bench.worker import STOP_FILE, Rank, Verdict
+from reproduce import schema
+from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
+
+log = logging.getLogger(__name__)
+
+GANG_START_S = 600  # a node may have to read torch from a cold network file system
+STOP_GRACE_S = 120  # for a checkpoint to be written before a stopped run is given up
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a plan is carried out."""
+
+    records: Path
+    data: Path
+    address: str | None = None
+    """Of a running Ray cluster; None: a cluster of this machine, for as long as the command runs."""
+    concurrent: int | None = None
+    """Runs at once at most; None: as many as fit."""
+    telemetry_hz: float = 1.0
+
+
+@contextlib.contextmanager
+def cluster(options: Options) -> Any:
+    """Ray, started here or joined. Its chatter goes to its own log files."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
+    ray.init(
+        address=options.address or "local",
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        **({} if options.address else local),
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def capacity(resources: ResourcesConfig) -> int:
+    """Gangs that the cluster holds at once. Raises `SpecError` where not even one fits."""
+    slots, offered = 0, []
+    for node in ray.nodes():
+        if not node["Alive"]:
+            continue
+        cpus, gpus = int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
+        offered.append(f"{node['NodeManagerHostname']}: {cpus} CPUs, {gpus} GPUs")
+        fits = cpus // resources.cpus_per_worker
+        slots += min(fits, gpus // resources.gpus_per_worker) if resources.gpus_per_worker else fits
+    if slots < resources.workers:
+        raise SpecError(
+            f"resources.workers: {resources.workers} workers with {resources.cpus_per_worker} CPUs and "
+            f"{resources.gpus_per_worker} GPUs each do not fit; {slots} would, on {'; '.join(offered)}"
+        )
+    return slots // resources.workers
+
+
+class Gang:
+    """The ranks of a run, joined in one process group."""
+
+    def __init__(self, resources: ResourcesConfig) -> None:
+        """Start and join the ranks. Raises `RayError` where that fails."""
+        bundle = {"CPU": float(resources.cpus_per_worker)}
+        if resources.gpus_per_worker:
+            bundle["GPU"] = float(resources.gpus_per_worker)
+        self.group = placement_group([bundle] * resources.workers, strategy="PACK")
+        try:
+            ray.get(self.group.ready(), timeout=GANG_START_S)
+            actor = ray.remote(Rank)
+            self.ranks = [
+                actor.options(
+                    num_cpus=resources.cpus_per_worker,
+                    num_gpus=resources.gpus_per_worker,
+                    scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
+                ).remote(rank, resources.workers, resources.cpus_per_worker)
+                for rank in range(resources.workers)
+            ]
+            seats = ray.get([rank.seat.remote() for rank in self.ranks], timeout=GANG_START_S)
+            port = ray.get(self.ranks[0].open_store.remote(), timeout=GANG_START_S) if resources.workers > 1 else 0
+            ray.get([rank.join.remote(seats, port) for rank in self.ranks], timeout=GANG_START_S)
+        except BaseException:
+            remove_placement_group(self.group)
+            raise
+
+    def train(self, planned: PlannedRun, folder: Path, options: Options, give_up: Callable[[], bool]) -> Verdict:
+        """Train one run; returns once every rank has, or the first has failed, or `give_up` says so."""
+        waiting = [rank.train.remote(planned.config, folder, options.data, options.telemetry_hz) for rank in self.ranks]
+        verdict = Verdict(schema.INTERRUPTED)
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=1)
+            for reference in done:
+                try:
+                    verdict = ray.get(reference)
+                except RayActorError as error:
+                    verdict = Verdict(schema.FAILED, f"a worker died: {_first_line(error)}", retry=True)
+                if verdict.outcome == schema.FAILED:
+                    return verdict
+            if give_up():
+                return Verdict(schema.INTERRUPTED, f"no checkpoint within {STOP_GRACE_S} s of the stop")
+        return verdict
+
+    def kill(self) -> None:
+        remove_placement_group(self.group)
+
+
+@dataclass
+class Grid:
+    """Carries out runs, several at once, each in a slot: a thread that keeps a gang."""
+
+    runs: Sequence[PlannedRun]
+    resources: ResourcesConfig
+    options: Options
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    """By run key, as they come in."""
+    _stopped_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self._queue = deque(self.runs)
+        self._lock = threading.Lock()
+        self._started: set[str] = set()
+        self._slots: list[threading.Thread] = []
+
+    def start(self, slots: int) -> None:
+        for index in range(min(slots, len(self.runs), self.options.concurrent or slots)):
+            thread = threading.Thread(target=self._slot, name=f"slot-{index}", daemon=True)
+            self._slots.append(thread)
+            thread.start()
+
+    @property
+    def busy(self) -> bool:
+        return any(slot.is_alive() for slot in self._slots)
+
+    @property
+    def concurrency(self) -> int:
+        return max(1, sum(slot.is_alive() for slot in self._slots))
+
+    def stop(self) -> None:
+        """Have every running run write a checkpoint and end; start no more."""
+        with self._lock:
+            self._queue.clear()
+            self._stopped_at = time.monotonic()
+            for key in self._started - set(self.verdicts):
+                (run_folder(self.options.records, key) / STOP_FILE).touch()
+
+    def _slot(self) -> None:
+        gang: Gang | None = None
+        while (planned := self._next()) is not None:
+            gang = self._carry_out(planned, gang)
+        if gang is not None:
+            gang.kill()
+
+    def _next(self) -> PlannedRun | None:
+        with self._lock:
+            if not self._queue:
+                return None
+            planned = self._queue.popleft()
+            self._started.add(planned.key)
+            folder = run_folder(self.options.records, planned.key)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STOP_FILE).unlink(missing_ok=True)
+            return planned
+
+    def _carry_out(self, planned: PlannedRun, gang: Gang | None) -> Gang | None:
+        """One run with its retries; returns the gang where it is still good."""
+        folder = run_folder(self.options.records, planned.key)
+        for attempts_left in range(self.resources.retries, -1, -1):
+            try:
+                gang = gang or Gang(self.resources)
+                verdict = gang.train(planned, folder, self.options, self._out_of_patience)
+            except (RayError, GetTimeoutError) as error:
+                verdict = Verdict(schema.FAILED, f"Ray: {_first_line(error)}", retry=True)
+            if verdict.outcome == schema.FINISHED:
+                break
+            if gang is not None:
+                gang.kill()
+                gang = None
+            if verdict.outcome == schema.INTERRUPTED or not verdict.retry or self._stopped_at is not None:
+                break
+            log.warning("%s: %s; %d retries left", planned.name, verdict.error, attempts_left)
+        if verdict.outcome == schema.FAILED:
+            Record(folder).abandon(verdict.error)
+        self.verdicts[planned.key] = verdict
+        return gang
+
+    def _out_of_patience(self) -> bool:
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_GRACE_S
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,88 @@
+"""From an experiment and the prepared data to the runs, what each costs, and whether they can start at all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reproduce import schema
+from reproduce.data import DataError, load_manifest
+from reproduce.models.cost import cost
+from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError, arm_data, plan
+
+CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
+SPARE_BYTES = 256 * 2**20  # events, telemetry, the tracking store
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of an experiment with their costs by run key (`schema.COST_*` names)."""
+
+    experiment: ExperimentConfig
+    runs: tuple[PlannedRun, ...]
+    costs: dict[str, dict[str, float]]
+
+    def training_macs(self, run: PlannedRun, images: int) -> float:
+        """Multiply-adds of a whole run: a backward pass counts as two forward passes."""
+        share = run.config.data.train_fraction
+        return 3 * self.costs[run.key][schema.COST_MACS_TRAINING] * images * share * run.config.recipe.epochs
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the records need at most."""
+        parameters = sum(self.costs[run.key][schema.COST_PARAMETERS] for run in self.runs)
+        return int(4 * CHECKPOINT_COPIES * parameters) + SPARE_BYTES
+
+
+def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
+    """Raises `SpecError`, also where a data set is not prepared or damaged."""
+    manifests = {}
+    for data in arm_data(experiment):
+        try:
+            manifests[data.path] = load_manifest(data_root / data.path)
+        except DataError as error:
+            raise SpecError(f"data.path: {data.path}: {error}") from error
+    runs = plan(
+        experiment,
+        data_hashes={path: manifest.hash for path, manifest in manifests.items()},
+        classes={path: len(manifest.classes) for path, manifest in manifests.items()},
+        train_images={path: manifest.splits["train"].images for path, manifest in manifests.items()},
+    )
+    networks = {run.config.network for run in runs}
+    by_network = {network: _costs(network) for network in networks}
+    return Plan(experiment, tuple(runs), {run.key: by_network[run.config.network] for run in runs})
+
+
+def check_disk(records: Path, needed: int) -> None:
+    """Raises `SpecError` where the records would not fit."""
+    records.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(records).free
+    if free < needed:
+        raise SpecError(
+            f"--records: {records}: {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free; "
+            "make room or name another disk"
+        )
+
+
+def select(runs: Sequence[PlannedRun], arms: Sequence[str], seeds: Sequence[int]) -> list[PlannedRun]:
+    """The runs of the named arms and seeds; all where none is named. Raises `SpecError` for a name that is none."""
+    for option, asked, known in (
+        ("--arm", arms, sorted({run.arm for run in runs})),
+        ("--seed", seeds, sorted({run.seed for run in runs})),
+    ):
+        for value in asked:
+            if value not in known:
+                raise SpecError(f"{option}: {value!r} is not in this experiment; it has {', '.join(map(str, known))}")
+    return [run for run in runs if (not arms or run.arm in arms) and (not seeds or run.seed in seeds)]
+
+
+def _costs(network: NetworkConfig) -> dict[str, float]:
+    inference, training = cost(network, training=False), cost(network, training=True)
+    return {
+        schema.COST_PARAMETERS: training.parameters,
+        schema.COST_PARAMETERS_INFERENCE: inference.parameters,
+        schema.COST_MACS: inference.macs,
+        schema.COST_MACS_TRAINING: training.macs,
+    }

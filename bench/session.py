@@ -1,0 +1,41 @@
+"""One attempt at a run as its first rank sees it: training, with its record and telemetry around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.environment import environment
+from bench.records import Record
+from bench.telemetry import Sampler
+from reproduce import schema
+from reproduce.spec import RunConfig
+from reproduce.training import Context, Result, resume_point, train
+
+
+def recorded_training(
+    config: RunConfig, context: Context, *, gpus: Sequence[str] = (), telemetry_hz: float = 1.0
+) -> Result:
+    """`train`, recorded in `context.folder`; `gpus` are all devices of the run, as CUDA_VISIBLE_DEVICES names them.
+
+    Whatever training raises is recorded as the attempt's failure and raised again. Raises `RunBusy` or `RunFinished`
+    (bench.records) where there is nothing to do.
+    """
+    record = Record(context.folder)
+    attempt = record.begin(
+        config,
+        environment=environment(),
+        world_size=context.world_size,
+        device=str(context.device),
+        resume=resume_point(context.folder, config.key),
+    )
+    telemetry = Sampler(context.folder, attempt=attempt, devices=gpus, rate_hz=telemetry_hz).start()
+    try:
+        result = train(config, context, record)
+    except BaseException as error:
+        metrics = telemetry.stop()
+        record.end(schema.FAILED, error=str(error), metrics=metrics, telemetry=telemetry.summary())
+        raise
+    metrics = {**result.metrics, **telemetry.stop()}
+    outcome = schema.FINISHED if result.finished else schema.INTERRUPTED
+    record.end(outcome, metrics=metrics, telemetry=telemetry.summary())
+    return result

@@ -1,0 +1,162 @@
+"""One DDP rank as a Ray actor: joins its gang, trains the runs that it is given, one after the other.
+
+Kept from run to run, since importing torch and the first `DistributedDataParallel` cost some 20 s. torch and FFCV are
+imported only after the rank knows its devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import ray
+
+from reproduce.spec import RunConfig
+
+STOP_FILE = "STOP"  # in a run's folder: checkpoint at the next agreed step and return
+LOG_FILE = "log.txt"
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a rank sits, as far as its gang needs to know."""
+
+    host: str
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a rank's run ended."""
+
+    outcome: Literal["finished", "interrupted", "failed"]
+    error: str = ""
+    retry: bool = False
+    """Whether trying again may help: not where the run itself is at fault."""
+
+
+class Rank:
+    """Methods are called by the orchestrator, one at a time."""
+
+    def __init__(self, rank: int, world_size: int, threads: int) -> None:
+        self.rank, self.world_size, self.threads = rank, world_size, threads
+        self.store: Any = None
+
+    def seat(self) -> Seat:
+        return Seat(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
+
+    def open_store(self) -> int:
+        """Rank 0 only: make the rendezvous store; its port is chosen by the system, so no two gangs race for one."""
+        import torch.distributed as dist
+
+        self.store = dist.TCPStore(
+            ray.util.get_node_ip_address(), 0, self.world_size, is_master=True, wait_for_workers=False
+        )
+        return int(self.store.port)
+
+    def join(self, seats: list[Seat], port: int) -> None:
+        """Enter the process group of the gang. NCCL between GPUs, gloo between CPUs."""
+        self.device_index: int | None = None
+        mine = seats[self.rank]
+        self.gpus: list[str] = []
+        if mine.gpus:
+            # NCCL reaches a peer directly only where each process sees the other's device.
+            visible = [gpu for seat in seats if seat.host == mine.host for gpu in seat.gpus]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
+            self.gpus = visible
+            self.device_index = visible.index(mine.gpus[0])
+        if self.world_size == 1:
+            return
+        import torch.distributed as dist
+
+        if self.store is None:
+            self.store = dist.TCPStore(seats[0].host, port, self.world_size, is_master=False)
+        dist.init_process_group(
+            "nccl" if mine.gpus else "gloo",
+            store=self.store,
+            rank=self.rank,
+            world_size=self.world_size,
+            timeout=timedelta(minutes=10),
+        )
+
+    def train(self, config: RunConfig, folder: Path, data_root: Path, telemetry_hz: float) -> Verdict:
+        """Train a run, or go on with it from its checkpoint. What is printed meanwhile goes to the run's log."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with _printing_to(folder / LOG_FILE):
+            try:
+                return self._train(config, folder, data_root, telemetry_hz)
+            except Exception as error:
+                traceback.print_exc()
+                return _failure(error)
+
+    def _train(self, config: RunConfig, folder: Path, data_root: Path, telemetry_hz: float) -> Verdict:
+        import torch
+
+        from bench.session import recorded_training
+        from reproduce.training import Context, SilentObserver, train
+
+        device = torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        context = Context(
+            rank=self.rank,
+            world_size=self.world_size,
+            device=device,
+            threads=self.threads,
+            folder=folder,
+            data_root=data_root,
+            stop_requested=_StopFile(folder / STOP_FILE).is_there,
+        )
+        if self.rank == 0:
+            result = recorded_training(config, context, gpus=self.gpus, telemetry_hz=telemetry_hz)
+        else:
+            result = train(config, context, SilentObserver())
+        return Verdict("finished" if result.finished else "interrupted")
+
+
+class _StopFile:
+    """Whether a file is there, asked of the file system at most once a second."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.asked, self.seen = path, 0.0, False
+
+    def is_there(self) -> bool:
+        if not self.seen and time.monotonic() - self.asked > 1:
+            self.asked, self.seen = time.monotonic(), self.path.exists()
+        return self.seen
+
+
+def _failure(error: Exception) -> Verdict:
+    """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
+    from reproduce.training import NotFiniteLoss
+
+    own_fault = isinstance(error, NotFiniteLoss | ValueError)
+    return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)
+
+
+@contextlib.contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Send standard output and error of the process, native code included, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, target in zip(kept, (1, 2), strict=True):
+                os.dup2(descriptor, target)
+                os.close(descriptor)

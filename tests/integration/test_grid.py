@@ -1,0 +1,149 @@
+"""The main job as a user types it: real FFCV files, real Ray, a real MLflow store, a real report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.records import read_events, run_folder
+from reproduce import schema
+from reproduce.data import PrepareOptions, prepare, synthetic
+
+EXPERIMENT: dict[str, Any] = {
+    "name": "small-grid",
+    "data": {"path": "stripes"},
+    "recipe": {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "resolution": 32},
+    "resources": {"workers": 2, "cpus_per_worker": 1},
+    "arms": {
+        "none": {"network": {"aux": "none"}},
+        "diverging": {"recipe": {"learning_rate": 1e30}},
+        "both": {"network": {"aux": "both"}},
+    },
+    "seeds": [0],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a prepared data set and an experiment file."""
+    folder = tmp_path_factory.mktemp("grid")
+    source = synthetic(classes=4, images=256, size=32, seed=0)
+    prepare(source, folder / "data" / "stripes", options=PrepareOptions(), progress=lambda *_: None)
+    write(folder, EXPERIMENT)
+    return folder
+
+
+def write(folder: Path, experiment: dict[str, Any], **changes: Any) -> Path:
+    path = folder / f"{changes.get('name', experiment['name'])}.yaml"
+    path.write_text(yaml.safe_dump({**experiment, **changes}))
+    return path
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "bench.cli", *arguments]
+
+
+def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    return subprocess.run(
+        command(*arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+
+
+def status(folder: Path, experiment: str) -> dict[str, dict[str, Any]]:
+    return {run["run"]: run for run in json.loads(deeper(folder, "status", experiment, "--json").stdout)}
+
+
+def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(place: Path) -> None:
+    first = deeper(place, "run", "small-grid.yaml")
+    assert first.returncode == 1, first.stderr
+    runs = status(place, "small-grid")
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "none s0": "finished",
+        "diverging s0": "failed",
+        "both s0": "finished",
+    }
+    assert "epoch 1, step" in runs["diverging s0"]["error"]
+    for chatter in ("ray", "INFO", "Warning", "mlflow."):
+        assert chatter not in first.stdout.replace("starting Ray", "").replace("deeper dashboard", "")
+
+    start = time.monotonic()
+    again = deeper(place, "run", "small-grid.yaml")
+    assert again.returncode == 1
+    assert "starting Ray" not in again.stdout, "what has ended is not started again"
+    assert time.monotonic() - start < 60
+    for run in runs.values():
+        starts = [event for event in read_events(run_folder(place / "records", run["key"])) if event["kind"] == "start"]
+        assert len(starts) == 1
+
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{place / 'records' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("small-grid")
+    tracked = client.search_runs([experiment.experiment_id])
+    by_key = {run.data.tags[schema.TAG_KEY]: run for run in tracked if schema.TAG_KEY in run.data.tags}
+    assert len(by_key) == len([run for run in tracked if schema.TAG_KEY in run.data.tags]) == 3
+    both = by_key[runs["both s0"]["key"]]
+    assert both.info.status == "FINISHED"
+    assert both.data.metrics[schema.FINAL_TOP1] == runs["both s0"]["metrics"][schema.FINAL_TOP1]
+    assert len(client.get_metric_history(both.info.run_id, schema.VAL_TOP1)) == 2
+    assert by_key[runs["diverging s0"]["key"]].info.status == "FAILED"
+
+    report = deeper(place, "report", "small-grid")
+    assert report.returncode == 0, report.stderr
+    page = (place / "reports" / "small-grid" / "index.html").read_text()
+    assert "both" in page
+    assert "diverging" in page
+
+
+def test_a_grid_larger_than_the_cluster_is_refused_with_what_would_fit(place: Path) -> None:
+    write(place, EXPERIMENT, name="huge", resources={"workers": 32, "cpus_per_worker": 4})
+    refused = deeper(place, "run", "huge.yaml")
+    assert refused.returncode == 2
+    assert "resources.workers: 32 workers with 4 CPUs and 0 GPUs each do not fit;" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_data_that_is_not_prepared_is_told_before_anything_starts(place: Path) -> None:
+    write(place, EXPERIMENT, name="elsewhere", data={"path": "nowhere"})
+    refused = deeper(place, "run", "elsewhere.yaml")
+    assert refused.returncode == 2
+    assert "data.path: nowhere:" in refused.stderr
+    assert "deeper data prepare SOURCE --out" in refused.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_or_killed_command_goes_on_to_the_same_end(place: Path, number: int, code: int) -> None:
+    recipe = {**EXPERIMENT["recipe"], "epochs": 12}
+    arms = {"both": {"network": {"aux": "both"}}}
+    write(place, EXPERIMENT, name="stopped", recipe=recipe, arms=arms)
+    whole, broken = place / f"whole-{number}", place / f"broken-{number}"
+    assert deeper(place, "run", "stopped.yaml", "--records", str(whole)).returncode == 0
+
+    driver = subprocess.Popen(
+        command("run", "stopped.yaml", "--records", str(broken)), cwd=place, stdout=subprocess.DEVNULL
+    )
+    (folder,) = (run_folder(broken, path.name) for path in (whole / "runs").iterdir())
+    while not any(event["kind"] == "epoch" for event in read_events(folder)):
+        assert driver.poll() is None
+        time.sleep(0.1)
+    driver.send_signal(number)
+    assert driver.wait(timeout=180) == code
+    assert deeper(place, "run", "stopped.yaml", "--records", str(broken)).returncode == 0
+
+    def curve(records: Path) -> list[tuple[float, float]]:
+        events = [event for event in read_events(run_folder(records, folder.name)) if event["kind"] == "epoch"]
+        return [(event["metrics"][schema.TRAIN_LOSS], event["metrics"][schema.VAL_LOSS]) for event in events]
+
+    assert len(curve(whole)) == 12
+    assert curve(broken) == curve(whole), "bit for bit"

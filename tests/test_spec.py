@@ -1,0 +1,99 @@
+"""Experiments as data: what is valid, what a mistake says, what a run's key depends on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reproduce.spec import ExperimentConfig, PlannedRun, SpecError, load_experiment, plan, validated
+
+
+def experiment(**changes: Any) -> ExperimentConfig:
+    content: dict[str, Any] = {
+        "name": "small",
+        "data": {"path": "pictures"},
+        "recipe": {"epochs": 2, "batch_size": 64, "learning_rate": 0.1, "resolution": 32},
+        "arms": {"none": {"network": {"aux": "none"}}, "both": {"network": {"aux": "both"}}},
+        "seeds": [0, 1],
+    }
+    return validated(ExperimentConfig, {**content, **changes}, where="small.yaml: ")
+
+
+def planned(config: ExperimentConfig, *, hash: str = "abc", classes: int = 10, images: int = 1000) -> list[PlannedRun]:
+    path = config.data.path
+    return plan(config, data_hashes={path: hash}, classes={path: classes}, train_images={path: images})
+
+
+def test_arms_times_seeds_are_runs_with_seeds_outermost() -> None:
+    assert [run.name for run in planned(experiment())] == ["none s0", "both s0", "none s1", "both s1"]
+
+
+def test_network_takes_classes_from_the_data_and_resolution_from_the_recipe() -> None:
+    network = planned(experiment(), classes=7)[0].config.network
+    assert (network.classes, network.resolution) == (7, 32)
+
+
+def test_key_depends_on_what_determines_the_result_and_on_nothing_else() -> None:
+    key = planned(experiment())[0].key
+    moved = experiment(name="other", data={"path": "elsewhere"}, description="more words")
+    assert planned(moved)[0].key == key
+    assert planned(experiment(), hash="other images")[0].key != key
+    assert planned(experiment(resources={"workers": 2}))[0].key != key
+    assert planned(experiment(network={"dropout": 0.5}))[0].key != key
+    assert len({run.key for run in planned(experiment())}) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"recipe": {"epochs": 0, "batch_size": 8, "learning_rate": 0.1}},
+            "small.yaml: recipe.epochs: 0: input should",
+        ),
+        ({"recipes": {}}, "recipes: unknown key; known here: arms, data, description, name"),
+        ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
+        ({"seeds": [1, 1]}, r"seeds: \[1, 1\] names a seed twice"),
+        ({"network": {"classes": 5}}, "network.classes: 5 is taken from the data set"),
+        (
+            {"recipe": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "resolution": 28}},
+            "recipe.resolution: 28: input should be greater than or equal to 32",
+        ),
+    ],
+)
+def test_a_mistake_names_field_value_and_what_is_valid(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        experiment(**changes)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(SpecError) as raised:
+        experiment(seeds=[], recipe={"epochs": 0, "batch_size": 0, "learning_rate": 0.1})
+    assert len(str(raised.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"arms": {"a": {"network": {"aux": "none"}}, "b": {"network": {"aux": "none"}}}},
+            "arms.b: changes nothing against arms.a",
+        ),
+        ({"arms": {"a": {"network": {"auxx": "none"}}}}, "arms.a.network.auxx: unknown key.*did you mean aux?"),
+        ({"arms": {"a": {"network": {"aux": "three"}}}}, "arms.a.network.aux: 'three': input should be 'none'"),
+        ({"resources": {"workers": 3}}, "batch_size: 64 does not divide by resources.workers 3; 63 does"),
+    ],
+)
+def test_an_impossible_arm_is_refused_before_anything_starts(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SpecError, match=sentence):
+        planned(experiment(**changes))
+
+
+def test_a_batch_larger_than_the_training_images_is_refused() -> None:
+    with pytest.raises(SpecError, match="batch_size: 64 is more than the 50 training images"):
+        planned(experiment(), images=50)
+
+
+def test_an_unknown_experiment_names_the_known_ones() -> None:
+    with pytest.raises(SpecError, match=r"'quick' is no file .* and none of .*quickstart"):
+        load_experiment("quick")
