@@ -1,0 +1,40 @@
+# Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
+BIN := .venv/bin
+
+.PHONY: help setup quickstart test test-long lint format lock clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## system packages, .venv with pinned requirements; quick the second time (PYTHON=... picks the interpreter)
+	@./setup.sh
+
+quickstart: setup ## the whole way on a small data set: images, trainings, records, report; some 10 minutes on 2 cores
+	@$(BIN)/deeper run quickstart --prepare
+	@$(BIN)/deeper report quickstart
+
+test: lint ## static checks and all tests but the long ones
+	@$(BIN)/pytest -m "not long"
+
+test-long: setup ## the tests that take minutes
+	@$(BIN)/pytest -m long
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: setup ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+lock: ## pin and hash what requirements*.in ask for (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' requirements.in --output-file requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' requirements-dev.in --output-file requirements-dev.txt
+
+clean: ## remove .venv and caches; never records, reports or data
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Sets up everything the suite needs, into .venv beside this file. Run it as `make setup`; again, it takes a moment.
+#   PYTHON=/path/to/python   the interpreter to use (3.11 or newer); without it the first that fits is taken
+#   PIP_ARGS="..."           further arguments of pip install
+set -euo pipefail
+cd "$(dirname "$0")"
+
+readonly venv=.venv
+readonly stamp=$venv/.set-up
+readonly log=build/setup.log
+readonly free_gib=12 # torch's CUDA build and its libraries unpack to some 6 GiB, after as much was downloaded
+
+main() {
+    local python key
+    python=$(find_python)
+    key=$({ "$python" -c 'import sys; print(sys.version_info[:2])'; cat setup.sh pyproject.toml requirements-dev.txt; } | sha256sum)
+    if [ -f $stamp ] && [ "$(cat $stamp)" = "$key" ]; then return; fi
+
+    mkdir -p build
+    : >$log
+    system_packages "$python"
+    environment "$python"
+    echo "$key" >$stamp
+    echo "Set up in $venv. What this machine has: $venv/bin/deeper doctor"
+}
+
+fail() {
+    printf '%s\n' "$@" >&2
+    exit 1
+}
+
+# step TEXT COMMAND...: runs the command, its output to the log; one line on the terminal.
+step() {
+    local text=$1 start=$SECONDS
+    shift
+    printf '%s ... ' "$text"
+    if "$@" >>$log 2>&1 </dev/null; then
+        echo "done ($((SECONDS - start)) s)"
+    else
+        echo "failed"
+        grep -v '^Requirement already satisfied' $log | tail -n 20 >&2
+        fail "setup: '$text' failed; all of its output is in $log"
+    fi
+}
+
+# --- Python ------------------------------------------------------------------------------------------------------
+
+fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    if [ -n "${PYTHON:-}" ]; then
+        fits "$PYTHON" || fail "setup: PYTHON=$PYTHON is no Python 3.11 or newer"
+        echo "$PYTHON"
+        return
+    fi
+    # 3.11 first: it is what the tests run on.
+    for candidate in python3.11 python3.12 python3.13 python3; do
+        if fits $candidate; then
+            echo $candidate
+            return
+        fi
+    done
+    fail "setup: no Python 3.11 or newer on PATH; install one (Debian 12: apt-get install python3)" \
+        "or name it: make setup PYTHON=/path/to/python3.11"
+}
+
+# --- system packages: FFCV ships as source -----------------------------------------------------------------------
+
+missing_packages() {
+    local python=$1 version
+    pkg-config --exists opencv4 libturbojpeg 2>/dev/null || echo pkg-config libopencv-dev libturbojpeg0-dev
+    command -v "${CXX:-c++}" >/dev/null || echo g++
+    version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+    "$python" -c 'import ensurepip' 2>/dev/null || echo "$version-venv"
+    "$python" -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())' || echo "$version-dev"
+}
+
+# Fashion-MNIST's own files; where the distribution has no such package, they are downloaded at `deeper data prepare`.
+wanted_packages() { [ -d /usr/share/datasets/fashion-mnist ] || echo dataset-fashion-mnist; }
+
+apt_install() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"; }
+
+system_packages() {
+    local missing
+    read -r -d '' -a missing < <(missing_packages "$1") || true
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        local wanted
+        read -r -d '' -a wanted < <(wanted_packages) || true
+        [ $((${#missing[@]} + ${#wanted[@]})) = 0 ] || step "Reading Debian's package lists" apt-get update
+        [ ${#missing[@]} = 0 ] || step "Installing ${missing[*]}" apt_install "${missing[@]}"
+        if [ ${#wanted[@]} != 0 ] && apt-cache show "${wanted[@]}" >/dev/null 2>&1; then
+            step "Installing ${wanted[*]}" apt_install "${wanted[@]}"
+        fi
+        read -r -d '' -a missing < <(missing_packages "$1") || true
+    fi
+    [ ${#missing[@]} = 0 ] || fail \
+        "setup: FFCV cannot be built without ${missing[*]}. As root, on Debian or Ubuntu:" \
+        "    sudo apt-get update && sudo apt-get install -y ${missing[*]}" \
+        "On a cluster without root, from conda-forge, and then this set-up again in that shell:" \
+        "    conda create -y -n deeper -c conda-forge python=3.11 cxx-compiler pkg-config libopencv libjpeg-turbo" \
+        "    conda activate deeper"
+}
+
+# --- the environment ---------------------------------------------------------------------------------------------
+
+environment() {
+    local python=$1 short='import sys; print(sys.version_info[:2])'
+    if [ "$("$venv/bin/python" -c "$short" 2>/dev/null || true)" != "$("$python" -c "$short")" ]; then
+        local free
+        free=$(df --output=avail -B1G . | tail -n 1)
+        [ "$free" -ge $free_gib ] || fail "setup: ${free// /} GiB free at $PWD; the environment takes $free_gib GiB to install"
+        step "Making $venv with $("$python" --version)" "$python" -m venv --clear $venv
+    fi
+    local pip=($venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-})
+    step "Installing $(grep -c '^[a-z].*==' requirements-dev.txt) pinned packages (some minutes the first time)" \
+        "${pip[@]}" --require-hashes -r requirements-dev.txt
+    step "Installing deeper itself" "${pip[@]}" --no-deps --no-build-isolation --editable .
+}
+
+main
