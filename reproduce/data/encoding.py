@@ -1,0 +1,86 @@
+"""One image: from a file's bytes or pixels to what is stored. Imports no torch, since every worker process loads it."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reproduce.data.manifest import PrepareOptions
+
+Pixels = npt.NDArray[np.uint8]
+
+JPG, RAW = 0, 1  # FFCV's RGBImageField modes
+RAW_SIDE = 96  # write_mode auto: up to this side, raw pixels cost little more than a JPEG and no decoding
+LARGEST_SIDE = 2**16 - 1  # FFCV stores sides as uint16
+LARGEST_STORED = 1 << 25  # bytes of one stored image; FFCV's page size of our files
+
+
+class Encoded(NamedTuple):
+    """A stored image: FFCV's mode, sides in pixels, bytes."""
+
+    mode: int
+    height: int
+    width: int
+    data: bytes
+
+
+class UnreadableImageError(Exception):
+    """The image cannot be decoded in full, or not be stored; the message says why."""
+
+
+def encode(content: bytes | Pixels, name: str, options: PrepareOptions) -> Encoded:
+    """Decode in full, shrink and encode an image; raises `UnreadableImageError`.
+
+    `content`: an image file's bytes, or pixels [H, W, 3] or [H, W] uint8. An RGB JPEG that is to be stored as JPEG in
+    its own size is stored untouched, once it has been decoded as a check: FFCV's decoder reports no errors later.
+    """
+    try:
+        pixels, is_rgb_jpeg = _decode(content)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise UnreadableImageError(reason) from error
+    height, width = pixels.shape[:2]
+    limit = options.max_resolution
+    if limit is not None and min(height, width) > limit:
+        scale = limit / min(height, width)
+        size = (max(limit, round(width * scale)), max(limit, round(height * scale)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        is_rgb_jpeg = False
+        height, width = pixels.shape[:2]
+    if max(height, width) > LARGEST_SIDE:
+        raise UnreadableImageError(f"{width}x{height} pixels; FFCV stores sides up to {LARGEST_SIDE}")
+    if _as_raw(height, width, name, options):
+        encoded = Encoded(RAW, height, width, np.ascontiguousarray(pixels).tobytes())
+    elif is_rgb_jpeg and isinstance(content, bytes):
+        encoded = Encoded(JPG, height, width, content)
+    else:
+        quality = [int(cv2.IMWRITE_JPEG_QUALITY), options.jpeg_quality]
+        encoded = Encoded(JPG, height, width, cv2.imencode(".jpg", pixels[..., ::-1], quality)[1].tobytes())
+    if len(encoded.data) > LARGEST_STORED:
+        raise UnreadableImageError(f"{len(encoded.data)} bytes stored, at most {LARGEST_STORED}; use max_resolution")
+    return encoded
+
+
+def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
+    """Pixels [H, W, 3], and whether the content is a JPEG that decodes to RGB as it is."""
+    if not isinstance(content, bytes):
+        return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8, not scale them
+            return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False
+        return np.asarray(image.convert("RGB")), image.format == "JPEG" and image.mode == "RGB"
+
+
+def _as_raw(height: int, width: int, name: str, options: PrepareOptions) -> bool:
+    if options.write_mode == "auto":
+        return max(height, width) <= RAW_SIDE
+    if options.write_mode == "proportion":
+        return zlib.crc32(name.encode()) / 2**32 >= options.compress_probability
+    return options.write_mode == "raw"

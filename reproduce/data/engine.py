@@ -1,0 +1,108 @@
+"""FFCV with its traps closed. The only module that imports it.
+
+Traps of FFCV 1.0.2: importing it, and each loader, sets torch's own thread count, which is training's business; an
+error in a loader's thread leaves the consumer waiting for ever; an abandoned epoch leaves its thread behind.
+"""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+_torch_threads = torch.get_num_threads()
+
+from ffcv.fields.basics import IntField  # noqa: E402
+from ffcv.fields.rgb_image import IMAGE_MODES, RGBImageField, SimpleRGBImageDecoder  # noqa: E402
+from ffcv.libffcv import imdecode, memcpy, resize_crop  # noqa: E402
+from ffcv.loader import Loader  # noqa: E402
+from ffcv.loader.epoch_iterator import EpochIterator  # noqa: E402
+from ffcv.pipeline.allocation_query import AllocationQuery  # noqa: E402
+from ffcv.pipeline.compiler import Compiler  # noqa: E402
+from ffcv.pipeline.state import State  # noqa: E402
+from ffcv.transforms import ToDevice, ToTensor, ToTorchImage  # noqa: E402
+from ffcv.types import (  # noqa: E402
+    ALLOC_TABLE_TYPE,
+    CURRENT_VERSION,
+    TYPE_ID_HANDLER,
+    FieldDescType,
+    HeaderType,
+    get_metadata_type,
+)
+
+torch.set_num_threads(_torch_threads)
+
+__all__ = [
+    "ALLOC_TABLE_TYPE",
+    "CURRENT_VERSION",
+    "IMAGE_MODES",
+    "TYPE_ID_HANDLER",
+    "AllocationQuery",
+    "Compiler",
+    "Epoch",
+    "FieldDescType",
+    "HeaderType",
+    "IntField",
+    "Loader",
+    "RGBImageField",
+    "SimpleRGBImageDecoder",
+    "State",
+    "ToDevice",
+    "ToTensor",
+    "ToTorchImage",
+    "get_metadata_type",
+    "imdecode",
+    "memcpy",
+    "resize_crop",
+]
+
+
+def _set_num_threads(cls: type[Compiler], threads: int) -> None:
+    cls.num_threads = threads  # type: ignore[attr-defined]
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
+Compiler.set_num_threads = classmethod(_set_num_threads)  # type: ignore
+
+
+class Epoch(EpochIterator):
+    """FFCV's iterator over an order of sample numbers; an error in its thread is raised in the consumer's."""
+
+    def __init__(self, loader: Loader, order: npt.NDArray[np.int64]) -> None:
+        self._error: BaseException | None = None
+        super().__init__(loader, order)  # type: ignore[arg-type]
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except BaseException as error:
+            self._error = error
+            self.output_queue.put(None)
+
+    def __next__(self) -> Sequence[Any]:
+        try:
+            return cast(Sequence[Any], super().__next__())
+        except StopIteration:
+            if self._error is not None:
+                raise self._error from None
+            raise
+
+    def run_pipeline(self, *args: Any) -> Sequence[Any]:
+        if self.terminate_event.is_set():
+            raise StopIteration
+        return cast(Sequence[Any], super().run_pipeline(*args))
+
+    def close(self) -> None:
+        """End the thread, wherever it is, and wait for it; at most one batch's time."""
+        super().close()
+        while self.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self.output_queue.get(timeout=0.02)

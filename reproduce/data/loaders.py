@@ -1,0 +1,169 @@
+"""FFCV loaders for training and validation, on CPU and GPU, one process a rank.
+
+A batch of images is a view of a buffer that FFCV reuses: it is valid until the next batch is asked for. Labels and
+indices are the caller's.
+"""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from reproduce.data.decoding import CentralCrop, CropDecoder, RandomCrop, epoch_key
+from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage
+from reproduce.data.manifest import DataError, Split, beton, load_manifest
+
+Numbers = npt.NDArray[np.int64]
+
+SUBSET_SEED = 2014  # of train_fraction's shuffle, which no seed of a run changes
+
+
+class TrainLoader:
+    """Random crops of the training images in a random order.
+
+    Global step s of an epoch takes images `order[s * B : (s + 1) * B]` with B = batch_size x world_size, rank r its
+    r-th slice; the last images that fill no step are left out. The order is a permutation drawn from (seed_order,
+    epoch); crops and flips of an image are drawn from (seed_augmentation, epoch, image).
+
+    batch_size: images a rank and step. train_fraction: see `subset`. threads: of decoding, in this process.
+    Raises `DataError` if the folder's files are missing or damaged, or hold too few images for one step.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch_size: int,
+        seed_order: int,
+        seed_augmentation: int,
+        rank: int = 0,
+        world_size: int = 1,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip: bool = True,
+        train_fraction: float = 1.0,
+        threads: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._pipeline = _Pipeline(
+            folder, "train", RandomCrop(crop_scale, crop_ratio, flip), batch_size, threads, torch.device(device)
+        )
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.seed_order, self.seed_augmentation = seed_order, seed_augmentation
+        self._subset = subset(self._pipeline.labels, train_fraction)
+        self.steps = len(self._subset) // (batch_size * world_size)
+        """Optimiser steps of an epoch, the same on every rank."""
+        if self.steps == 0:
+            raise DataError(
+                f"{folder}: {len(self._subset)} training images are fewer than one step of {batch_size * world_size}"
+            )
+
+    def order(self, epoch: int) -> Numbers:
+        """Image numbers of all ranks, [steps, world_size, batch_size]."""
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed_order, epoch])))
+        kept = random.permutation(self._subset)[: self.steps * self.world_size * self.batch_size]
+        return kept.reshape(self.steps, self.world_size, self.batch_size)
+
+    def epoch(self, epoch: int, resolution: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's batches from `start_step` on: images uint8 [N, 3, r, r] in channels_last, labels int64 [N]."""
+        order = self.order(epoch)[start_step:, self.rank].ravel()
+        key = epoch_key(self.seed_augmentation, epoch)
+        for images, numbers in self._pipeline.batches(order, resolution, key):
+            yield images, self._pipeline.labels_of(numbers)
+
+
+class ValLoader:
+    """Central crops of the validation images; over all ranks, every image exactly once, unpadded.
+
+    Iterating gives images uint8 [N, 3, resolution, resolution] in channels_last, labels int64 [N], image numbers int64
+    [N]. The last batch may be short; ranks may differ by one image. val_crop: side of the crop as a share of the
+    image's shorter side.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        batch_size: int,
+        resolution: int,
+        rank: int = 0,
+        world_size: int = 1,
+        val_crop: float = 0.875,
+        threads: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._pipeline = _Pipeline(folder, "val", CentralCrop(val_crop), batch_size, threads, torch.device(device))
+        self.resolution = resolution
+        self.images = len(self._pipeline.labels)
+        """Of all ranks."""
+        self._order = np.array_split(np.arange(self.images), world_size)[rank]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for images, numbers in self._pipeline.batches(self._order, self.resolution):
+            yield images, self._pipeline.labels_of(numbers), torch.from_numpy(numbers.copy())
+
+
+def subset(labels: Numbers, fraction: float) -> Numbers:
+    """Sorted numbers of the `int(len(labels) * fraction)` images that a training uses.
+
+    The first of a fixed shuffle of each class, taken in turn over the classes, so classes are equal as far as they go
+    and a smaller subset is part of a larger one.
+    """
+    shuffled = np.random.Generator(np.random.Philox(SUBSET_SEED)).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)
+    turn = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(by_class[np.argsort(turn, kind="stable")][: int(len(labels) * fraction)])
+
+
+class _Pipeline:
+    """One FFCV loader; compiled at its first batch, whatever resolutions follow."""
+
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        crop: RandomCrop | CentralCrop,
+        batch_size: int,
+        threads: int,
+        device: torch.device,
+    ) -> None:
+        load_manifest(folder)
+        self.device = device
+        self._decoder = CropDecoder(crop, resolution=1)
+        to_device = [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
+        pipelines: dict[str, Any] = {"image": [self._decoder, ToTensor(), *to_device, ToTorchImage()], "label": None}
+        self._loader = Loader(
+            str(beton(folder, split)),
+            batch_size=batch_size,
+            num_workers=threads,
+            os_cache=True,
+            drop_last=False,
+            pipelines=pipelines,
+        )
+        self._sizes = self._loader.memory_manager.sizes
+        self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
+
+    def batches(self, order: Numbers, resolution: int, key: int = 0) -> Iterator[tuple[Tensor, Numbers]]:
+        """Images and their numbers, in order."""
+        self._decoder.resolution = resolution
+        self._loader.memory_manager.sizes = np.append(self._sizes, np.uint64(key))  # see CropDecoder
+        batch_size = self._loader.batch_size
+        epoch = Epoch(self._loader, order)
+        try:
+            for start in range(0, len(order), batch_size):
+                (images,) = cast(Any, next(epoch))
+                yield images, order[start : start + batch_size]
+        finally:
+            epoch.close()
+
+    def labels_of(self, numbers: Numbers) -> Tensor:
+        return torch.from_numpy(self.labels[numbers]).to(self.device, non_blocking=True)

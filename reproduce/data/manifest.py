@@ -1,0 +1,127 @@
+"""The manifest: what a prepared folder holds, and whether it still holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from reproduce.spec import Config, Fraction
+
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+MANIFEST = "manifest.json"
+
+
+class DataError(ValueError):
+    """A user's mistake about data: the file or option, what is wrong with it, what would be valid."""
+
+
+class PrepareOptions(Config):
+    """How images are stored. All of it shapes the pixels, so all of it is in the manifest."""
+
+    write_mode: Literal["auto", "jpg", "raw", "proportion"] = "auto"
+    """auto: raw pixels where the image is at most 96 pixels wide and high, else JPEG. proportion: JPEG for a share
+    `compress_probability` of the images, picked by their name."""
+    max_resolution: int | None = Field(None, ge=16)
+    """Shrink images whose shorter side is longer than this, in pixels."""
+    jpeg_quality: int = Field(90, ge=1, le=100)
+    """Of JPEGs that are made here; RGB JPEGs that need no shrinking are stored untouched."""
+    compress_probability: Fraction = 0.5
+
+
+class SplitManifest(Config):
+    """One FFCV file."""
+
+    images: int = Field(ge=1)
+    skipped: int = Field(ge=0)
+    """Unreadable images left out (`--skip-bad`)."""
+    bytes: int
+    sha256: str
+    """Of the file."""
+    content: str
+    """SHA-256 over the images' labels, shapes and stored bytes in order, whatever the container's layout."""
+
+
+class Manifest(Config):
+    """`manifest.json`: written last, so a folder that has one is finished."""
+
+    source: str
+    """folder, tar, imagenette, fashion-mnist or synthetic."""
+    origin: str
+    """Name of the file or folder that was read, or the parameters of a synthetic set."""
+    classes: tuple[str, ...] = Field(min_length=2)
+    splits: dict[Split, SplitManifest]
+    options: PrepareOptions
+    fingerprint: str
+    """SHA-256 of what was asked for: the source's listing and the options; tells whether preparing again is a no-op."""
+    created: str
+    """ISO 8601, UTC."""
+    hash: str
+    """SHA-256 of classes and contents: equal where the images are equal, wherever and whenever they were prepared."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Manifest:
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"splits: {sorted(self.splits)}; needs train and val")
+        if self.hash != content_hash(self.classes, self.splits):
+            raise ValueError(f"hash: {self.hash} does not follow from the contents; the manifest was edited")
+        return self
+
+
+def content_hash(classes: tuple[str, ...], splits: dict[Split, SplitManifest]) -> str:
+    """The `hash` of a manifest."""
+    content = {"classes": list(classes), **{split: splits[split].content for split in SPLITS}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def beton(folder: Path, split: Split) -> Path:
+    """The FFCV file of a split."""
+    return folder / f"{split}.beton"
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a prepared folder and check, cheaply, that its files are there in full.
+
+    Raises `DataError` naming the file that is missing, truncated, grown or no manifest of ours.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --out {folder}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise DataError(f"{path}: not a manifest: {where}: {first['msg']}; prepare the data again") from error
+    for split, expected in manifest.splits.items():
+        file = beton(folder, split)
+        if not file.is_file():
+            raise DataError(f"{file}: no such file, though {path} lists it; prepare the data again")
+        size = file.stat().st_size
+        if size != expected.bytes:
+            state = "truncated" if size < expected.bytes else "not the file that was prepared"
+            raise DataError(f"{file}: {state}: {size} bytes, {path} says {expected.bytes}; prepare the data again")
+    return manifest
+
+
+def verify(folder: Path) -> Manifest:
+    """`load_manifest`, and each file read in full against its SHA-256. Raises `DataError`."""
+    manifest = load_manifest(folder)
+    for split, expected in manifest.splits.items():
+        found = sha256(beton(folder, split))
+        if found != expected.sha256:
+            raise DataError(
+                f"{beton(folder, split)}: damaged: SHA-256 {found}, the manifest says {expected.sha256}; "
+                "prepare the data again"
+            )
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

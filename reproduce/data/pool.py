@@ -1,0 +1,77 @@
+"""Encoding in worker processes. Imports no torch and no FFCV, since every worker loads it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+from reproduce.data.encoding import Encoded, UnreadableImageError, encode
+from reproduce.data.manifest import DataError, PrepareOptions
+from reproduce.data.sources import Reader, Sample
+
+CHUNK = 64  # images a worker gets at once
+
+
+class Unreadable(NamedTuple):
+    """A sample that could not be read, and why."""
+
+    name: str
+    reason: str
+
+
+def encoded_chunks(
+    reader: Reader, samples: Sequence[Sample], options: PrepareOptions, workers: int
+) -> Iterator[tuple[Sequence[Sample], list[Encoded | Unreadable]]]:
+    """Chunks of samples with what became of them, in order; encoded in `workers` processes (one: in this one)."""
+    chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
+    if workers == 1 or len(chunks) == 1:
+        for chunk in chunks:
+            yield chunk, [encode_sample(reader, sample, options) for sample in chunk]
+        return
+    # Spawned, since the caller may have threads (progress bars, torch), whose locks a fork would copy held.
+    pool = ProcessPoolExecutor(
+        min(workers, len(chunks)), multiprocessing.get_context("spawn"), initializer=_start, initargs=(reader, options)
+    )
+    waiting: deque[tuple[Sequence[Sample], Future[list[Encoded | Unreadable]]]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(_encode_chunk, chunk)))
+            if len(waiting) > 2 * workers:  # bounds the memory of results not yet written
+                oldest, future = waiting.popleft()
+                yield oldest, future.result()
+        while waiting:
+            oldest, future = waiting.popleft()
+            yield oldest, future.result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died (killed, or out of memory?); try again, with fewer workers if memory is short"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_context: tuple[Reader, PrepareOptions]  # of a worker process, so that it is sent once and not with every chunk
+
+
+def _start(reader: Reader, options: PrepareOptions) -> None:
+    global _context
+    _context = (reader, options)
+
+
+def _encode_chunk(chunk: Sequence[Sample]) -> list[Encoded | Unreadable]:
+    reader, options = _context
+    return [encode_sample(reader, sample, options) for sample in chunk]
+
+
+def encode_sample(reader: Reader, sample: Sample, options: PrepareOptions) -> Encoded | Unreadable:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's, on odd but harmless metadata
+        try:
+            return encode(reader.read(sample), sample.name, options)
+        except (UnreadableImageError, OSError) as error:
+            return Unreadable(sample.name, str(error))
