@@ -1,0 +1,178 @@
+"""What MLflow holds about an experiment, as pandas frames.
+
+Reads a tracking server or the sqlite store and nothing else, so anyone who can reach the store can report on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from reproduce import schema
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# Metrics with one value an epoch; the rest (final/, cost/, system/) have one value a run.
+EPOCH_PREFIXES = ("train/", "val/", "throughput/", "memory/", schema.GRADIENT_NORM)
+OUTCOME_OF_STATUS = {
+    "FINISHED": schema.FINISHED,
+    "FAILED": schema.FAILED,
+    "KILLED": schema.INTERRUPTED,
+    "RUNNING": "running",
+    "SCHEDULED": "waiting",
+}
+PAGE = 1000
+READERS = 8  # histories are read one a request: over HTTP the waits overlap
+
+
+class AnalysisError(ValueError):
+    """A report that cannot be made: says of what, and what there is instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """An experiment as it stands in MLflow."""
+
+    experiment: str
+    experiment_id: str
+    description: str
+    runs: pd.DataFrame
+    """A row a run, in the order of their start: run_id, key, arm, seed, outcome, error, started, ended (Unix seconds),
+    then parameters (`network.aux`), metrics (`final/val_top1`, fractions 0 to 1) and tags by their names."""
+    epochs: pd.DataFrame
+    """A row a run and epoch: run_id, arm, seed, epoch (from 0), then metrics by their names."""
+
+    @property
+    def finished(self) -> pd.DataFrame:
+        return self.runs[self.runs["outcome"].eq(schema.FINISHED) & self.runs[schema.FINAL_TOP1].notna()]
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms in the order of their first start, which is the order of the experiment file."""
+        return list(self.runs["arm"].unique())
+
+
+def read(experiment: str, *, tracking_uri: str) -> Recorded:
+    """Everything recorded of `experiment`.
+
+    Raises `AnalysisError`: no such store, a server that does not answer, an unknown experiment, one without runs.
+    """
+    client = _connect(tracking_uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(experiment)
+        if found is None or found.lifecycle_stage == "deleted":
+            known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
+            raise AnalysisError(
+                f"experiment: {experiment!r} is not in {tracking_uri}; "
+                + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
+            )
+        recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
+        if not recorded:
+            raise AnalysisError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
+        runs = runs_frame(recorded)
+        kept = set(runs["run_id"])
+        epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
+    except MlflowException as error:
+        first_line = str(error).splitlines()[0]
+        raise AnalysisError(f"tracking_uri: {tracking_uri} does not answer as an MLflow store: {first_line}") from error
+    return Recorded(
+        experiment=experiment,
+        experiment_id=found.experiment_id,
+        description=_prose(found.tags.get("mlflow.note.content", "")),
+        runs=runs,
+        epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
+    )
+
+
+def runs_frame(recorded: list[Run]) -> pd.DataFrame:
+    """One row a key: where MLflow holds a key twice, the finished run is taken, else the oldest."""
+    rows: list[dict[str, Any]] = []
+    for run in recorded:
+        tags = run.data.tags
+        status = OUTCOME_OF_STATUS[run.info.status]
+        own = {name: value for name, value in tags.items() if name.startswith("deeper.") or name == schema.TAG_COMMIT}
+        rows.append(
+            {
+                "run_id": run.info.run_id,
+                "key": tags[schema.TAG_KEY],
+                "arm": tags[schema.TAG_ARM],
+                "seed": int(tags[schema.TAG_SEED]),
+                # A run that is running again keeps its last attempt's tag until it ends.
+                "outcome": status if status == "running" else tags.get(schema.TAG_OUTCOME, status),
+                # A tag cannot be taken away, so "-" stands for the error of an attempt before that is over.
+                "error": error if (error := tags.get(schema.TAG_ERROR)) != "-" else None,
+                "started": run.info.start_time / 1000,
+                "ended": run.info.end_time / 1000 if run.info.end_time else None,
+                **run.data.params,
+                **{name: value for name, value in run.data.metrics.items() if not name.startswith(EPOCH_PREFIXES)},
+                **own,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    if schema.FINAL_TOP1 not in frame:
+        frame[schema.FINAL_TOP1] = float("nan")
+    frame["_unfinished"] = frame["outcome"].ne(schema.FINISHED)
+    frame = frame.sort_values(["_unfinished", "started", "seed"], kind="stable").drop_duplicates("key")
+    return frame.drop(columns="_unfinished").sort_values("started", kind="stable", ignore_index=True)
+
+
+def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
+    """One row a run and epoch; where several attempts wrote an epoch, the last written value counts."""
+    wanted = [
+        (run.info.run_id, name) for run in recorded for name in run.data.metrics if name.startswith(EPOCH_PREFIXES)
+    ]
+    with ThreadPoolExecutor(READERS) as pool:
+        histories = list(pool.map(lambda of: client.get_metric_history(*of), wanted))
+    points = pd.DataFrame(
+        [
+            (run_id, name, point.step, point.timestamp, point.value)
+            for (run_id, name), history in zip(wanted, histories, strict=True)
+            for point in history
+        ],
+        columns=["run_id", "metric", "epoch", "timestamp", "value"],
+    )
+    latest = points.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "metric", "epoch"], keep="last")
+    wide = latest.pivot(index=["run_id", "epoch"], columns="metric", values="value")
+    wide.columns.name = None
+    return wide.reset_index()
+
+
+def _connect(tracking_uri: str) -> MlflowClient:
+    if tracking_uri.startswith("sqlite:///"):
+        store = Path(tracking_uri.removeprefix("sqlite:///"))
+        if not store.is_file():  # MLflow would make an empty one
+            raise AnalysisError(f"tracking_uri: no store {store}; nothing has been recorded there")
+    # MLflow's own defaults keep at a dead server for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _prose(note: str) -> str:
+    """The running text of an experiment's Markdown note, without its headings and tables."""
+    return " ".join(line.strip() for line in note.splitlines() if line.strip() and line.lstrip()[0] not in "#|")
+
+
+def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

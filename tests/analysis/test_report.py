@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from analysis.frames import AnalysisError, epochs_frame, read
+from analysis.report import report
+from reproduce import schema
+
+
+@pytest.fixture(scope="module")
+def page(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report("grid", tracking_uri=tracking_uri, out=tmp_path_factory.mktemp("report") / "grid")
+
+
+def test_frames_hold_every_run_and_epoch(tracking_uri: str) -> None:
+    recorded = read("grid", tracking_uri=tracking_uri)
+    assert len(recorded.runs) == 12
+    assert len(recorded.finished) == 11
+    assert recorded.arms == ["heads-reduced", "heads-unreduced", "plain-reduced", "plain-unreduced"]
+    assert len(recorded.epochs) == 11 * 4 + 1
+    assert {"network.aux", schema.FINAL_TOP1, schema.TAG_GPU} <= set(recorded.runs.columns)
+    assert recorded.epochs[schema.VAL_TOP1].notna().all()
+    assert recorded.finished["error"].isna().all()
+
+
+def test_of_several_attempts_the_last_written_epoch_counts(tracking_uri: str) -> None:
+    client = MlflowClient(tracking_uri=tracking_uri)
+    empty = client.get_experiment_by_name("empty")
+    assert empty is not None
+    run_id = client.create_run(empty.experiment_id).info.run_id  # without a key it is no run of ours
+    later_first = [Metric(schema.VAL_TOP1, 0.6, 2000, 0), Metric(schema.VAL_TOP1, 0.9, 1000, 0)]
+    client.log_batch(run_id, metrics=later_first)
+    epochs = epochs_frame(client, [client.get_run(run_id)])
+    assert epochs[schema.VAL_TOP1].tolist() == [0.6]
+
+
+def test_page_is_self_contained_and_well_formed(page: Path) -> None:
+    html = page.read_text()
+    html_without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
+    assert not re.findall(r"https?://|@import|<link|<img|\bsrc=", html_without_namespaces)
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    assert len(html) < 400_000
+
+    open_tags: list[str] = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in {"meta", "br", "path", "circle", "rect", "use", "line"}:
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if tag not in {"path", "circle", "rect", "use", "line"}:
+                assert open_tags.pop() == tag
+
+    Balance().feed(html)
+    assert open_tags == []
+
+
+def test_page_tells_results_effects_failures_and_environment(page: Path) -> None:
+    html = page.read_text()
+    for told in (
+        "Auxiliary heads, both − none",
+        "11 of 12",
+        "NotFiniteLoss: loss is nan in epoch 1, step 17",
+        "none: no NVML library on this machine",
+        "0123456789ab with local changes",
+        '<p class="lead">Heads and reductions of GoogLeNet on a small set.</p>',
+        "<dd>ffcv 1.0.2, torch 2.9.0</dd>",
+        "<dd>Test CPU, 2 cores</dd>",
+        "Up to 2 runs shared a machine",
+        "deeper report grid",
+    ):
+        assert told in html
+    assert "nan" not in re.sub(r"<[^>]*>", " ", html.replace("loss is nan in epoch", "").split("<script>")[0]).split()
+
+
+def test_tables_are_written_as_csv_markdown_and_latex(page: Path) -> None:
+    folder = page.parent
+    runs, arms, effects, epochs = (
+        pd.read_csv(folder / f"{name}.csv") for name in ("runs", "arms", "effects", "epochs")
+    )
+    assert (len(runs), len(arms), len(epochs)) == (12, 4, 45)
+    assert set(effects["kind"]) == {"main", "interaction", "pairwise"}
+    markdown = (folder / "results.md").read_text()
+    assert "| plain-unreduced | 2 |" in markdown
+    assert "commit: 0123456789ab with local changes" in markdown
+    latex = (folder / "tables" / "results.tex").read_text()
+    assert r"\toprule" in latex
+    assert r"Top-1, \%" in latex
+    assert latex.isascii()
+    assert (folder / "tables" / "effects.tex").read_text().isascii()
+
+
+def test_one_run_gives_a_report_without_intervals(tracking_uri: str, tmp_path: Path) -> None:
+    index = report("single", tracking_uri=tracking_uri, out=tmp_path)
+    assert "One run an arm" in index.read_text()
+    assert pd.read_csv(tmp_path / "arms.csv")["top1_low"].isna().all()
+    assert "[" not in (tmp_path / "results.md").read_text()
+    assert not (tmp_path / "tables" / "effects.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "told"),
+    [
+        ("gird", "'gird' is not in .*there are: broken, empty, grid, single"),
+        ("broken", "no finished run; 1 failed\n.*plain-reduced s0: NotFiniteLoss"),
+        ("empty", "'empty' .* has no runs yet"),
+    ],
+)
+def test_what_cannot_be_reported_is_told(tracking_uri: str, tmp_path: Path, experiment: str, told: str) -> None:
+    with pytest.raises(AnalysisError, match=told):
+        report(experiment, tracking_uri=tracking_uri, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_store_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(AnalysisError, match="no store"):
+        report("grid", tracking_uri=f"sqlite:///{tmp_path / 'none.db'}", out=tmp_path)
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_server_that_is_away_is_told_quickly(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(AnalysisError, match="does not answer"):
+        report("grid", tracking_uri="http://127.0.0.1:9", out=tmp_path)
+    assert time.monotonic() - started < 20

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from analysis import tables
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (tables.percent(0.87654), "87.65"),
+        (tables.percent(math.nan), "—"),
+        (tables.points(-0.0123), "−1.23"),
+        (tables.interval(-0.01, 0.02, signed=True), "[−1.00, +2.00]"),
+        (tables.interval(math.nan, math.nan), "—"),
+        (tables.p_value(0.00001), "< 0.001"),
+        (tables.p_value(0.0312), "0.031"),
+        (tables.p_value(0.31), "0.31"),
+        (tables.quantity(13_004_888), "13.0 M"),
+        (tables.quantity(1.58e9), "1.58 G"),
+        (tables.quantity(999_960), "1.00 M"),
+        (tables.quantity(math.nan), "—"),
+        (tables.duration(45), "45 s"),
+        (tables.duration(126), "2.1 min"),
+        (tables.duration(3600 * 5), "5.0 h"),
+    ],
+)
+def test_numbers_as_text(text: str, shown: str) -> None:
+    assert text == shown
