@@ -72,8 +72,9 @@ def cost(config: NetworkConfig, resolution: int | None = None, training: bool = 
 
     In training the auxiliary heads count, at evaluation they do not. Works on torch's meta device: no memory is
     taken, nothing is computed, and the global generator is left as it is. Takes some 0.05 s, and a second more on a
-    process's first call, in which torch imports its shape rules for that device. Raises `SpecError` for a resolution below
-    the smallest input.
+    process's first call, in which torch imports its shape rules for that device.
+
+    Raises `SpecError` for a resolution below the smallest input.
     """
     side = config.resolution if resolution is None else resolution
     if side < SMALLEST_INPUT:

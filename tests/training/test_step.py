@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_run
+from torch import nn
+
+from reproduce.models import GoogLeNet, Outputs
+from reproduce.spec import NetworkConfig, RecipeConfig
+from reproduce.training.averaging import Average
+from reproduce.training.optim import parameter_groups
+from reproduce.training.step import build_step, losses, uses_bf16
+
+
+def test_the_heads_losses_are_added_with_their_weight_and_smoothed_alike() -> None:
+    logits, labels = torch.randn(3, 4, 5), torch.tensor([0, 1, 2, 3])
+    found = losses(Outputs(*logits), labels, aux_weight=0.25, label_smoothing=0.1)
+    main, aux1, aux2 = (F.cross_entropy(part, labels, label_smoothing=0.1) for part in logits)
+    torch.testing.assert_close(found.total, main + 0.25 * (aux1 + aux2))
+    torch.testing.assert_close((found.main, found.aux1, found.aux2), (main, aux1, aux2))
+
+
+def test_a_network_without_heads_has_the_main_loss_alone() -> None:
+    found = losses(Outputs(torch.randn(4, 5), None, None), torch.zeros(4).long(), aux_weight=0.3, label_smoothing=0)
+    assert found.total is found.main
+    assert found.aux1 is None
+    assert found.aux2 is None
+
+
+@pytest.mark.parametrize("spared", [True, False])
+def test_weight_decay_spares_norms_and_biases_on_request(spared: bool) -> None:
+    network = GoogLeNet(NetworkConfig(classes=3, resolution=32))
+    recipe = RecipeConfig(epochs=1, batch_size=1, learning_rate=1, weight_decay=0.5, decay_norm_and_bias=not spared)
+    decay = {id(p): group["weight_decay"] for group in parameter_groups(network, recipe) for p in group["params"]}
+    assert len(decay) == len(list(network.parameters()))
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            sparable = isinstance(module, nn.BatchNorm2d) or name == "bias"
+            assert decay[id(parameter)] == (0 if spared and sparable else 0.5)
+
+
+def test_a_step_moves_every_parameter_and_warming_up_none() -> None:
+    step = build_step(tiny_run(), device=torch.device("cpu"))
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 0])
+    before = {name: value.clone() for name, value in step.network.state_dict().items()}
+    generator = torch.get_rng_state()
+    step.warm_up(images, labels)
+    assert all(torch.equal(value, before[name]) for name, value in step.network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    step(images, labels, 0.1)
+    assert all(not torch.equal(value, before[name]) for name, value in step.network.named_parameters())
+
+
+def test_the_initialisation_seed_alone_determines_the_first_weights() -> None:
+    run = tiny_run()
+
+    def weights(**seeds: int) -> torch.Tensor:
+        other = run.model_copy(update={"seeds": run.seeds.model_copy(update=seeds)})
+        return build_step(other, device=torch.device("cpu")).network.fc.weight
+
+    assert torch.equal(weights(), weights(order=7, augmentation=8))
+    assert not torch.equal(weights(), weights(initialisation=9))
+
+
+def test_precision_is_the_recipes_unless_left_to_the_device() -> None:
+    cpu = torch.device("cpu")
+    assert uses_bf16("bf16", cpu)
+    assert not uses_bf16("float32", cpu)
+
+
+class Tiny(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.norm = nn.BatchNorm1d(1)
+
+
+def moved(average: Average, network: Tiny, values: list[float]) -> None:
+    for value in values:
+        network.weight.data.fill_(value)
+        network.norm.running_mean.fill_(-value)
+        average.update()
+
+
+def test_polyak_is_the_mean_over_all_steps_statistics_included() -> None:
+    network = Tiny()
+    average = Average(network, "polyak", 0.9)
+    moved(average, network, [1, 2, 6])
+    assert average.network.weight.item() == pytest.approx(3)
+    assert average.network.norm.running_mean.item() == pytest.approx(-3)
+
+
+def test_ema_decays_by_its_ramp_and_then_by_the_recipes_decay() -> None:
+    network = Tiny()
+    average = Average(network, "ema", 0.15)
+    moved(average, network, [1, 2])
+    first = 0.9 * 1  # decay 1/10
+    assert average.network.weight.item() == pytest.approx(0.15 * first + 0.85 * 2)  # the ramp's 2/11 is above 0.15
+
+
+def test_an_average_goes_on_from_its_state() -> None:
+    network = Tiny()
+    one, other = Average(network, "polyak", 0.9), Average(network, "polyak", 0.9)
+    moved(one, network, [1, 2])
+    other.load_state_dict(one.state_dict())
+    moved(other, network, [6])
+    assert other.network.weight.item() == pytest.approx(3)

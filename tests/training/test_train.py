@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
+
+from reproduce import schema
+from reproduce.spec import RunConfig
+from reproduce.training import NotFiniteLoss, SilentObserver, train
+
+RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}
+
+
+def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
+    run = tiny_run(**RUN)
+    whole, broken = Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
+    end = train(run, context(whole.folder, data_root), whole)
+    assert end.finished
+
+    stop = StopAt(2, 7)  # 5 steps an epoch, then a batch of validation: step 2, then validation
+    attempts = [train(run, context(broken.folder, data_root, stop), broken) for _ in range(3)]
+    assert [attempt.finished for attempt in attempts] == [False, False, True]
+    assert stop.count > 7
+
+    assert_same_end(whole.folder, broken.folder)
+    timed = {schema.FINAL_IMAGES_PER_S}
+    assert {k: v for k, v in end.metrics.items() if k not in timed} == {
+        k: v for k, v in attempts[-1].metrics.items() if k not in timed
+    }
+    for name, column in whole.table.items():
+        np.testing.assert_array_equal(column, broken.table[name])
+
+    # What the observer of the whole run was told.
+    assert whole.history_on_disk == [1, 2]  # each epoch once it is durable
+    for metrics in whole.epochs:
+        assert all(math.isfinite(value) for value in metrics.values())
+    first, last = whole.epochs
+    assert (first[schema.RESOLUTION], last[schema.RESOLUTION]) == (32, 48)
+    assert first[schema.TRAIN_LOSS] == pytest.approx(
+        first[schema.TRAIN_LOSS_MAIN] + 0.3 * (first[schema.TRAIN_LOSS_AUX1] + first[schema.TRAIN_LOSS_AUX2])
+    )
+    assert last[schema.IMAGES_PER_S] == pytest.approx(60 / last[schema.TRAIN_SECONDS])
+    assert {f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5", "head", "aux1", "aux2")} < set(last)
+    table = whole.table
+    assert table["index"].tolist() == list(range(15))
+    assert table["top5"].shape == (15, 3)  # of 3 classes
+    assert table["correct"].mean() == pytest.approx(end.metrics[schema.FINAL_TOP1])
+    assert end.metrics[schema.FINAL_TOP5] == 1
+
+    # A finished run whose observer lost everything is told again.
+    again = Recorder(whole.folder)
+    assert train(run, context(whole.folder, data_root), again) == end
+    assert again.epochs == whole.epochs
+    np.testing.assert_array_equal(again.table["top5"], table["top5"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Path, data_root: Path) -> None:
+    with pytest.raises(NotFiniteLoss, match="loss is not finite in epoch 1, step 2 of 5"):
+        train(tiny_run(learning_rate=1e30), context(tmp_path, data_root), SilentObserver())
+
+
+def test_two_ranks_stopped_by_either_agree_and_end_as_uninterrupted(tmp_path: Path, data_root: Path) -> None:
+    run = tiny_run(workers=2, epochs=1)
+    torch.multiprocessing.spawn(_rank, (run, tmp_path, data_root), nprocs=2)
+    assert_same_end(tmp_path / "whole", tmp_path / "broken")
+
+
+def _rank(rank: int, run: RunConfig, folder: Path, data_root: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    stop = StopAt(3) if rank == 1 else StopAt()
+    finished = []
+    for name, request in (("whole", StopAt()), ("broken", stop), ("broken", stop)):
+        observer = Recorder(folder / name) if rank == 0 else SilentObserver()
+        finished.append(train(run, context(folder / name, data_root, request, rank, 2), observer).finished)
+        if rank == 0 and finished[-1]:
+            assert observer.table["index"].tolist() == list(range(15))
+    assert finished == [True, False, True]
+    dist.destroy_process_group()
