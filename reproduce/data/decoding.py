@@ -63,7 +63,7 @@ def epoch_key(seed: int, epoch: int) -> int:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A crop with its area in `scale` (a share of the image) and aspect ratio in `ratio` (P section 6); mirrored by chance."""
+    """A crop of area in `scale` (share of the image) and aspect ratio in `ratio` (P section 6); perhaps mirrored."""
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
@@ -154,7 +154,8 @@ class CropDecoder(SimpleRGBImageDecoder):
                     rows, columns = (height + shrink - 1) // shrink, (width + shrink - 1) // shrink
                     pixels = np.empty((rows, columns, 3), np.uint8)
                     decode_jpeg(stored, pixels, height, width, height, width, 0, 0, 1, shrink, False, False)
-                    top, left, h, w = top // shrink, left // shrink, h // shrink, w // shrink
+                    top, left = (top + shrink // 2) // shrink, (left + shrink // 2) // shrink
+                    h, w = h // shrink, w // shrink
                 else:
                     pixels = stored.reshape(height, width, 3)
                 image = destination[slot]

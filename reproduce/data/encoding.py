@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from reproduce.data.manifest import PrepareOptions
 
@@ -43,7 +43,7 @@ def encode(content: bytes | Pixels, name: str, options: PrepareOptions) -> Encod
     try:
         pixels, is_rgb_jpeg = _decode(content)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UnreadableImageError(reason) from error
     height, width = pixels.shape[:2]
     limit = options.max_resolution

@@ -74,8 +74,8 @@ class Manifest(Config):
 
 def content_hash(classes: tuple[str, ...], splits: dict[Split, SplitManifest]) -> str:
     """The `hash` of a manifest."""
-    content = {"classes": list(classes), **{split: splits[split].content for split in SPLITS}}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    content = [classes, [splits[split].content for split in SPLITS]]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def beton(folder: Path, split: Split) -> Path:
@@ -96,15 +96,17 @@ def load_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise DataError(f"{path}: not a manifest: {where}: {first['msg']}; prepare the data again") from error
+        raise DataError(f"{path}: not a manifest: {where}: {first['msg']}; prepare it again with --force") from error
     for split, expected in manifest.splits.items():
         file = beton(folder, split)
         if not file.is_file():
-            raise DataError(f"{file}: no such file, though {path} lists it; prepare the data again")
+            raise DataError(f"{file}: no such file, though {path} lists it; prepare it again with --force")
         size = file.stat().st_size
         if size != expected.bytes:
             state = "truncated" if size < expected.bytes else "not the file that was prepared"
-            raise DataError(f"{file}: {state}: {size} bytes, {path} says {expected.bytes}; prepare the data again")
+            raise DataError(
+                f"{file}: {state}: {size} bytes, {path} says {expected.bytes}; prepare it again with --force"
+            )
     return manifest
 
 
@@ -116,7 +118,7 @@ def verify(folder: Path) -> Manifest:
         if found != expected.sha256:
             raise DataError(
                 f"{beton(folder, split)}: damaged: SHA-256 {found}, the manifest says {expected.sha256}; "
-                "prepare the data again"
+                "prepare it again with --force"
             )
     return manifest
 

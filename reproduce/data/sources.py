@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -286,7 +286,7 @@ def _list_tar(path: Path, scratch: Path) -> Listing:
                 if member.isfile():
                     files.append(("/".join(parts), member.size, member.offset_data))
                 elif len(parts) == 2:
-                    folders.setdefault(cast(Split, split), []).append(parts[1])
+                    folders.setdefault(split, []).append(parts[1])
     except tarfile.TarError as error:
         raise DataError(f"{path}: not a tar, or truncated: {error}") from error
     end = max((offset + size for _, size, offset in files), default=0)
@@ -299,7 +299,7 @@ def _uncompressed(path: Path, scratch: Path) -> Path:
     """The tar itself, or a copy in `scratch` without its compression, so that members can be read in any order."""
     with path.open("rb") as file:
         start = file.read(6)
-    openers: dict[bytes, Callable[[Path, str], BinaryIO]] = {
+    openers: dict[bytes, Any] = {
         b"\x1f\x8b": gzip.open,
         b"BZh": bz2.open,
         b"\xfd7zXZ\0": lzma.open,
@@ -326,7 +326,7 @@ def _listing(
     for name, size, offset in files:
         parts = PurePosixPath(name).parts
         if len(parts) >= 3 and not any(part.startswith(".") for part in parts):
-            by_class[parts[0]].setdefault(parts[1], []).append((name, size, offset))
+            by_class[cast(Split, parts[0])].setdefault(parts[1], []).append((name, size, offset))
     for split, found in by_class.items():
         if not any(found.values()):
             raise DataError(f"{path}: no images in {split}/; needs {LAYOUT}")

@@ -1,0 +1,53 @@
+"""Data sets that tests share; made once a session, in the session's temporary folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reproduce.data import PrepareOptions, folder, prepare, synthetic
+
+
+@pytest.fixture(scope="session")
+def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder: 4 classes, 96 training and 24 validation images of 40 x 40 pixels, stored raw."""
+    out = tmp_path_factory.mktemp("synthetic")
+    prepare(synthetic(classes=4, images=96, size=40), out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageNet-style folder of 3 classes: RGB, grayscale and CMYK JPEGs and PNGs of several kinds and sizes."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 3)):
+        for label, name in enumerate(("bee", "ant", "cat")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                width, height = random.integers(100, 180, size=2).tolist()
+                coarse = random.integers(0, 256, size=(6, 6, 3), dtype=np.uint8)
+                image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+                if number == 0:
+                    image.save(place / "rgb.JPEG", quality=92)
+                elif number == 1:
+                    image.convert("L").save(place / "gray.jpg")
+                elif number == 2:
+                    image.convert("CMYK").save(place / "cmyk.jpg")
+                elif label == 0:
+                    image.convert("RGBA").save(place / "alpha.png")
+                else:
+                    image.convert("P").save(place / "palette.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def photo_data(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`image_folder` prepared, stored as JPEG in the images' own sizes."""
+    out = tmp_path_factory.mktemp("photos")
+    prepare(folder(image_folder), out, options=PrepareOptions(write_mode="jpg"), workers=1)
+    return out
