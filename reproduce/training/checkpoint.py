@@ -43,21 +43,12 @@ def save(folder: Path, content: dict[str, Any]) -> None:
         os.close(descriptor)
 
 
-def resume_point(folder: Path, key: str) -> dict[str, int] | None:
-    """Epoch and step from which the run `key` goes on; None where it starts afresh. Raises `CheckpointError`."""
-    content = load(folder, key, mapped=True)
-    return None if content is None else {"epoch": content["epoch"], "step": content["step"]}
-
-
-def load(folder: Path, key: str, *, mapped: bool = False) -> dict[str, Any] | None:
-    """The checkpoint of the run `key` on the CPU, None where there is none. Raises `CheckpointError`.
-
-    mapped: leave the tensors on disk until they are used.
-    """
+def load(folder: Path, key: str) -> dict[str, Any] | None:
+    """The checkpoint of the run `key` on the CPU, None where there is none. Raises `CheckpointError`."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     if content["key"] != key:
         raise CheckpointError(f"{path}: belongs to run {content['key']}, not to {key}; move it away to start afresh")
     return content

@@ -93,18 +93,6 @@ class SilentObserver:
     def predictions(self, table: Table) -> None: ...
 
 
-class SilentObserver:
-    """For the ranks that nobody listens to."""
-
-    epochs_recorded = 0
-
-    def progress(self, **_: Any) -> None: ...
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None: ...
-
-    def predictions(self, table: Table) -> None: ...
-
-
 @dataclass(frozen=True)
 class Result:
     """`finished` is False where a stop was requested: the checkpoint holds where to go on, `metrics` is empty."""

@@ -91,7 +91,7 @@ class Step:
             # Batch-norm statistics stay with their rank here and are averaged by `Ranks.agree`, every few steps
             # and before each validation and checkpoint: broadcasting rank 0's would throw the others' away.
             self._parallel = DistributedDataParallel(
-                network, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+                network, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
             )
 
     def __call__(self, images: Tensor, labels: Tensor, learning_rate: float) -> StepResult:

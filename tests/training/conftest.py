@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from reproduce.data import PrepareOptions, prepare, synthetic
+
+sys.path.insert(0, str(Path(__file__).parent))  # tiny.py, which the script of two ranks imports as well
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = synthetic(classes=3, images=60, size=40, seed=1)
     prepare(source, root / "tiny", options=PrepareOptions(), progress=lambda split, done, total: None, workers=1)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Networks this small gain nothing by more, and lose much where cores are shared."""
+    torch.set_num_threads(1)

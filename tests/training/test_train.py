@@ -1,20 +1,27 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 
 from reproduce import schema
-from reproduce.spec import RunConfig
 from reproduce.training import NotFiniteLoss, SilentObserver, train
 
 RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}
+
+
+class Killed(BaseException):
+    pass
+
+
+class Dying(Recorder):
+    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        raise Killed
 
 
 def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
@@ -24,9 +31,13 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     assert end.finished
 
     stop = StopAt(2, 7)  # 5 steps an epoch, then a batch of validation: step 2, then validation
-    attempts = [train(run, context(broken.folder, data_root, stop), broken) for _ in range(3)]
+    attempts = [train(run, context(broken.folder, data_root, stop), broken) for _ in range(2)]
+    with pytest.raises(Killed):  # once the first epoch is in the checkpoint, before it is in the record
+        train(run, context(broken.folder, data_root, stop), Dying(broken.folder))
+    assert broken.epochs_recorded == 0
+    attempts.append(train(run, context(broken.folder, data_root, stop), broken))
     assert [attempt.finished for attempt in attempts] == [False, False, True]
-    assert stop.count > 7
+    assert broken.epochs_recorded == 2
 
     assert_same_end(whole.folder, broken.folder)
     timed = {schema.FINAL_IMAGES_PER_S}
@@ -66,19 +77,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Pa
 
 
 def test_two_ranks_stopped_by_either_agree_and_end_as_uninterrupted(tmp_path: Path, data_root: Path) -> None:
-    run = tiny_run(workers=2, epochs=1)
-    torch.multiprocessing.spawn(_rank, (run, tmp_path, data_root), nprocs=2)
+    script = Path(__file__).with_name("two_ranks.py")
+    ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path, data_root]) for rank in range(2)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     assert_same_end(tmp_path / "whole", tmp_path / "broken")
-
-
-def _rank(rank: int, run: RunConfig, folder: Path, data_root: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    stop = StopAt(3) if rank == 1 else StopAt()
-    finished = []
-    for name, request in (("whole", StopAt()), ("broken", stop), ("broken", stop)):
-        observer = Recorder(folder / name) if rank == 0 else SilentObserver()
-        finished.append(train(run, context(folder / name, data_root, request, rank, 2), observer).finished)
-        if rank == 0 and finished[-1]:
-            assert observer.table["index"].tolist() == list(range(15))
-    assert finished == [True, False, True]
-    dist.destroy_process_group()
