@@ -16,10 +16,16 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import PlanEntry, RunState, read_state, run_folder
+from bench.records import PlanEntry, RunState, Status, read_state, run_folder
 from reproduce import schema
 
-STYLES = {"finished": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "waiting": "dim"}
+STYLES: dict[Status, str] = {
+    "finished": "green",
+    "failed": "red",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "waiting": "dim",
+}
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,8 @@ class Mirror:
         for event, offset in events_from(folder, cursor.offset if cursor else 0):
             if cursor is None:
                 cursor = self._create(name, experiment_id, entry, event, colour)
+            if event["kind"] == schema.START and not cursor.described:
+                cursor = self._describe(cursor, run_folder(self.records, entry.key))
             cursor = replace(cursor, offset=offset)
             if event["kind"] == schema.START:
                 _started(news, event, entry)
@@ -194,13 +196,20 @@ class Mirror:
             }
             self.client.create_run(experiment_id, start_time=_ms(event["t"]), tags=tags, run_name=entry.name)
             run = self._search(name, experiment_id, entry.key)
-        run_id = str(run.info.run_id)
-        config = _config(run_folder(self.records, entry.key))
-        if config and not run.data.params:
+        return Cursor(run_id=str(run.info.run_id))
+
+    def _describe(self, cursor: Cursor, folder: Path) -> Cursor:
+        """Params cannot change once they are there; facts that may are tags."""
+        config = _config(folder)
+        if not config:
+            return cursor
+        if not self.client.get_run(cursor.run_id).data.params:
             params = [self.entities.Param(key, value) for key, value in _flatten(config)]
-            self.client.log_batch(run_id, params=params)
-            self.client.log_inputs(run_id, datasets=[self._dataset(config)])
-        return Cursor(run_id=run_id)
+            self.client.log_batch(cursor.run_id, params=params)
+            self.client.log_inputs(cursor.run_id, datasets=[self._dataset(config)])
+            tags = {schema.TAG_DATA: Path(config["data"]["path"]).name, schema.TAG_DATA_HASH: config["data_hash"]}
+            self.client.log_batch(cursor.run_id, tags=[self.entities.RunTag(*tag) for tag in tags.items()])
+        return replace(cursor, described=True)
 
     def _search(self, name: str, experiment_id: str, key: str) -> Any:
         runs = self.client.search_runs(

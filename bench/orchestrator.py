@@ -24,7 +24,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from bench.records import Record, run_folder
+from bench.records import Record, RunBusy, run_folder
 from bench.worker import STOP_FILE, Rank, Verdict
 from reproduce import schema
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
@@ -95,8 +95,8 @@ class Gang:
         self.group = placement_group([bundle] * resources.workers, strategy="PACK")
         try:
             ray.get(self.group.ready(), timeout=GANG_START_S)
-            actor = ray.remote(Rank)
-            self.ranks = [
+            actor: Any = ray.remote(Rank)
+            self.ranks: list[Any] = [
                 actor.options(
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
@@ -207,7 +207,8 @@ class Grid:
                 break
             log.warning("%s: %s; %d retries left", planned.name, verdict.error, attempts_left)
         if verdict.outcome == schema.FAILED:
-            Record(folder).abandon(verdict.error)
+            with contextlib.suppress(RunBusy):  # then whoever holds the run will record its end
+                Record(folder).abandon(verdict.error)
         self.verdicts[planned.key] = verdict
         return gang
 

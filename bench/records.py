@@ -41,7 +41,7 @@ PROGRESS_VALUES = ("images_per_s", "loss", "top1")
 LOCK = "lock"
 PLAN = "plan.json"
 
-LOCK_PATIENCE_S = 2.0  # readers hold the lock for microseconds; a writer waits that out
+LOCK_PATIENCE_S = 10.0  # a killed writer may take seconds to die; a reader holds the lock for microseconds
 
 
 class RunBusy(RuntimeError):  # noqa: N818 - reads as a state
@@ -112,8 +112,11 @@ class Record:
     Usable as a context manager: leaving it releases the lock.
     """
 
-    def __init__(self, folder: Path, *, progress_every_s: float = 1.0) -> None:
+    def __init__(
+        self, folder: Path, *, progress_every_s: float = 1.0, lock_patience_s: float = LOCK_PATIENCE_S
+    ) -> None:
         self.folder = folder
+        self._lock_patience_s = lock_patience_s
         self.attempt = 0
         self._progress_every_s = progress_every_s
         self._progress_at = -math.inf
@@ -138,7 +141,7 @@ class Record:
         Raises RunBusy if another process holds the run, RunFinished if it is done.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _claim(self.folder)
+        self._lock = _claim(self.folder, self._lock_patience_s)
         try:
             events = read_events(self.folder)
             if events and events[-1].get("outcome") == schema.FINISHED:
@@ -250,7 +253,7 @@ class Record:
         Raises RunBusy if a process still holds the run.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _claim(self.folder)
+        self._lock = _claim(self.folder, self._lock_patience_s)
         attempts = _attempts(read_events(self.folder))
         if attempts and attempts[-1][-1]["kind"] == schema.END:
             self.close()
@@ -307,9 +310,9 @@ def _open_events(path: Path) -> int:
     return file
 
 
-def _claim(folder: Path) -> int:
+def _claim(folder: Path, patience_s: float) -> int:
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + LOCK_PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,8 +17,8 @@ def recorded_training(
 ) -> Result:
     """`train`, recorded in `context.folder`; `gpus` are all devices of the run, as CUDA_VISIBLE_DEVICES names them.
 
-    Whatever training raises is recorded as the attempt's failure and raised again. Raises `RunBusy` or `RunFinished`
-    (bench.records) where there is nothing to do.
+    Whatever training raises is recorded as the attempt's failure and raised again. Raises `RunBusy` where another
+    process does this run, `RunFinished` where it is done (bench.records).
     """
     record = Record(context.folder)
     attempt = record.begin(
@@ -33,9 +33,12 @@ def recorded_training(
         result = train(config, context, record)
     except BaseException as error:
         metrics = telemetry.stop()
-        record.end(schema.FAILED, error=str(error), metrics=metrics, telemetry=telemetry.summary())
+        record.end(
+            schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+        )
         raise
     metrics = {**result.metrics, **telemetry.stop()}
-    outcome = schema.FINISHED if result.finished else schema.INTERRUPTED
-    record.end(outcome, metrics=metrics, telemetry=telemetry.summary())
+    record.end(
+        schema.FINISHED if result.finished else schema.INTERRUPTED, metrics=metrics, telemetry=telemetry.summary()
+    )
     return result

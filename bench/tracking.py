@@ -55,6 +55,8 @@ class Cursor:
     """MLflow's status of the run."""
     epoch: int = 0
     """Last epoch mirrored: the step of final metrics."""
+    described: bool = False
+    """Whether the config is there as params; a run that failed before it began has none."""
 
 
 def mirror_folder(records: Path, uri: str, experiment: str) -> Path:
@@ -226,7 +228,8 @@ def _interrupt(*_: object) -> None:
 
 def _link(address: str, records: Path, uri: str, experiment: str | None) -> str:
     known = experiment_id(records, uri, experiment) if experiment else None
-    return f"{address}/#/experiments/{known}" if known else address
+    # Without the workflow type MLflow opens a page on language-model traces, not the table of runs.
+    return f"{address}/#/experiments/{known}/runs?workflowType=machine_learning" if known else address
 
 
 def _check_port(host: str, port: int) -> None:

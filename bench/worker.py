@@ -58,7 +58,7 @@ class Rank:
         """Rank 0 only: make the rendezvous store; its port is chosen by the system, so no two gangs race for one."""
         import torch.distributed as dist
 
-        self.store = dist.TCPStore(
+        self.store = dist.TCPStore(  # type: ignore[attr-defined]
             ray.util.get_node_ip_address(), 0, self.world_size, is_master=True, wait_for_workers=False
         )
         return int(self.store.port)
@@ -79,7 +79,9 @@ class Rank:
         import torch.distributed as dist
 
         if self.store is None:
-            self.store = dist.TCPStore(seats[0].host, port, self.world_size, is_master=False)
+            self.store = dist.TCPStore(  # type: ignore[attr-defined]
+                seats[0].host, port, self.world_size, is_master=False
+            )
         dist.init_process_group(
             "nccl" if mine.gpus else "gloo",
             store=self.store,
@@ -137,9 +139,10 @@ class _StopFile:
 
 def _failure(error: Exception) -> Verdict:
     """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
+    from bench.records import RunFinished
     from reproduce.training import NotFiniteLoss
 
-    own_fault = isinstance(error, NotFiniteLoss | ValueError)
+    own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinished)
     return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)
 
 

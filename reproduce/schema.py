@@ -1,9 +1,11 @@
 """Names of what a run records: the one vocabulary that writers (`bench`) and readers (`analysis`) share.
 
-Imports nothing, so that reading a report costs no torch and training costs no MLflow.
+Imports nothing of ours, so that reading a report costs no torch and training costs no MLflow.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 # --- events.jsonl: kinds of line -----------------------------------------------------------------
 START = "start"  # an attempt began: environment, world size, the epoch and step it resumes from
@@ -11,9 +13,9 @@ EPOCH = "epoch"  # an epoch's metrics, written only once its checkpoint is durab
 END = "end"  # an attempt ended: outcome, error, duration, final metrics
 
 # --- outcomes ------------------------------------------------------------------------------------
-FINISHED = "finished"
-FAILED = "failed"
-INTERRUPTED = "interrupted"  # stopped by a signal, resumable
+FINISHED: Final = "finished"
+FAILED: Final = "failed"
+INTERRUPTED: Final = "interrupted"  # stopped by a signal, resumable
 
 # --- metrics of an epoch (MLflow metric names; the prefix is the dashboard's section) -------------
 TRAIN_LOSS = "train/loss"  # total, heads included with their weight

@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from reproduce.data import PrepareOptions, Source, source_from
+from reproduce.spec import validated
+
 EXAMPLES = """examples:
   deeper data prepare imagenette:imagenette2-320.tgz --out data/imagenette
   deeper data prepare fashion-mnist --out data/fashion-mnist
@@ -33,7 +36,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     prepare.add_argument("--out", type=Path, required=True, help="folder of the prepared files")
     prepare.add_argument("--workers", type=int, help="processes (all cores)")
     prepare.add_argument("--max-resolution", type=int, help="shrink images whose longer side is above this")
-    prepare.add_argument("--write-mode", choices=("jpg", "raw"), help="how images are stored")
+    prepare.add_argument("--write-mode", choices=("auto", "jpg", "raw", "proportion"), help="how images are stored")
     prepare.add_argument("--jpeg-quality", type=int, help="of images that are encoded anew")
     prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and count them")
     prepare.add_argument("--force", action="store_true", help="replace other files in --out")
@@ -45,19 +48,32 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
-    from reproduce.data import PrepareOptions
-    from reproduce.data.sources import source_from
 
     given = {
         name: getattr(arguments, name)
-        for name in ("workers", "max_resolution", "write_mode", "jpeg_quality", "skip_bad", "force")
-        if getattr(arguments, name) not in (None, False)
+        for name in ("max_resolution", "write_mode", "jpeg_quality")
+        if getattr(arguments, name) is not None
     }
-    prepare_with_progress(source_from(arguments.source), arguments.out, PrepareOptions(**given))
+    prepare_with_progress(
+        source_from(arguments.source),
+        arguments.out,
+        validated(PrepareOptions, given, where="deeper data prepare: "),
+        workers=arguments.workers,
+        skip_bad=arguments.skip_bad,
+        force=arguments.force,
+    )
     return 0
 
 
-def prepare_with_progress(source: Any, out: Path, options: Any) -> None:
+def prepare_with_progress(
+    source: Source,
+    out: Path,
+    options: PrepareOptions,
+    *,
+    workers: int | None = None,
+    skip_bad: bool = False,
+    force: bool = False,
+) -> None:
     """Prepare a data set under a progress bar, then say what was written."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,7 +90,9 @@ def prepare_with_progress(source: Any, out: Path, options: Any) -> None:
                 tasks[split] = bars.add_task(f"{out.name}: {split}", total=total)
             bars.update(tasks[split], completed=done, total=total)
 
-        manifest = prepare(source, out, options=options, progress=progress)
+        manifest = prepare(
+            source, out, options=options, progress=progress, workers=workers, skip_bad=skip_bad, force=force
+        )
     for name, split in manifest.splits.items():
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""
         console.print(f"{out / name}.beton: {split.images} images, {split.bytes / 2**20:.0f} MiB{skipped}")

@@ -191,7 +191,7 @@ def _stop_signal() -> Iterator[list[int]]:
 
     def note(number: int, _frame: Any) -> None:
         received.append(number)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[signal.Signals(number)])
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from bench.mirror import Mirror
-from bench.records import Record, write_plan
-from bench.tracking import pending
+from bench.records import Record, run_folder, write_plan
+from bench.tracking import pending, start_publisher, stop_publisher
 from reproduce import schema
 from reproduce.spec import PlannedRun
 
@@ -107,6 +107,22 @@ def test_an_interrupted_run_goes_on_in_the_same_mlflow_run(records: Path, planne
     assert [point.value for point in mirror.client.get_metric_history(found.info.run_id, "a")] == [1.0, 2.0]
 
 
+def test_a_run_that_failed_before_it_began_is_described_by_its_next_attempt(
+    records: Path, planned: Planned, begin: Begin
+) -> None:
+    run = planned(0)
+    write_plan(records, "first", [run], {})
+    Record(run_folder(records, run.key)).abandon("no worker came up")
+    mirror = Mirror(records, uri(records))
+    mirror.publish()
+    assert runs(mirror, "first")["full s0"].info.status == "FAILED"
+    begin(records, run).end("finished")
+    mirror.publish()
+    found = runs(mirror, "first")["full s0"]
+    assert (found.info.status, found.data.params["recipe.epochs"]) == ("FINISHED", "3")
+    assert found.data.tags[schema.TAG_DATA] == "tiny"
+
+
 def test_a_lost_cursor_repeats_nothing(records: Path, planned: Planned, begin: Begin) -> None:
     run = planned(0)
     write_plan(records, "first", [run], {})
@@ -168,22 +184,21 @@ def test_what_the_store_rejects_does_not_stop_the_others(records: Path, planned:
 
 def test_a_publisher_killed_midway_is_made_good_by_the_next(records: Path, planned: Planned, begin: Begin) -> None:
     run = planned(0)
-    epochs, names = 300, [f"m/{index}" for index in range(40)]
+    epochs, names = 150, [f"m/{index}" for index in range(40)]
     write_plan(records, "first", [run], {})
     record = begin(records, run)
     for epoch in range(epochs):
         record.epoch(epoch, dict.fromkeys(names, float(epoch)))
     record.end("finished")
     command = [sys.executable, "-m", "bench.publisher", "--records", str(records), "--tracking-uri", uri(records)]
-    first = subprocess.Popen(command)
+    first = subprocess.Popen(command, stdout=subprocess.PIPE)
     while not rows(records):
         assert first.poll() is None
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    assert first.communicate()[0] == b""
     assert 0 < sum(rows(records).values()) < epochs * len(names)
-    again = subprocess.run([*command, "--once"], capture_output=True, check=True)
-    assert again.stdout == b""
+    assert stop_publisher(start_publisher(records, uri=uri(records)), timeout_s=120) is None
     found = rows(records)
     assert set(found.values()) == {1}
     assert len(found) == epochs * len(names) + 1  # and the duration

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from bench.records import (
     Record,
@@ -61,7 +62,7 @@ def test_a_finished_run_tells_its_metrics_and_duration(tmp_path: Path) -> None:
     assert (state.status, state.attempt, state.epoch, state.epochs) == ("finished", 1, 1, 3)
     assert state.metrics[schema.VAL_TOP1] == state.metrics[schema.FINAL_TOP1] == 0.7
     assert state.metrics[schema.FINAL_DURATION_S] == pytest.approx(state.duration_s)
-    assert RunConfig.model_validate(__import__("yaml").safe_load((tmp_path / "config.yaml").read_text())) == config()
+    assert RunConfig.model_validate(yaml.safe_load((tmp_path / "config.yaml").read_text())) == config()
     with pytest.raises(RunFinished):
         begin(tmp_path)
     assert not is_held(tmp_path)
@@ -123,12 +124,19 @@ def test_a_run_has_one_writer_and_a_killed_writer_frees_it(tmp_path: Path) -> No
         assert writer.stdout.readline() == b"ready\n"
         assert read_state(tmp_path).status == "running"
         with pytest.raises(RunBusy):
-            begin(tmp_path)
+            Record(tmp_path, lock_patience_s=0.1).abandon("killed")
     finally:
         writer.kill()
         writer.communicate()
     assert read_state(tmp_path).status == "interrupted"
     assert begin(tmp_path).attempt == 2
+
+
+def test_a_run_whose_worker_died_is_ended_by_another(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    Record(tmp_path).abandon("the worker died")
+    state = read_state(tmp_path)
+    assert (state.status, state.attempt, state.error) == ("failed", 1, "the worker died")
 
 
 def test_a_failed_run_tells_why(tmp_path: Path) -> None:

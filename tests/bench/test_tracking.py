@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.mirror import Mirror
 from bench.records import Record, write_plan
 from bench.tracking import (
     DashboardError,
@@ -56,10 +57,9 @@ def test_a_server_that_is_away_is_told_and_nothing_is_lost(records: Path) -> Non
     assert pending(records, away) == 1
 
 
-def test_the_dashboard_serves_what_the_publisher_mirrored(records: Path, store: Path) -> None:
+def test_the_dashboard_serves_what_was_mirrored(records: Path, store: Path) -> None:
     uri = f"sqlite:///{shutil.copy(store, records)}"
-    publisher = start_publisher(records, uri=uri)
-    assert stop_publisher(publisher, timeout_s=120) is None
+    Mirror(records, uri).publish()
     identity = experiment_id(records, uri, "first")
     with serving(records, uri=uri, port=free_port()) as server:
         query = json.dumps({"experiment_ids": [identity]}).encode()
