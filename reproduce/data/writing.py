@@ -263,6 +263,7 @@ class _Beton:
     fields = {"image": RGBImageField(), "label": IntField()}
 
     def __init__(self, path: Path, *, capacity: int) -> None:
+        self._path = path
         self._file = path.open("wb")
         self._types: dict[Any, int] = {handler: number for number, handler in TYPE_ID_HANDLER.items()}
         self._metadata = np.zeros(capacity, get_metadata_type(list(self.fields.values())))
@@ -279,6 +280,8 @@ class _Beton:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if error is not None:
+            self._path.unlink()
 
     def add(self, image: Encoded, label: int) -> None:
         size = len(image.data)

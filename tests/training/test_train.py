@@ -10,7 +10,7 @@ import pytest
 from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 
 from reproduce import schema
-from reproduce.training import NotFiniteLoss, SilentObserver, train
+from reproduce.training import NotFiniteLoss, SilentObserver, resume_point, train
 
 RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}
 
@@ -30,8 +30,10 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     end = train(run, context(whole.folder, data_root), whole)
     assert end.finished
 
-    stop = StopAt(2, 7)  # 5 steps an epoch, then a batch of validation: step 2, then validation
+    stop = StopAt(2, 6)  # the first epoch asks at each of its 5 steps, then before its validation
     attempts = [train(run, context(broken.folder, data_root, stop), broken) for _ in range(2)]
+    place = resume_point(broken.folder, run.key)
+    assert place == {"epoch": 0, "step": 5}
     with pytest.raises(Killed):  # once the first epoch is in the checkpoint, before it is in the record
         train(run, context(broken.folder, data_root, stop), Dying(broken.folder))
     assert broken.epochs_recorded == 0
