@@ -31,11 +31,11 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     prepare.add_argument(
         "source",
         help="a folder or a tar with train/<class>/* and val/<class>/*; imagenette[:PATH]; fashion-mnist[:PATH]; "
-        "synthetic",
+        "synthetic[:classes=10,images=2000,size=64,seed=0]",
     )
     prepare.add_argument("--out", type=Path, required=True, help="folder of the prepared files")
     prepare.add_argument("--workers", type=int, help="processes (all cores)")
-    prepare.add_argument("--max-resolution", type=int, help="shrink images whose longer side is above this")
+    prepare.add_argument("--max-resolution", type=int, help="shrink images whose shorter side is above this")
     prepare.add_argument("--write-mode", choices=("auto", "jpg", "raw", "proportion"), help="how images are stored")
     prepare.add_argument("--jpeg-quality", type=int, help="of images that are encoded anew")
     prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and count them")

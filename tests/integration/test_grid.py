@@ -106,10 +106,10 @@ def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(pl
 
 
 def test_a_grid_larger_than_the_cluster_is_refused_with_what_would_fit(place: Path) -> None:
-    write(place, EXPERIMENT, name="huge", resources={"workers": 32, "cpus_per_worker": 4})
+    write(place, EXPERIMENT, name="huge", resources={"workers": 8, "cpus_per_worker": 32})
     refused = deeper(place, "run", "huge.yaml")
     assert refused.returncode == 2
-    assert "resources.workers: 32 workers with 4 CPUs and 0 GPUs each do not fit;" in refused.stderr
+    assert "resources.workers: 8 workers with 32 CPUs and 0 GPUs each do not fit;" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
