@@ -17,7 +17,7 @@ def missing(value: object) -> bool:
 
 
 def number(value: float, digits: int = 0) -> str:
-    return DASH if missing(value) else f"{value:,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
+    return DASH if missing(value) else f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -26,7 +26,7 @@ def percent(fraction: float, digits: int = 2) -> str:
 
 def points(fraction: float, digits: int = 2) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return DASH if missing(fraction) else f"{100 * fraction:+.{digits}f}".replace("-", MINUS)
+    return DASH if missing(fraction) else f"{100 * fraction:+z.{digits}f}".replace("-", MINUS)
 
 
 def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from reproduce import schema
-from reproduce.spec import PlannedRun, RunConfig
+from reproduce.spec import PlannedRun, RunConfig, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,8 +99,13 @@ def write_plan(
 
 
 def read_plan(records: Path, experiment: str) -> list[PlanEntry]:
-    """Raises FileNotFoundError if the experiment was never planned here."""
-    return [PlanEntry(**entry) for entry in json.loads((experiment_folder(records, experiment) / PLAN).read_text())]
+    """Raises SpecError if the experiment was never planned here."""
+    try:
+        content = (experiment_folder(records, experiment) / PLAN).read_text()
+    except FileNotFoundError:
+        known = ", ".join(experiments(records)) or "nothing"
+        raise SpecError(f"experiment: {experiment!r} has no records in {records}, which holds {known}") from None
+    return [PlanEntry(**entry) for entry in json.loads(content)]
 
 
 # --- writing ---------------------------------------------------------------------------------------
