@@ -28,6 +28,7 @@ def _add_bench(verbs: Any, places: argparse.ArgumentParser) -> None:
         "training", help="images/s against torchvision's googlenet fed by ImageFolder and DataLoader"
     )
     training.add_argument("folder", type=Path, help="ImageNet-style folder of photographs (train/<class>/*)")
+    training.add_argument("--batch", type=int, default=32, help="images a step (32, that of Caffe's bvlc_googlenet)")
     for parser in (overhead, training):
         parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
         parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
@@ -56,4 +57,4 @@ def _overhead(arguments: argparse.Namespace) -> int:
 def _training(arguments: argparse.Namespace) -> int:
     from bench.suites.training import main
 
-    return main(arguments.folder, rounds=arguments.rounds, output=arguments.json)
+    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=arguments.json)

@@ -27,11 +27,11 @@ from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, S
 from reproduce.training.step import build_step
 
 GOAL = 2.5
-SIDE, BATCH, WARM_UP, STEPS = 224, 16, 3, 8
+SIDE, WARM_UP, STEPS = 224, 3, 6
 LEARNING_RATE = 0.01
 
 
-def main(photographs: Path, *, rounds: int, output: Path | None) -> int:
+def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> int:
     """Run the benchmark and print its table; 0 where the goal is reached, else 1. Raises `DataError`."""
     if not (photographs / "train").is_dir():
         raise DataError(f"{photographs}: no folder train/ in it; name an ImageNet-style folder (train/<class>/*)")
@@ -42,25 +42,28 @@ def main(photographs: Path, *, rounds: int, output: Path | None) -> int:
         data = Path(scratch) / "photographs"
         console.print("writing FFCV files ...")
         prepare(folder_source(photographs), data, options=PrepareOptions(), progress=lambda *_: None)
-        contestants = {"deeper": _ours(data, threads), "torchvision": _torchvision(photographs, threads)}
+        contestants = {
+            "deeper": _ours(data, batch, threads),
+            "torchvision": _torchvision(photographs, batch, threads),
+        }
         speeds = interleave(contestants, rounds=rounds, console=console)
-    setting = {"side": SIDE, "batch": BATCH, "steps": STEPS, "threads": threads, "photographs": photographs.name}
+    setting = {"side": SIDE, "batch": batch, "steps": STEPS, "threads": threads, "photographs": photographs.name}
     return report("End-to-end training at 224", speeds, goal=GOAL, setting=setting, output=output)
 
 
-def _ours(data: Path, threads: int) -> Callable[[int], float]:
+def _ours(data: Path, batch: int, threads: int) -> Callable[[int], float]:
     manifest = load_manifest(data)
     config = RunConfig(
         data=DataConfig(path=str(data)),
         data_hash=manifest.hash,
         network=NetworkConfig(classes=len(manifest.classes), large_kernel="3x3", pooling="port"),
-        recipe=RecipeConfig(epochs=1, batch_size=BATCH, learning_rate=LEARNING_RATE, resolution=SIDE),
+        recipe=RecipeConfig(epochs=1, batch_size=batch, learning_rate=LEARNING_RATE, resolution=SIDE),
         seeds=Seeds.of(0),
         workers=1,
     )
     loader = TrainLoader(
         data,
-        batch_size=BATCH,
+        batch_size=batch,
         seed_order=0,
         seed_augmentation=0,
         rank=0,
@@ -77,10 +80,10 @@ def _ours(data: Path, threads: int) -> Callable[[int], float]:
     def train(images: Tensor, labels: Tensor) -> None:
         step(images, labels, LEARNING_RATE)
 
-    return lambda index: _speed(loader.epoch(index, SIDE), train)
+    return lambda index: _speed(loader.epoch(index, SIDE), train, batch)
 
 
-def _torchvision(photographs: Path, threads: int) -> Callable[[int], float]:
+def _torchvision(photographs: Path, batch: int, threads: int) -> Callable[[int], float]:
     augment = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIDE),
@@ -90,23 +93,23 @@ def _torchvision(photographs: Path, threads: int) -> Callable[[int], float]:
         ]
     )
     images = torchvision.datasets.ImageFolder(photographs / "train", augment)
-    loader = torch.utils.data.DataLoader(images, BATCH, shuffle=True, num_workers=threads, drop_last=True)
+    loader = torch.utils.data.DataLoader(images, batch, shuffle=True, num_workers=threads, drop_last=True)
     network = torchvision.models.googlenet(num_classes=len(images.classes), aux_logits=True, init_weights=False)
     optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
     entropy = torch.nn.functional.cross_entropy
 
-    def train(batch: Tensor, labels: Tensor) -> None:
+    def train(pixels: Tensor, labels: Tensor) -> None:
         optimiser.zero_grad()
-        outputs = network(batch)
+        outputs = network(pixels)
         loss = entropy(outputs.logits, labels)
         loss = loss + 0.3 * (entropy(outputs.aux_logits1, labels) + entropy(outputs.aux_logits2, labels))
         loss.backward()
         optimiser.step()
 
-    return lambda _: _speed(loader, train)
+    return lambda _: _speed(loader, train, batch)
 
 
-def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Tensor], None]) -> float:
+def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Tensor], None], batch: int) -> float:
     """Images/s over `STEPS` steps, after `WARM_UP` steps that empty what the loader had ready."""
     start = 0.0
     for index, (images, labels) in enumerate(batches):
@@ -115,4 +118,4 @@ def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Te
         if index == WARM_UP + STEPS:
             break
         train(images, labels)
-    return STEPS * BATCH / (time.perf_counter() - start)
+    return STEPS * batch / (time.perf_counter() - start)
