@@ -16,7 +16,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import PlanEntry, RunState, Status, read_state, run_folder
+from bench.records import PlanEntry
+from bench.states import RunState, Status, read_state, run_folder
 from reproduce import schema
 
 STYLES: dict[Status, str] = {

@@ -20,19 +20,8 @@ from typing import Any
 
 import yaml
 
-from bench.records import (
-    EVENTS,
-    PROGRESS,
-    PlanEntry,
-    events_from,
-    experiment_folder,
-    experiments,
-    is_held,
-    read_plan,
-    read_state,
-    run_folder,
-    write_atomically,
-)
+from bench.records import PlanEntry, experiment_folder, experiments, read_plan, write_atomically
+from bench.states import EVENTS, PROGRESS, events_from, is_held, read_state, run_folder
 from bench.tracking import QUIET, Cursor, mirror_folder, read_cursor, write_cursor
 from reproduce import schema
 

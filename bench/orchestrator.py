@@ -24,7 +24,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from bench.records import Record, RunBusy, run_folder
+from bench.records import Record, RunBusy
+from bench.states import run_folder
 from bench.worker import STOP_FILE, Rank, Verdict
 from reproduce import schema
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError

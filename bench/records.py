@@ -13,32 +13,33 @@ Imports neither torch, Ray nor MLflow.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib
 import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bench.states import (
+    EVENTS,
+    LOCK,
+    PROGRESS,
+    attempts_of,
+    read_events,
+    seconds_of,
+)
 from reproduce import schema
 from reproduce.spec import PlannedRun, RunConfig, SpecError
 
 if TYPE_CHECKING:
     import numpy as np
 
-Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
-
-EVENTS = schema.ARTIFACT_EVENTS
-PROGRESS = "progress.json"
-PROGRESS_VALUES = ("images_per_s", "loss", "top1")
-LOCK = "lock"
 PLAN = "plan.json"
 
 LOCK_PATIENCE_S = 10.0  # a killed writer may take seconds to die; a reader holds the lock for microseconds
@@ -52,11 +53,7 @@ class RunFinished(RuntimeError):  # noqa: N818
     """This run is finished already; there is nothing to do."""
 
 
-# --- folders ---------------------------------------------------------------------------------------
-
-
-def run_folder(records: Path, key: str) -> Path:
-    return records / "runs" / key
+# --- plan ------------------------------------------------------------------------------------------
 
 
 def experiment_folder(records: Path, name: str) -> Path:
@@ -66,9 +63,6 @@ def experiment_folder(records: Path, name: str) -> Path:
 def experiments(records: Path) -> list[str]:
     """Names of the experiments that have a plan here."""
     return sorted(path.parent.name for path in (records / "experiments").glob(f"*/{PLAN}"))
-
-
-# --- plan ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -151,9 +145,9 @@ class Record:
             events = read_events(self.folder)
             if events and events[-1].get("outcome") == schema.FINISHED:
                 raise RunFinished(f"run {run.key} is finished: {self.folder}")
-            attempts = _attempts(events)
+            attempts = attempts_of(events)
             self.attempt = len(attempts) + 1
-            self._earlier_s = sum(_duration(attempt) for attempt in attempts)
+            self._earlier_s = sum(seconds_of(attempt) for attempt in attempts)
             self._recorded = {event["epoch"] for event in events if event["kind"] == schema.EPOCH}
             config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / schema.ARTIFACT_CONFIG, config.encode())
@@ -259,7 +253,7 @@ class Record:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _claim(self.folder, self._lock_patience_s)
-        attempts = _attempts(read_events(self.folder))
+        attempts = attempts_of(read_events(self.folder))
         if attempts and attempts[-1][-1]["kind"] == schema.END:
             self.close()
             return
@@ -267,8 +261,8 @@ class Record:
         self._events = _open_events(self.folder / EVENTS)
         if not attempts:
             self._append(schema.START, environment={}, world_size=0, device="none", epochs=None, resume=None)
-        self._earlier_s = sum(_duration(attempt) for attempt in attempts[:-1])
-        self._began = time.monotonic() - (_duration(attempts[-1]) if attempts else 0.0)
+        self._earlier_s = sum(seconds_of(attempt) for attempt in attempts[:-1])
+        self._began = time.monotonic() - (seconds_of(attempts[-1]) if attempts else 0.0)
         self.end(schema.FAILED, error=error)
 
     def __enter__(self) -> Record:
@@ -335,132 +329,3 @@ def _writable(metrics: Mapping[str, float]) -> dict[str, float | str]:
         name: value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
         for name, value in ((name, float(value)) for name, value in metrics.items())
     }
-
-
-# --- reading ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What the files of a run tell."""
-
-    key: str
-    status: Status
-    attempt: int = 0
-    epoch: int | None = None
-    """Last recorded epoch, from 0."""
-    epochs: int | None = None
-    """Epochs of the recipe; None before the first attempt."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the last recorded epoch, final ones added."""
-    error: str | None = None
-    progress: Mapping[str, Any] | None = None
-    """Content of `progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
-    started: float | None = None
-    """Epoch seconds of the first attempt's start."""
-    updated: float | None = None
-    """Epoch seconds of the last sign of life."""
-    duration_s: float = 0.0
-    """Of all attempts together."""
-
-    @property
-    def epochs_done(self) -> int:
-        return 0 if self.epoch is None else self.epoch + 1
-
-
-def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All whole events of a run, metrics as floats; [] if there are none yet."""
-    return [event for event, _ in events_from(folder, 0)]
-
-
-def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole events after a byte offset, each with the offset behind it; torn lines are skipped or left for later."""
-    try:
-        file = open(folder / EVENTS, "rb")  # noqa: SIM115 - closed below
-    except FileNotFoundError:
-        return
-    with file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            with contextlib.suppress(ValueError):  # a torn line that a later attempt closed
-                event = json.loads(line)
-                if "metrics" in event:
-                    event["metrics"] = {name: float(value) for name, value in event["metrics"].items()}
-                yield event, offset
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a living process holds the run."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def read_state(folder: Path) -> RunState:
-    """A run's state from its files alone; a folder that does not exist is a waiting run."""
-    held = is_held(folder)  # before the events: a run that ends in between reads as ended, not as interrupted
-    attempts = _attempts(read_events(folder))
-    if not attempts:
-        return RunState(key=folder.name, status="waiting")
-    events = [event for attempt in attempts for event in attempt]
-    last = events[-1]
-    ended = last["kind"] == schema.END
-    status: Status = last["outcome"] if ended else "running" if held else "interrupted"
-    progress = _read_progress(folder) if status == "running" else None
-    metrics: dict[str, float] = {}
-    epoch: int | None = None
-    for event in events:
-        if event["kind"] == schema.EPOCH:
-            metrics, epoch = event["metrics"], event["epoch"]
-    updated = last["t"] if progress is None else max(last["t"], progress["t"])
-    duration = sum(_duration(attempt) for attempt in attempts)
-    return RunState(
-        key=folder.name,
-        status=status,
-        attempt=last["attempt"],
-        epoch=epoch,
-        epochs=attempts[-1][0]["epochs"],
-        metrics={**metrics, **last["metrics"]} if ended else metrics,
-        error=last["error"] if ended else None,
-        progress=progress,
-        started=events[0]["t"],
-        updated=updated,
-        duration_s=duration + (updated - last["t"]),
-    )
-
-
-def _read_progress(folder: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
-    except FileNotFoundError:
-        return None
-    return {
-        name: float(value) if name in ("loss", "images_per_s", "top1") else value for name, value in content.items()
-    }
-
-
-def _attempts(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Events grouped by attempt; each group begins with its start event."""
-    groups: list[list[dict[str, Any]]] = []
-    for event in events:
-        if event["kind"] == schema.START:
-            groups.append([])
-        groups[-1].append(event)
-    return groups
-
-
-def _duration(attempt: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds of an attempt; up to its last event if it has no end."""
-    last = attempt[-1]
-    return float(last["duration_s"] if last["kind"] == schema.END else last["t"] - attempt[0]["t"])

@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from bench.records import events_from, experiments, read_plan, run_folder, write_atomically
+from bench.records import experiments, read_plan, write_atomically
+from bench.states import events_from, run_folder
 
 SERVER_START_S = 120.0  # measured 14 to 69 s on a loaded machine
 QUIET = {

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from bench import orchestrator
 from bench.planning import make_plan
-from bench.records import read_events, run_folder
+from bench.states import read_events, run_folder
 from bench.suites.rounds import interleave, report
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic

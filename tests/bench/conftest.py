@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.mirror import Mirror
-from bench.records import Record, run_folder
+from bench.records import Record
+from bench.states import run_folder
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
 
 ENVIRONMENT = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.display import Row, as_json, duration, summary, time_left
-from bench.records import PlanEntry, RunState
+from bench.records import PlanEntry
+from bench.states import RunState
 from reproduce import schema
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from bench.mirror import Mirror
-from bench.records import Record, run_folder, write_plan
+from bench.records import Record, write_plan
+from bench.states import run_folder
 from bench.tracking import pending, start_publisher, stop_publisher
 from reproduce import schema
 from reproduce.spec import PlannedRun

@@ -13,19 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.records import (
-    Record,
-    RunBusy,
-    RunFinished,
-    events_from,
-    experiments,
-    is_held,
-    read_events,
-    read_plan,
-    read_state,
-    run_folder,
-    write_plan,
-)
+from bench.records import Record, RunBusy, RunFinished, experiments, read_plan, write_plan
+from bench.states import events_from, is_held, read_events, read_state, run_folder
 from reproduce import schema
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
 

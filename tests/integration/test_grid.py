@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.records import read_events, run_folder
+from bench.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
 
