@@ -76,8 +76,8 @@ def _plan(arguments: argparse.Namespace) -> int:
         print(json.dumps(content, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "key", "parameters", "at evaluation", "multiply-adds", "epochs", "training multiply-adds"):
-        table.add_column(title, justify="left" if title in ("run", "key") else "right")
+    for title in ("run", "key", "parameters", "evaluated", "multiply-adds", "epochs", "training"):
+        table.add_column(title, justify="left" if title in ("run", "key") else "right", no_wrap=True)
     total = 0.0
     for run in runs:
         costs, macs = plan.costs[run.key], plan.training_macs(run, images[run.key])
@@ -85,8 +85,8 @@ def _plan(arguments: argparse.Namespace) -> int:
         table.add_row(
             run.name,
             run.key,
-            f"{costs[schema.COST_PARAMETERS]:,.0f}",
-            f"{costs[schema.COST_PARAMETERS_INFERENCE]:,.0f}",
+            f"{costs[schema.COST_PARAMETERS] / 1e6:.2f} M",
+            f"{costs[schema.COST_PARAMETERS_INFERENCE] / 1e6:.2f} M",
             f"{costs[schema.COST_MACS] / 1e6:,.0f} M",
             str(run.config.recipe.epochs),
             f"{macs / 1e12:,.1f} T",
@@ -94,7 +94,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     console = Console()
     console.print(table)
     console.print(
-        f"{len(runs)} runs, {total / 1e15:.3f} P training multiply-adds in all, "
+        f"{len(runs)} runs, {total / 1e12:,.0f} T multiply-adds of training in all, "
         f"at most {plan.disk_bytes / 2**30:.1f} GiB of records"
     )
     return 0

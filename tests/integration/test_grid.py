@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -121,29 +122,59 @@ def test_data_that_is_not_prepared_is_told_before_anything_starts(place: Path) -
     assert "deeper data prepare SOURCE --out" in refused.stderr
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_stopped_or_killed_command_goes_on_to_the_same_end(place: Path, number: int, code: int) -> None:
-    recipe = {**EXPERIMENT["recipe"], "epochs": 12}
-    arms = {"both": {"network": {"aux": "both"}}}
-    write(place, EXPERIMENT, name="stopped", recipe=recipe, arms=arms)
-    whole, broken = place / f"whole-{number}", place / f"broken-{number}"
-    assert deeper(place, "run", "stopped.yaml", "--records", str(whole)).returncode == 0
+LONG = {
+    **EXPERIMENT,
+    "name": "long-run",
+    "recipe": {**EXPERIMENT["recipe"], "epochs": 12},
+    "arms": {"both": {"network": {"aux": "both"}}},
+}
 
-    driver = subprocess.Popen(
-        command("run", "stopped.yaml", "--records", str(broken)), cwd=place, stdout=subprocess.DEVNULL
-    )
-    (folder,) = (run_folder(broken, path.name) for path in (whole / "runs").iterdir())
-    while not any(event["kind"] == "epoch" for event in read_events(folder)):
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """Records of `LONG`, undisturbed."""
+    write(place, LONG)
+    assert deeper(place, "run", "long-run.yaml", "--records", str(place / "whole")).returncode == 0
+    return place / "whole"
+
+
+def started(place: Path, records: Path, key: str) -> subprocess.Popen[bytes]:
+    """The command on `LONG`, once its run has an epoch behind it."""
+    arguments = command("run", "long-run.yaml", "--records", str(records))
+    driver = subprocess.Popen(arguments, cwd=place, stdout=subprocess.DEVNULL)
+    while not any(event["kind"] == "epoch" for event in read_events(run_folder(records, key))):
         assert driver.poll() is None
         time.sleep(0.1)
+    return driver
+
+
+def curve(records: Path, key: str) -> list[tuple[float, float]]:
+    epochs = [event["metrics"] for event in read_events(run_folder(records, key)) if event["kind"] == "epoch"]
+    return [(metrics[schema.TRAIN_LOSS], metrics[schema.VAL_LOSS]) for metrics in epochs]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 75), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_stopped_or_killed_command_goes_on_to_the_same_end(place: Path, whole: Path, number: int, code: int) -> None:
+    (key,) = (path.name for path in (whole / "runs").iterdir())
+    broken = place / f"broken-{number}"
+    driver = started(place, broken, key)
     driver.send_signal(number)
     assert driver.wait(timeout=180) == code
-    assert deeper(place, "run", "stopped.yaml", "--records", str(broken)).returncode == 0
+    assert deeper(place, "run", "long-run.yaml", "--records", str(broken)).returncode == 0
+    assert len(curve(whole, key)) == 12
+    assert curve(broken, key) == curve(whole, key), "bit for bit"
 
-    def curve(records: Path) -> list[tuple[float, float]]:
-        events = [event for event in read_events(run_folder(records, folder.name)) if event["kind"] == "epoch"]
-        return [(event["metrics"][schema.TRAIN_LOSS], event["metrics"][schema.VAL_LOSS]) for event in events]
 
-    assert len(curve(whole)) == 12
-    assert curve(broken) == curve(whole), "bit for bit"
+@pytest.mark.long
+def test_a_killed_worker_is_replaced_and_the_run_goes_on_to_the_same_end(place: Path, whole: Path) -> None:
+    (key,) = (path.name for path in (whole / "runs").iterdir())
+    broken = place / "broken-worker"
+    driver = started(place, broken, key)
+    ranks = [child for child in psutil.Process(driver.pid).children(recursive=True) if "Rank" in child.cmdline()[0]]
+    assert len(ranks) == 2
+    ranks[-1].kill()
+    assert driver.wait(timeout=300) == 0
+    starts = [event for event in read_events(run_folder(broken, key)) if event["kind"] == "start"]
+    assert [event["attempt"] for event in starts] == [1, 2]
+    assert curve(broken, key) == curve(whole, key), "bit for bit"
