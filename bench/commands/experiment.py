@@ -76,7 +76,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         print(json.dumps(content, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "key", "parameters", "evaluated", "multiply-adds", "epochs", "training"):
+    for title in ("run", "key", "parameters", "multiply-adds", "epochs", "training"):
         table.add_column(title, justify="left" if title in ("run", "key") else "right", no_wrap=True)
     total = 0.0
     for run in runs:
@@ -86,7 +86,6 @@ def _plan(arguments: argparse.Namespace) -> int:
             run.name,
             run.key,
             f"{costs[schema.COST_PARAMETERS] / 1e6:.2f} M",
-            f"{costs[schema.COST_PARAMETERS_INFERENCE] / 1e6:.2f} M",
             f"{costs[schema.COST_MACS] / 1e6:,.0f} M",
             str(run.config.recipe.epochs),
             f"{macs / 1e12:,.1f} T",
