@@ -23,11 +23,13 @@ class Plan:
     experiment: ExperimentConfig
     runs: tuple[PlannedRun, ...]
     costs: dict[str, dict[str, float]]
+    train_images: dict[str, int]
+    """Of each `data.path`, all of them."""
 
-    def training_macs(self, run: PlannedRun, images: int) -> float:
+    def training_macs(self, run: PlannedRun) -> float:
         """Multiply-adds of a whole run: a backward pass counts as two forward passes."""
-        share = run.config.data.train_fraction
-        return 3 * self.costs[run.key][schema.COST_MACS_TRAINING] * images * share * run.config.recipe.epochs
+        images = self.train_images[run.config.data.path] * run.config.data.train_fraction
+        return 3 * self.costs[run.key][schema.COST_MACS_TRAINING] * images * run.config.recipe.epochs
 
     @property
     def disk_bytes(self) -> int:
@@ -44,15 +46,17 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
             manifests[data.path] = load_manifest(data_root / data.path)
         except DataError as error:
             raise SpecError(f"data.path: {data.path}: {error}") from error
+    train_images = {path: manifest.splits["train"].images for path, manifest in manifests.items()}
     runs = plan(
         experiment,
         data_hashes={path: manifest.hash for path, manifest in manifests.items()},
         classes={path: len(manifest.classes) for path, manifest in manifests.items()},
-        train_images={path: manifest.splits["train"].images for path, manifest in manifests.items()},
+        train_images=train_images,
     )
     networks = {run.config.network for run in runs}
     by_network = {network: _costs(network) for network in networks}
-    return Plan(experiment, tuple(runs), {run.key: by_network[run.config.network] for run in runs})
+    costs = {run.key: by_network[run.config.network] for run in runs}
+    return Plan(experiment, tuple(runs), costs, train_images)
 
 
 def check_disk(records: Path, needed: int) -> None:

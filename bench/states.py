@@ -133,9 +133,7 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
     except FileNotFoundError:
         return None
-    return {
-        name: float(value) if name in ("loss", "images_per_s", "top1") else value for name, value in content.items()
-    }
+    return {name: float(value) if name in PROGRESS_VALUES else value for name, value in content.items()}
 
 
 def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -57,12 +57,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     from bench.planning import make_plan, select
     from reproduce import schema
-    from reproduce.data import load_manifest
     from reproduce.spec import load_experiment
 
     plan = make_plan(load_experiment(arguments.experiment), arguments.data)
     runs = select(plan.runs, arguments.arm, arguments.seed)
-    images = {run.key: load_manifest(arguments.data / run.config.data.path).splits["train"].images for run in runs}
     if arguments.json:
         content = [
             {
@@ -80,7 +78,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         table.add_column(title, justify="left" if title in ("run", "key") else "right", no_wrap=True)
     total = 0.0
     for run in runs:
-        costs, macs = plan.costs[run.key], plan.training_macs(run, images[run.key])
+        costs, macs = plan.costs[run.key], plan.training_macs(run)
         total += macs
         table.add_row(
             run.name,
