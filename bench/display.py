@@ -5,6 +5,7 @@ Reads the records only, so it shows a grid that another process or another host 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -52,6 +53,25 @@ class Row:
 
 def rows(runs: Sequence[PlanEntry], records: Path) -> list[Row]:
     return [Row(run, read_state(run_folder(records, run.key))) for run in runs]
+
+
+class Watch:
+    """The rows of a grid, looked at again and again: files at most every so often, those of a finished run once."""
+
+    def __init__(self, runs: Sequence[PlanEntry], records: Path, *, every_s: float = 1.0) -> None:
+        self._runs, self._records, self._every_s = runs, records, every_s
+        self._rows: dict[str, Row] = {}
+        self._looked = -math.inf
+
+    def rows(self, *, now: bool = False) -> list[Row]:
+        """As last seen; `now`: as they are."""
+        if now or time.monotonic() - self._looked >= self._every_s:
+            self._looked = time.monotonic()
+            known = {key for key, row in self._rows.items() if row.state.status == "finished"}
+            self._rows |= {
+                row.planned.key: row for row in rows([run for run in self._runs if run.key not in known], self._records)
+            }
+        return [self._rows[run.key] for run in self._runs]
 
 
 def time_left(table: Sequence[Row], concurrency: int) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import threading
 import time
@@ -24,15 +25,17 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from bench.records import Record, RunBusy
-from bench.states import run_folder
-from bench.worker import STOP_FILE, Rank, Verdict
+from bench.leases import Lease, take
+from bench.records import Record, Recording, RunBusy
+from bench.states import read_state, run_folder
+from bench.worker import CONTROL, Rank, Verdict
 from reproduce import schema
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 
 log = logging.getLogger(__name__)
 
 GANG_START_S = 600  # a node may have to read torch from a cold network file system
+NODES_LOST = "nodes lost"  # the reason of a stop
 STOP_GRACE_S = 120  # for a checkpoint to be written before a stopped run is given up
 
 
@@ -46,7 +49,10 @@ class Options:
     """Of a running Ray cluster; None: a cluster of this machine, for as long as the command runs."""
     concurrent: int | None = None
     """Runs at once at most; None: as many as fit."""
-    telemetry_hz: float = 1.0
+    recording: Recording = Recording()  # noqa: RUF009 - frozen
+    retry_failed: bool = False
+    node_patience_s: float = 600
+    """How long to wait for nodes to come back when those that are left hold no run."""
 
 
 @contextlib.contextmanager
@@ -85,18 +91,28 @@ def capacity(resources: ResourcesConfig) -> int:
     return slots // resources.workers
 
 
+class NoPlace(Exception):  # noqa: N818 - reads as a state
+    """Waiting for a place in the cluster was given up."""
+
+
 class Gang:
     """The ranks of a run, joined in one process group."""
 
-    def __init__(self, resources: ResourcesConfig) -> None:
-        """Start and join the ranks. Raises `RayError` where that fails."""
+    def __init__(self, resources: ResourcesConfig, keep_waiting: Callable[[], bool] = lambda: True) -> None:
+        """Start and join the ranks, as soon as there is a place for all of them.
+
+        Raises `RayError` where that fails, `NoPlace` once `keep_waiting`, asked every second, says no.
+        """
         bundle = {"CPU": float(resources.cpus_per_worker)}
         if resources.gpus_per_worker:
             bundle["GPU"] = float(resources.gpus_per_worker)
         self.group = placement_group([bundle] * resources.workers, strategy="PACK")
         try:
-            ray.get(self.group.ready(), timeout=GANG_START_S)
-            actor: Any = ray.remote(Rank)
+            while not self.group.wait(1):
+                if not keep_waiting():
+                    raise NoPlace
+            remote: Any = ray.remote
+            actor = remote(concurrency_groups={CONTROL: 1})(Rank)
             self.ranks: list[Any] = [
                 actor.options(
                     num_cpus=resources.cpus_per_worker,
@@ -114,7 +130,7 @@ class Gang:
 
     def train(self, planned: PlannedRun, folder: Path, options: Options, give_up: Callable[[], bool]) -> Verdict:
         """Train one run; returns once every rank has, or the first has failed, or `give_up` says so."""
-        waiting = [rank.train.remote(planned.config, folder, options.data, options.telemetry_hz) for rank in self.ranks]
+        waiting = [rank.train.remote(planned.config, folder, options.data, options.recording) for rank in self.ranks]
         verdict = Verdict(schema.INTERRUPTED)
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=1, timeout=1)
@@ -129,26 +145,35 @@ class Gang:
                 return Verdict(schema.INTERRUPTED, f"no checkpoint within {STOP_GRACE_S} s of the stop")
         return verdict
 
+    def stop(self, reason: str) -> None:
+        """Have this run, and any later one, write a checkpoint and return."""
+        self.ranks[0].stop.remote(reason)
+
     def kill(self) -> None:
         remove_placement_group(self.group)
 
 
 @dataclass
 class Grid:
-    """Carries out runs, several at once, each in a slot: a thread that keeps a gang."""
+    """Carries out runs, several at once, each in a slot: a thread that keeps a gang.
+
+    Other drivers may work on the same runs: what another one has in hand or has ended meanwhile is left alone.
+    """
 
     runs: Sequence[PlannedRun]
     resources: ResourcesConfig
     options: Options
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     """By run key, as they come in."""
-    _stopped_at: float | None = None
+    stopped: str | None = None
+    """Why the grid was stopped before its end."""
 
     def __post_init__(self) -> None:
         self._queue = deque(self.runs)
         self._lock = threading.Lock()
-        self._started: set[str] = set()
+        self._gangs: set[Gang] = set()
         self._slots: list[threading.Thread] = []
+        self._stopped_at = self._short_since = math.inf
 
     def start(self, slots: int) -> None:
         for index in range(min(slots, len(self.runs), self.options.concurrent or slots)):
@@ -164,57 +189,107 @@ class Grid:
     def concurrency(self) -> int:
         return max(1, sum(slot.is_alive() for slot in self._slots))
 
-    def stop(self) -> None:
+    @property
+    def elsewhere(self) -> list[PlannedRun]:
+        """Runs that other drivers have in hand, or have ended since this one began."""
+        with self._lock:
+            return list(self._queue)
+
+    def stop(self, reason: str) -> None:
         """Have every running run write a checkpoint and end; start no more."""
         with self._lock:
-            self._queue.clear()
-            self._stopped_at = time.monotonic()
-            for key in self._started - set(self.verdicts):
-                (run_folder(self.options.records, key) / STOP_FILE).touch()
+            if self.stopped is not None:
+                return
+            self.stopped, self._stopped_at = reason, time.monotonic()
+            for gang in self._gangs:
+                gang.stop(reason)
+
+    # --- a slot ----------------------------------------------------------------------------------
 
     def _slot(self) -> None:
         gang: Gang | None = None
-        while (planned := self._next()) is not None:
-            gang = self._carry_out(planned, gang)
+        while (claimed := self._next()) is not None:
+            planned, lease = claimed
+            try:
+                gang = self._carry_out(planned, gang)
+            finally:
+                lease.release()
         if gang is not None:
-            gang.kill()
+            self._disband(gang)
 
-    def _next(self) -> PlannedRun | None:
+    def _next(self) -> tuple[PlannedRun, Lease] | None:
+        """The next run that nobody has in hand and that is still to be done."""
         with self._lock:
-            if not self._queue:
+            if self.stopped is not None:
                 return None
-            planned = self._queue.popleft()
-            self._started.add(planned.key)
-            folder = run_folder(self.options.records, planned.key)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / STOP_FILE).unlink(missing_ok=True)
-            return planned
+            for planned in list(self._queue):
+                folder = run_folder(self.options.records, planned.key)
+                lease = take(folder)
+                if lease is None:
+                    continue
+                if read_state(folder).status not in self._settled:
+                    self._queue.remove(planned)
+                    return planned, lease
+                lease.release()
+        return None
+
+    @property
+    def _settled(self) -> set[str]:
+        return {schema.FINISHED} if self.options.retry_failed else {schema.FINISHED, schema.FAILED}
 
     def _carry_out(self, planned: PlannedRun, gang: Gang | None) -> Gang | None:
         """One run with its retries; returns the gang where it is still good."""
         folder = run_folder(self.options.records, planned.key)
         for attempts_left in range(self.resources.retries, -1, -1):
             try:
-                gang = gang or Gang(self.resources)
+                gang = gang or self._assemble()
                 verdict = gang.train(planned, folder, self.options, self._out_of_patience)
+            except NoPlace:
+                verdict = Verdict(schema.INTERRUPTED)
             except (RayError, GetTimeoutError) as error:
                 verdict = Verdict(schema.FAILED, f"Ray: {_first_line(error)}", retry=True)
             if verdict.outcome == schema.FINISHED:
                 break
             if gang is not None:
-                gang.kill()
+                self._disband(gang)
                 gang = None
-            if verdict.outcome == schema.INTERRUPTED or not verdict.retry or self._stopped_at is not None:
+            if verdict.outcome == schema.INTERRUPTED or not verdict.retry or self.stopped is not None:
                 break
             log.warning("%s: %s; %d retries left", planned.name, verdict.error, attempts_left)
-        if verdict.outcome == schema.FAILED:
+        if verdict.outcome == schema.FAILED and self.stopped is None:
             with contextlib.suppress(RunBusy):  # then whoever holds the run will record its end
                 Record(folder).abandon(verdict.error)
         self.verdicts[planned.key] = verdict
         return gang
 
+    def _assemble(self) -> Gang:
+        gang = Gang(self.resources, self._keep_waiting)
+        with self._lock:
+            self._gangs.add(gang)
+            if self.stopped is not None:
+                gang.stop(self.stopped)
+        return gang
+
+    def _disband(self, gang: Gang) -> None:
+        with self._lock:
+            self._gangs.discard(gang)
+        gang.kill()
+
+    def _keep_waiting(self) -> bool:
+        """Whether a gang shall still wait for its place: another one may make room, a lost node may come back."""
+        try:
+            capacity(self.resources)
+            self._short_since = math.inf
+        except SpecError as shortage:
+            now = time.monotonic()
+            self._short_since = min(self._short_since, now)
+            if now - self._short_since > self.options.node_patience_s:
+                log.warning("%s", shortage)
+                self.stop(NODES_LOST)
+        return self.stopped is None
+
     def _out_of_patience(self) -> bool:
-        return self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_GRACE_S
+        return time.monotonic() - self._stopped_at > STOP_GRACE_S
 
 
 def _first_line(error: BaseException) -> str:

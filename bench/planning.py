@@ -82,6 +82,11 @@ def select(runs: Sequence[PlannedRun], arms: Sequence[str], seeds: Sequence[int]
     return [run for run in runs if (not arms or run.arm in arms) and (not seeds or run.seed in seeds)]
 
 
+def part(runs: Sequence[PlannedRun], index: int, count: int) -> list[PlannedRun]:
+    """The runs, those of part `index` (from 1) of `count` first and then the other parts' in turn."""
+    return [run for shift in range(count) for run in runs[(index - 1 + shift) % count :: count]]
+
+
 def _costs(network: NetworkConfig) -> dict[str, float]:
     inference, training = cost(network, training=False), cost(network, training=True)
     return {

@@ -105,6 +105,16 @@ def read_plan(records: Path, experiment: str) -> list[PlanEntry]:
 # --- writing ---------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Recording:
+    """How closely a run is watched."""
+
+    telemetry_hz: float = 1.0
+    """Samples a second of host and GPUs."""
+    heartbeat_s: float = 1.0
+    """Seconds between two signs of life in the run's folder; longer on a file system that many runs share."""
+
+
 class Record:
     """The one writer of a run's record; the `Observer` that training calls.
 
@@ -216,12 +226,14 @@ class Record:
         outcome: str,
         *,
         error: str | None = None,
+        reason: str | None = None,
         metrics: Mapping[str, float] | None = None,
         telemetry: Mapping[str, Any] | None = None,
     ) -> None:
         """Record the attempt's outcome and release the run; telemetry and predictions are written before.
 
-        A finished or failed attempt gets `final/duration_s`, the seconds of all attempts together.
+        A finished or failed attempt gets `final/duration_s`, the seconds of all attempts together. `reason` tells
+        why an attempt was interrupted, e.g. "time limit" or "preempted".
         """
         duration = time.monotonic() - self._began
         final = dict(metrics or {})
@@ -231,6 +243,7 @@ class Record:
             schema.END,
             outcome=outcome,
             error=error,
+            reason=reason,
             duration_s=duration,
             metrics=_writable(final),
             telemetry=dict(telemetry) if telemetry is not None else None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.environment import environment
-from bench.records import Record
+from bench.records import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.spec import RunConfig
@@ -13,14 +13,20 @@ from reproduce.training import Context, Result, resume_point, train
 
 
 def recorded_training(
-    config: RunConfig, context: Context, *, gpus: Sequence[str] = (), telemetry_hz: float = 1.0
+    config: RunConfig,
+    context: Context,
+    *,
+    gpus: Sequence[str] = (),
+    recording: Recording = Recording(),  # noqa: B008  (frozen)
+    why_stopped: Callable[[], str | None] = lambda: None,
 ) -> Result:
     """`train`, recorded in `context.folder`; `gpus` are all devices of the run, as CUDA_VISIBLE_DEVICES names them.
 
-    Whatever training raises is recorded as the attempt's failure and raised again. Raises `RunBusy` where another
-    process does this run, `RunFinished` where it is done (bench.records).
+    `why_stopped` is asked for the reason where the run was stopped before its end. Whatever training raises is recorded
+    as the attempt's failure and raised again. Raises `RunBusy` where another process does this run, `RunFinished` where
+    it is done (bench.records).
     """
-    record = Record(context.folder)
+    record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(
         config,
         environment=environment(),
@@ -28,7 +34,7 @@ def recorded_training(
         device=str(context.device),
         resume=resume_point(context.folder, config.key),
     )
-    telemetry = Sampler(context.folder, attempt=attempt, devices=gpus, rate_hz=telemetry_hz).start()
+    telemetry = Sampler(context.folder, attempt=attempt, devices=gpus, rate_hz=recording.telemetry_hz).start()
     try:
         result = train(config, context, record)
     except BaseException as error:
@@ -39,6 +45,9 @@ def recorded_training(
         raise
     metrics = {**result.metrics, **telemetry.stop()}
     record.end(
-        schema.FINISHED if result.finished else schema.INTERRUPTED, metrics=metrics, telemetry=telemetry.summary()
+        schema.FINISHED if result.finished else schema.INTERRUPTED,
+        reason=None if result.finished else why_stopped(),
+        metrics=metrics,
+        telemetry=telemetry.summary(),
     )
     return result

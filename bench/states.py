@@ -42,6 +42,8 @@ class RunState:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the last recorded epoch, final ones added."""
     error: str | None = None
+    reason: str | None = None
+    """Why the last attempt was interrupted; None where it was killed before it could say, or not interrupted."""
     progress: Mapping[str, Any] | None = None
     """Content of `progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
     started: float | None = None
@@ -121,6 +123,7 @@ def read_state(folder: Path) -> RunState:
         epochs=attempts[-1][0]["epochs"],
         metrics={**metrics, **last["metrics"]} if ended else metrics,
         error=last["error"] if ended else None,
+        reason=last.get("reason") if ended else None,
         progress=progress,
         started=events[0]["t"],
         updated=updated,

@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from typing import Any, Literal
 
 import ray
 
+from bench.records import Recording, RunFinished
 from reproduce.spec import RunConfig
 
-STOP_FILE = "STOP"  # in a run's folder: checkpoint at the next agreed step and return
 LOG_FILE = "log.txt"
+CONTROL = "control"  # concurrency group: answers while a run trains
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,20 @@ class Verdict:
 
 
 class Rank:
-    """Methods are called by the orchestrator, one at a time."""
+    """Methods are called by the orchestrator, one at a time; but for `stop`."""
 
     def __init__(self, rank: int, world_size: int, threads: int) -> None:
         self.rank, self.world_size, self.threads = rank, world_size, threads
         self.store: Any = None
+        self.stop_reason: str | None = None
+
+    @ray.method(concurrency_group=CONTROL)
+    def stop(self, reason: str) -> None:
+        """Have the run write a checkpoint at the next step that its ranks agree on, and return; later ones too.
+
+        A call and not a file: a network file system may hide a new file for a minute.
+        """
+        self.stop_reason = reason
 
     def seat(self) -> Seat:
         return Seat(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
@@ -90,17 +99,17 @@ class Rank:
             timeout=timedelta(minutes=10),
         )
 
-    def train(self, config: RunConfig, folder: Path, data_root: Path, telemetry_hz: float) -> Verdict:
+    def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
         """Train a run, or go on with it from its checkpoint. What is printed meanwhile goes to the run's log."""
         folder.mkdir(parents=True, exist_ok=True)
         with _printing_to(folder / LOG_FILE):
             try:
-                return self._train(config, folder, data_root, telemetry_hz)
+                return self._train(config, folder, data_root, recording)
             except Exception as error:
                 traceback.print_exc()
                 return _failure(error)
 
-    def _train(self, config: RunConfig, folder: Path, data_root: Path, telemetry_hz: float) -> Verdict:
+    def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
         import torch
 
         from bench.session import recorded_training
@@ -116,30 +125,19 @@ class Rank:
             threads=self.threads,
             folder=folder,
             data_root=data_root,
-            stop_requested=_StopFile(folder / STOP_FILE).is_there,
+            stop_requested=lambda: self.stop_reason is not None,
         )
         if self.rank == 0:
-            result = recorded_training(config, context, gpus=self.gpus, telemetry_hz=telemetry_hz)
+            result = recorded_training(
+                config, context, gpus=self.gpus, recording=recording, why_stopped=lambda: self.stop_reason
+            )
         else:
             result = train(config, context, SilentObserver())
         return Verdict("finished" if result.finished else "interrupted")
 
 
-class _StopFile:
-    """Whether a file is there, asked of the file system at most once a second."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.asked, self.seen = path, 0.0, False
-
-    def is_there(self) -> bool:
-        if not self.seen and time.monotonic() - self.asked > 1:
-            self.asked, self.seen = time.monotonic(), self.path.exists()
-        return self.seen
-
-
 def _failure(error: Exception) -> Verdict:
     """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
-    from bench.records import RunFinished
     from reproduce.training import NotFiniteLoss
 
     own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinished)
