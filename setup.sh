@@ -77,8 +77,39 @@ missing_packages() {
 sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())' || echo "$version-dev"
 }
 
-# Fashion-MNIST's own files; where the distribution has no such package, they are downloaded at `deeper data prepare`.
-wanted_packages() { [ -d /usr/share/datasets/fashion-mnist ] || echo dataset-fashion-mnist; }
+wanted_packages() {
+    # Fashion-MNIST's own files; where the distribution has no such package, they are downloaded at `deeper data prepare`.
+    [ -d /usr/share/datasets/fashion-mnist ] || echo dataset-fashion-mnist
+    # For the tests, which start a SLURM of their own and skip without it. A machine with a SLURM keeps the one it has.
+    if ! command -v sbatch >/dev/null; then
+        echo slurm-wlm
+        command -v munged >/dev/null || echo munge
+        command -v ip >/dev/null || echo iproute2
+        command -v nsenter >/dev/null || echo util-linux
+    fi
+    command -v shellcheck >/dev/null || echo shellcheck
+}
+
+# Those of the packages that this distribution has.
+on_offer() {
+    local package
+    for package in "$@"; do
+        if apt-cache show "$package" >/dev/null 2>&1; then echo "$package"; fi
+    done
+}
+
+# What was installed for the tests' own SLURM shall not run as services of this machine.
+services_off() {
+    local package units=()
+    for package in "$@"; do
+        case $package in
+        slurm-wlm) units+=(slurmctld slurmd) ;;
+        munge) units+=(munge) ;;
+        esac
+    done
+    if [ ${#units[@]} = 0 ] || [ ! -d /run/systemd/system ]; then return; fi
+    step "Leaving the services ${units[*]} off" systemctl disable --now "${units[@]}"
+}
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"; }
 
@@ -90,8 +121,10 @@ system_packages() {
         read -r -d '' -a wanted < <(wanted_packages) || true
         [ $((${#missing[@]} + ${#wanted[@]})) = 0 ] || step "Reading Debian's package lists" apt-get update
         [ ${#missing[@]} = 0 ] || step "Installing ${missing[*]}" apt_install "${missing[@]}"
-        if [ ${#wanted[@]} != 0 ] && apt-cache show "${wanted[@]}" >/dev/null 2>&1; then
+        read -r -d '' -a wanted < <(on_offer "${wanted[@]}") || true
+        if [ ${#wanted[@]} != 0 ]; then
             step "Installing ${wanted[*]}" apt_install "${wanted[@]}"
+            services_off "${wanted[@]}"
         fi
         read -r -d '' -a missing < <(missing_packages "$1") || true
     fi
@@ -113,6 +146,7 @@ environment() {
         [ "$free" -ge $free_gib ] || fail "setup: ${free// /} GiB free at $PWD; the environment takes $free_gib GiB to install"
         step "Making $venv with $("$python" --version)" "$python" -m venv --clear $venv
     fi
+    # shellcheck disable=SC2206 # PIP_ARGS is to be split
     local pip=($venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-})
     step "Installing $(grep -c '^[a-z].*==' requirements-dev.txt) pinned packages (some minutes the first time)" \
         "${pip[@]}" --require-hashes -r requirements-dev.txt

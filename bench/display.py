@@ -133,6 +133,7 @@ def as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
             "epochs": row.planned.epochs,
             "metrics": row.state.metrics,
             "error": row.state.error,
+            "reason": row.state.reason,
             "seconds_left": row.seconds_left,
         }
         for row in table
@@ -184,7 +185,7 @@ def _cells(row: Row) -> tuple[Text | str, ...]:
     left = row.seconds_left
     return (
         row.planned.name,
-        Text(state.status, style=STYLES[state.status]),
+        Text(state.status + (f" ({state.reason})" if state.reason else ""), style=STYLES[state.status]),
         epoch,
         "-" if speed is None else f"{speed:.0f}",
         "-" if loss is None else f"{loss:.3f}",

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench.filesystems import filesystem
 from bench.telemetry import nvml
 from bench.tracking import tracking_uri
 from reproduce.data import DataError, load_manifest
@@ -70,15 +71,16 @@ def doctor(records: Path, data: Path) -> list[Check]:
         _shared_memory(),
         _slurm(),
         _disk("disk for records", records, RECORDS_GIB, "--records"),
+        _file_system(records),
         _disk("disk for data", data, DATA_GIB, "--data"),
         _data_sets(data),
         _tracking(records),
     ]
 
 
-def run_doctor(*, records: Path, data: Path, as_json: bool) -> int:
-    """`deeper doctor`: prints the findings; 1 where something fails."""
-    checks = doctor(records, data)
+def run_doctor(*, records: Path, data: Path, as_json: bool, cluster: Sequence[Check] = ()) -> int:
+    """`deeper doctor`: prints the findings, those on the cluster last; 1 where something fails."""
+    checks = [*doctor(records, data), *cluster]
     if as_json:
         print(to_json(checks))
     else:
@@ -197,6 +199,19 @@ def _disk(name: str, folder: Path, wanted_gib: int, option: str) -> Check:
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
     free = shutil.disk_usage(there).free
     return _enough(name, free, wanted_gib, f"{free / GIB:.1f} GiB free at {folder}", f"another place: {option} FOLDER")
+
+
+def _file_system(records: Path) -> Check:
+    """Whether several hosts may work on the records: runs are claimed by `flock`."""
+    lies_on = filesystem(records)
+    name, found = "file system of records", f"{lies_on.kind} at {lies_on.mount_point}"
+    if not lies_on.is_network:
+        return Check(name, "ok", found)
+    reaches = lies_on.flock_reaches_other_hosts
+    if reaches:
+        return Check(name, "ok", f"{found}, locks reach other hosts")
+    says = "locks do not reach other hosts" if reaches is False else "whether locks reach other hosts cannot be told"
+    return Check(name, "warn", f"{found}, {says}", lies_on.locking_cure)
 
 
 def _enough(name: str, free: float, wanted_gib: int, found: str, cure: str) -> Check:

@@ -1,12 +1,14 @@
 """Where records are mirrored to, how far the mirror is, and the dashboard on it. Does not import MLflow.
 
-The tracking store is $MLFLOW_TRACKING_URI, or sqlite beside the records. `bench.publisher` is a process of its own,
-since `import mlflow` and a first use of sqlite cost some ten seconds.
+The tracking store is $MLFLOW_TRACKING_URI, or sqlite beside the records, on a local disk where those are on a
+network. `bench.publisher` is a process of its own, since `import mlflow` and a first use of sqlite cost some ten
+seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import json
 import os
@@ -22,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from bench.filesystems import filesystem
 from bench.records import experiments, read_plan, write_atomically
 from bench.states import events_from, run_folder
 
@@ -38,8 +41,19 @@ class DashboardError(ValueError):
 
 
 def tracking_uri(records: Path) -> str:
-    """$MLFLOW_TRACKING_URI, or the sqlite store beside the records."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{records.resolve()}/mlflow.db"
+    """$MLFLOW_TRACKING_URI, or the sqlite store beside the records; on a local disk where those lie on a network.
+
+    sqlite is not safe on network file systems, and the store can be made anew from the records at any time. The host's
+    name is in the path since the path tells the cursors of several stores apart, and each host has its own.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    records = records.resolve()
+    if not filesystem(records).is_network:
+        return f"sqlite:///{records}/mlflow.db"
+    digest = hashlib.sha256(os.fsencode(records)).hexdigest()[:8]
+    return f"sqlite:////var/tmp/deeper-{getpass.getuser()}/{socket.gethostname()}-{digest}/mlflow.db"
 
 
 # --- how far the mirror is ---------------------------------------------------------------------------

@@ -77,13 +77,19 @@ def _status(arguments: argparse.Namespace) -> int:
 
     from bench.display import as_json, render, rows
     from bench.records import read_plan
+    from slurm import status
 
-    table = rows(read_plan(arguments.records, _experiment_name(arguments.experiment)), arguments.records)
+    name = _experiment_name(arguments.experiment)
+    table = rows(read_plan(arguments.records, name), arguments.records)
+    submitted = status.view(arguments.records, name)
     if arguments.json:
-        print(json.dumps(as_json(table), indent=1))
+        print(json.dumps({"runs": as_json(table), "jobs": status.as_json(submitted)}, indent=1))
     else:
         running = sum(row.state.status == "running" for row in table)
-        Console().print(render(table, max(1, running)))
+        console = Console()
+        console.print(render(table, max(1, running)))
+        if submitted.jobs:
+            console.print(status.render(submitted))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from typing import Any
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     doctor = verbs.add_parser("doctor", parents=[places], help="what this machine has, what is missing and the cure")
     doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument(
+        "--profile",
+        default=os.environ.get("DEEPER_PROFILE"),
+        help="on a SLURM cluster: hold this profile against it ($DEEPER_PROFILE)",
+    )
     doctor.set_defaults(call=_doctor)
 
     dashboard = verbs.add_parser("dashboard", parents=[places], help="MLflow's pages over the records; Ctrl-C ends it")
@@ -38,8 +44,10 @@ def _add_bench(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from bench.doctor import run_doctor
+    from slurm.doctor import cluster_checks
 
-    return run_doctor(records=arguments.records, data=arguments.data, as_json=arguments.json)
+    cluster = cluster_checks(arguments.profile, records=arguments.records, data=arguments.data)
+    return run_doctor(records=arguments.records, data=arguments.data, as_json=arguments.json, cluster=cluster)
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from rich.console import Console
 
-from bench.display import Row, as_json, duration, summary, time_left
+from bench.display import Row, as_json, duration, render, summary, time_left
 from bench.records import PlanEntry
 from bench.states import RunState
 from reproduce import schema
@@ -50,6 +51,15 @@ def test_summary_counts_states_and_a_program_may_read_the_same() -> None:
         ("failed", "loss"),
         ("waiting", None),
     ]
+
+
+def test_an_interrupted_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    table = [row("a s0", "interrupted", done=3, reason="time limit"), row("a s1", "interrupted")]
+    Console(width=100).print(render(table, 1))
+    first, second = capsys.readouterr().out.splitlines()[2:]
+    assert "interrupted (time limit)" in first
+    assert "(" not in second
+    assert [run["reason"] for run in as_json(table)] == ["time limit", None]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import doctor
+from bench import doctor, filesystems
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,23 @@ def test_a_broken_data_set_is_named(tmp_path: Path) -> None:
     found = {check.name: check for check in doctor.doctor(tmp_path, tmp_path)}["data sets"]
     assert found.status == "warn"
     assert str(tmp_path / "pictures" / "manifest.json") in found.detail
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        ("vers=4.2,local_lock=none", "ok", "locks reach other hosts"),
+        ("vers=3,nolock", "warn", "do not reach other hosts"),
+    ],
+)
+def test_records_on_a_network_need_locks_that_all_hosts_see(
+    options: str, status: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mountinfo").write_text(f"1 0 0:1 / / rw - nfs server:/ rw,{options}\n")
+    monkeypatch.setattr(filesystems, "MOUNTS", tmp_path / "mountinfo")
+    found = {check.name: check for check in doctor.doctor(tmp_path, tmp_path)}["file system of records"]
+    assert (found.status, bool(found.cure)) == (status, status == "warn")
+    assert words in found.detail
 
 
 def test_a_tracking_server_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

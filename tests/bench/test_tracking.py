@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import urllib.request
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import filesystems
 from bench.mirror import Mirror
 from bench.records import Record, write_plan
 from bench.tracking import (
@@ -45,6 +47,16 @@ def test_the_store_is_the_environments_or_beside_the_records(tmp_path: Path, mon
     assert tracking_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert tracking_uri(tmp_path) == "http://server:5000"
+
+
+def test_no_sqlite_on_a_network_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mountinfo").write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:2 / {tmp_path}/shared rw - nfs4 b:/ rw\n")
+    monkeypatch.setattr(filesystems, "MOUNTS", tmp_path / "mountinfo")
+    shared, other = (tracking_uri(tmp_path / "shared" / name) for name in ("records", "other"))
+    assert re.fullmatch(rf"sqlite:////var/tmp/deeper-\w+/{socket.gethostname()}-[0-9a-f]{{8}}/mlflow\.db", shared)
+    assert shared != other
+    assert tracking_uri(tmp_path / "records") == f"sqlite:///{tmp_path}/records/mlflow.db"
 
 
 def test_a_server_that_is_away_is_told_and_nothing_is_lost(records: Path) -> None:

@@ -1,0 +1,196 @@
+"""`deeper slurm render`, `submit` and `profiles`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reproduce.spec import ExperimentConfig, PlannedRun
+    from slurm.profile import Profile
+    from slurm.rendering import Job
+
+EXAMPLES = """examples:
+  deeper slurm profiles
+  deeper slurm submit ablation-imagenet --profile gpu-nodes --dry-run
+  deeper slurm submit ablation-imagenet --profile gpu-nodes
+  deeper slurm submit my-ablation.yaml --profile one-gpu-node --split 4    # a job array, one node an element
+  deeper slurm submit my-ablation.yaml --profile one-gpu-node --address head:6379
+  deeper slurm render ablation-imagenet --profile gpu-nodes --out scripts  # then: sbatch scripts/job.sh
+
+What is finished is not repeated: the same command goes on with what is left.
+"""
+
+
+def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+    slurm = verbs.add_parser("slurm", help="carry out an experiment on a SLURM cluster")
+    actions = slurm.add_subparsers(metavar="ACTION", required=True)
+
+    def action(name: str, call: Any, help: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = actions.add_parser(
+            name,
+            parents=[places],
+            help=help,
+            description=help,
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("experiment", help="a file (*.yaml) or the name of a shipped experiment")
+        parser.add_argument(
+            "--profile",
+            default=os.environ.get("DEEPER_PROFILE"),
+            help="what to ask the cluster for: a name (deeper slurm profiles) or a file ($DEEPER_PROFILE)",
+        )
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument("--split", type=int, metavar="N", help="a job array of N elements that share the grid")
+        form.add_argument("--address", metavar="HOST:PORT", help="the nodes join this Ray cluster")
+        parser.add_argument("--arm", action="append", default=[], help="only this arm (may be repeated)")
+        parser.add_argument("--seed", action="append", default=[], type=int, help="only this seed (may be repeated)")
+        parser.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
+        parser.set_defaults(call=call)
+        return parser
+
+    render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
+    render.add_argument("--out", type=Path, metavar="DIR", help="write them into a folder, ready for sbatch")
+    submit = action("submit", _submit, "submit an experiment and, after it, its report")
+    submit.add_argument("--no-report", action="store_true", help="no job for the report")
+    submit.add_argument(
+        "--dry-run", action="store_true", help="check all, ask SLURM when it would start, submit nothing"
+    )
+    profiles = actions.add_parser("profiles", help="profiles by name, where they lie, what they are")
+    profiles.set_defaults(call=_profiles)
+
+
+def _render(arguments: argparse.Namespace) -> int:
+    from bench.records import experiment_folder
+    from reproduce.spec import load_experiment
+    from slurm.rendering import render_job, render_report
+    from slurm.submission import experiment_text, runs_on_paper, write_scripts
+
+    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+    _selected(arguments, runs_on_paper(experiment))
+    if arguments.out:
+        job = _job(arguments, experiment, arguments.out.absolute())
+        write_scripts(job, profile, experiment_text(arguments.experiment))
+        print(f"{job.folder}: type sbatch job.sh there, then sbatch --dependency=afterany:JOB report.sh")
+        return 0
+    folder = experiment_folder(arguments.records.absolute(), experiment.name) / "slurm" / "by-hand"
+    job = _job(arguments, experiment, folder)
+    print(render_job(job, profile))
+    print(f"# ===== report.sh; to have both as files, ready for sbatch: --out {folder} =====")
+    print(render_report(job, profile), end="")
+    return 0
+
+
+def _submit(arguments: argparse.Namespace) -> int:
+    from bench.planning import check_disk, make_plan
+    from bench.records import experiment_folder, write_plan
+    from reproduce.spec import load_experiment
+    from slurm import submission
+
+    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+    plan = make_plan(experiment, arguments.data)
+    runs = _selected(arguments, plan.runs)
+    records = arguments.records.absolute()
+    if arguments.dry_run:
+        job = _job(arguments, experiment, experiment_folder(records, experiment.name) / "slurm" / "dry-run")
+        if submission.slurm_is_here():
+            _check(arguments, experiment, profile)
+            print(submission.what_slurm_says(job, profile))
+        else:
+            print("there is no SLURM here (no sbatch on PATH), so nobody was asked when it would start")
+        print(f"{len(runs)} runs would be submitted; nothing was")
+        return 0
+    _check(arguments, experiment, profile)
+    check_disk(records, plan.disk_bytes)
+    write_plan(records, experiment.name, plan.runs, plan.costs)
+    job = _job(arguments, experiment, submission.new_folder(records, experiment.name))
+    submission.write_scripts(job, profile, submission.experiment_text(arguments.experiment))
+    jobs = submission.submit(job.folder, report=not arguments.no_report)
+    _tell(job, profile, jobs, len(runs))
+    return 0
+
+
+def _profiles(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from reproduce.spec import SpecError
+    from slurm.profile import load_profile, profiles
+
+    table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
+    table.add_column("file", overflow="fold")
+    for name, path in profiles().items():
+        try:
+            description = escape(load_profile(path).description)
+        except SpecError as error:
+            description = f"[red]{escape(str(error))}[/red]"
+        table.add_row(name, description, escape(str(path)))
+    Console().print(table)
+    return 0
+
+
+def _profile(arguments: argparse.Namespace) -> Profile:
+    from reproduce.spec import SpecError
+    from slurm.profile import load_profile, profiles
+
+    if not arguments.profile:
+        raise SpecError(f"--profile: none is given; name one of {', '.join(profiles())}, or set $DEEPER_PROFILE")
+    return load_profile(arguments.profile)
+
+
+def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """The runs that are asked for; checks the form of the job as well."""
+    from bench.planning import select
+    from reproduce.spec import SpecError
+
+    selected = select(runs, arguments.arm, arguments.seed)
+    if arguments.split is not None and not 1 <= arguments.split <= len(selected):
+        raise SpecError(f"--split: {arguments.split} parts of {len(selected)} runs; use 1 to {len(selected)}")
+    if arguments.address is not None and not re.fullmatch(r"[^\s:]+:\d+", arguments.address):
+        raise SpecError(f"--address: {arguments.address!r} is no HOST:PORT that every node can reach, e.g. head:6379")
+    return selected
+
+
+def _job(arguments: argparse.Namespace, experiment: ExperimentConfig, folder: Path) -> Job:
+    from slurm.rendering import Job
+
+    return Job(
+        experiment=experiment.name,
+        folder=folder,
+        records=arguments.records.absolute(),
+        data=arguments.data.absolute(),
+        split=arguments.split,
+        address=arguments.address,
+        arms=tuple(arguments.arm),
+        seeds=tuple(arguments.seed),
+        retry_failed=arguments.retry_failed,
+    )
+
+
+def _check(arguments: argparse.Namespace, experiment: ExperimentConfig, profile: Profile) -> None:
+    from slurm.checks import check_submission
+
+    resources = experiment.resources
+    if arguments.address:  # the cluster that is joined has nodes of its own: one worker must fit, not all
+        resources = resources.model_copy(update={"workers": 1})
+    check_submission(profile, resources, records=arguments.records.absolute(), data=arguments.data.absolute())
+
+
+def _tell(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
+    grid = f"{jobs['grid']}_*" if job.split else jobs["grid"]
+    print(
+        f"{runs} runs submitted as job {jobs['grid']}"
+        + (f", report as job {jobs['report']}" if "report" in jobs else "")
+    )
+    print(f"log:       {job.folder}/grid-{grid}.log")
+    print(f"runs:      deeper status {job.experiment} --records {job.records}")
+    print(f"dashboard: {profile.tracking_uri or f'deeper dashboard {job.experiment} --records {job.records}'}")
+    if "report" in jobs:
+        print(f"report:    {job.records}/reports/{job.experiment}/index.html, once job {jobs['report']} is done")
+    print(f"cancel:    scancel {jobs['grid']}    (every run writes a checkpoint; submit again to go on)")

@@ -1,0 +1,55 @@
+"""The checks of `deeper doctor` on a cluster: what it offers, and what a profile asks for and does not get."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from bench.doctor import Check
+from slurm import queries
+from slurm.checks import describe_nodes, partition_misfits, path_misfits, slurm_time
+from slurm.profile import load_profile
+from slurm.queries import Partition, SlurmError
+
+UNUSABLE = ("down", "drained", "draining", "drain", "fail", "maint", "unknown")
+
+
+def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Check]:
+    """A check a partition, and one for each misfit of the profile (a name or a file; None: only the partitions).
+
+    Raises `SpecError` for a profile that is none.
+    """
+    asked = None if profile is None else load_profile(profile)
+    if not shutil.which("sinfo"):
+        lacking = Check(f"profile {profile}", "warn", "no SLURM here to hold it against", "try on a login node")
+        return [lacking] if profile else []
+    try:
+        partitions = queries.partitions()
+    except SlurmError as error:
+        return [Check("partitions", "warn", str(error), "ask the cluster's operator")]
+    checks = [_partition(partition) for partition in partitions]
+    if asked is None:
+        return checks
+    misfits = [
+        *partition_misfits(asked, partitions),
+        *path_misfits(asked, partitions, records=records, data=data),
+    ]
+    checks += [
+        Check(f"profile {profile}", "fail", f"{misfit.field}: {misfit.found}", misfit.valid) for misfit in misfits
+    ]
+    return checks if misfits else [*checks, Check(f"profile {profile}", "ok", "the cluster has what it asks for")]
+
+
+def _partition(partition: Partition) -> Check:
+    name = f"partition {partition.name}"
+    if not partition.nodes:
+        return Check(name, "warn", "no nodes")
+    limit = "no time limit" if partition.max_seconds is None else f"at most {slurm_time(partition.max_seconds)}"
+    found = f"{describe_nodes(partition)}; {limit}{'; the default' if partition.default else ''}"
+    if partition.state != "up":
+        return Check(name, "warn", f"{found}; it is {partition.state}: jobs do not start", "take another partition")
+    unusable = sum(kind.count for kind in partition.nodes if kind.state in UNUSABLE)
+    count = sum(kind.count for kind in partition.nodes)
+    if unusable == count:
+        return Check(name, "warn", f"{found}; no node is up", "sinfo --list-reasons tells why")
+    return Check(name, "ok", f"{found}; {count - unusable} of {count} nodes up")

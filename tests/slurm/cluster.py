@@ -1,0 +1,306 @@
+"""A real SLURM for tests: a login node with the controller and two hosts, each one a set of Linux namespaces.
+
+Every node has its own network, address, host name, process space, /run, /dev/shm and munged, and every host its own
+/tmp; the rest of the file system is the machine's. Nothing outside the namespaces is touched, so that several clusters
+may run at once, and everything ends with the process that made it, even by SIGKILL. Needs root and `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
+HOSTS = ("n1", "n2")
+TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
+NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount")
+ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "g1": "10.66.0.21"}
+REPOSITORY = Path(__file__).parents[2]
+
+# Preemption needs tiers: `high` takes nodes from `low`, and never from `main`.
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost=login({login})
+SlurmUser=root
+AuthType=auth/munge
+# A requeued job waits until the credential of its last start has expired: two minutes by default.
+AuthInfo=cred_expire=5
+StateSaveLocation={state}/controller
+SlurmctldPidFile=/run/slurmctld.pid
+SlurmctldLogFile={state}/slurmctld.log
+SlurmdPidFile=/run/slurmd.pid
+SlurmdSpoolDir=/run/slurmd
+SlurmdLogFile={state}/slurmd-%n.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
+SlurmctldTimeout=30
+# Measured: a dead host is DOWN after 13 to 21 s; with the defaults of the next two often only after 30 s.
+TreeWidth=1
+MessageTimeout=5
+SlurmdTimeout=10
+KillWait=5
+MinJobAge=3600
+ReturnToService=2
+JobCompType=jobcomp/filetxt
+JobCompLoc={state}/completed.txt
+NodeName=n1 NodeAddr={n1} CPUs=4 RealMemory=8000
+NodeName=n2 NodeAddr={n2} CPUs=4 RealMemory=8000
+NodeName=g1 NodeAddr={g1} CPUs=8 RealMemory=64000 Gres=gpu:4 State=DOWN Reason="a host on paper"
+PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1:00:00 PreemptMode=OFF
+PartitionName=low Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=REQUEUE GraceTime=15 PriorityTier=1
+PartitionName=high Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
+PartitionName=gpu Nodes=g1 MaxTime=1:00:00 PreemptMode=OFF
+"""
+
+# PID 1 of a node is this bash, which also reaps what is orphaned.
+COMMON = """
+set -eu
+hostname {name}
+mount --bind {state}/hosts /etc/hosts
+ip link set lo up
+mount -t tmpfs tmpfs /dev/shm
+{private}
+mkdir -m 755 /run/munge
+munged --foreground --force --key-file={state}/munge.key --seed-file=/run/munge/seed 2>{state}/munged-{name}.log &
+until [ -S /run/munge/munge.socket.2 ]; do sleep 0.02; done
+"""
+LOGIN = """
+ip link add nodes type bridge
+ip address add {address}/24 dev nodes
+ip link set nodes up
+slurmctld -D -c &
+touch {state}/login.ready
+wait $!
+"""
+HOST = """
+until ip link set uplink up 2>/dev/null; do sleep 0.02; done
+ip address add {address}/24 dev uplink
+slurmd -D -N {name} &
+wait $!
+"""
+
+
+class Command(subprocess.Popen[str]):
+    """A command inside a node. Signals reach the command itself, a child of the nsenter that was started."""
+
+    def send_signal(self, sig: int) -> None:
+        while self.poll() is None:
+            if child := _child(self.pid):
+                os.kill(child, sig)
+                return
+            time.sleep(0.01)
+
+
+class Cluster:
+    """A context manager: SLURM is up, with its hosts idle, inside the `with`.
+
+    `shared` is a folder that all nodes see at the same path, as they do this repository and the interpreter; any other
+    folder under /tmp is a node's own (the login node's is the machine's).
+    """
+
+    def __init__(self, shared: Path) -> None:
+        self.shared = shared.resolve()
+        self.state = self.shared / "slurm-state"  # configuration and the daemons' logs
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        (self.state / "controller").mkdir(parents=True)
+        (self.state / "munge.key").write_bytes(os.urandom(128))
+        (self.state / "munge.key").chmod(0o400)
+        (self.state / "slurm.conf").write_text(CONFIGURATION.format(state=self.state, **ADDRESSES))
+        names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
+        (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+        try:
+            self._start("login", LOGIN, private=["/run"])
+            until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=20)
+            for host in HOSTS:
+                self._boot(host)
+            for host in HOSTS:
+                self._await_idle(host)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        for node in list(self._nodes):
+            self._kill(node)
+
+    # --- commands ---
+
+    def popen(
+        self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, host: str = "login"
+    ) -> Command:
+        """Start a command on a node; `env` adds to this process's environment. stdout and stderr are piped, as text."""
+        target = ["nsenter", f"--target={_child(self._nodes[host].pid)}", *NAMESPACES, f"--wd={cwd or self.shared}"]
+        return Command(
+            [*target, *ENDS_WITH_PARENT, *map(str, command)],
+            env={**os.environ, "SLURM_CONF": str(self.state / "slurm.conf"), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def login(
+        self,
+        *command: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 60,
+        check: bool = True,
+        host: str = "login",
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the login node; `env` adds to this process's environment, `cwd` is by default `shared`.
+
+        Raises AssertionError with its output if it fails (with `check`) or takes more than `timeout` s.
+        """
+        process = self.popen(*command, env=env, cwd=cwd, host=host)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # also what the command started: it may hold the pipes
+            out, err = process.communicate()
+            raise AssertionError(f"{host}: {command} took more than {timeout:g} s\n{out}{err}") from None
+        if check and process.returncode != 0:
+            raise AssertionError(f"{host}: {command} exited {process.returncode}\n{out}{err}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def on(
+        self, host: str, *command: str | Path, timeout: float = 60, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command inside a host's namespaces, as `login` does on the login node."""
+        return self.login(*command, timeout=timeout, check=check, host=host)
+
+    # --- hosts ---
+
+    def kill_host(self, host: str) -> None:
+        """A power cut: the network goes first, so that no process can say goodbye to its peers."""
+        self._in_network("login", "ip", "link", "delete", host)
+        self._kill(host)
+
+    def start_host(self, host: str) -> None:
+        """Start a host that was killed; returns when SLURM has it idle again."""
+        self._boot(host)
+        self._await_idle(host)
+
+    def _boot(self, host: str) -> None:
+        self._start(host, HOST, private=["/run", "/tmp"])
+        pid = str(_child(self._nodes[host].pid))
+        self._in_network("login", "ip", "link", "add", host, "type", "veth", "peer", "name", "uplink", "netns", pid)
+        self._in_network("login", "ip", "link", "set", host, "master", "nodes", "up")
+
+    def _await_idle(self, host: str) -> None:
+        def state() -> str:
+            return self.login("sinfo", "--noheader", "--Node", f"--nodes={host}", "--format=%T", check=False).stdout
+
+        until(lambda: set(state().split()) == {"idle"}, f"{host} to be idle", seconds=60)
+
+    def _kill(self, node: str) -> None:
+        """Returns when no process of the node is left: its PID 1 is not gone before."""
+        process = self._nodes.pop(node)
+        if child := _child(process.pid):
+            os.kill(child, signal.SIGKILL)
+        process.wait()
+
+    def _start(self, name: str, script: str, private: list[str]) -> None:
+        private_lines = "\n".join(line for place in private for line in self._own(name, Path(place)))
+        text = (COMMON + script).format(name=name, address=ADDRESSES[name], state=self.state, private=private_lines)
+        with (self.state / f"{name}.log").open("ab") as log:
+            self._nodes[name] = subprocess.Popen(
+                [
+                    *ENDS_WITH_PARENT,
+                    "unshare",
+                    *NAMESPACES,
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                    "bash",
+                    "-c",
+                    text,
+                ],
+                env={**os.environ, "SLURM_CONF": str(self.state / "slurm.conf")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until(lambda: _child(self._nodes[name].pid), f"the namespaces of {name}", seconds=20)
+
+    def _own(self, name: str, place: Path) -> list[str]:
+        """Lines that put an empty file system over `place`, through which the shared folders still show."""
+        stage = self.state / f"stage-{name}{place.name}"
+        stage.mkdir(exist_ok=True)
+        lines = [f"mount -t tmpfs -o mode=1777 tmpfs {stage}"]
+        for folder in (self.shared, REPOSITORY, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()):
+            if folder.is_relative_to(place):
+                inside = stage / folder.relative_to(place)
+                lines += [f"mkdir -p '{inside}'", f"mount --bind '{folder}' '{inside}'"]
+        return [*lines, f"mount --rbind {stage} {place}"]
+
+    def _in_network(self, node: str, *command: str) -> None:
+        target = f"--target={_child(self._nodes[node].pid)}"
+        subprocess.run(["nsenter", target, "--net", *command], check=True, capture_output=True)
+
+    # --- jobs ---
+
+    def job(self, job_id: str | int) -> dict[str, str]:
+        """The fields of `scontrol show job`."""
+        line = self.login("scontrol", "show", "job", "-o", str(job_id)).stdout
+        return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s[A-Z][\w/:]*=|$)", line.strip())}
+
+    def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = 60) -> str:
+        """The state of a job once it is one of `states` or terminal.
+
+        Raises AssertionError with the job's fields after `timeout` s.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            job = self.job(job_id)
+            if job["JobState"] in TERMINAL.union(states):
+                return job["JobState"]
+            if time.monotonic() > deadline:
+                raise AssertionError(f"job {job_id} is {job['JobState']} after {timeout:g} s: {job}")
+            time.sleep(0.1)
+
+
+def _child(pid: int) -> int | None:
+    """The first child of a process, by the machine's process ids."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return None
+    return int(children[0]) if children else None
+
+
+def until(condition: Callable[[], object], what: str, seconds: float) -> None:
+    """Wait until `condition()` is true. Raises AssertionError, naming `what`, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s for {what}")
+        time.sleep(0.05)

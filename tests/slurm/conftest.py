@@ -1,0 +1,42 @@
+"""The cluster that the tests of this folder share; skipped where a real SLURM cannot be started, but never in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
+
+from cluster import COMMANDS, NAMESPACES, Cluster
+
+
+def skip_reason() -> str | None:
+    """Why no SLURM can be started here, in one line; None where it can."""
+    if os.geteuid() != 0:
+        return "a SLURM of the tests' own needs root (its hosts are namespaces)"
+    if missing := [command for command in COMMANDS if shutil.which(command) is None]:
+        return f"no {', '.join(missing)} on PATH; `make setup` as root on Debian installs slurm-wlm, munge and iproute2"
+    probe = "ip link add end1 type veth peer name end2 && ip link add bridge1 type bridge && mount -t tmpfs tmpfs /run"
+    trial = subprocess.run(
+        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c", probe], capture_output=True, text=True
+    )
+    if trial.returncode != 0:
+        return f"namespaces cannot be made here: {trial.stderr.strip().splitlines()[-1]}"
+    return None
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """SLURM with hosts n1 and n2, which see `cluster.shared`. A test that kills a host starts it again."""
+    if reason := skip_reason():
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running

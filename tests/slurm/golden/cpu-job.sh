@@ -1,0 +1,100 @@
+#!/bin/bash
+# ablation-imagenet: one process a node; together they are a Ray cluster and the first one carries out the grid.
+# Written by `deeper slurm`. By hand: `sbatch job.sh`, or `bash job.sh` inside salloc. What is finished is not repeated.
+#SBATCH --job-name=ablation-imagenet
+#SBATCH --time=04:00:00
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=32G
+#SBATCH --requeue
+#SBATCH --no-kill
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=/project/records/experiments/ablation-imagenet/slurm/20260102-030405/grid-%j.log
+#SBATCH --open-mode=append
+
+folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
+requeues=10 # times this job may start again, whatever the reason
+restarts=${SLURM_RESTART_COUNT:-0}
+
+say() { echo "$(date '+%F %T') job.sh: $*"; }
+stop() {
+    say "$2" >&2
+    exit "$1"
+}
+
+# --- is there an allocation, and may it start once more? ----------------------------------------------------------
+[ -n "${SLURM_JOB_ID:-}" ] || stop 2 "this is not a SLURM job; type: sbatch $0"
+job=$SLURM_JOB_ID
+state_and_reason() { squeue --noheader --states=all --jobs="$job" --format='%T %r' 2>&1; }
+state=$(state_and_reason)
+case $state in
+    "" | *"Invalid job id"* | BOOT_FAIL* | CANCELLED* | COMPLET* | DEADLINE* | FAILED* | NODE_FAIL* | OUT_OF_MEMORY* | TIMEOUT*)
+        stop 2 "the allocation $job has ended (${state:-no longer known}); ask for a new one, or type: sbatch $0"
+        ;;
+esac
+[ "$restarts" -le "$requeues" ] || stop 75 "restarted $restarts times, $requeues are allowed (requeues); ended. Submit again to go on"
+
+# --- set-up: the profile's own lines, and the folder of this submission -------------------------------------------
+set -u # after the set-up: conda and modules use variables that are not set
+cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must lie on a file system that the nodes share"
+export PYTHONUNBUFFERED=1
+export RAY_AUTH_MODE=token
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # no other job may join this one's Ray
+export RAY_AUTH_TOKEN
+
+# --- signals: the launcher looks at the stop file, every run writes a checkpoint, and it ends with 75 --------------
+stop_file=$folder/stop-$SLURM_JOB_ID
+rm -f "$stop_file"
+signalled=yes
+cancelled=
+# shellcheck disable=SC2317 # called by the traps
+ask_to_stop() {
+    signalled=yes
+    say "$1: every run writes a checkpoint"
+    printf '%s' "$1" >"$stop_file"
+}
+trap 'ask_to_stop "time limit"' USR1
+trap 'signalled=yes; say "SIGTERM: waiting for the launcher"' TERM
+trap 'trap '\''signalled=yes; kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT # a second Ctrl-C ends it at once
+
+# --- one launcher a node ------------------------------------------------------------------------------------------
+launcher=(
+    /project/deeper/.venv/bin/python -m slurm.launcher
+    --folder "$folder"
+    --experiment "$folder/experiment.yaml"
+    --records /project/records
+    --data /project/data
+    --object-store-mib 512
+)
+say "job $job, start $((restarts + 1)) of $((requeues + 1)), on ${SLURM_JOB_NODELIST:-}"
+# A node that dies ends neither the step nor the job: its runs are tried again on what is left.
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    --cpus-per-task=8 --no-kill --kill-on-bad-exit=0 "${launcher[@]}" &
+child=$!
+while [ -n "$signalled" ]; do # a trapped signal ends `wait` before the child does
+    signalled=
+    wait "$child"
+    code=$?
+done
+rm -f "$stop_file"
+if [ "$code" = 75 ] && [ -n "$cancelled" ]; then code=130; fi
+
+# --- what its end means -------------------------------------------------------------------------------------------
+case $code in
+    0) say "done" ;;
+    75)
+        [ "$restarts" -lt "$requeues" ] || stop 75 "interrupted after $restarts restarts, $requeues are allowed (requeues). Submit again to go on"
+        state=$(state_and_reason)
+        case $state in
+            "RUNNING "* | "COMPLETING TimeLimit")
+                say "interrupted; restart $((restarts + 1)) of at most $requeues"
+                scontrol requeue "$job" || say "not requeued (see above). Submit again to go on" >&2
+                ;;
+            *) say "interrupted ($state): cancelled, or requeued by SLURM itself" ;; # a requeue would undo a scancel
+        esac
+        ;;
+    130) say "cancelled; submit again to go on" ;;
+    *) say "ended with $code" ;;
+esac
+exit "$code"

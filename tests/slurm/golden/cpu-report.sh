@@ -1,0 +1,29 @@
+#!/bin/bash
+# ablation-imagenet: records to MLflow, how each run went, the report; also where runs failed.
+# Written by `deeper slurm`. By hand: sbatch --dependency=afterany:JOB report.sh
+#SBATCH --job-name=ablation-imagenet-report
+#SBATCH --time=30
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=4G
+#SBATCH --output=/project/records/experiments/ablation-imagenet/slurm/20260102-030405/report-%j.log
+
+folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
+
+stop() {
+    echo "report.sh: $2" >&2
+    exit "$1"
+}
+
+# --- set-up: the profile's own lines, and the folder of this submission -------------------------------------------
+set -u # after the set-up: conda and modules use variables that are not set
+cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must lie on a file system that the nodes share"
+export PYTHONUNBUFFERED=1
+
+records=/project/records
+python=(/project/deeper/.venv/bin/python)
+
+"${python[@]}" -m bench.publisher --records "$records" --experiment ablation-imagenet --once ||
+    echo "report.sh: not everything is in MLflow; $records/logs/publisher.log says why" >&2
+"${python[@]}" -m bench.cli status ablation-imagenet --records "$records"
+"${python[@]}" -m bench.cli report ablation-imagenet --records "$records" --out "$records/reports/ablation-imagenet"

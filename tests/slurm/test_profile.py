@@ -1,0 +1,127 @@
+"""Profiles: found by name or path, typed, and every mistake told in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reproduce.spec import SpecError
+from slurm.profile import SHIPPED, Profile, load_profile, profiles
+
+SMALLEST: dict[str, Any] = {"time": "1:00:00", "cpus_per_node": 4}
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own folder of profiles, empty."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = tmp_path / "config" / "deeper"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def written(folder: Path, name: str = "mine", **fields: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**SMALLEST, **fields}))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_a_shipped_profile_is_valid_and_says_what_it_is(name: str) -> None:
+    assert load_profile(name).description
+
+
+def test_what_is_commented_out_in_shipped_profiles_is_valid_too(tmp_path: Path) -> None:
+    for shipped in SHIPPED.glob("*.yaml"):
+        lines = shipped.read_text().splitlines()
+        fields = tuple(f"# {field}:" for field in Profile.model_fields)
+        kept = [line.removeprefix("# ") if line.startswith((*fields, "#   -")) else line for line in lines]
+        path = tmp_path / shipped.name
+        path.write_text("\n".join(line.removeprefix("#") for line in kept if not line.startswith("# ")))
+        assert load_profile(path) != load_profile(shipped)
+
+
+def test_ones_own_profile_is_found_by_name_and_hides_a_shipped_one(own: Path) -> None:
+    written(own, "cpu", partition="mine")
+    written(own, "lab", partition="lab")
+    assert load_profile("cpu").partition == "mine"
+    assert load_profile("lab").partition == "lab"
+    assert profiles()["cpu"] == own / "cpu.yaml"
+    assert profiles()["gpu-nodes"] == SHIPPED / "gpu-nodes.yaml"
+
+
+def test_a_profile_is_found_by_its_path(tmp_path: Path) -> None:
+    assert load_profile(written(tmp_path, nodes=3)).nodes == 3
+
+
+def test_an_unknown_name_is_answered_with_those_there_are(own: Path) -> None:
+    with pytest.raises(SpecError, match=r"'gpus' is no file .* none of cpu, gpu-nodes, one-gpu-node; .*deeper"):
+        load_profile("gpus")
+
+
+def test_a_missing_file_and_a_list_are_told() -> None:
+    with pytest.raises(SpecError, match=r"no file nowhere\.yaml"):
+        load_profile("nowhere.yaml")
+
+
+def test_a_list_is_no_profile(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("- nodes: 2\n")
+    with pytest.raises(SpecError, match="a profile is a mapping with description, partition"):
+        load_profile(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("90", 5400),
+        ("90:30", 5430),
+        ("04:00:00", 4 * 3600),
+        ("2-0", 2 * 86400),
+        ("2-06:30", 2 * 86400 + 6 * 3600 + 1800),
+        ("1-00:00:30", 86430),
+    ],
+)
+def test_slurms_forms_of_a_time_are_understood(time: str, seconds: int) -> None:
+    assert Profile(time=time, cpus_per_node=1).seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"gpu": 4}, r"gpu: unknown key; known here: account, .*sbatch"),
+        ({"nodes": 0}, r"nodes: 0: "),
+        ({"time": "soon"}, r"time: 'soon' is no time limit; write"),
+        ({"time": "0:00"}, r"time: '0:00' is no time limit"),
+        ({"time": "1:00", "signal_before_s": 60}, r"signal_before_s: 60 is as long as the job \(60 s"),
+        ({"partition": "a b"}, r"partition: 'a b': "),
+        ({"container": "apptainer exec 'x"}, r"container: .*: no closing quotation; close every quote"),
+        ({"scratch": "tmp"}, r"scratch: 'tmp': "),
+        ({"tracking_uri": "sqlite:///x"}, r"tracking_uri: "),
+        ({"sbatch": ["--comment=two words"]}, r"sbatch: .* is not one option; write --option or --option=value"),
+        ({"sbatch": ["-N 2"]}, r"sbatch: '-N 2' is not one option"),
+        ({"sbatch": ["--nodes=2"]}, r"sbatch: '--nodes=2': use the profile's field nodes"),
+        ({"sbatch": ["--output=x"]}, r"sbatch: '--output=x': the job script sets --output itself"),
+        ({"sbatch": ["--comment=x\n--wrap=y"]}, r"sbatch: .* is not one line"),
+    ],
+)
+def test_a_mistake_is_one_line_with_field_value_and_cure(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    path = written(tmp_path, **fields)
+    with pytest.raises(SpecError, match=message) as caught:
+        load_profile(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_time_that_yaml_takes_for_a_number_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "unquoted.yaml"
+    path.write_text("time: 24:00:00\ncpus_per_node: 1\n")
+    with pytest.raises(SpecError, match=r"time: 86400: .* write it in quotes"):
+        load_profile(path)
+
+
+def test_a_container_brings_its_own_interpreter_unless_one_is_named() -> None:
+    assert Profile(**SMALLEST, container="apptainer exec x.sif").interpreter == "python"
+    assert Profile(**SMALLEST, container="apptainer exec x.sif", python="/opt/py").interpreter == "/opt/py"

@@ -1,0 +1,360 @@
+"""The job scripts: as the golden files have them, and what they do when bash runs them with a SLURM of stubs.
+
+After a change of the templates: DEEPER_GOLDEN=write pytest tests/slurm/test_rendering.py, then read the difference.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slurm.profile import SHIPPED, Profile, load_profile
+from slurm.rendering import Job, render_job, render_report
+
+GOLDEN = Path(__file__).parent / "golden"
+PYTHON = "/project/deeper/.venv/bin/python"
+FORMS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "one-gpu-node": {"split": 4, "seeds": (0, 1), "retry_failed": True},
+    "gpu-nodes": {"address": "head:6379"},
+}
+
+
+def golden_job(form: dict[str, Any]) -> Job:
+    records = Path("/project/records")
+    folder = records / "experiments/ablation-imagenet/slurm/20260102-030405"
+    return Job(experiment="ablation-imagenet", folder=folder, records=records, data=Path("/project/data"), **form)
+
+
+def golden_profile(name: str) -> Profile:
+    return load_profile(SHIPPED / f"{name}.yaml").model_copy(update={"python": PYTHON})
+
+
+# --- golden files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_scripts_are_as_the_golden_files_have_them(name: str) -> None:
+    for kind, render in (("job", render_job), ("report", render_report)):
+        script = render(golden_job(FORMS[name]), golden_profile(name))
+        golden = GOLDEN / f"{name}-{kind}.sh"
+        if os.environ.get("DEEPER_GOLDEN") == "write":
+            golden.write_text(script)
+        assert script == golden.read_text(), f"{golden.name} differs; how to write it anew stands above"
+
+
+def test_every_shipped_profile_has_golden_files() -> None:
+    assert set(FORMS) == {path.stem for path in SHIPPED.glob("*.yaml")}
+    assert {path.name for path in GOLDEN.iterdir()} == {
+        f"{name}-{kind}.sh" for name in FORMS for kind in ("job", "report")
+    }
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.sh")), ids=lambda path: path.name)
+def test_golden_files_are_good_shell(golden: Path) -> None:
+    subprocess.run(["bash", "-n", golden], check=True)
+    if not shutil.which("shellcheck") and not os.environ.get("CI"):
+        pytest.skip("shellcheck is not installed")
+    assert subprocess.run(["shellcheck", golden], capture_output=True, text=True).stdout == ""
+
+
+# --- run for real, with stubs of SLURM's commands --------------------------------------------------
+
+STUBS = {
+    # Writes its arguments down, waits for `go` where it is told to, and ends with the code in `code`.
+    "srun": """
+        printf '%s\\0' "$@" >"$STUBS/srun.arguments"
+        env >"$STUBS/srun.environment"
+        touch "$STUBS/started"
+        while [ -e "$STUBS/wait" ]; do sleep 0.02; done
+        exit "$(cat "$STUBS/code")"
+    """,
+    "squeue": """cat "$STUBS/state" """,
+    "scontrol": """
+        echo "$@" >>"$STUBS/scontrol.calls"
+        exit "$(cat "$STUBS/requeue")"
+    """,
+}
+
+
+class Node:
+    """A folder in which a rendered job script runs as on the first node of an allocation."""
+
+    def __init__(self, folder: Path, **fields: Any) -> None:
+        self.stubs = folder / "stubs"
+        self.stubs.mkdir()
+        for name, text in STUBS.items():
+            (self.stubs / name).write_text(f"#!/bin/bash\n{text}")
+            (self.stubs / name).chmod(0o755)
+        self.submission = folder / 'it\'s a "$submission"'
+        self.submission.mkdir()
+        form = {
+            name: fields.pop(name) for name in ("split", "address", "arms", "seeds", "retry_failed") if name in fields
+        }
+        job = Job("tiny", self.submission, records=folder / "my records", data=folder / "my data", **form)
+        self.profile = Profile(**{"time": "1:00:00", "cpus_per_node": 2, "requeues": 2, **fields})
+        (self.submission / "job.sh").write_text(render_job(job, self.profile))
+        self.says(code="0", state="RUNNING None", requeue="0")
+
+    def says(self, **files: str) -> None:
+        for name, content in files.items():
+            (self.stubs / name).write_text(content)
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        known = {
+            "PATH": f"{self.stubs}:{os.environ['PATH']}",
+            "STUBS": str(self.stubs),
+            "SLURM_JOB_ID": "17",
+            "SLURM_JOB_NUM_NODES": "1",
+            **environment,
+        }
+        script = str(self.submission / "job.sh")
+        return subprocess.Popen(
+            ["bash", script], env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, **environment: str) -> tuple[int, str]:
+        process = self.start(**environment)
+        log, _ = process.communicate(timeout=20)
+        return process.returncode, log
+
+    @property
+    def requeues(self) -> list[str]:
+        calls = self.stubs / "scontrol.calls"
+        return calls.read_text().splitlines() if calls.exists() else []
+
+    @property
+    def srun(self) -> list[str]:
+        return (self.stubs / "srun.arguments").read_text().split("\0")[:-1]
+
+    @property
+    def environment(self) -> str:
+        return (self.stubs / "srun.environment").read_text()
+
+    @property
+    def stop_file(self) -> Path:
+        return self.submission / "stop-17"
+
+    @property
+    def started(self) -> bool:
+        return (self.stubs / "started").exists()
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_the_launchers_code_is_the_jobs_without_a_requeue(tmp_path: Path, code: int) -> None:
+    node = Node(tmp_path)
+    node.says(code=str(code))
+    assert node.run()[0] == code
+    assert node.requeues == []
+
+
+def test_an_interrupted_job_is_requeued_under_the_bound(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(code="75")
+    code, log = node.run(SLURM_RESTART_COUNT="1")
+    assert code == 75
+    assert "restart 2 of at most 2" in log
+    assert node.requeues == ["requeue 17"]
+
+
+def test_an_interrupted_job_at_the_bound_is_not_requeued(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(code="75")
+    code, log = node.run(SLURM_RESTART_COUNT="2")
+    assert code == 75
+    assert "interrupted after 2 restarts, 2 are allowed" in log
+    assert node.requeues == []
+
+
+def test_a_requeue_that_slurm_refuses_is_told(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(code="75", requeue="1")
+    code, log = node.run()
+    assert code == 75
+    assert "not requeued" in log
+
+
+@pytest.mark.parametrize(
+    ("state", "requeued"), [("RUNNING None", True), ("COMPLETING TimeLimit", True), ("COMPLETING None", False)]
+)
+def test_a_job_that_was_cancelled_meanwhile_is_not_brought_back(tmp_path: Path, state: str, requeued: bool) -> None:
+    node = Node(tmp_path)
+    node.says(wait="", code="75")
+    job = node.start()
+    wait_until(lambda: node.started)
+    node.says(state=state)
+    (node.stubs / "wait").unlink()
+    assert job.wait(10) == 75
+    assert node.requeues == (["requeue 17"] if requeued else [])
+
+
+def test_a_job_over_the_bound_starts_nothing(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    code, log = node.run(SLURM_RESTART_COUNT="3")
+    assert code == 75
+    assert "restarted 3 times, 2 are allowed" in log
+    assert not node.started
+
+
+def test_an_element_of_an_array_takes_its_part_and_requeues_itself_alone(tmp_path: Path) -> None:
+    node = Node(tmp_path, split=4)
+    node.says(code="75")
+    node.run(SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="2")
+    assert node.srun[-3:] == ["--", "--part", "3/4"]
+    assert node.requeues == ["requeue 17_2"]
+
+
+@pytest.mark.parametrize("missing", ["SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID"])
+def test_outside_slurm_it_says_how_to_submit(tmp_path: Path, missing: str) -> None:
+    node = Node(tmp_path, split=2)
+    environment = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "0", missing: ""}
+    code, log = node.run(**environment)
+    assert code == 2
+    assert "type: sbatch " in log
+    assert not node.started
+
+
+@pytest.mark.parametrize(
+    "state", ["", "TIMEOUT TimeLimit", "COMPLETING None", "slurm_load_jobs error: Invalid job id specified"]
+)
+def test_an_allocation_that_has_ended_is_told(tmp_path: Path, state: str) -> None:
+    node = Node(tmp_path)
+    node.says(state=state)
+    code, log = node.run()
+    assert code == 2
+    assert "the allocation 17 has ended" in log
+    assert not node.started
+
+
+def test_a_controller_that_is_away_does_not_keep_a_job_from_starting(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    assert node.run()[0] == 0
+
+
+@pytest.mark.parametrize("code", [0, 1, 75])
+def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: Path, code: int) -> None:
+    node = Node(tmp_path)
+    node.says(wait="", code=str(code))
+    node.stop_file.write_text("of an earlier start")
+    job = node.start()
+    wait_until(lambda: node.started)
+    assert not node.stop_file.exists()
+    for _ in range(2):  # each ends one `wait`
+        job.send_signal(signal.SIGUSR1)
+        wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text() == "time limit")
+        assert job.poll() is None
+    job.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert job.poll() is None
+    (node.stubs / "wait").unlink()
+    assert job.wait(10) == code
+    assert node.requeues == ([] if code != 75 else ["requeue 17"])
+    assert not node.stop_file.exists()
+
+
+def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(wait="", code="75")
+    job = node.start()
+    wait_until(lambda: node.started)
+    job.send_signal(signal.SIGINT)
+    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text() == "cancelled")
+    (node.stubs / "wait").unlink()
+    assert job.wait(10) == 130
+    assert node.requeues == []
+
+
+def test_a_second_ctrl_c_ends_the_job_at_once(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.says(wait="")
+    job = node.start()
+    wait_until(lambda: node.started)
+    job.send_signal(signal.SIGINT)
+    wait_until(node.stop_file.exists)
+    job.send_signal(signal.SIGINT)
+    assert job.wait(10) == 128 + signal.SIGTERM
+
+
+# --- what is handed on -----------------------------------------------------------------------------
+
+
+def test_what_users_wrote_reaches_the_launcher_as_it_is(tmp_path: Path) -> None:
+    node = Node(
+        tmp_path,
+        container='env "GREETING=it\'s me"',
+        python="/opt/my python",
+        scratch="$TMPDIR/a b",
+        interface="ib0",
+        gpus_per_node=2,
+        arms=("it's; one", "$two"),
+        seeds=(0, 3),
+        retry_failed=True,
+    )
+    node.run()
+    launcher = node.srun[node.srun.index("env") :]
+    assert launcher == [
+        *("env", "GREETING=it's me", "/opt/my python", "-m", "slurm.launcher"),
+        *("--folder", str(node.submission), "--experiment", str(node.submission / "experiment.yaml")),
+        *("--records", str(tmp_path / "my records"), "--data", str(tmp_path / "my data")),
+        *("--scratch", "$TMPDIR/a b", "--interface", "ib0", "--object-store-mib", "512", "--"),
+        *("--arm", "it's; one", "--arm", "$two", "--seed", "0", "--seed", "3", "--retry-failed"),
+    ]
+    assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=2", "--gpus-per-node=2", "--no-kill"} <= set(node.srun)
+
+
+def test_the_set_up_comes_first_and_may_use_what_is_not_set(tmp_path: Path) -> None:
+    node = Node(tmp_path, setup=['export GREETING="$NOT_SET hello"'], tracking_uri="http://tracking:5000")
+    assert node.run()[0] == 0
+    assert "GREETING= hello\n" in node.environment
+    assert "MLFLOW_TRACKING_URI=http://tracking:5000\n" in node.environment
+
+
+def test_every_job_has_a_ray_token_of_its_own_except_to_join_a_cluster(tmp_path: Path) -> None:
+    tokens = set()
+    for name, form in (("a", {}), ("b", {}), ("joined", {"address": "head:6379"})):
+        (tmp_path / name).mkdir()
+        node = Node(tmp_path / name, **form)
+        node.run(RAY_AUTH_TOKEN="the user's")
+        tokens |= {line for line in node.environment.splitlines() if line.startswith("RAY_AUTH_TOKEN=")}
+    assert len(tokens) == 3
+    assert "RAY_AUTH_TOKEN=the user's" in tokens
+
+
+def test_a_folder_that_the_node_does_not_see_is_told(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    script = (node.submission / "job.sh").read_text()
+    job = Job("tiny", Path("/not/here"), records=tmp_path, data=tmp_path)
+    (node.submission / "job.sh").write_text(render_job(job, node.profile))
+    assert script != (node.submission / "job.sh").read_text()
+    code, log = node.run()
+    assert code == 2
+    assert "does not see /not/here; --records must lie on" in log
+
+
+def test_options_of_sbatch_keep_spaces_and_quotes() -> None:
+    profile = Profile(
+        time="1:00:00", cpus_per_node=2, sbatch=['--comment="two words, it\'s"', "--nice=5", "--overcommit"]
+    )
+    lines = render_job(golden_job({}), profile).splitlines()
+    assert "#SBATCH --comment='two words, it'\"'\"'s'" in lines
+    assert {"#SBATCH --nice=5", "#SBATCH --overcommit"} <= set(lines)
+
+
+def test_directives_come_before_the_first_command() -> None:
+    lines = render_job(golden_job({}), golden_profile("cpu")).splitlines()
+    assert all(line.startswith("#") for line in lines[: max(i for i, line in enumerate(lines) if "#SBATCH" in line)])

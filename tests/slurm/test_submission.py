@@ -1,0 +1,257 @@
+"""`deeper slurm`: what it writes, submits, prints and refuses; its scripts in a real SLURM, a stand-in for python."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.records import read_plan
+from slurm.profile import Profile, load_profile
+from slurm.queries import SlurmError
+from slurm.rendering import Job
+from slurm.submission import new_folder, submit, write_scripts
+
+EXPERIMENT = """
+name: tiny # a comment that a copy keeps
+data: {path: synthetic}
+recipe: {epochs: 1, batch_size: 16, resolution: 32, learning_rate: 0.01}
+arms:
+  heads: {network: {aux: both}}
+  plain: {network: {aux: none}}
+seeds: [0, 1]
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with an experiment and a profile in it, and no SLURM on PATH."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    monkeypatch.delenv("DEEPER_PROFILE", raising=False)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    (tmp_path / "lab.yaml").write_text("{time: '1:00:00', cpus_per_node: 2}")
+    return tmp_path
+
+
+@pytest.fixture
+def with_sbatch(bare: Path, synthetic_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same with prepared data and an sbatch that accepts everything that the (skipped) check would let pass."""
+    (bare / "data").mkdir()
+    (bare / "data" / "synthetic").symlink_to(synthetic_data)
+    stub(
+        bare,
+        'echo "$@" >>calls; read -r number <counter || number=17; echo $((number + 1)) >counter; echo "$number;test"',
+    )
+    (bare / "counter").write_text("17\n")
+    monkeypatch.setattr("slurm.checks.check_submission", lambda *_, **__: None)
+    return bare
+
+
+def stub(folder: Path, script: str) -> None:
+    """An sbatch that runs `script` in `folder`."""
+    sbatch = folder / "bin" / "sbatch"
+    sbatch.write_text(f"#!/bin/bash\ncd {folder}\n{script}\n")
+    sbatch.chmod(0o755)
+
+
+def submissions(folder: Path) -> list[Path]:
+    return sorted(folder.glob("records/experiments/tiny/slurm/*"))
+
+
+# --- submit ----------------------------------------------------------------------------------------
+
+
+def test_submit_leaves_everything_a_requeued_job_needs(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--arm", "plain"]) == 0
+    [folder] = submissions(with_sbatch)
+    assert (folder / "experiment.yaml").read_text() == EXPERIMENT
+    assert load_profile(folder / "profile.yaml") == load_profile("lab.yaml")
+    assert json.loads((folder / "jobs.json").read_text()) == {"grid": "17", "report": "18"}
+    assert all(stat.S_IXUSR & (folder / name).stat().st_mode for name in ("job.sh", "report.sh"))
+    assert (with_sbatch / "calls").read_text().splitlines() == [
+        f"--parsable {folder}/job.sh",
+        f"--parsable --dependency=afterany:17 {folder}/report.sh",
+    ]
+    assert len(read_plan(with_sbatch / "records", "tiny")) == 4  # of the whole experiment, as `deeper run` writes it
+    said = capsys.readouterr().out
+    assert "2 runs submitted as job 17, report as job 18" in said
+    assert f"{folder}/grid-17.log" in said
+    assert "deeper status tiny" in said
+    assert "scancel 17" in said
+
+
+def test_submissions_of_one_moment_have_folders_of_their_own(tmp_path: Path) -> None:
+    assert len({new_folder(tmp_path, "tiny") for _ in range(3)}) == 3
+
+
+def test_an_array_and_no_report(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--split", "2", "--no-report"]) == 0
+    [folder] = submissions(with_sbatch)
+    assert json.loads((folder / "jobs.json").read_text()) == {"grid": "17"}
+    assert f"{folder}/grid-17_*.log" in capsys.readouterr().out
+
+
+def test_a_refusal_of_sbatch_is_one_line(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stub(with_sbatch, "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1")
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("deeper: sbatch: Batch job submission failed: Invalid account; the script: ")
+
+
+def test_a_grid_whose_report_was_refused_is_remembered(with_sbatch: Path) -> None:
+    stub(with_sbatch, 'case "$*" in *report.sh*) echo "no more jobs" >&2; exit 1;; esac; echo 17')
+    job = Job("tiny", with_sbatch / "out", records=with_sbatch, data=with_sbatch)
+    write_scripts(job, load_profile("lab.yaml"), EXPERIMENT)
+    with pytest.raises(SlurmError, match="job 17 is submitted, its report is not: sbatch: no more jobs"):
+        submit(job.folder)
+    assert json.loads((job.folder / "jobs.json").read_text()) == {"grid": "17"}
+
+
+def test_without_slurm_the_way_by_hand_is_named(
+    bare: Path, synthetic_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bare / "data").mkdir()
+    (bare / "data" / "synthetic").symlink_to(synthetic_data)
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no sbatch on PATH" in line
+    assert "deeper slurm render" in line
+
+
+def test_a_dry_run_leaves_nothing(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stub(with_sbatch, 'echo "sbatch: Job 9 to start at noon" >&2; echo "$1" >calls')
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
+    assert "Job 9 to start at noon" in capsys.readouterr().out
+    assert (with_sbatch / "calls").read_text() == "--test-only\n"
+    (with_sbatch / "bin" / "sbatch").unlink()
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
+    assert "there is no SLURM here" in capsys.readouterr().out
+    assert not (with_sbatch / "records").exists()
+
+
+# --- render and profiles ---------------------------------------------------------------------------
+
+
+def test_render_needs_neither_slurm_nor_data(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "render", "tiny.yaml", "--profile", "lab.yaml"]) == 0
+    scripts = capsys.readouterr().out
+    assert scripts.startswith("#!/bin/bash\n# tiny: ")
+    assert "\n# ===== report.sh" in scripts
+    assert {path.name for path in bare.iterdir()} == {"bin", "tiny.yaml", "lab.yaml"}
+
+
+def test_render_writes_a_folder_once(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["slurm", "render", "tiny.yaml", "--profile", "lab.yaml", "--out", "scripts"]
+    assert main(command) == 0
+    assert {path.name for path in (bare / "scripts").iterdir()} == {
+        *("job.sh", "report.sh", "experiment.yaml", "profile.yaml")
+    }
+    assert f"folder={bare}/scripts\n" in (bare / "scripts" / "job.sh").read_text()
+    assert main(command) == 2
+    assert "is never overwritten; name another folder" in capsys.readouterr().err
+
+
+def test_a_shipped_experiment_is_copied_too(bare: Path) -> None:
+    assert main(["slurm", "render", "quickstart", "--profile", "cpu", "--out", "scripts"]) == 0
+    assert yaml.safe_load((bare / "scripts" / "experiment.yaml").read_text())["name"] == "quickstart"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--profile: none is given; name one of cpu, gpu-nodes, one-gpu-node"),
+        (["--profile", "cpu", "--split", "5"], "--split: 5 parts of 4 runs; use 1 to 4"),
+        (["--profile", "cpu", "--split", "0"], "--split: 0 parts of 4 runs"),
+        (["--profile", "cpu", "--arm", "head"], "--arm: 'head' is not in this experiment; it has heads, plain"),
+        (["--profile", "cpu", "--address", "auto"], "--address: 'auto' is no HOST:PORT"),
+    ],
+)
+def test_a_wrong_option_is_one_line(
+    bare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(bare))
+    assert main(["slurm", "render", "tiny.yaml", *options]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"deeper: {message}")
+
+
+def test_profiles_lists_one_that_is_broken_with_its_mistake(
+    bare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(bare))
+    monkeypatch.setenv("COLUMNS", "400")
+    (bare / "deeper").mkdir()
+    (bare / "deeper" / "lab.yaml").write_text("{time: '1:00', cpus: 2}")
+    assert main(["slurm", "profiles"]) == 0
+    said = capsys.readouterr().out
+    assert "Two CPU nodes, gloo between them" in said
+    assert "cpus: unknown key" in said
+
+
+def test_help_is_quick_enough_to_load_no_yaml_and_no_torch() -> None:
+    code = "import sys, slurm.commands; sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'jinja2')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# --- in a real SLURM -------------------------------------------------------------------------------
+
+# Stands in for python: as the launcher it is interrupted at its first start, otherwise it says what it was asked for.
+STAND_IN = """#!/bin/bash
+case $2 in
+    slurm.launcher)
+        echo "$@" >>"$HERE/$SLURM_JOB_ID.starts"
+        [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || exit 75
+        ;;
+    *) echo "asked for: ${*:2}" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("split", [None, 2])
+def test_real_slurm_requeues_each_element_alone_and_then_makes_the_report(cluster: Any, split: int | None) -> None:
+    place = cluster.shared / f"it's {'an array' if split else 'one job'}"
+    place.mkdir()
+    python = place / "stand in"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    profile = Profile(
+        time="2:00",
+        signal_before_s=10,
+        nodes=2 if split is None else 1,
+        cpus_per_node=1,
+        python=str(python),
+        setup=[f'export HERE="{place}"'],
+        sbatch=['--comment="two words"'],
+    )
+    job = Job("tiny", place / "folder", records=place / "records", data=place / "data", split=split)
+    write_scripts(job, profile, EXPERIMENT)
+    code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
+    cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2])
+    jobs = json.loads((job.folder / "jobs.json").read_text())
+    assert cluster.wait(jobs["report"], timeout=90) == "COMPLETED"
+
+    starts = [path.read_text().splitlines() for path in place.glob("*.starts")]
+    if split is None:
+        assert [len(lines) for lines in starts] == [2 + 2]  # two nodes, two starts
+        assert cluster.job(jobs["grid"])["Comment"] == "two words"
+    else:
+        assert [len(lines) for lines in starts] == [2, 2]
+        assert sorted(lines[0].split()[-1] for lines in starts) == ["1/2", "2/2"]
+    logs = [path.read_text() for path in job.folder.glob("grid-*.log")]
+    assert len(logs) == (split or 1)
+    assert all("restart 1 of at most 10" in log and log.rstrip().endswith("job.sh: done") for log in logs)
+    report = (job.folder / f"report-{jobs['report']}.log").read_text()
+    assert [line.split()[2:4] for line in report.splitlines() if line.startswith("asked for:")] == [
+        ["bench.publisher", "--records"],
+        ["bench.cli", "status"],
+        ["bench.cli", "report"],
+    ]
