@@ -30,7 +30,7 @@ from reproduce.spec import arm_data, load_experiment
 from slurm import ray_node
 from slurm.allocation import CANCELLED, REQUEUED, Allocation, NoAllocation, Place, allocation, place, why_terminated
 from slurm.ray_node import RayDown, RayNode
-from slurm.rendezvous import Arrival, Guest, Host, await_meeting, meeting_file
+from slurm.rendezvous import Arrival, Guest, Host, await_meeting, call_off, meeting_file
 from slurm.staging import stage
 
 WRONG_INPUT, REQUEUE, STOPPED = 2, 75, 130
@@ -139,16 +139,17 @@ class _First:
     def carry_out(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
+        meeting = meeting_file(self.options.folder, self.granted.job, self.granted.restarts)
         host: Host | None = None
         node: RayNode | None = None
         try:
-            data = self._prepared()
+            data = _prepared(self.options)
             peers = [name for name in self.granted.hosts if name != self.granted.host]
             toward = self.options.join.rpartition(":")[0] if self.options.join else peers[0] if peers else None
             mine = place(toward, self.options.interface)
             node = _start(self.granted, mine, self.options.join, self.options)
             address = self.options.join or node.await_address()
-            host = Host(mine.address, address, meeting_file(self.options.folder, self.granted.job, self._restarts))
+            host = Host(mine.address, address, meeting)
             missing = self._gather(host, str(data), len(peers))
             code = self._drive(address, data, node)
             if code == WRONG_INPUT:
@@ -165,15 +166,10 @@ class _First:
         finally:
             if host is not None:
                 host.close()
+            elif self.options.folder.is_dir():
+                call_off(meeting)
             if node is not None:
                 node.kill()
-
-    @property
-    def _restarts(self) -> int:
-        return self.granted.restarts
-
-    def _prepared(self) -> Path:
-        return _prepared(self.options)
 
     def _gather(self, host: Host, data: str, expected: int) -> list[str]:
         """Wait for the other nodes; what is wrong with those that do not take part."""

@@ -79,7 +79,7 @@ class Profile(Config):
     python: str | None = Field(None, min_length=1)
     """Interpreter on the nodes; None: the one that renders, or the container's `python`."""
     scratch: str | None = Field(None, pattern=r"^[/$]")
-    """Folder on each node's own disk that data are copied to and verified in; $VARIABLES are those of the node.
+    """Folder on each node's own disk under which data are copied and verified; $VARIABLES are those of the node.
     None: data are read where they are."""
     interface: Word | None = None
     """Network interface for gloo and NCCL; None: the job finds it."""

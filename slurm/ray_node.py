@@ -50,7 +50,8 @@ class RayNode:
                 if address := (self.folder / "ray_current_cluster").read_text().strip():
                     return address
             time.sleep(0.2)
-        raise RayDown(f"Ray did not start within {START_S} s: {self.last_words}")
+        how = f"does not listen after {START_S} s" if self.alive else "ended before it listened"
+        raise RayDown(f"Ray {how}: {self.last_words}")
 
     @property
     def last_words(self) -> str:
@@ -85,7 +86,7 @@ def start(granted: Allocation, place: Place, *, head: str | None, object_store_m
     # Every port is chosen by the system: Ray's own defaults are the same for all jobs of a node.
     command += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
     if head is None:
-        command += ["--head", "--port=0", "--include-dashboard=false", "--ray-client-server-port=0"]
+        command += ["--head", "--port=0", "--include-dashboard=false"]
     else:
         command += [f"--address={head}"]
     environment = {

@@ -92,13 +92,20 @@ class Host:
                 self.arrivals.append(Arrival(**said))
 
 
+def call_off(file: Path) -> None:
+    """Have the other nodes not wait: the first one could not begin."""
+    write_atomically(file, b"null")
+
+
 def await_meeting(file: Path, patience_s: float) -> Meeting:
-    """Wait for the first node. Raises `TimeoutError`."""
+    """Wait for the first node. Raises `TimeoutError`, `ValueError` where it has called the meeting off."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         os.listdir(file.parent)  # has NFS look again instead of remembering that there was no file
         with contextlib.suppress(FileNotFoundError):
-            return Meeting(**json.loads(file.read_bytes()))
+            if (content := json.loads(file.read_bytes())) is None:
+                raise ValueError("the first node could not begin")
+            return Meeting(**content)
         time.sleep(POLL_S)
     raise TimeoutError(f"the first node was not there after {patience_s:.0f} s: no {file}")
 

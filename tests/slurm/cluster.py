@@ -83,6 +83,8 @@ munged --foreground --force --key-file={state}/munge.key --seed-file=/run/munge/
 until [ -S /run/munge/munge.socket.2 ]; do sleep 0.02; done
 """
 LOGIN = """
+# A mount of its own, as on a cluster; by its path alone it would be taken for a node's own /tmp.
+mount --bind {shared} {shared}
 ip link add nodes type bridge
 ip address add {address}/24 dev nodes
 ip link set nodes up
@@ -229,7 +231,9 @@ class Cluster:
 
     def _start(self, name: str, script: str, private: list[str]) -> None:
         private_lines = "\n".join(line for place in private for line in self._own(name, Path(place)))
-        text = (COMMON + script).format(name=name, address=ADDRESSES[name], state=self.state, private=private_lines)
+        text = (COMMON + script).format(
+            name=name, address=ADDRESSES[name], state=self.state, shared=self.shared, private=private_lines
+        )
         with (self.state / f"{name}.log").open("ab") as log:
             self._nodes[name] = subprocess.Popen(
                 [

@@ -17,7 +17,7 @@ folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
 requeues=10 # times this job may start again, whatever the reason
 restarts=${SLURM_RESTART_COUNT:-0}
 
-say() { echo "$(date '+%F %T') job.sh: $*"; }
+say() { printf '%(%F %T)T job.sh: %s\n' -1 "$*"; }
 stop() {
     say "$2" >&2
     exit "$1"
@@ -46,17 +46,15 @@ export RAY_AUTH_TOKEN
 # --- signals: the launcher looks at the stop file, every run writes a checkpoint, and it ends with 75 --------------
 stop_file=$folder/stop-$SLURM_JOB_ID
 rm -f "$stop_file"
-signalled=yes
 cancelled=
 # shellcheck disable=SC2317 # called by the traps
 ask_to_stop() {
-    signalled=yes
     say "$1: every run writes a checkpoint"
     printf '%s' "$1" >"$stop_file"
 }
 trap 'ask_to_stop "time limit"' USR1
-trap 'signalled=yes; say "SIGTERM: waiting for the launcher"' TERM
-trap 'trap '\''signalled=yes; kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT # a second Ctrl-C ends it at once
+trap 'say "SIGTERM: waiting for the launcher"' TERM
+trap 'trap '\''kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT # a second Ctrl-C ends it at once
 
 # --- one launcher a node ------------------------------------------------------------------------------------------
 launcher=(
@@ -72,11 +70,9 @@ say "job $job, start $((restarts + 1)) of $((requeues + 1)), on ${SLURM_JOB_NODE
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
     --cpus-per-task=8 --no-kill --kill-on-bad-exit=0 "${launcher[@]}" &
 child=$!
-while [ -n "$signalled" ]; do # a trapped signal ends `wait` before the child does
-    signalled=
-    wait "$child"
-    code=$?
-done
+while kill -0 "$child" 2>/dev/null; do wait "$child"; done # a trapped signal ends `wait` before the child does
+wait "$child"
+code=$?
 rm -f "$stop_file"
 if [ "$code" = 75 ] && [ -n "$cancelled" ]; then code=130; fi
 
