@@ -50,6 +50,15 @@ def test_a_room_imports_only_what_it_may(room: str, forbidden: tuple[str, ...]) 
     ] == []
 
 
+def test_only_the_command_line_sits_over_all_rooms() -> None:
+    above = {
+        path.relative_to(ROOT)
+        for path, name in imports("bench")
+        if name.split(".")[0] in ("slurm", "analysis") and "commands" not in path.parts and path.name != "cli.py"
+    }
+    assert above == set()
+
+
 def test_analysis_shares_nothing_but_the_vocabulary() -> None:
     ours = {name for _, name in imports("analysis") if name.split(".")[0] == "reproduce"}
     assert {name for name in ours if not (name + ".").startswith("reproduce.schema.")} == set()

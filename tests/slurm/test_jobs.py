@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,15 @@ PATIENCE_S = 240
 class Place:
     """A user's folder on the shared file system, and the command as typed on the login node."""
 
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster, self.folder, self.records = cluster, folder, folder / "records"
+    def __init__(self, cluster: Cluster, folder: Path, records: str = "records") -> None:
+        self.cluster, self.folder, self.records = cluster, folder, folder / records
 
     def write(self, name: str, **changes: Any) -> None:
         content = {"name": name, "data": {"path": "stripes"}, "recipe": RECIPE, "arms": ARM, "seeds": [0], **changes}
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
 
     def deeper(self, *arguments: str, check: bool = True) -> Any:
-        command = [sys.executable, "-m", "bench.cli", *arguments]
+        command = [sys.executable, "-m", "bench.cli", *arguments, "--records", str(self.records)]
         return self.cluster.login(*command, cwd=self.folder, timeout=120, check=check, env={"MLFLOW_TRACKING_URI": ""})
 
     def submit(self, name: str, *options: str, **profile: Any) -> dict[str, str]:
@@ -114,26 +113,116 @@ def test_one_run_over_two_hosts_and_its_report_after_a_failed_one(place: Place) 
 
 def test_data_that_a_node_does_not_see_fail_the_runs_with_that_sentence(place: Place) -> None:
     place.write("unseen", resources=ALONE, seeds=[7])
-    jobs = place.submit("unseen", "--no-report", nodes=1, scratch="/no/such/place")
+    jobs = place.submit("unseen", "--no-report", nodes=1, scratch="/proc/none")
     place.ended("unseen", jobs["grid"], "FAILED")
     (run,) = place.runs("unseen").values()
     assert run["state"] == "failed"
-    assert re.search(r"n[12]: scratch: /no/such/place", run["error"]) or "scratch" in run["error"]
+    assert re.fullmatch(r"n[12]: scratch: /proc/none: .*; name a folder that jobs may write to", run["error"])
 
 
 LONG = {**RECIPE, "epochs": 8}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Place) -> Callable[[], list[tuple[float, float]]]:
+def undisturbed(place: Place) -> list[tuple[float, float]]:
     """The curve of the long run, left alone."""
     place.write("long", recipe=LONG, resources=ALONE)
-    records, place.records = place.records, place.folder / "undisturbed"
+    alone = Place(place.cluster, place.folder, "undisturbed")
+    alone.deeper("run", "long.yaml", "--no-publish")
+    expected = curve(alone.events(only(alone)))
+    assert len(expected) == LONG["epochs"]
+    return expected
+
+
+def only(place: Place) -> str:
+    """The key of the one run."""
+    until(lambda: list(place.records.glob("runs/*")), "a run", seconds=PATIENCE_S)
+    (path,) = place.records.glob("runs/*")
+    return path.name
+
+
+def reasons(events: list[dict[str, Any]]) -> list[str | None]:
+    return [event["reason"] for event in events if event["kind"] == schema.END]
+
+
+def test_the_signal_before_the_time_limit_leads_to_a_requeue_and_the_same_end(
+    place: Place, undisturbed: list[tuple[float, float]]
+) -> None:
+    there = Place(place.cluster, place.folder, "signalled")
+    job = there.submit("long", nodes=1)["grid"]
+    there.begun(only(there))
+    place.cluster.login("scancel", "--batch", "--signal=USR1", job)  # what --signal=B:USR1@N sends
+    there.ended("long", job)
+    events = there.events(only(there))
+    assert place.cluster.job(job)["Restarts"] == "1"
+    assert reasons(events) == ["time limit", None]
+    assert curve(events) == undisturbed, "bit for bit"
+
+
+def test_a_cancelled_job_leaves_everything_resumable(place: Place, undisturbed: list[tuple[float, float]]) -> None:
+    there = Place(place.cluster, place.folder, "cancelled")
+    job = there.submit("long", "--no-report", nodes=1)["grid"]
+    there.begun(only(there))
+    place.cluster.login("scancel", job)
+    there.ended("long", job, "CANCELLED")
+    until(lambda: reasons(there.events(only(there))), "the end of the attempt", seconds=30)
+    assert reasons(there.events(only(there))) == ["cancelled"]
+    jobs = there.submit("long", nodes=1)
+    there.ended("long", jobs["grid"])
+    there.ended("long", jobs["report"])
+    assert curve(there.events(only(there))) == undisturbed, "bit for bit"
+    assert in_mlflow(there, "long") == {only(there): "FINISHED"}
+
+
+def test_elements_of_an_array_share_a_grid_on_one_host_without_doing_a_run_twice(place: Place) -> None:
+    place.write("shared-grid", resources=ALONE, seeds=[0, 1, 2, 3], recipe={**RECIPE, "epochs": 3})
+    jobs = place.submit("shared-grid", "--split", "2", nodes=1)
+    place.ended("shared-grid", jobs["report"])
+    runs = place.runs("shared-grid")
+    assert {run["state"] for run in runs.values()} == {"finished"}
+    assert [starts(place.events(run["key"])) for run in runs.values()] == [1, 1, 1, 1]
+    elements = {run["key"]: (place.records / "runs" / run["key"] / "lease").read_text() for run in runs.values()}
+    assert len({who.split("job ")[1] for who in elements.values()}) == 2, "both elements have worked"
+    assert in_mlflow(place, "shared-grid") == {run["key"]: "FINISHED" for run in runs.values()}
+
+
+def test_a_host_that_dies_takes_no_run_with_it(place: Place, undisturbed: list[tuple[float, float]]) -> None:
+    there = Place(place.cluster, place.folder, "host-lost")
+    place.write("two-long", recipe=LONG, resources=ALONE, seeds=[0, 1])
+    job = there.submit("two-long", "--no-report", cpus_per_node=2)["grid"]
+    keys = [run["key"] for run in there.runs("two-long").values()]
+    for key in keys:
+        there.begun(key)
     try:
-        place.deeper("run", "long.yaml", "--records", str(place.records), "--no-publish")
-        (key,) = (path.name for path in (place.records / "runs").iterdir())
-        expected = curve(place.events(key))
+        place.cluster.kill_host("n2")
+        there.ended("two-long", job)
     finally:
-        place.records = records
-    assert len(expected) == 8
-    return lambda: expected
+        place.cluster.start_host("n2")
+    assert sorted(starts(there.events(key)) for key in keys) == [1, 2]
+    assert curve(there.events(keys[0])) == undisturbed, "bit for bit"
+
+
+@pytest.mark.long
+def test_a_preempted_job_is_requeued_to_the_same_end(place: Place, undisturbed: list[tuple[float, float]]) -> None:
+    there = Place(place.cluster, place.folder, "preempted")
+    job = there.submit("long", "--no-report", nodes=1, partition="low")["grid"]
+    there.begun(only(there))
+    place.cluster.login("sbatch", "--partition=high", "--nodes=2", "--exclusive", "--wrap", "sleep 10")
+    there.ended("long", job)
+    events = there.events(only(there))
+    assert reasons(events) == ["preempted", None]
+    assert curve(events) == undisturbed, "bit for bit"
+
+
+@pytest.mark.long
+def test_the_first_host_of_a_job_dies_and_the_other_one_has_it_requeued(
+    place: Place, undisturbed: list[tuple[float, float]]
+) -> None:
+    there = Place(place.cluster, place.folder, "first-host-lost")
+    job = there.submit("long", "--no-report")["grid"]
+    there.begun(only(there))
+    place.cluster.kill_host("n1")
+    until(lambda: int(place.cluster.job(job)["Restarts"]) == 1, "the requeue", seconds=90)
+    place.cluster.start_host("n1")
+    there.ended("long", job)
+    assert curve(there.events(only(there))) == undisturbed, "bit for bit"
