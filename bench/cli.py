@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import data, experiment, machine, run
+from bench.commands import claims, data, experiment, machine, run
 from slurm import commands as slurm
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 75
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the prepared data sets ($DEEPER_DATA, ./data)",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for theme in (machine, data, run, experiment, slurm):
+    for theme in (machine, data, run, experiment, claims, slurm):
         theme.add_to(verbs, places)
     return parser
 

@@ -1,0 +1,172 @@
+"""Static measurements of what networks cost: parameters and multiply-adds, ours and torchvision's, counted."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from reproduce.claims.verdicts import Measured, StaticMeasurement, text
+from reproduce.models import GoogLeNet
+from reproduce.models.cost import Cost, cost
+from reproduce.models.graph import receptive_fields
+from reproduce.models.interchange import LAYOUTS
+from reproduce.spec import NetworkConfig
+
+M = TypeVar("M", bound=nn.Module)
+
+PAPER = NetworkConfig(norm="none")
+"""The network of the paper: plain convolutions with biases; batch normalisation came a year later."""
+
+TABLE1_ROWS = {
+    "conv1": ("conv1",),
+    "conv2": ("conv2", "conv3"),
+    **{module: (f"inception{module}",) for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")},
+    "linear": ("fc",),
+}
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def submodule(network: nn.Module, name: str, kind: type[M]) -> M:
+    found = network.get_submodule(name)
+    assert isinstance(found, kind)
+    return found
+
+
+def reduce_example() -> Measured:
+    direct = nn.Sequential(nn.Conv2d(512, 64, 5, padding=2, bias=False))
+    reduced = nn.Sequential(nn.Conv2d(512, 24, 1, bias=False), nn.Conv2d(24, 64, 5, padding=2, bias=False))
+    weights = [parameters(network) for network in (direct, reduced)]
+    sizes = [list(receptive_fields(network).values())[-1].size for network in (direct, reduced)]
+    return Measured(
+        values={
+            "direct weights": weights[0],
+            "reduced weights": weights[1],
+            "direct field": sizes[0],
+            "reduced field": sizes[1],
+        },
+        summary=f"{text(weights[0])} and {text(weights[1])}",
+        evidence=f"1/{weights[0] / weights[1]:.1f} of the weights; both see {sizes[0]}×{sizes[1]} pixels",
+    )
+
+
+def parameters_to_vgg16() -> Measured:
+    return _ratio("vgg16", "VGG-16")
+
+
+def parameters_to_alexnet() -> Measured:
+    return _ratio("alexnet", "AlexNet")
+
+
+def _ratio(builder: str, name: str) -> Measured:
+    """Parameters of torchvision's network over those of ours without heads."""
+    import torchvision
+
+    with torch.device("meta"):
+        theirs = parameters(getattr(torchvision.models, builder)(weights=None))
+    ours = cost(PAPER).parameters
+    trunk = ours - cost(PAPER).part("fc").parameters
+    return Measured(
+        values={"GoogLeNet": ours, name: theirs, "ratio": theirs / ours},
+        summary=f"{text(ours)} and {text(theirs)}: 1/{theirs / ours:.2f}",
+        evidence=f"torchvision's {builder}; without its linear layer GoogLeNet has 1/{theirs / trunk:.1f}",
+    )
+
+
+def auxiliary_parameters() -> Measured:
+    training = cost(PAPER, training=True)
+    heads = {head: training.part(head).parameters for head in ("aux1", "aux2")}
+    added, whole = sum(heads.values()), training.parameters
+    return Measured(
+        values={"heads": added, "training network": whole, "share": added / (whole - added)},
+        summary=f"{text(added)} more, {text(whole)} in all",
+        evidence=f"{text(heads['aux1'])} after 4a and {text(heads['aux2'])} after 4d: "
+        f"{100 * added / (whole - added):.0f} % of the network without them",
+    )
+
+
+def connected_head() -> Measured:
+    """Global average pooling against the 7x7x1024 maps flattened into a linear layer of 1024 (P section 5)."""
+    pooled, connected = cost(PAPER), cost(PAPER.model_copy(update={"head": "fc"}))
+    more = connected.parameters - pooled.parameters
+    return Measured(
+        values={"removed": more, "share": more / connected.parameters},
+        summary=f"{100 * more / connected.parameters:.0f} % of {text(connected.parameters)} removed",
+        evidence=f"the FC head costs {text(more)} parameters and {(connected.macs - pooled.macs) / 1e6:.1f} M "
+        f"multiply-adds, {100 * connected.macs / pooled.macs - 100:.1f} % more of these",
+    )
+
+
+def table1() -> Measured:
+    """Parameters in units of 1 024 and operations in millions, row by row; weights without biases."""
+    total = cost(PAPER)
+    values: dict[str, float] = {}
+    for row, names in TABLE1_ROWS.items():
+        parts = [total.part(name) for name in names]
+        values[f"{row} parameters"] = sum(_weights(part) for part in parts) / 1024
+        values[f"{row} operations"] = sum(part.macs for part in parts) / 1e6
+    return Measured(
+        values=values,
+        summary=f"{text(_weights(total) / 1024)} K and {text(total.macs / 1e6)} M in all",
+        evidence="weights without biases, counted from the printed layer sizes",
+    )
+
+
+def _weights(part: Cost) -> int:
+    """Weights without biases: those of a convolution make one multiply-add each at every place of its output."""
+    return sum(layer.macs // (layer.output_shape[1] * layer.output_shape[2]) for layer in part.layers)
+
+
+def operations() -> Measured:
+    macs = cost(PAPER).macs
+    return Measured(
+        values={"multiply-adds": macs},
+        summary=f"{macs / 1e9:.3f} billion",
+        evidence=f"{text(macs)} of convolutions and the linear layer, one 224×224 image, without the heads",
+    )
+
+
+def port() -> Measured:
+    """torchvision's class against our config of the same layout."""
+    import torchvision
+
+    with torch.device("meta"):
+        theirs = torchvision.models.GoogLeNet(aux_logits=True, init_weights=False)
+        ours = GoogLeNet(NetworkConfig(**LAYOUTS["torchvision"]))
+    shapes = [{name: tensor.shape for name, tensor in network.state_dict().items()} for network in (theirs, ours)]
+    differing = sum(shapes[0].get(name) != shapes[1].get(name) for name in shapes[0].keys() | shapes[1].keys())
+    heads = parameters(theirs.aux1) + parameters(theirs.aux2)
+    whole, paper = parameters(theirs), cost(PAPER).parameters
+    return Measured(
+        values={
+            "without heads": whole - heads,
+            "with heads": whole,
+            "ours without heads": cost(ours.config).parameters,
+            "ours with heads": parameters(ours),
+            "differing tensors": differing,
+            "batch norms": sum(isinstance(module, nn.BatchNorm2d) for module in theirs.modules()),
+            "third kernel": submodule(theirs, "inception3a.branch3.1.conv", nn.Conv2d).kernel_size,
+            "last pool": submodule(theirs, "maxpool4", nn.MaxPool2d).kernel_size,
+            "dropout": submodule(theirs, "dropout", nn.Dropout).p,
+            "head dropout": submodule(theirs, "aux1.dropout", nn.Dropout).p,
+        },
+        summary=f"{text(whole - heads)} ({text(whole)} with heads)",
+        evidence=f"{text(paper - whole + heads)} fewer than the paper's {text(paper)}; {differing} of "
+        f"{len(shapes[0])} tensors differ from ours in name or shape",
+    )
+
+
+MEASUREMENTS: dict[str, StaticMeasurement] = {
+    "reduce-example": reduce_example,
+    "parameters-to-vgg16": parameters_to_vgg16,
+    "parameters-to-alexnet": parameters_to_alexnet,
+    "auxiliary-parameters": auxiliary_parameters,
+    "connected-head": connected_head,
+    "table-1": table1,
+    "operations": operations,
+    "port": port,
+}

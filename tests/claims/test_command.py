@@ -1,0 +1,131 @@
+"""`deeper claims` as users type it; empirical claims against a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from scipy import stats
+
+from bench.cli import main
+from reproduce import schema
+from reproduce.claims import registry
+from reproduce.claims.verdicts import Estimate, Measured, RecordedRuns
+
+ROOT = Path(__file__).parents[2]
+ACCURACIES = {"none": [0.80, 0.81, 0.79], "both": [0.85, 0.87, 0.85]}
+
+
+def heads(recorded: RecordedRuns) -> Measured:
+    """Both heads less none in final top-1, paired by seed: how an empirical measurement is written."""
+    top1 = recorded.finished.pivot(index="seed", columns="network.aux", values=schema.FINAL_TOP1)
+    low, high = stats.ttest_rel(top1["both"], top1["none"]).confidence_interval()
+    estimate = Estimate(value=float((top1["both"] - top1["none"]).mean()), low=low, high=high, n=len(top1), more=4)
+    return Measured(values={"difference": estimate}, summary="both − none", evidence=f"n = {len(top1)} pairs")
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A records folder with a tracking store that holds the experiment `heads`."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("records")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("heads", artifact_location=(folder / "artifacts").as_uri())
+    for arm, accuracies in ACCURACIES.items():
+        for seed, top1 in enumerate(accuracies):
+            tags = {schema.TAG_KEY: f"{arm}{seed}", schema.TAG_ARM: arm, schema.TAG_SEED: str(seed)}
+            run = client.create_run(experiment, tags={**tags, schema.TAG_OUTCOME: schema.FINISHED}).info.run_id
+            client.log_param(run, "network.aux", arm)
+            client.log_metric(run, schema.FINAL_TOP1, top1)
+            client.log_metric(run, schema.VAL_TOP1, top1)
+            client.set_terminated(run)
+    return folder
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two empirical claims about the same difference: above 0, and above 5 points."""
+    monkeypatch.setitem(registry.EMPIRICAL, "heads", heads)
+    common = {
+        "kind": "empirical",
+        "statement": "heads help",
+        "source": {"document": "S"},
+        "claimed": "more",
+        "rule": "above",
+        "protocol": "pairs",
+        "measurement": "heads",
+        "experiment": "heads",
+        "needs": "3 seeds",
+    }
+    claims = [
+        {**common, "id": f"S-{name}", "parts": [{"of": "difference", "at_least": least}]}
+        for name, least in (("any", 0), ("five", 0.05))
+    ]
+    path = tmp_path / "ledger.yaml"
+    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": claims}))
+    return path
+
+
+def decided(arguments: list[str], folder: Path) -> dict[str, tuple[str, str]]:
+    out = folder / "claims.json"
+    assert main(["claims", *arguments, "--json", str(out)]) == 0
+    return {row["id"]: (row["verdict"], row["evidence"]) for row in json.loads(out.read_text())["claims"]}
+
+
+@pytest.mark.parametrize("experiment", [[], ["heads"]])
+def test_empirical_claims_are_decided_from_recorded_runs(
+    records: Path, ledger: Path, tmp_path: Path, experiment: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    findings = decided([*experiment, "--records", str(records), "--ledger", str(ledger)], tmp_path)
+    assert findings == {
+        "S-any": ("holds", "n = 3 pairs"),
+        "S-five": ("not enough runs", "4 more runs are needed; n = 3 pairs"),
+    }
+
+
+def test_without_runs_a_claim_is_not_measured_and_a_named_experiment_is_a_mistake(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    places = ["--records", str(tmp_path / "none"), "--ledger", str(ledger)]
+    verdict, evidence = decided(places, tmp_path)["S-any"]
+    assert verdict == "not measured here"
+    assert evidence.startswith("needs 3 seeds; deeper run heads; tracking_uri: no store")
+    assert main(["claims", "heads", *places]) == 2
+    assert "no store" in capsys.readouterr().err
+
+
+def test_one_claim_is_shown_with_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "claims.md"
+    assert main(["claims", "--id", "P-depth", "--markdown", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "layers with parameters" in shown
+    assert "holds: 1" in shown
+    assert "| building blocks | 100 ± 10 | 92 (−8 %) | holds |  |" in page.read_text()
+
+
+def test_mistakes_end_with_code_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["claims", "--static", "quickstart"]) == 2
+    assert main(["claims", "--id", "S-none"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "deeper: --static: decides nothing from runs; leave out 'quickstart' or --static"
+    assert told[1].startswith("deeper: claim: 'S-none' is not in the ledger; there are S-reduce-example")
+
+
+def test_static_claims_take_seconds_and_neither_mlflow_nor_ray(tmp_path: Path) -> None:
+    code = "import sys; from bench.cli import main; main(['claims', '--static', '--json', sys.argv[1]]); "
+    code += "sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
+    out = tmp_path / "claims.json"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, env={**os.environ, "COLUMNS": "120"})
+    assert done.returncode == 0
+    assert time.monotonic() - start < 60  # 20 s where the machine does nothing else
+    assert {row["kind"] for row in json.loads(out.read_text())["claims"]} == {"static"}

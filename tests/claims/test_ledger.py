@@ -1,0 +1,139 @@
+"""The shipped ledger holds every claim that the suite promises to test, and mistakes in a ledger are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reproduce.claims.ledger import load_ledger
+from reproduce.spec import SpecError
+
+MEASUREMENTS = {"static": ["count"], "empirical": ["compare"]}
+
+PROMISED = {
+    "S-reduce-example": "weights of a 5x5 convolution, straight and behind a 1x1",
+    "S-params-vgg": "1/20 of the parameters of VGG-16",
+    "S-params-alexnet": "1/12 of the parameters of AlexNet",
+    "S-params-aux": "what the two heads add in parameters",
+    "S-shapes": "every map of a 224x224 image",
+    "S-aux-shapes": "every map of the two heads",
+    "S-branches": "branches agree in height and width",
+    "S-aux-inference": "heads cost nothing at evaluation",
+    "S-no-fc": "average pooling removes most parameters",
+    "S-dropout": "the sources' conflict about the heads' dropout",
+    "P-table1": "parameters and operations by layer",
+    "P-ops": "1.5 billion multiply-adds",
+    "P-depth": "22, 27 and about 100 layers",
+    "T-port": "how the torchvision port differs",
+    "S-aux-helps": "heads help training",
+    "P-aux-half-percent": "heads bring 0.5 %, one of them suffices",
+    "S-vanishing": "heads push gradient into the lower layers",
+    "S-reduce-cheap": "reductions make depth and width affordable",
+    "P-reduce": "reductions cost little accuracy",
+    "S-overfit": "many parameters on limited data overfit",
+    "S-multiscale": "several kernel sizes judge better than one",
+    "S-clustered": "related features gather in one branch",
+    "P-avgpool": "average pooling brings 0.6 points",
+    "P-multicrop": "errors by crops and models",
+    "C-caffe": "accuracy of the Caffe model",
+    "T-weights": "accuracy of the torchvision weights",
+    "P-recipe": "the paper's recipe trains the network",
+}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    static = {
+        "id": "S-one",
+        "kind": "static",
+        "statement": "there is one",
+        "source": {"document": "S", "section": "1"},
+        "claimed": "1",
+        "rule": "exact",
+        "protocol": "count",
+        "measurement": "count",
+        "parts": [{"of": "number", "expected": 1}],
+    }
+    return {name: value for name, value in {**static, **changes}.items() if value is not None}
+
+
+def load(folder: Path, *rows: Any, **top: Any) -> Any:
+    path = folder / "ledger.yaml"
+    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": list(rows), **top}))
+    return load_ledger(path, measurements=MEASUREMENTS)  # type: ignore[arg-type]
+
+
+def test_every_promised_claim_has_a_row() -> None:
+    from reproduce.claims.registry import EMPIRICAL, STATIC
+
+    ledger = load_ledger(measurements={"static": STATIC, "empirical": EMPIRICAL})
+    assert PROMISED.keys() - {claim.id for claim in ledger.claims} == set()
+
+
+def test_every_measurement_decides_a_row() -> None:
+    from reproduce.claims.registry import EMPIRICAL, STATIC
+
+    ledger = load_ledger(measurements={"static": STATIC, "empirical": EMPIRICAL})
+    assert {claim.measurement for claim in ledger.claims} - {None} == STATIC.keys() | EMPIRICAL.keys()
+
+
+def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
+    shape = {"of": "map", "expected": [7, 7, 1024]}
+    claim = load(tmp_path, row(parts=[{"of": "number", "name": "how many", "expected": 20, "within": 0.5}, shape]))
+    number, size = claim.claims[0].parts
+    assert (number.label, number.expected, number.within) == ("how many", 20, 0.5)
+    assert (size.label, size.expected) == ("map", (7, 7, 1024))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"measurement": "cuont"}, "S-one: measurement: 'cuont' is unknown; of static claims there are count"),
+        ({"measurement": "compare"}, "S-one: measurement: 'compare' is unknown; of static claims there are count"),
+        ({"measurement": None}, "S-one: measurement: missing; a static claim names the function that decides it"),
+        ({"statment": "?"}, r"S-one: statment: unknown key; known here: .*; did you mean statement\?"),
+        ({"source": {"document": "Q"}}, "S-one: source.document: 'Q' is unknown; known are S"),
+        ({"kind": "both"}, "S-one: kind: 'both': input should be 'static' or 'empirical'"),
+        ({"kind": "empirical", "measurement": None}, "S-one: needs: missing; an empirical claim says what"),
+        ({"experiment": "quickstart"}, "S-one: experiment: 'quickstart' is for empirical claims; leave it out"),
+        ({"parts": None}, "S-one: parts: missing; they say what count must give"),
+        ({"parts": [{"of": "number", "expects": 1}]}, "S-one: parts.1.expects: unknown key; known here: .*expected"),
+        ({"parts": [{"of": "number"}]}, "S-one: parts.1.number: has none of expected, at_least, at_most; give one"),
+        (
+            {"parts": [{"of": "number", "expected": 1, "at_least": 1}]},
+            "S-one: parts.1.number: has expected and at_least of expected, at_least, at_most; give one",
+        ),
+        ({"parts": [{"of": "map", "expected": [1], "within": 1}]}, "S-one: parts.1.map: within 1.0 needs a number"),
+        ({"rule": None}, "S-one: rule: missing"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_row(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(SpecError, match=f"^{told}") as caught:
+        load(tmp_path, row(**changes))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_id_may_be_there_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^S-one: id: is in the ledger twice"):
+        load(tmp_path, row(), row())
+
+
+def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="documents and a list of claims is needed, and nothing else"):
+        load(tmp_path, row(), version=2)
+    with pytest.raises(SpecError, match="row 1 is no mapping"):
+        load(tmp_path, "S-one")
+    with pytest.raises(SpecError, match=r"ledger: no file .*none\.yaml"):
+        load_ledger(tmp_path / "none.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
+    (tmp_path / "broken.yaml").write_text("claims: [")
+    with pytest.raises(SpecError, match=r"broken\.yaml: not YAML"):
+        load_ledger(tmp_path / "broken.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
+
+
+def test_an_unknown_id_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    ledger = load(tmp_path, row(), row(id="S-two"))
+    assert [claim.id for claim in ledger.only(["S-two"]).claims] == ["S-two"]
+    with pytest.raises(SpecError, match="claim: 'S-three' is not in the ledger; there are S-one, S-two"):
+        ledger.only(["S-three"])
