@@ -191,7 +191,7 @@ class Grid:
 
     @property
     def elsewhere(self) -> list[PlannedRun]:
-        """Runs that other drivers have in hand, or have ended since this one began."""
+        """Runs that other drivers have in hand."""
         with self._lock:
             return list(self._queue)
 
@@ -227,10 +227,10 @@ class Grid:
                 lease = take(folder)
                 if lease is None:
                     continue
+                self._queue.remove(planned)
                 if read_state(folder).status not in self._settled:
-                    self._queue.remove(planned)
                     return planned, lease
-                lease.release()
+                lease.release()  # another driver has ended it meanwhile
         return None
 
     @property
