@@ -79,6 +79,7 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per
     --cpus-per-task=32 --gpus-per-node=4 --no-kill --kill-on-bad-exit=0 "${launcher[@]}" &
 child=$!
 while kill -0 "$child" 2>/dev/null; do wait "$child"; done # a trapped signal ends `wait` before the child does
+trap '' USR1 TERM INT # too late to ask for anything, and a signal would hide the code
 wait "$child"
 code=$?
 rm -f "$stop_file"
