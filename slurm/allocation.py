@@ -25,6 +25,8 @@ class Allocation:
     """One node's share of a job."""
 
     job: str
+    name: str
+    """What the queue calls it: an array's element is ARRAY_ELEMENT, since a plain id may stand for the whole array."""
     restarts: int
     rank: int
     """Of this node in the job, from 0; node 0 also runs the batch script."""
@@ -53,6 +55,9 @@ def allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
     memory = environment.get("SLURM_MEM_PER_NODE")
     return Allocation(
         job=job,
+        name=f"{array}_{environment['SLURM_ARRAY_TASK_ID']}"
+        if (array := environment.get("SLURM_ARRAY_JOB_ID"))
+        else job,
         restarts=int(environment.get("SLURM_RESTART_COUNT", 0)),
         rank=int(rank),
         hosts=expand(nodes),

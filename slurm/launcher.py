@@ -105,7 +105,7 @@ def _take_part(granted: Allocation, options: argparse.Namespace) -> int:
         if guest.lost:
             # SLURM keeps a job alive whose batch host is gone (--no-kill), but nothing in it would ever end it.
             _say(f"{granted.host}: the first node, {granted.hosts[0]}, is lost; requeueing the job")
-            subprocess.run(["scontrol", "requeue", granted.job], check=False)
+            subprocess.run(["scontrol", "requeue", granted.name], check=False)
     except (OSError, ValueError) as error:
         _say(f"{granted.host}: does not take part: {_one_line(error)}")
     finally:
@@ -190,7 +190,7 @@ class _First:
     def _stopping(self) -> bool:
         """Whether the job is to end; told to the driver by the file that the batch script writes too."""
         if self.terminated and self.reason is None:
-            self.reason = why_terminated(self.granted.job, self.granted.restarts)
+            self.reason = why_terminated(self.granted.name, self.granted.restarts)
             if not self.stop_file.exists():
                 self.stop_file.write_text(self.reason)
         return self.stop_file.exists()

@@ -27,6 +27,11 @@ def test_devices_of_the_machine_count_for_nothing_where_none_were_granted() -> N
     assert allocation({**STEP, "CUDA_VISIBLE_DEVICES": "0,1"}).gpus == 0
 
 
+def test_an_element_of_an_array_is_not_taken_for_the_whole_array() -> None:
+    assert allocation(STEP).name == "17"
+    assert allocation({**STEP, "SLURM_ARRAY_JOB_ID": "15", "SLURM_ARRAY_TASK_ID": "3"}).name == "15_3"
+
+
 def test_outside_srun_it_says_how_it_is_started() -> None:
     with pytest.raises(NoAllocation, match=r"SLURM_JOB_ID: not set; the launcher is started by srun"):
         allocation({})

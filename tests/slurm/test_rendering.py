@@ -258,7 +258,7 @@ def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: 
         job.send_signal(number)
         time.sleep(0.1)
         assert job.poll() is None
-    assert node.stop_file.read_text() == "time limit"
+    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text() == "time limit")
     (node.stubs / "wait").unlink()
     assert job.wait(10) == code
     assert node.requeues == ([] if code != 75 else ["requeue 17"])
