@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.commands import claims, data, experiment, machine, run
+from bench.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
 from slurm import commands as slurm
-
-FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 75
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return DONE
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,10 +7,11 @@ whose `flock` reaches all of them (`bench.filesystems`).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from pathlib import Path
+
+from bench.locks import try_lock
 
 LEASE = "lease"
 
@@ -28,11 +29,8 @@ class Lease:
 def take(folder: Path) -> Lease | None:
     """Take the lease of a run; None where another driver has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LEASE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+    descriptor = try_lock(folder / LEASE)
+    if descriptor is None:
         return None
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, _who().encode(), 0)

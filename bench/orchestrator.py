@@ -54,6 +54,11 @@ class Options:
     node_patience_s: float = 600
     """How long to wait for nodes to come back when those that are left hold no run."""
 
+    @property
+    def settled(self) -> set[str]:
+        """Outcomes of runs that are left as they are."""
+        return {schema.FINISHED} if self.retry_failed else {schema.FINISHED, schema.FAILED}
+
 
 @contextlib.contextmanager
 def cluster(options: Options) -> Any:
@@ -228,14 +233,10 @@ class Grid:
                 if lease is None:
                     continue
                 self._queue.remove(planned)
-                if read_state(folder).status not in self._settled:
+                if read_state(folder).status not in self.options.settled:
                     return planned, lease
                 lease.release()  # another driver has ended it meanwhile
         return None
-
-    @property
-    def _settled(self) -> set[str]:
-        return {schema.FINISHED} if self.options.retry_failed else {schema.FINISHED, schema.FAILED}
 
     def _carry_out(self, planned: PlannedRun, gang: Gang | None) -> Gang | None:
         """One run with its retries; returns the gang where it is still good."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.locks import try_lock
 from bench.mirror import Mirror
 from bench.tracking import pending, tracking_uri
 
@@ -58,10 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_await_starter, args=[stop], daemon=True).start()
 
     names = tuple(options.experiment)
-    with open(folder / "lock", "w") as lock, contextlib.redirect_stdout(sys.stderr):
-        if not _wait_for(lock.fileno(), stop, options.patience, lambda: pending(records, uri, names)):
-            return int(pending(records, uri, names) > 0)
-        return _follow(records, uri, names, stop, options.every, options.patience)
+    lock = _wait_for(folder / "lock", stop, options.patience, lambda: pending(records, uri, names))
+    if lock is None:
+        return int(pending(records, uri, names) > 0)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            return _follow(records, uri, names, stop, options.every, options.patience)
+    finally:
+        os.close(lock)
 
 
 def _await_starter(stop: threading.Event) -> None:
@@ -69,19 +73,16 @@ def _await_starter(stop: threading.Event) -> None:
     stop.set()
 
 
-def _wait_for(lock: int, stop: threading.Event, patience_s: float, missing: Callable[[], int]) -> bool:
-    """Wait for the other publisher to end; False if, told to stop, there is nothing left to do or no more patience."""
+def _wait_for(lock: Path, stop: threading.Event, patience_s: float, missing: Callable[[], int]) -> int | None:
+    """Wait for the other publisher to end; None if, told to stop, there is nothing left to do or no more patience."""
     deadline = float("inf")
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if stop.is_set():
-                deadline = min(deadline, time.monotonic() + patience_s)
-                if not missing() or time.monotonic() > deadline:
-                    return False
-            time.sleep(0.2)
+    while (held := try_lock(lock)) is None:
+        if stop.is_set():
+            deadline = min(deadline, time.monotonic() + patience_s)
+            if not missing() or time.monotonic() > deadline:
+                return None
+        time.sleep(0.2)
+    return held
 
 
 def _follow(

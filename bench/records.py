@@ -13,7 +13,6 @@ Imports neither torch, Ray nor MLflow.
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import math
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bench.locks import try_lock
 from bench.states import (
     EVENTS,
     LOCK,
@@ -323,17 +323,12 @@ def _open_events(path: Path) -> int:
 
 
 def _claim(folder: Path, patience_s: float) -> int:
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                os.close(lock)
-                raise RunBusy(f"run {folder.name} is being done by another process: {folder}") from None
-            time.sleep(0.05)
+    while (lock := try_lock(folder / LOCK)) is None:
+        if time.monotonic() > deadline:
+            raise RunBusy(f"run {folder.name} is being done by another process: {folder}")
+        time.sleep(0.05)
+    return lock
 
 
 def _writable(metrics: Mapping[str, float]) -> dict[str, float | str]:

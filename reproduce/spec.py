@@ -241,13 +241,18 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
         if str(name_or_path) not in names:
             raise SpecError(f"experiment: {name_or_path!r} is no file (*.yaml) and none of {', '.join(names)}")
         text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text()
+    return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))
+
+
+def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:
+    """The config that a YAML text writes; a `SpecError` calls it `what` and says `where` it lies."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SpecError(f"{name_or_path}: not YAML: {error}") from error
+        raise SpecError(f"{where}: not YAML: {error}") from error
     if not isinstance(content, Mapping):
-        raise SpecError(f"{name_or_path}: an experiment is a mapping with {', '.join(ExperimentConfig.model_fields)}")
-    return validated(ExperimentConfig, content, where=f"{name_or_path}: ")
+        raise SpecError(f"{where}: {what} is a mapping with {', '.join(model.model_fields)}")
+    return validated(model, content, where=f"{where}: ")
 
 
 def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:

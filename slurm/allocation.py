@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 import psutil
+
+from slurm import queries
+from slurm.queries import SlurmError
 
 MEMORY_SHARE = 0.8  # of the granted memory, for Ray's tasks; the rest is for Ray itself, the page cache and the driver
 LOOPBACK = "127.0.0.1"
@@ -68,11 +70,10 @@ def allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
 
 
 def expand(nodes: str) -> tuple[str, ...]:
-    """Names of a node list such as n[1-3,7],login: asked of SLURM only where it is abbreviated."""
+    """Names of a node list such as n[1-3,7],login: asked of SLURM only where it is abbreviated. Raises `SlurmError`."""
     if "[" not in nodes:
         return tuple(nodes.split(","))
-    answer = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    return tuple(answer.stdout.split())
+    return tuple(queries.ask("scontrol", "show", "hostnames", nodes).split())
 
 
 # --- network ---------------------------------------------------------------------------------------
@@ -119,12 +120,15 @@ def _address_towards(peer: str) -> str:
 # --- why a signal came -----------------------------------------------------------------------------
 
 CANCELLED, PREEMPTED, TIME_LIMIT, REQUEUED = "cancelled", "preempted", "time limit", "requeued by SLURM"
+TERMINATED = "terminated"  # by someone else than SLURM
 
 
 def why_terminated(job: str, restarts: int) -> str:
     """What SIGTERM means to a job that had been restarted so often, by SLURM's own word for its state."""
-    answer = subprocess.run(["scontrol", "show", "job", "-o", job], capture_output=True, text=True)
-    return reason_of(answer.stdout, restarts)
+    try:
+        return reason_of(queries.ask("scontrol", "show", "job", "-o", job), restarts)
+    except SlurmError:
+        return TERMINATED
 
 
 def reason_of(job: str, restarts: int) -> str:
@@ -139,4 +143,4 @@ def reason_of(job: str, restarts: int) -> str:
         return TIME_LIMIT
     if int(fields.get("Restarts", 0)) > restarts:
         return REQUEUED
-    return CANCELLED if fields.get("JobState") in ("COMPLETING", "CANCELLED") else "terminated"
+    return CANCELLED if fields.get("JobState") in ("COMPLETING", "CANCELLED") else TERMINATED

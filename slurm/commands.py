@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.commands.verbs import add_choice, add_experiment, add_retry, add_verb
 
 if TYPE_CHECKING:
     from reproduce.spec import ExperimentConfig, PlannedRun
@@ -30,16 +32,9 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     slurm = verbs.add_parser("slurm", help="carry out an experiment on a SLURM cluster")
     actions = slurm.add_subparsers(metavar="ACTION", required=True)
 
-    def action(name: str, call: Any, help: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = actions.add_parser(
-            name,
-            parents=[places],
-            help=help,
-            description=help,
-            epilog=EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.add_argument("experiment", help="a file (*.yaml) or the name of a shipped experiment")
+    def action(name: str, call: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        parser = add_verb(actions, places, name, call, help, examples=EXAMPLES)
+        add_experiment(parser)
         parser.add_argument(
             "--profile",
             default=os.environ.get("DEEPER_PROFILE"),
@@ -48,10 +43,8 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         form = parser.add_mutually_exclusive_group()
         form.add_argument("--split", type=int, metavar="N", help="a job array of N elements that share the grid")
         form.add_argument("--address", metavar="HOST:PORT", help="the nodes join this Ray cluster")
-        parser.add_argument("--arm", action="append", default=[], help="only this arm (may be repeated)")
-        parser.add_argument("--seed", action="append", default=[], type=int, help="only this seed (may be repeated)")
-        parser.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
-        parser.set_defaults(call=call)
+        add_choice(parser)
+        add_retry(parser)
         return parser
 
     render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
@@ -66,10 +59,9 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _render(arguments: argparse.Namespace) -> int:
-    from bench.records import experiment_folder
     from reproduce.spec import load_experiment
     from slurm.rendering import render_job, render_report
-    from slurm.submission import experiment_text, runs_on_paper, write_scripts
+    from slurm.submission import experiment_text, runs_on_paper, submissions, write_scripts
 
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
     _selected(arguments, runs_on_paper(experiment))
@@ -78,7 +70,7 @@ def _render(arguments: argparse.Namespace) -> int:
         write_scripts(job, profile, experiment_text(arguments.experiment))
         print(f"{job.folder}: type sbatch job.sh there, then sbatch --dependency=afterany:JOB report.sh")
         return 0
-    folder = experiment_folder(arguments.records.absolute(), experiment.name) / "slurm" / "by-hand"
+    folder = submissions(arguments.records.absolute(), experiment.name) / "by-hand"
     job = _job(arguments, experiment, folder)
     print(render_job(job, profile))
     print(f"# ===== report.sh; to have both as files, ready for sbatch: --out {folder} =====")
@@ -88,7 +80,7 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def _submit(arguments: argparse.Namespace) -> int:
     from bench.planning import check_disk, make_plan
-    from bench.records import experiment_folder, write_plan
+    from bench.records import write_plan
     from reproduce.spec import load_experiment
     from slurm import submission
 
@@ -97,7 +89,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     runs = _selected(arguments, plan.runs)
     records = arguments.records.absolute()
     if arguments.dry_run:
-        job = _job(arguments, experiment, experiment_folder(records, experiment.name) / "slurm" / "dry-run")
+        job = _job(arguments, experiment, submission.submissions(records, experiment.name) / "dry-run")
         if submission.slurm_is_here():
             _check(arguments, experiment, profile)
             print(submission.what_slurm_says(job, profile))

@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from bench.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.leases import take
 from bench.records import Record, read_plan
 from bench.states import read_state, run_folder
 from reproduce.data import load_manifest
 from reproduce.spec import arm_data, load_experiment
 from slurm import ray_node
-from slurm.allocation import CANCELLED, REQUEUED, Allocation, NoAllocation, Place, allocation, place, why_terminated
+from slurm.allocation import PREEMPTED, TIME_LIMIT, Allocation, NoAllocation, Place, allocation, place, why_terminated
 from slurm.ray_node import RayDown, RayNode
 from slurm.rendezvous import Arrival, Guest, Host, await_meeting, call_off, meeting_file
 from slurm.staging import stage
 
-WRONG_INPUT, REQUEUE, STOPPED = 2, 75, 130
 GATHER_S = 300  # for all nodes to arrive; then it goes on with those that are there
 STAGING_S = 4 * 3600
 POLL_S = 0.5
@@ -162,7 +162,7 @@ class _First:
             return WRONG_INPUT
         except RayDown as error:
             _say(str(error))
-            return REQUEUE
+            return INTERRUPTED
         finally:
             if host is not None:
                 host.close()
@@ -174,7 +174,7 @@ class _First:
     def _gather(self, host: Host, data: str, expected: int) -> list[str]:
         """Wait for the other nodes; what is wrong with those that do not take part."""
         deadline = time.monotonic() + (STAGING_S if self.options.scratch else GATHER_S)
-        while len(host.arrivals) < expected and time.monotonic() < deadline and not self._stopping:
+        while len(host.arrivals) < expected and time.monotonic() < deadline and not self._told_to_stop():
             time.sleep(POLL_S)
         wrong = [arrival.problem for arrival in host.arrivals if arrival.problem]
         for arrival in host.arrivals:
@@ -186,9 +186,8 @@ class _First:
             _say(f"goes on without {sentence}")
         return wrong
 
-    @property
-    def _stopping(self) -> bool:
-        """Whether the job is to end; told to the driver by the file that the batch script writes too."""
+    def _told_to_stop(self) -> bool:
+        """Whether the job is to end; passes a signal on to the driver by the file that the batch script writes too."""
         if self.terminated and self.reason is None:
             self.reason = why_terminated(self.granted.name, self.granted.restarts)
             if not self.stop_file.exists():
@@ -206,7 +205,7 @@ class _First:
         listener = threading.Thread(target=self._listen, args=[driver], daemon=True)
         listener.start()
         while driver.poll() is None:
-            self._stopping  # noqa: B018 - passes a signal on
+            self._told_to_stop()
             if not node.alive:
                 driver.kill()
                 driver.wait()
@@ -225,9 +224,9 @@ class _First:
     def _exit_code(self, code: int) -> int:
         if code < 0:
             _say(f"deeper run was killed by {signal.Signals(-code).name}")
-            return REQUEUE
-        if code == REQUEUE and self.reason in (CANCELLED, REQUEUED, "terminated", "interrupted by hand"):
-            return STOPPED
+            return INTERRUPTED
+        if code == INTERRUPTED and self.reason not in (None, PREEMPTED, TIME_LIMIT):
+            return CANCELLED
         return code
 
     def _mark_failed(self, sentence: str) -> None:

@@ -7,17 +7,16 @@ shipped ones; or it is a path. Every mistake raises `SpecError`, one line a mist
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field, model_validator
 
-from reproduce.spec import Config, SpecError, validated
+from reproduce.spec import Config, SpecError, from_yaml
+from slurm.queries import parse_seconds
 
 SHIPPED = Path(__file__).parent / "profiles"
 
@@ -106,7 +105,7 @@ class Profile(Config):
 
     @model_validator(mode="after")
     def _coherent(self) -> Profile:
-        if not _parse_time(self.time):
+        if not parse_seconds(self.time):
             raise ValueError(f'time: {self.time!r} is no time limit; write "HH:MM:SS" or "D-HH:MM:SS"')
         if self.signal_before_s >= self.seconds:
             raise ValueError(
@@ -122,7 +121,7 @@ class Profile(Config):
     @property
     def seconds(self) -> int:
         """The time limit."""
-        return _parse_time(self.time)
+        return parse_seconds(self.time) or 0  # never 0: it was validated
 
     @property
     def options(self) -> list[str]:
@@ -150,13 +149,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
                 f"your own belong into {own_folder()}"
             )
         path = known[str(name_or_path)]
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise SpecError(f"{path}: a profile is a mapping with {', '.join(Profile.model_fields)}")
-    return validated(Profile, content, where=f"{path}: ")
+    return from_yaml(Profile, path.read_text(), what="a profile", where=str(path))
 
 
 def profiles() -> dict[str, Path]:
@@ -167,22 +160,6 @@ def profiles() -> dict[str, Path]:
 
 def own_folder() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "deeper"
-
-
-def _parse_time(text: str) -> int:
-    """Seconds of a time in SLURM's forms: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; 0 if it is none of them."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not match:
-        return 0
-    days, *numbers = [int(part) for part in match.groups(default="-1")]
-    given = [number for number in numbers if number >= 0]
-    if days >= 0:
-        hours, minutes, seconds = [*given, 0, 0][:3]
-    elif len(given) == 3:
-        hours, minutes, seconds = given
-    else:
-        hours, minutes, seconds = 0, *[*given, 0][:2]
-    return ((max(days, 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def _words(text: str, field: str) -> list[str]:

@@ -68,7 +68,7 @@ class Job:
 
 def partitions() -> tuple[Partition, ...]:
     """All partitions of the cluster. Raises `SlurmError`."""
-    return parse_partitions(_ask("sinfo", "--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"))
+    return parse_partitions(ask("sinfo", "--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"))
 
 
 def jobs(ids: Sequence[str]) -> tuple[Job, ...]:
@@ -80,11 +80,6 @@ def jobs(ids: Sequence[str]) -> tuple[Job, ...]:
     if missing:
         found += _accounted(missing)
     return tuple(job for asked in ids for job in _of(asked, found) or [Job(asked, "UNKNOWN", "SLURM has forgotten it")])
-
-
-def job_state(job_id: str) -> str:
-    """SLURM's word for the state of a job; UNKNOWN where SLURM has forgotten it. Raises `SlurmError`."""
-    return jobs([job_id])[0].state
 
 
 # --- parsing -----------------------------------------------------------------------------------------
@@ -133,12 +128,17 @@ def parse_gpus(gres: str) -> int:
 
 
 def parse_seconds(text: str) -> int | None:
-    """[D-][H:]M:S in seconds; None for words: infinite, UNLIMITED, INVALID, n/a."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    """A time in SLURM's forms, M, M:S, H:M:S, D-H, D-H:M, D-H:M:S, in seconds; None for words: infinite, INVALID."""
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if match is None:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    days, *numbers = match.groups()
+    given = [int(number) for number in numbers if number is not None]
+    if days is not None or len(given) == 3:
+        hours, minutes, seconds = [*given, 0, 0][:3]
+    else:
+        hours, minutes, seconds = 0, *[*given, 0][:2]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 # --- asking ------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def _queued(ids: Sequence[str]) -> list[Job]:
     """Those that the controller knows: waiting, running, or ended less than MinJobAge ago."""
     command = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", f"--Format={JOB_FORMAT}")
     try:
-        return parse_jobs(_ask(*command))
+        return parse_jobs(ask(*command))
     except SlurmError as error:
         if "Invalid job id" in str(error):  # squeue's answer where it knows the only job asked for no more
             return []
@@ -161,7 +161,7 @@ def _accounted(ids: Sequence[str]) -> list[Job]:
         return []
     command = ("sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(ids)}")
     try:
-        return parse_accounting(_ask(*command, f"--format={ACCOUNTING_FORMAT}"))
+        return parse_accounting(ask(*command, f"--format={ACCOUNTING_FORMAT}"))
     except SlurmError as error:
         if "accounting storage is disabled" in str(error):
             return []
@@ -173,7 +173,8 @@ def _of(asked: str, found: Sequence[Job]) -> list[Job]:
     return sorted(mine, key=lambda job: (len(job.id), job.id))  # 17_2 before 17_10
 
 
-def _ask(*command: str) -> str:
+def ask(*command: str) -> str:
+    """What a command of SLURM's prints. Raises `SlurmError`."""
     program = command[0]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=True).stdout

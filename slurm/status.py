@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.display import duration
-from bench.records import experiment_folder
 from slurm import queries
 from slurm.queries import Job, SlurmError
-from slurm.submission import JOBS
+from slurm.submission import JOBS, submissions
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
@@ -52,7 +51,7 @@ def view(records: Path, experiment: str) -> View:
     """What SLURM says now of every job that the experiment was ever submitted as."""
     submitted = [
         (path.parent, what, job_id)
-        for path in sorted((experiment_folder(records.absolute(), experiment) / "slurm").glob(f"*/{JOBS}"))
+        for path in sorted(submissions(records.absolute(), experiment).glob(f"*/{JOBS}"))
         for what, job_id in json.loads(path.read_text()).items()
     ]
     missing = None

@@ -49,9 +49,14 @@ def runs_on_paper(experiment: ExperimentConfig) -> list[PlannedRun]:
     )
 
 
+def submissions(records: Path, experiment: str) -> Path:
+    """Where the folders of an experiment's submissions lie."""
+    return experiment_folder(records, experiment) / "slurm"
+
+
 def new_folder(records: Path, experiment: str) -> Path:
     """Make the folder of a submission; no two share one."""
-    parent = experiment_folder(records, experiment) / "slurm"
+    parent = submissions(records, experiment)
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 1

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.commands.verbs import add_verb
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -26,14 +28,7 @@ A claim that does not hold is a finding: the exit code is 0 all the same.
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     help = "the ledger: each claim, expected, measured, verdict, evidence"
-    parser = verbs.add_parser(
-        "claims",
-        parents=[places],
-        help=help,
-        description=help,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_verb(verbs, places, "claims", _claims, help, examples=EXAMPLES)
     parser.add_argument(
         "experiment", nargs="?", help="take the runs of this experiment for all empirical claims (each claim's own)"
     )
@@ -42,7 +37,6 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="another ledger than the shipped one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings here, for programs")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the findings here, with all parts")
-    parser.set_defaults(call=_claims)
 
 
 def _claims(arguments: argparse.Namespace) -> int:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.commands.run import add_choice
+from bench.commands.verbs import add_choice, add_experiment, add_verb
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    def verb(name: str, call: Any, help: str, **more: Any) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = verbs.add_parser(name, parents=[places], help=help, description=help, **more)
-        parser.add_argument("experiment", help="a file (*.yaml) or the name of a shipped experiment")
-        parser.set_defaults(call=call)
+    def verb(name: str, call: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
+        parser = add_verb(verbs, places, name, call, help)
+        add_experiment(parser)
         return parser
 
     plan = verb("plan", _plan, "the runs and what they need, before anything is spent")

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.commands.verbs import add_choice, add_experiment, add_retry, add_verb
+from bench.exit_codes import DONE, FAILED, INTERRUPTED
+
 EXAMPLES = """examples:
   deeper run quickstart --prepare
   deeper run my-ablation.yaml --data /scratch/me --records /project/me/records
@@ -19,23 +22,13 @@ Ctrl-C has every run write a checkpoint and ends; the same command goes on. A se
 may be typed twice at once, on one host or on several: no run is done by both.
 """
 
-DONE, FAILED, INTERRUPTED = 0, 1, 75
-
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     help = "carry out an experiment; what is finished is not repeated"
-    run = verbs.add_parser(
-        "run",
-        parents=[places],
-        help=help,
-        description=help,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.set_defaults(call=_run)
-    run.add_argument("experiment", help="a file (*.yaml) or the name of a shipped experiment")
+    run = add_verb(verbs, places, "run", _run, help, examples=EXAMPLES)
+    add_experiment(run)
     add_choice(run)
-    run.add_argument("--retry-failed", action="store_true", help="try runs again that failed before")
+    add_retry(run)
     run.add_argument("--prepare", action="store_true", help="prepare the data set first where that is not done")
     run.add_argument("--address", help="a running Ray cluster ('auto' or HOST:PORT) in place of one of this machine")
     run.add_argument("--concurrent", type=int, help="runs at once at most (as many as fit)")
@@ -50,12 +43,6 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     batch.add_argument(
         "--node-patience-s", type=float, default=600, help="how long to wait for lost nodes that are needed (600)"
     )
-
-
-def add_choice(parser: argparse.ArgumentParser) -> None:
-    """The options that choose among the runs of a plan."""
-    parser.add_argument("--arm", action="append", default=[], help="only this arm (may be repeated)")
-    parser.add_argument("--seed", action="append", default=[], type=int, help="only this seed (may be repeated)")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -79,9 +66,6 @@ def _run(arguments: argparse.Namespace) -> int:
     write_plan(records, experiment.name, plan.runs, plan.costs)
     entries = [entry for entry in read_plan(records, experiment.name) if entry.key in {run.key for run in runs}]
 
-    done = {"finished"} if arguments.retry_failed else {"finished", "failed"}
-    settled = {row.planned.key for row in rows(entries, records) if row.state.status in done}
-    left = [run for run in (part(runs, *which) if which else runs) if run.key not in settled]
     options = orchestrator.Options(
         records=records,
         data=arguments.data.absolute(),
@@ -91,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> int:
         retry_failed=arguments.retry_failed,
         node_patience_s=arguments.node_patience_s,
     )
+    settled = {row.planned.key for row in rows(entries, records) if row.state.status in options.settled}
+    left = [run for run in (part(runs, *which) if which else runs) if run.key not in settled]
     stopped = None
     publisher = None if arguments.no_publish else tracking.start_publisher(records)
     try:

@@ -162,4 +162,4 @@ def test_a_real_cluster_tells_its_jobs(cluster: Cluster, sleeping_array: str) ->
         f"('{sleeping_array}_1', 'RUNNING', 300, 0)",
         "('999', 'UNKNOWN', None, None)",
     ]
-    assert ask(cluster, f"job_state('{sleeping_array}_1'), job_state('999')") == "RUNNING UNKNOWN"
+    assert ask(cluster, f"jobs(['{sleeping_array}_1'])[0].state, jobs(['999'])[0].state") == "RUNNING UNKNOWN"
