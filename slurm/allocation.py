@@ -121,6 +121,7 @@ def _address_towards(peer: str) -> str:
 
 CANCELLED, PREEMPTED, TIME_LIMIT, REQUEUED = "cancelled", "preempted", "time limit", "requeued by SLURM"
 TERMINATED = "terminated"  # by someone else than SLURM
+ENDING = (CANCELLED, REQUEUED)  # the job ends by SLURM's hand, and asking for a requeue would only undo that
 
 
 def why_terminated(job: str, restarts: int) -> str:

@@ -29,7 +29,17 @@ from bench.states import read_state, run_folder
 from reproduce.data import load_manifest
 from reproduce.spec import arm_data, load_experiment
 from slurm import ray_node
-from slurm.allocation import PREEMPTED, TIME_LIMIT, Allocation, NoAllocation, Place, allocation, place, why_terminated
+from slurm.allocation import (
+    ENDING,
+    PREEMPTED,
+    TIME_LIMIT,
+    Allocation,
+    NoAllocation,
+    Place,
+    allocation,
+    place,
+    why_terminated,
+)
 from slurm.ray_node import RayDown, RayNode
 from slurm.rendezvous import Arrival, Guest, Host, await_meeting, call_off, meeting_file
 from slurm.staging import stage
@@ -103,15 +113,24 @@ def _take_part(granted: Allocation, options: argparse.Namespace) -> int:
                 node.kill()
                 node = _start(granted, mine, meeting.ray, options)
         if guest.lost:
-            # SLURM keeps a job alive whose batch host is gone (--no-kill), but nothing in it would ever end it.
-            _say(f"{granted.host}: the first node, {granted.hosts[0]}, is lost; requeueing the job")
-            subprocess.run(["scontrol", "requeue", granted.name], check=False)
+            _requeue(granted)
     except (OSError, ValueError) as error:
         _say(f"{granted.host}: does not take part: {_one_line(error)}")
     finally:
         if node is not None:
             node.kill()
     return 0
+
+
+def _requeue(granted: Allocation) -> None:
+    """SLURM keeps a job alive whose batch host is gone (--no-kill), but nothing in it would ever end it.
+
+    Nothing is done where the job itself is ending: `scontrol requeue` would undo the user's scancel.
+    """
+    if why_terminated(granted.name, granted.restarts) in ENDING:
+        return
+    _say(f"{granted.host}: the first node, {granted.hosts[0]}, is lost; requeueing the job")
+    subprocess.run(["scontrol", "requeue", granted.name], check=False)
 
 
 def _start(granted: Allocation, mine: Place, head: str | None, options: argparse.Namespace) -> RayNode:
