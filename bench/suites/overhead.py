@@ -20,12 +20,13 @@ from rich.console import Console
 from bench import orchestrator
 from bench.planning import make_plan
 from bench.states import read_events, run_folder
-from bench.suites.rounds import interleave, report
+from bench.suites.rounds import Comparison, Figures, Goal, interleave, publish
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
 from reproduce.spec import ExperimentConfig, RunConfig, validated
 
 GOAL = 0.95
+SPEED = "images/s"
 IMAGES, SIDE, BATCH = 6400, 64, 64
 
 
@@ -59,24 +60,30 @@ def main(*, rounds: int, output: Path | None) -> int:
         with orchestrator.cluster(options):
             gang = orchestrator.Gang(experiment.resources)
 
-            def suite(index: int) -> float:
+            def suite(index: int) -> Figures:
                 run = runs[index]
                 folder = run_folder(records, run.key)
                 verdict = gang.train(run, folder, options, give_up=lambda: False)
                 if verdict.outcome != schema.FINISHED:
                     raise RuntimeError(f"the run under measurement {verdict.outcome}: {verdict.error}")
                 (epoch,) = (event for event in read_events(folder) if event["kind"] == schema.EPOCH)
-                return float(epoch["metrics"][schema.IMAGES_PER_S])
+                return {SPEED: epoch["metrics"][schema.IMAGES_PER_S]}
 
-            def loop(index: int) -> float:
+            def loop(index: int) -> Figures:
                 ours.send(index)
-                return float(ours.recv())
+                return {SPEED: ours.recv()}
 
             speeds = interleave({"suite": suite, "bare loop": loop}, rounds=rounds, console=console)
             gang.kill()
         bare.terminate()
     setting = {"network": runs[0].config.network.model_dump(), "batch": BATCH, "images": IMAGES, "threads": threads}
-    return report("Suite against bare loop", speeds, goal=GOAL, setting=setting, output=output)
+    comparison = Comparison(
+        name="suite",
+        title="The suite against a bare loop",
+        rounds=speeds,
+        goals=(Goal(figure=SPEED, ours="suite", peer="bare loop", at_least=GOAL),),
+    )
+    return publish("overhead", [comparison], setting=setting, output=output)
 
 
 def _bare_loop(requests: Connection, config: RunConfig, folder: Path, threads: int) -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 from torchvision import transforms
 
-from bench.suites.rounds import interleave, report
+from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce.data import DataError, PrepareOptions, TrainLoader, load_manifest, prepare
 from reproduce.data import folder as folder_source
 from reproduce.data.normalise import MEAN, STD
@@ -27,6 +27,7 @@ from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, S
 from reproduce.training.step import build_step
 
 GOAL = 2.5
+SPEED = "images/s"
 SIDE, WARM_UP, STEPS = 224, 3, 6
 LEARNING_RATE = 0.01
 
@@ -48,10 +49,16 @@ def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> 
         }
         speeds = interleave(contestants, rounds=rounds, console=console)
     setting = {"side": SIDE, "batch": batch, "steps": STEPS, "threads": threads, "photographs": photographs.name}
-    return report("End-to-end training at 224", speeds, goal=GOAL, setting=setting, output=output)
+    comparison = Comparison(
+        name="224",
+        title="End-to-end training at 224",
+        rounds=speeds,
+        goals=(Goal(figure=SPEED, ours="deeper", peer="torchvision", at_least=GOAL),),
+    )
+    return publish("training", [comparison], setting=setting, output=output)
 
 
-def _ours(data: Path, batch: int, threads: int) -> Callable[[int], float]:
+def _ours(data: Path, batch: int, threads: int) -> Contestant:
     manifest = load_manifest(data)
     config = RunConfig(
         data=DataConfig(path=str(data)),
@@ -83,7 +90,7 @@ def _ours(data: Path, batch: int, threads: int) -> Callable[[int], float]:
     return lambda index: _speed(loader.epoch(index, SIDE), train, batch)
 
 
-def _torchvision(photographs: Path, batch: int, threads: int) -> Callable[[int], float]:
+def _torchvision(photographs: Path, batch: int, threads: int) -> Contestant:
     augment = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIDE),
@@ -109,7 +116,7 @@ def _torchvision(photographs: Path, batch: int, threads: int) -> Callable[[int],
     return lambda _: _speed(loader, train, batch)
 
 
-def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Tensor], None], batch: int) -> float:
+def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Tensor], None], batch: int) -> Figures:
     """Images/s over `STEPS` steps, after `WARM_UP` steps that empty what the loader had ready."""
     start = 0.0
     for index, (images, labels) in enumerate(batches):
@@ -118,4 +125,4 @@ def _speed(batches: Iterable[tuple[Tensor, Tensor]], train: Callable[[Tensor, Te
         if index == WARM_UP + STEPS:
             break
         train(images, labels)
-    return STEPS * batch / (time.perf_counter() - start)
+    return {SPEED: STEPS * batch / (time.perf_counter() - start)}
