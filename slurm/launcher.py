@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from bench.commands.verbs import add_choice
 from bench.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.leases import take
 from bench.records import Record, read_plan
@@ -249,9 +250,14 @@ class _First:
         return code
 
     def _mark_failed(self, sentence: str) -> None:
-        """Record why runs could not even begin. One that another driver has in hand is left alone."""
+        """Record why this job's runs could not even begin. One that another driver has in hand is left alone."""
         experiment = load_experiment(self.options.experiment)
+        choice = argparse.ArgumentParser(add_help=False)
+        add_choice(choice)
+        chosen, _ = choice.parse_known_args(self.options.run)
         for entry in read_plan(self.options.records, experiment.name):
+            if (chosen.arm and entry.arm not in chosen.arm) or (chosen.seed and entry.seed not in chosen.seed):
+                continue
             folder = run_folder(self.options.records, entry.key)
             lease = take(folder)
             if lease is None:

@@ -111,12 +111,13 @@ def test_one_run_over_two_hosts_and_its_report_after_a_failed_one(place: Place) 
     }
 
 
-def test_data_that_a_node_does_not_see_fail_the_runs_with_that_sentence(place: Place) -> None:
-    place.write("unseen", resources=ALONE, seeds=[7])
-    jobs = place.submit("unseen", "--no-report", nodes=1, scratch="/proc/none")
+def test_data_that_a_node_does_not_see_fail_the_chosen_runs_with_that_sentence(place: Place) -> None:
+    place.write("unseen", resources=ALONE, seeds=[7, 8])
+    jobs = place.submit("unseen", "--no-report", "--seed", "7", nodes=1, scratch="/proc/none")
     place.ended("unseen", jobs["grid"], "FAILED")
-    (run,) = place.runs("unseen").values()
-    assert run["state"] == "failed"
+    runs = place.runs("unseen")
+    assert {name: run["state"] for name, run in runs.items()} == {"both s7": "failed", "both s8": "waiting"}
+    run = runs["both s7"]
     assert re.fullmatch(r"n[12]: scratch: /proc/none: .*; name a folder that jobs may write to", run["error"])
 
 
