@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.filesystems import filesystem
 from bench.telemetry import nvml
 from bench.tracking import tracking_uri
-from reproduce.data import DataError, load_manifest
+from reproduce.data import DataError, load_manifest, native
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -64,6 +64,7 @@ def doctor(records: Path, data: Path) -> list[Check]:
         _precision(),
         _package("torchvision"),
         _ffcv(),
+        _decoder(),
         *(_package(name) for name in ("ray", "mlflow")),
         _gpus(),
         _cores(),
@@ -151,6 +152,14 @@ def _ffcv() -> Check:
     except OSError as error:
         return Check("ffcv", "fail", f"{check.detail}, its compiled half does not load: {error}", _SET_UP)
     return check
+
+
+def _decoder() -> Check:
+    try:
+        choice = native.choice()
+    except DataError as error:
+        return Check("decoder", "fail", str(error))
+    return Check("decoder", "warn" if choice.cure else "ok", str(choice), choice.cure)
 
 
 def _lacking_build_tools() -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from bench.telemetry import nvml
+from reproduce.data import DataError, native
 
 SOURCE = Path(__file__).resolve().parents[1]
 CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")  # what counts for the dirty flag
@@ -40,7 +41,14 @@ def environment() -> dict[str, Any]:
 
     `gpus` lists NVML's devices; where there are none, `gpu_absent` says why.
     """
-    return {**_source(), "packages": _packages(), "machine": _machine(), **_devices(), "threads": _threads()}
+    return {
+        **_source(),
+        "packages": _packages(),
+        "machine": _machine(),
+        **_devices(),
+        "threads": _threads(),
+        "decoder": _decoder(),
+    }
 
 
 def _source() -> dict[str, Any]:
@@ -99,6 +107,13 @@ def _devices() -> dict[str, Any]:
         return {"gpus": [], "gpu_absent": str(absent)}
     gpus = [{"name": library.name(uuid), "uuid": uuid} for uuid in library.uuids]
     return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
+
+
+def _decoder() -> str:
+    try:
+        return str(native.choice())
+    except DataError as error:
+        return str(error)
 
 
 def _threads() -> dict[str, Any]:

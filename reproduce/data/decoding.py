@@ -1,6 +1,7 @@
-"""Our FFCV decoder: crop, resize and flip in one pass, drawn from a counter-based generator.
+"""Our FFCV decoders, native and stock: crop, resize and flip in one pass, drawn from a counter-based generator.
 
-The numbers of an image depend on (seed, epoch, index in the file) alone: not on workers, threads, batches or ranks.
+The numbers of an image depend on (seed, epoch, index in the file) alone: not on workers, threads, batches or ranks,
+and not on the decoder.
 """
 
 # mypy: allow-untyped-calls
@@ -10,13 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from reproduce.data import native
+from reproduce.data.encoding import JPG
 from reproduce.data.engine import (
-    IMAGE_MODES,
     AllocationQuery,
     Compiler,
     SimpleRGBImageDecoder,
@@ -24,6 +27,8 @@ from reproduce.data.engine import (
     imdecode,
     resize_crop,
 )
+from reproduce.data.manifest import DataError
+from reproduce.data.native import Bytes, Integers
 
 # Without fastmath, unlike FFCV's own code: the same numbers whatever the compiler makes of the loop around them.
 exact = njit(nogil=True, error_model="numpy")
@@ -94,6 +99,10 @@ class RandomCrop:
 
         return random_box
 
+    def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
+        """The boxes of many images, [N, 5], natively."""
+        return native.random_boxes(key, self.scale, self.ratio, self.flip, indices, heights, widths)
+
 
 @dataclass(frozen=True)
 class CentralCrop:
@@ -111,14 +120,17 @@ class CentralCrop:
 
         return central_box
 
+    def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
+        """The boxes of many images, [N, 5]."""
+        side = np.maximum(1, np.rint(self.share * np.minimum(heights, widths)).astype(np.int64))
+        return np.stack([(heights - side) // 2, (widths - side) // 2, side, side, np.zeros_like(side)], axis=1)
+
 
 class CropDecoder(SimpleRGBImageDecoder):
     """Decodes FFCV's RGB images to uint8 [N, resolution, resolution, 3].
 
     The epoch's key is the last element of FFCV's table of sizes (`storage_state[2]`), which no look-up reaches, and the
-    resolution is the destination's: neither a new epoch nor a new resolution compiles anything. JPEGs much larger than
-    what is asked for are decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled DCT), as far as the crop stays larger than the
-    output.
+    resolution is the destination's: neither a new epoch nor a new resolution compiles anything.
     """
 
     def __init__(self, crop: RandomCrop | CentralCrop, resolution: int) -> None:
@@ -130,13 +142,57 @@ class CropDecoder(SimpleRGBImageDecoder):
         shape, dtype = (self.resolution, self.resolution, 3), np.dtype("u1")
         return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
+
+class NativeDecoder(CropDecoder):
+    """By crop.c (see `native.crop` for what it computes); nothing in it for numba to compile.
+
+    file: named in the `DataError` that a damaged image raises.
+    """
+
+    def __init__(self, crop: RandomCrop | CentralCrop, resolution: int, threads: int, file: Path) -> None:
+        super().__init__(crop, resolution)
+        self.threads = threads
+        self.file = file
+
+    def generate_code(self) -> Callable[..., Any]:
+        def decode(indices: Integers, out: Bytes, metadata: Any, storage: Any) -> Bytes:
+            content, places, sizes = storage
+            images = metadata[indices]
+            heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
+            boxes = self.crop.boxes(int(sizes[-1]), indices, heights, widths)
+            failed = native.crop(
+                content,
+                images["data_ptr"].astype(np.int64),
+                sizes[np.searchsorted(places, images["data_ptr"])].astype(np.int64),
+                heights,
+                widths,
+                images["mode"] == JPG,
+                boxes,
+                out,
+                self.threads,
+            )
+            for slot, reason in failed.items():
+                raise DataError(f"{self.file}: image {indices[slot]} is damaged: {reason}; prepare the data set again")
+            return out
+
+        return decode
+
+
+class StockDecoder(CropDecoder):
+    """By FFCV's own C functions (libturbojpeg, OpenCV's INTER_AREA) in a loop that numba compiles in each process.
+
+    numba cannot keep what it compiled for the next process: FFCV makes the loop's source at run time. JPEGs much larger
+    than what is asked for are decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled DCT), as far as the crop stays larger than
+    the output. FFCV reports no errors of damaged JPEGs.
+    """
+
     def generate_code(self) -> Callable[..., Any]:
         box: Any = self.crop.box()
         read: Any = self.memory_read
         decode_jpeg: Any = Compiler.compile(imdecode)
         resize: Any = Compiler.compile(resize_crop)
         parallel_range = Compiler.get_iterator()
-        jpg = IMAGE_MODES["jpg"]
+        jpg = JPG
 
         def decode(batch_indices, destination, metadata, storage_state):  # type: ignore[no-untyped-def]
             key = storage_state[2][-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numba
@@ -28,6 +28,7 @@ from ffcv.loader.epoch_iterator import EpochIterator  # noqa: E402
 from ffcv.pipeline.allocation_query import AllocationQuery  # noqa: E402
 from ffcv.pipeline.compiler import Compiler  # noqa: E402
 from ffcv.pipeline.state import State  # noqa: E402
+from ffcv.reader import Reader  # noqa: E402
 from ffcv.transforms import ToDevice, ToTensor, ToTorchImage  # noqa: E402
 from ffcv.types import (  # noqa: E402
     ALLOC_TABLE_TYPE,
@@ -53,11 +54,13 @@ __all__ = [
     "IntField",
     "Loader",
     "RGBImageField",
+    "Reader",
     "SimpleRGBImageDecoder",
     "State",
     "ToDevice",
     "ToTensor",
     "ToTorchImage",
+    "compiling",
     "get_metadata_type",
     "imdecode",
     "memcpy",
@@ -71,6 +74,16 @@ def _set_num_threads(cls: type[Compiler], threads: int) -> None:
 
 
 Compiler.set_num_threads = classmethod(_set_num_threads)  # type: ignore
+
+
+@contextlib.contextmanager
+def compiling(enabled: bool) -> Iterator[None]:
+    """Whether numba compiles the pipelines of loaders made inside; a pipeline without loops of its own needs none."""
+    Compiler.set_enabled(enabled)
+    try:
+        yield
+    finally:
+        Compiler.set_enabled(True)
 
 
 class Epoch(EpochIterator):

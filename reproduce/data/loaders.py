@@ -8,6 +8,7 @@ indices are the caller's.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduce.data.decoding import CentralCrop, CropDecoder, RandomCrop, epoch_key
-from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage
+from reproduce.data import native
+from reproduce.data.decoding import CentralCrop, CropDecoder, NativeDecoder, RandomCrop, StockDecoder, epoch_key
+from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage, compiling
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
 
 Numbers = npt.NDArray[np.int64]
@@ -33,7 +35,7 @@ class TrainLoader:
     r-th slice; the last images that fill no step are left out. The order is a permutation drawn from (seed_order,
     epoch); crops and flips of an image are drawn from (seed_augmentation, epoch, image).
 
-    batch_size: images a rank and step. train_fraction: see `subset`. threads: of decoding, in this process.
+    batch_size: images a rank and step. train_fraction: share of the images, see `subset`. threads: of decoding.
     Raises `DataError` if the folder's files are missing or damaged, or hold too few images for one step.
     """
 
@@ -58,9 +60,12 @@ class TrainLoader:
         )
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.seed_order, self.seed_augmentation = seed_order, seed_augmentation
-        self._subset = subset(self._pipeline.labels, train_fraction)
+        labels = self._pipeline.labels
+        self._subset = subset(labels, int(len(labels) * train_fraction))
         self.steps = len(self._subset) // (batch_size * world_size)
         """Optimiser steps of an epoch, the same on every rank."""
+        self.images = len(self._subset)
+        """That the training uses, of all ranks."""
         if self.steps == 0:
             raise DataError(
                 f"{folder}: {len(self._subset)} training images are fewer than one step of {batch_size * world_size}"
@@ -81,11 +86,11 @@ class TrainLoader:
 
 
 class ValLoader:
-    """Central crops of the validation images; over all ranks, every image exactly once, unpadded.
+    """Central crops of a split's images; over all ranks, every image exactly once, unpadded.
 
     Iterating gives images uint8 [N, 3, resolution, resolution] in channels_last, labels int64 [N], image numbers int64
     [N]. The last batch may be short; ranks may differ by one image. val_crop: side of the crop as a share of the
-    image's shorter side.
+    image's shorter side. at_most: images, should the split have more; the first of `subset`'s shuffle.
     """
 
     def __init__(
@@ -97,22 +102,32 @@ class ValLoader:
         rank: int = 0,
         world_size: int = 1,
         val_crop: float = 0.875,
+        split: Split = "val",
+        at_most: int | None = None,
         threads: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._pipeline = _Pipeline(folder, "val", CentralCrop(val_crop), batch_size, threads, torch.device(device))
+        self._pipeline = _Pipeline(folder, split, CentralCrop(val_crop), batch_size, threads, torch.device(device))
         self.resolution = resolution
-        self.images = len(self._pipeline.labels)
+        numbers = subset(self._pipeline.labels, at_most)
+        self.images = len(numbers)
         """Of all ranks."""
-        self._order = np.array_split(np.arange(self.images), world_size)[rank]
+        self._order = np.array_split(numbers, world_size)[rank]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for images, numbers in self._pipeline.batches(self._order, self.resolution):
+        yield from self._batches(self._order)
+
+    def sample(self, images: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of at most so many images of the split, the same on every rank."""
+        yield from self._batches(subset(self._pipeline.labels, images))
+
+    def _batches(self, order: Numbers) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for images, numbers in self._pipeline.batches(order, self.resolution):
             yield images, self._pipeline.labels_of(numbers), torch.from_numpy(numbers.copy())
 
 
-def subset(labels: Numbers, fraction: float) -> Numbers:
-    """Sorted numbers of the `int(len(labels) * fraction)` images that a training uses.
+def subset(labels: Numbers, images: int | None) -> Numbers:
+    """Sorted numbers of `images` images, or of all if there are not more.
 
     The first of a fixed shuffle of each class, taken in turn over the classes, so classes are equal as far as they go
     and a smaller subset is part of a larger one.
@@ -121,11 +136,11 @@ def subset(labels: Numbers, fraction: float) -> Numbers:
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)
     turn = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.sort(by_class[np.argsort(turn, kind="stable")][: int(len(labels) * fraction)])
+    return np.sort(by_class[np.argsort(turn, kind="stable")][:images])
 
 
 class _Pipeline:
-    """One FFCV loader; compiled at its first batch, whatever resolutions follow."""
+    """One FFCV loader over the decoder of `native.choice`, whatever resolutions follow."""
 
     def __init__(
         self,
@@ -138,17 +153,26 @@ class _Pipeline:
     ) -> None:
         load_manifest(folder)
         self.device = device
-        self._decoder = CropDecoder(crop, resolution=1)
+        file = beton(folder, split)
+        choice = native.choice()
+        if choice.cure:
+            warnings.warn(f"decoding with {choice}. {choice.cure[0].upper()}{choice.cure[1:]}", stacklevel=3)
+        self._decoder: CropDecoder
+        if choice.name == "native":
+            self._decoder = NativeDecoder(crop, 1, threads, file)
+        else:
+            self._decoder = StockDecoder(crop, 1)
         to_device = [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
         pipelines: dict[str, Any] = {"image": [self._decoder, ToTensor(), *to_device, ToTorchImage()], "label": None}
-        self._loader = Loader(
-            str(beton(folder, split)),
-            batch_size=batch_size,
-            num_workers=threads,
-            os_cache=True,
-            drop_last=False,
-            pipelines=pipelines,
-        )
+        with compiling(choice.name == "stock"):
+            self._loader = Loader(
+                str(file),
+                batch_size=batch_size,
+                num_workers=threads,
+                os_cache=True,
+                drop_last=False,
+                pipelines=pipelines,
+            )
         self._sizes = self._loader.memory_manager.sizes
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
 

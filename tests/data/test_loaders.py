@@ -168,12 +168,12 @@ def test_a_flip_mirrors_and_large_jpegs_are_shrunk_in_decoding(photo_data: Path)
 
 def test_a_subset_is_equal_over_classes_and_part_of_a_larger_one() -> None:
     labels = np.repeat([0, 1, 2], [100, 50, 10])
-    half, less = subset(labels, 0.5), subset(labels, 0.2)
+    half, less = subset(labels, 80), subset(labels, 32)
     assert len(half) == 80
     assert np.bincount(labels[half]).tolist() == [35, 35, 10]
     assert sorted(np.bincount(labels[less]).tolist()) == [10, 11, 11]
     assert set(less) < set(half)
-    assert subset(labels, 1.0).tolist() == list(range(160))
+    assert subset(labels, None).tolist() == list(range(160))
 
 
 def test_too_few_images_for_a_step_and_a_truncated_file_are_refused(synthetic_data: Path, tmp_path: Path) -> None:
