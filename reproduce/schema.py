@@ -43,9 +43,18 @@ PEAK_MEMORY_GIB = "memory/peak_gib"  # CUDA allocator's peak, or peak resident m
 FINAL_TOP1 = "final/val_top1"
 FINAL_TOP5 = "final/val_top5"
 FINAL_TRAIN_TOP1 = "final/train_top1"
+# Of training images actually used, in validation's crops, at most as many as there are validation images: less
+# final/val_top1 it is the overfitting gap, without augmentation and dropout.
+FINAL_TRAIN_TOP1_PLAIN = "final/train_top1_plain"
 FINAL_VAL_LOSS = "final/val_loss"
 FINAL_IMAGES_PER_S = "final/images_per_s"  # median over epochs, the first (warm-up) left out if it can be
 FINAL_DURATION_S = "final/duration_s"  # all attempts together
+# Mean |correlation| of channel pairs of Inception modules on validation images, mean over modules.
+CLUSTER_WITHIN = "cluster/within"  # pairs in one branch
+CLUSTER_ACROSS = "cluster/across"  # pairs in two
+CLUSTER_DIFFERENCE = "cluster/difference"
+CLUSTER_PERMUTED_95 = "cluster/permuted_95"  # upper end of the difference's 95 % band when channels change branches
+CLUSTER_UNTRAINED = "cluster/difference_untrained"  # of the same network before its first step
 COST_PARAMETERS = "cost/parameters"  # at training, heads included
 COST_PARAMETERS_INFERENCE = "cost/parameters_inference"
 COST_MACS = "cost/macs_inference"  # multiply-adds of one image at evaluation

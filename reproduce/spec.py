@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Reduction = Literal["reduced", "unreduced", "naive"]
+Branches = Literal["mixed", "1x1", "3x3", "5x5"]
 Auxiliary = Literal["none", "aux1", "aux2", "both"]
 Schedule = Literal["constant", "step", "paper", "poly", "cosine", "one-cycle"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -30,6 +31,10 @@ SMALLEST_INPUT = 32  # the network halves its input five times
 
 class SpecError(ValueError):
     """A user's mistake in an experiment, told in one line a mistake."""
+
+
+ADDED = "added after results were committed"
+"""Marks a field (`Annotated`) that a run's key leaves out while it has its default, so that keys of older runs stay."""
 
 
 class Config(BaseModel):
@@ -61,9 +66,23 @@ class NetworkConfig(Config):
     pooling: Literal["paper", "port"] = "paper"
     """paper: 3x3 pool before 5a, heads average 5x5 with stride 3. port: as torchvision, 2x2 pool before 5a, heads
     average adaptively to 4x4."""
+    branches: Annotated[Branches, ADDED] = "mixed"
+    """mixed: the module's three kernels side by side. Else one of them alone: a 1x1 reduction, then that kernel to as
+    many channels as the three have, at their multiply-adds; the pool branch stays (issue 5)."""
     classes: int = Field(1000, ge=2)
     resolution: int = Field(224, ge=SMALLEST_INPUT)
     """Nominal input side in pixels; the heads' linear layers are sized for it."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> NetworkConfig:
+        if self.branches != "mixed":
+            for field, needed in (("reduction", "reduced"), ("large_kernel", "5x5")):
+                if getattr(self, field) != needed:
+                    raise ValueError(
+                        f"branches: {self.branches} is matched to the module with {field} {needed}, not "
+                        f"{getattr(self, field)}; use mixed, or {field} {needed}"
+                    )
+        return self
 
 
 class DataConfig(Config):
@@ -175,9 +194,19 @@ class RunConfig(Config):
     @property
     def key(self) -> str:
         """12 hexadecimal digits; where the data lie and how they were prepared does not count, what they hold does."""
-        content = self.model_dump(mode="json")
+        content = _keyed(self)
         content["data"] = {"hash": content.pop("data_hash"), "train_fraction": self.data.train_fraction}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _keyed(config: Config) -> dict[str, Any]:
+    """The content of a config that counts in a key."""
+    fields = type(config).model_fields
+    return {
+        name: _keyed(value) if isinstance(value, Config) else value
+        for name, value in config
+        if ADDED not in fields[name].metadata or value != fields[name].default
+    }
 
 
 class PlannedRun(Config):

@@ -23,6 +23,21 @@ class Widths(NamedTuple):
     five: int
     pool: int
 
+    @property
+    def convolved(self) -> int:
+        """Channels of the three convolutional branches together."""
+        return self.one + self.three + self.five
+
+    def single_reduce(self, in_channels: int, kernel: int) -> int:
+        """Channels to which a single branch of `kernel` reduces, so that it makes, to the nearest channel, the
+        multiply-adds of the three branches of Fig. 2b."""
+        mixed = (
+            in_channels * (self.one + self.three_reduce + self.five_reduce)
+            + 3 * 3 * self.three_reduce * self.three
+            + 5 * 5 * self.five_reduce * self.five
+        )
+        return max(1, round(mixed / (in_channels + kernel * kernel * self.convolved)))
+
 
 class Convolution(nn.Module):
     """Convolution that keeps the side (at stride 1), batch normalisation or a bias, ReLU.
@@ -52,13 +67,14 @@ class Inception(nn.Module):
 
     [N, in_channels, H, W] -> [N, out_channels, H, W]. `config.reduction` decides what stands before the 3x3 and 5x5
     convolutions and behind the pool: reduced (P Fig. 2b) 1x1 convolutions; unreduced nothing before the convolutions
-    and the projection behind the pool; naive (P Fig. 2a) nothing at all.
+    and the projection behind the pool; naive (P Fig. 2a) nothing at all. `config.branches` may put a single kernel in
+    the place of the three, at their width and multiply-adds (`Widths.single_reduce`).
     """
 
     def __init__(self, in_channels: int, widths: Widths, config: NetworkConfig) -> None:
         super().__init__()
         norm = config.norm == "batch"
-        large_kernel = {"5x5": 5, "3x3": 3}[config.large_kernel]
+        kernels = {"1x1": 1, "3x3": 3, "5x5": 5}
 
         def spatial(reduce: int, out: int, kernel: int) -> nn.Sequential:
             if config.reduction != "reduced":
@@ -67,14 +83,21 @@ class Inception(nn.Module):
                 Convolution(in_channels, reduce, 1, norm=norm), Convolution(reduce, out, kernel, norm=norm)
             )
 
-        self.branch1 = Convolution(in_channels, widths.one, 1, norm=norm)
-        self.branch2 = spatial(widths.three_reduce, widths.three, 3)
-        self.branch3 = spatial(widths.five_reduce, widths.five, large_kernel)
+        if config.branches == "mixed":
+            self.branch1 = Convolution(in_channels, widths.one, 1, norm=norm)
+            self.branch2 = spatial(widths.three_reduce, widths.three, 3)
+            self.branch3 = spatial(widths.five_reduce, widths.five, kernels[config.large_kernel])
+        else:
+            kernel = kernels[config.branches]
+            self.single = spatial(widths.single_reduce(in_channels, kernel), widths.convolved, kernel)
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1))
         if config.reduction != "naive":
             self.branch4.append(Convolution(in_channels, widths.pool, 1, norm=norm))
         pooled = in_channels if config.reduction == "naive" else widths.pool
-        self.out_channels = widths.one + widths.three + widths.five + pooled
+        convolved = (widths.one, widths.three, widths.five) if config.branches == "mixed" else (widths.convolved,)
+        self.branch_channels = (*convolved, pooled)
+        """Channels of each branch, in the order of the concatenation."""
+        self.out_channels = sum(self.branch_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], dim=1)
+        return torch.cat([branch(x) for branch in self.children()], dim=1)

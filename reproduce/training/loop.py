@@ -19,12 +19,13 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reproduce import schema
 from reproduce.data import TrainLoader, ValLoader
+from reproduce.data.manifest import Split
 from reproduce.spec import RunConfig
-from reproduce.training import checkpoint
+from reproduce.training import checkpoint, clusters
 from reproduce.training.averaging import Average, statistics
 from reproduce.training.ranks import Ranks
 from reproduce.training.schedules import input_side, step_learning_rate
@@ -132,16 +133,7 @@ class _Training:
             threads=context.threads,
             device=context.device,
         )
-        self.val_loader = ValLoader(
-            folder,
-            batch_size=batch_size,
-            rank=context.rank,
-            world_size=context.world_size,
-            resolution=self.recipe.resolution,
-            val_crop=self.recipe.val_crop,
-            threads=context.threads,
-            device=context.device,
-        )
+        self.val_loader = self._val_loader("val")
         self.steps = self.train_loader.steps
         # Every rank has at least so many validation batches, so that all can be asked before each of them.
         self.common_val_batches = self.val_loader.images // context.world_size // batch_size
@@ -194,7 +186,12 @@ class _Training:
         if self.context.rank == 0:
             assert validation.predictions is not None
             self.observer.predictions(validation.predictions)
-        return Result(finished=True, metrics=self._final_metrics())
+        return Result(finished=True, metrics=self._final_metrics() | self._measure_the_end())
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose weights count at evaluation: the averaged one, where the recipe averages."""
+        return self.network if self.average is None else self.average.network
 
     def _batches(self, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
         yield from self.train_loader.epoch(epoch, input_side(self.recipe, epoch), self.first_step)
@@ -251,7 +248,7 @@ class _Training:
     def _validate(self, epoch: int) -> Validation | None:
         """Validate after an epoch; None if it was stopped, with a checkpoint from which validation is next."""
         validation = validate(
-            self.network if self.average is None else self.average.network,
+            self.evaluated,
             self.val_loader,
             self.step.normalise,
             self.ranks,
@@ -288,6 +285,20 @@ class _Training:
         self._tell_epochs()
 
     # --- smaller parts ---------------------------------------------------------------------------
+
+    def _val_loader(self, split: Split, at_most: int | None = None) -> ValLoader:
+        return ValLoader(
+            self.context.data_root / self.run.data.path,
+            batch_size=self.recipe.batch_size // self.context.world_size,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+            resolution=self.recipe.resolution,
+            val_crop=self.recipe.val_crop,
+            split=split,
+            at_most=at_most,
+            threads=self.context.threads,
+            device=self.context.device,
+        )
 
     def _new_sums(self) -> EpochSums:
         return EpochSums(self.network, self.context.device)
@@ -352,6 +363,24 @@ class _Training:
             schema.FINAL_VAL_LOSS: last[schema.VAL_LOSS],
             schema.FINAL_IMAGES_PER_S: stats.median(speeds[1:] or speeds),
         }
+
+    def _measure_the_end(self) -> dict[str, float]:
+        """What the final weights tell beyond validation: accuracy on training images, clusters of channels."""
+        network, bf16 = self.evaluated, self.step.bf16
+        images = min(self.train_loader.images, self.val_loader.images)
+        seen = validate(network, self._val_loader("train", images), self.step.normalise, self.ranks, bf16=bf16)
+        assert seen is not None
+        untrained = build_step(self.run, device=self.context.device).network
+        found, before = (self._clusters(of) for of in (network, untrained))
+        return {
+            schema.FINAL_TRAIN_TOP1_PLAIN: seen.top1,
+            **found,
+            schema.CLUSTER_UNTRAINED: before[schema.CLUSTER_DIFFERENCE],
+        }
+
+    def _clusters(self, network: nn.Module) -> dict[str, float]:
+        sample = (self.step.normalise(images) for images, _, _ in self.val_loader.sample(clusters.IMAGES))
+        return clusters.channel_clusters(network, sample, bf16=self.step.bf16)
 
     # --- checkpoints -----------------------------------------------------------------------------
 
