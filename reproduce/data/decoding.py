@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit
 
 from reproduce.data import native
@@ -28,7 +29,8 @@ from reproduce.data.engine import (
     resize_crop,
 )
 from reproduce.data.manifest import DataError
-from reproduce.data.native import Bytes, Integers
+from reproduce.data.native import Integers
+from reproduce.data.normalise import Normalise
 
 # Without fastmath, unlike FFCV's own code: the same numbers whatever the compiler makes of the loop around them.
 exact = njit(nogil=True, error_model="numpy")
@@ -127,11 +129,13 @@ class CentralCrop:
 
 
 class CropDecoder(SimpleRGBImageDecoder):
-    """Decodes FFCV's RGB images to uint8 [N, resolution, resolution, 3].
+    """Decodes FFCV's RGB images to [N, resolution, resolution, 3].
 
     The epoch's key is the last element of FFCV's table of sizes (`storage_state[2]`), which no look-up reaches, and the
     resolution is the destination's: neither a new epoch nor a new resolution compiles anything.
     """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def __init__(self, crop: RandomCrop | CentralCrop, resolution: int) -> None:
         super().__init__()
@@ -139,23 +143,30 @@ class CropDecoder(SimpleRGBImageDecoder):
         self.resolution = resolution
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
-        shape, dtype = (self.resolution, self.resolution, 3), np.dtype("u1")
+        shape, dtype = (self.resolution, self.resolution, 3), self.dtype
         return replace(previous_state, jit_mode=True, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
 
 class NativeDecoder(CropDecoder):
     """By crop.c (see `native.crop` for what it computes); nothing in it for numba to compile.
 
-    file: named in the `DataError` that a damaged image raises.
+    file: named in the `DataError` that a damaged image raises. dtype: uint8, or `normalise`d float32 or bfloat16 (as
+    uint16, since numpy lacks it).
     """
 
-    def __init__(self, crop: RandomCrop | CentralCrop, resolution: int, threads: int, file: Path) -> None:
+    def __init__(
+        self, crop: RandomCrop | CentralCrop, resolution: int, threads: int, file: Path, normalise: Normalise | None
+    ) -> None:
         super().__init__(crop, resolution)
         self.threads = threads
         self.file = file
+        self.scale, self.shift = native.ONES, native.ONES
+        if normalise is not None:
+            self.dtype = np.dtype(np.float32 if normalise.dtype is torch.float32 else np.uint16)
+            self.scale, self.shift = normalise.scale.flatten().numpy(), normalise.shift.flatten().numpy()
 
     def generate_code(self) -> Callable[..., Any]:
-        def decode(indices: Integers, out: Bytes, metadata: Any, storage: Any) -> Bytes:
+        def decode(indices: Integers, out: Any, metadata: Any, storage: Any) -> Any:
             content, places, sizes = storage
             images = metadata[indices]
             heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
@@ -169,6 +180,8 @@ class NativeDecoder(CropDecoder):
                 images["mode"] == JPG,
                 boxes,
                 out,
+                self.scale,
+                self.shift,
                 self.threads,
             )
             for slot, reason in failed.items():

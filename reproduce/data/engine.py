@@ -1,7 +1,8 @@
 """FFCV with its traps closed. The only module that imports it.
 
-Traps of FFCV 1.0.2: importing it, and each loader, sets torch's own thread count, which is training's business; an
-error in a loader's thread leaves the consumer waiting for ever; an abandoned epoch leaves its thread behind.
+Traps of FFCV 1.0.2: importing it has numba compile a dictionary for seconds, where a plain one does; importing it, and
+each loader, sets torch's own thread count, which is training's business; an error in a loader's thread leaves the
+consumer waiting for ever; an abandoned epoch leaves its thread behind.
 """
 
 # mypy: allow-untyped-calls
@@ -14,14 +15,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numba
+import numba.typed
 import numpy as np
 import numpy.typing as npt
 import torch
 
 _torch_threads = torch.get_num_threads()
+_typed_dict = numba.typed.Dict
+numba.typed.Dict = dict
 
 from ffcv.fields.basics import IntField  # noqa: E402
-from ffcv.fields.rgb_image import IMAGE_MODES, RGBImageField, SimpleRGBImageDecoder  # noqa: E402
+from ffcv.fields.rgb_image import RGBImageField, SimpleRGBImageDecoder  # noqa: E402
 from ffcv.libffcv import imdecode, memcpy, resize_crop  # noqa: E402
 from ffcv.loader import Loader  # noqa: E402
 from ffcv.loader.epoch_iterator import EpochIterator  # noqa: E402
@@ -40,11 +44,11 @@ from ffcv.types import (  # noqa: E402
 )
 
 torch.set_num_threads(_torch_threads)
+numba.typed.Dict = _typed_dict
 
 __all__ = [
     "ALLOC_TABLE_TYPE",
     "CURRENT_VERSION",
-    "IMAGE_MODES",
     "TYPE_ID_HANDLER",
     "AllocationQuery",
     "Compiler",
@@ -87,11 +91,19 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 class Epoch(EpochIterator):
-    """FFCV's iterator over an order of sample numbers; an error in its thread is raised in the consumer's."""
+    """FFCV's iterator over an order of sample numbers; an error in its thread is raised in the consumer's.
 
-    def __init__(self, loader: Loader, order: npt.NDArray[np.int64]) -> None:
+    buffers: `memory_allocations` of an epoch of the same loader and resolution that is closed; None: new ones.
+    """
+
+    def __init__(self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None) -> None:
         self._error: BaseException | None = None
-        super().__init__(loader, order)  # type: ignore[arg-type]
+        if buffers is not None:
+            loader.graph.allocate_memory = lambda *_: buffers  # type: ignore[method-assign]
+        try:
+            super().__init__(loader, order)  # type: ignore[arg-type]
+        finally:
+            vars(loader.graph).pop("allocate_memory", None)
 
     def run(self) -> None:
         try:

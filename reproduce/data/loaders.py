@@ -9,7 +9,7 @@ indices are the caller's.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from reproduce.data import native
 from reproduce.data.decoding import CentralCrop, CropDecoder, NativeDecoder, RandomCrop, StockDecoder, epoch_key
 from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage, compiling
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
+from reproduce.data.normalise import Normalise
 
 Numbers = npt.NDArray[np.int64]
 
@@ -36,6 +37,7 @@ class TrainLoader:
     epoch); crops and flips of an image are drawn from (seed_augmentation, epoch, image).
 
     batch_size: images a rank and step. train_fraction: share of the images, see `subset`. threads: of decoding.
+    dtype: of images; float32 or bfloat16: `Normalise`d as they are decoded, in place of passes over memory afterwards.
     Raises `DataError` if the folder's files are missing or damaged, or hold too few images for one step.
     """
 
@@ -54,9 +56,10 @@ class TrainLoader:
         train_fraction: float = 1.0,
         threads: int = 1,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.uint8,
     ) -> None:
         self._pipeline = _Pipeline(
-            folder, "train", RandomCrop(crop_scale, crop_ratio, flip), batch_size, threads, torch.device(device)
+            folder, "train", RandomCrop(crop_scale, crop_ratio, flip), batch_size, threads, torch.device(device), dtype
         )
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.seed_order, self.seed_augmentation = seed_order, seed_augmentation
@@ -78,7 +81,7 @@ class TrainLoader:
         return kept.reshape(self.steps, self.world_size, self.batch_size)
 
     def epoch(self, epoch: int, resolution: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's batches from `start_step` on: images uint8 [N, 3, r, r] in channels_last, labels int64 [N]."""
+        """This rank's batches from `start_step` on: images [N, 3, r, r] in channels_last, labels int64 [N]."""
         order = self.order(epoch)[start_step:, self.rank].ravel()
         key = epoch_key(self.seed_augmentation, epoch)
         for images, numbers in self._pipeline.batches(order, resolution, key):
@@ -88,9 +91,10 @@ class TrainLoader:
 class ValLoader:
     """Central crops of a split's images; over all ranks, every image exactly once, unpadded.
 
-    Iterating gives images uint8 [N, 3, resolution, resolution] in channels_last, labels int64 [N], image numbers int64
+    Iterating gives images [N, 3, resolution, resolution] in channels_last, labels int64 [N], image numbers int64
     [N]. The last batch may be short; ranks may differ by one image. val_crop: side of the crop as a share of the
-    image's shorter side. at_most: images, should the split have more; the first of `subset`'s shuffle.
+    image's shorter side. at_most: images, should the split have more; the first of `subset`'s shuffle. dtype: see
+    `TrainLoader`.
     """
 
     def __init__(
@@ -106,8 +110,11 @@ class ValLoader:
         at_most: int | None = None,
         threads: int = 1,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.uint8,
     ) -> None:
-        self._pipeline = _Pipeline(folder, split, CentralCrop(val_crop), batch_size, threads, torch.device(device))
+        self._pipeline = _Pipeline(
+            folder, split, CentralCrop(val_crop), batch_size, threads, torch.device(device), dtype
+        )
         self.resolution = resolution
         numbers = subset(self._pipeline.labels, at_most)
         self.images = len(numbers)
@@ -150,18 +157,23 @@ class _Pipeline:
         batch_size: int,
         threads: int,
         device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         load_manifest(folder)
-        self.device = device
+        self.device, self.dtype = device, dtype
+        normalise = None if dtype is torch.uint8 else Normalise(dtype)
         file = beton(folder, split)
         choice = native.choice()
         if choice.cure:
-            warnings.warn(f"decoding with {choice}. {choice.cure[0].upper()}{choice.cure[1:]}", stacklevel=3)
+            warnings.warn(f"decoding with {choice}. {choice.cure[0].upper()}{choice.cure[1:]}", stacklevel=1)
         self._decoder: CropDecoder
+        self._finish: Callable[[Tensor], Tensor] = lambda images: images.view(dtype)
         if choice.name == "native":
-            self._decoder = NativeDecoder(crop, 1, threads, file)
+            self._decoder = NativeDecoder(crop, 1, threads, file, normalise)
         else:
             self._decoder = StockDecoder(crop, 1)
+            if normalise is not None:
+                self._finish = normalise.to(device)
         to_device = [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
         pipelines: dict[str, Any] = {"image": [self._decoder, ToTensor(), *to_device, ToTorchImage()], "label": None}
         with compiling(choice.name == "stock"):
@@ -173,6 +185,8 @@ class _Pipeline:
                 drop_last=False,
                 pipelines=pipelines,
             )
+        self._spare: tuple[int, Any] | None = None
+        """Resolution and buffers of an epoch that is over: in fresh ones, writing a page costs more than filling it."""
         self._sizes = self._loader.memory_manager.sizes
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
 
@@ -181,13 +195,16 @@ class _Pipeline:
         self._decoder.resolution = resolution
         self._loader.memory_manager.sizes = np.append(self._sizes, np.uint64(key))  # see CropDecoder
         batch_size = self._loader.batch_size
-        epoch = Epoch(self._loader, order)
+        spare, self._spare = self._spare, None
+        epoch = Epoch(self._loader, order, spare[1] if spare is not None and spare[0] == resolution else None)
         try:
             for start in range(0, len(order), batch_size):
                 (images,) = cast(Any, next(epoch))
-                yield images, order[start : start + batch_size]
+                yield self._finish(images), order[start : start + batch_size]
         finally:
             epoch.close()
+            if self.device.type == "cpu":  # a GPU may still be copying from them
+                self._spare = resolution, epoch.memory_allocations
 
     def labels_of(self, numbers: Numbers) -> Tensor:
         return torch.from_numpy(self.labels[numbers]).to(self.device, non_blocking=True)

@@ -12,7 +12,8 @@ STD = (0.229, 0.224, 0.225)
 class Normalise(nn.Module):
     """uint8 [N, 3, H, W] to `dtype`: ((x / 255) - mean) / std with ImageNet's mean and std; keeps the memory format.
 
-    Computed in float32 whatever `dtype` is: bf16 would round the scale itself.
+    Computed in float32 whatever `dtype` is: bf16 would round the scale itself. Images of `dtype` pass as they are: the
+    loader has normalised them.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
@@ -25,4 +26,6 @@ class Normalise(nn.Module):
         self.shift: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
+        if images.dtype == self.dtype:
+            return images
         return images.to(torch.float32).mul_(self.scale).add_(self.shift).to(self.dtype)

@@ -29,7 +29,7 @@ from reproduce.training import checkpoint, clusters
 from reproduce.training.averaging import Average, statistics
 from reproduce.training.ranks import Ranks
 from reproduce.training.schedules import input_side, step_learning_rate
-from reproduce.training.step import build_step
+from reproduce.training.step import build_step, uses_bf16
 from reproduce.training.sums import EpochSums
 from reproduce.training.validation import Table, Validation, validate
 
@@ -119,6 +119,9 @@ class _Training:
 
         folder = context.data_root / run.data.path
         batch_size = self.recipe.batch_size // context.world_size
+        # A GPU normalises bytes that crossed the bus as such; on CPUs the decoder does it in the same pass.
+        on_cpu = torch.bfloat16 if uses_bf16(self.recipe.precision, context.device) else torch.float32
+        self.pixels = on_cpu if context.device.type == "cpu" else torch.uint8
         self.train_loader = TrainLoader(
             folder,
             batch_size=batch_size,
@@ -132,6 +135,7 @@ class _Training:
             train_fraction=run.data.train_fraction,
             threads=context.threads,
             device=context.device,
+            dtype=self.pixels,
         )
         self.val_loader = self._val_loader("val")
         self.steps = self.train_loader.steps
@@ -151,7 +155,7 @@ class _Training:
         self.first_epoch, self.first_step = 0, 0
         self.sums = self._new_sums()
         self.history: list[dict[str, float]] = []
-        self.saved = self.told = time.monotonic()
+        self.saved, self.told = time.monotonic(), -math.inf  # the first step is told at once
 
     # --- the way through a run -------------------------------------------------------------------
 
@@ -298,6 +302,7 @@ class _Training:
             at_most=at_most,
             threads=self.context.threads,
             device=self.context.device,
+            dtype=self.pixels,
         )
 
     def _new_sums(self) -> EpochSums:

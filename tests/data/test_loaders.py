@@ -101,6 +101,17 @@ def test_the_resolution_may_change_from_epoch_to_epoch(loader: TrainLoader) -> N
         assert images.shape[2:] == (resolution, resolution)
 
 
+def test_epochs_at_once_share_no_buffer(loader: TrainLoader) -> None:
+    expected = [images_of(loader, epoch) for epoch in (0, 1)]
+    both = [images.clone() for pair in zip(loader.epoch(0, 32), loader.epoch(1, 32), strict=True) for images, _ in pair]
+    for epoch in (0, 1):
+        pixels = torch.cat(both[epoch::2])
+        numbers = loader.order(epoch)[:, loader.rank].ravel().tolist()
+        assert all(
+            torch.equal(image, expected[epoch][number][0]) for number, image in zip(numbers, pixels, strict=True)
+        )
+
+
 def test_an_epoch_left_early_leaves_no_thread(loader: TrainLoader) -> None:
     before = threading.active_count()
     batches = loader.epoch(0, 32)
@@ -137,6 +148,30 @@ def test_every_validation_image_comes_exactly_once(synthetic_data: Path, world_s
             numbers += batch_numbers.tolist()
     assert sorted(numbers) == list(range(part.images))
     assert labels == [number % 4 for number in numbers]
+
+
+def test_a_share_of_a_split_is_the_same_whatever_the_world_size(synthetic_data: Path) -> None:
+    def numbers(loader: ValLoader) -> list[int]:
+        return [int(number) for _, _, batch in loader for number in batch]
+
+    def val_loader(rank: int, world_size: int) -> ValLoader:
+        return ValLoader(
+            synthetic_data,
+            batch_size=5,
+            resolution=32,
+            split="train",
+            at_most=20,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    whole = val_loader(0, 1)
+    parts = [val_loader(rank, 2) for rank in range(2)]
+    assert [number for part in parts for number in numbers(part)] == numbers(whole)
+    assert len(set(numbers(whole))) == whole.images == 20
+    samples = [[int(number) for _, _, batch in part.sample(7) for number in batch] for part in parts]
+    assert samples[0] == samples[1]
+    assert len(samples[0]) == 7
 
 
 @pytest.mark.parametrize(("resolution", "most"), [(96, 3), (48, 5)], ids=["full decoding", "decoding at half size"])

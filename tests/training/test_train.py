@@ -65,6 +65,9 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     assert table["top5"].shape == (15, 3)  # of 3 classes
     assert table["correct"].mean() == pytest.approx(end.metrics[schema.FINAL_TOP1])
     assert end.metrics[schema.FINAL_TOP5] == 1
+    seen = end.metrics[schema.FINAL_TRAIN_TOP1_PLAIN] * 15  # as many training images as there are for validation
+    assert seen == pytest.approx(round(seen))
+    assert end.metrics[schema.CLUSTER_DIFFERENCE] != end.metrics[schema.CLUSTER_UNTRAINED]
 
     # A finished run whose observer lost everything is told again.
     again = Recorder(whole.folder)

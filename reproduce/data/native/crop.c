@@ -135,11 +135,37 @@ static void add_row(int16_t *restrict sum, const uint8_t *restrict row, int coun
 
 typedef int16_t Narrow __attribute__((vector_size(8)));
 typedef int32_t Wide __attribute__((vector_size(16)));
+typedef float Reals __attribute__((vector_size(16)));
+typedef uint16_t Halves __attribute__((vector_size(8)));
+
+/* What is written: uint8 pixels, or pixel * scale + shift by channel. */
+typedef struct {
+    int bytes; /* of a number: 1 uint8, 2 bfloat16, 4 float32 */
+    Reals scale, shift;
+} Format;
+
+static inline void store(uint8_t *out, Wide pixel, const Format *format) {
+    if (format->bytes == 1) {
+        for (int c = 0; c < 3; c++) out[c] = (uint8_t)pixel[c];
+        return;
+    }
+    Reals reals = __builtin_convertvector(pixel, Reals) * format->scale + format->shift;
+    if (format->bytes == 4) {
+        memcpy(out, &reals, 3 * sizeof(float));
+        return;
+    }
+    Wide bits;
+    memcpy(&bits, &reals, sizeof bits);
+    bits += 0x7FFF + (bits >> 16 & 1); /* to the nearest, ties to even */
+    Halves halves = __builtin_convertvector(bits >> 16, Halves);
+    memcpy(out, &halves, 3 * sizeof(uint16_t));
+}
 
 /* Every output from the same number of taps, so that the compiler can unroll them; weights beyond an output's own taps
    are zero. `row` holds 3 numbers a pixel from pixel `from` on and is readable for some pixels beyond its end. */
 static inline __attribute__((always_inline)) void across_by(int taps, uint8_t *out, const int16_t *row,
-                                                            const Axis *axis, int from, int outputs) {
+                                                            const Axis *axis, int from, int outputs,
+                                                            const Format *format) {
     const int bits = PIXEL_BITS + WEIGHT_BITS;
     for (int x = 0; x < outputs; x++) {
         const int16_t *pixel = row + 3 * (axis->first[x] - from), *weights = axis->weights + (int64_t)x * axis->widest;
@@ -149,20 +175,17 @@ static inline __attribute__((always_inline)) void across_by(int taps, uint8_t *o
             memcpy(&narrow, pixel, sizeof narrow);
             sum += __builtin_convertvector(narrow, Wide) * weights[k];
         }
-        sum >>= bits;
-        out[3 * x] = (uint8_t)sum[0];
-        out[3 * x + 1] = (uint8_t)sum[1];
-        out[3 * x + 2] = (uint8_t)sum[2];
+        store(out + (size_t)x * 3 * format->bytes, sum >> bits, format);
     }
 }
 
-static void across(uint8_t *out, const int16_t *row, const Axis *axis, int from, int outputs) {
+static void across(uint8_t *out, const int16_t *row, const Axis *axis, int from, int outputs, const Format *format) {
     switch (axis->most) {
-    case 1: case 2: across_by(2, out, row, axis, from, outputs); break;
-    case 3: across_by(3, out, row, axis, from, outputs); break;
-    case 4: across_by(4, out, row, axis, from, outputs); break;
-    case 5: across_by(5, out, row, axis, from, outputs); break;
-    default: across_by(axis->most, out, row, axis, from, outputs);
+    case 1: case 2: across_by(2, out, row, axis, from, outputs, format); break;
+    case 3: across_by(3, out, row, axis, from, outputs, format); break;
+    case 4: across_by(4, out, row, axis, from, outputs, format); break;
+    case 5: across_by(5, out, row, axis, from, outputs, format); break;
+    default: across_by(axis->most, out, row, axis, from, outputs, format);
     }
 }
 
@@ -240,7 +263,8 @@ static void start_jpeg(Decoder *decoder, const Stored *stored, int shrink) {
     jpeg_start_decompress(jpeg);
 }
 
-static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5], int side, uint8_t *out) {
+static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5], int side, uint8_t *out,
+                     const Format *format) {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
     int shrink = 1, rows = (int)stored->height, columns = (int)stored->width;
     if (stored->is_jpeg) {
@@ -296,7 +320,7 @@ static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5
                                                  : stored->data + (size_t)(first + k) * row_bytes;
             add_row(arrays.sum, row + 3 * (from - (int)x), numbers, weights[k]);
         }
-        across(out + (size_t)line * side * 3, arrays.sum, horizontal, from, side);
+        across(out + (size_t)line * side * 3 * format->bytes, arrays.sum, horizontal, from, side, format);
     }
     if (stored->is_jpeg) jpeg_abort_decompress(jpeg);
 }
@@ -311,6 +335,7 @@ typedef struct {
     const int64_t (*boxes)[5];
     int side;
     uint8_t *out;
+    Format format;
     char (*messages)[MESSAGE];
     atomic_int_least64_t next;
 } Batch;
@@ -330,7 +355,7 @@ static void *work(void *argument) {
         decoder.message = batch->messages[i];
         if (setjmp(decoder.escape) == 0)
             crop_one(&decoder, &stored, batch->boxes[i], batch->side,
-                     batch->out + (size_t)i * batch->side * batch->side * 3);
+                     batch->out + (size_t)i * batch->side * batch->side * 3 * batch->format.bytes, &batch->format);
         else
             jpeg_abort_decompress(&decoder.jpeg);
     }
@@ -339,11 +364,14 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Writes [count][side][side][3]; an image that cannot be decoded leaves a text in its message, the others "". */
+/* Writes [count][side][side][3] numbers of `bytes` bytes (see Format); an image that cannot be decoded leaves a text in
+   its message, the others "". */
 void crop_batch(const uint8_t *file, int64_t count, const int64_t *offsets, const int64_t *sizes,
                 const int64_t *heights, const int64_t *widths, const uint8_t *is_jpeg, const int64_t (*boxes)[5],
-                int side, uint8_t *out, int threads, char (*messages)[MESSAGE]) {
-    Batch batch = {file, count, offsets, sizes, heights, widths, is_jpeg, boxes, side, out, messages, 0};
+                int side, uint8_t *out, int bytes, const float scale[3], const float shift[3], int threads,
+                char (*messages)[MESSAGE]) {
+    Format format = {bytes, {scale[0], scale[1], scale[2], 0}, {shift[0], shift[1], shift[2], 0}};
+    Batch batch = {file, count, offsets, sizes, heights, widths, is_jpeg, boxes, side, out, format, messages, 0};
     int helpers = (int)least(threads, count) - 1, started = 0;
     pthread_t helper[helpers > 0 ? helpers : 1];
     while (started < helpers && pthread_create(&helper[started], NULL, work, &batch) == 0) started++;
