@@ -38,6 +38,10 @@ class AnalysisError(ValueError):
     """A report that cannot be made: says of what, and what there is instead."""
 
 
+class NothingRecorded(AnalysisError):  # noqa: N818 - it names what is wrong
+    """There is no such store, no such experiment in it, or no run of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
     """An experiment as it stands in MLflow."""
@@ -73,13 +77,13 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage == "deleted":
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
-            raise AnalysisError(
+            raise NothingRecorded(
                 f"experiment: {experiment!r} is not in {tracking_uri}; "
                 + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
             )
         recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
         if not recorded:
-            raise AnalysisError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
+            raise NothingRecorded(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
         runs = runs_frame(recorded)
         kept = set(runs["run_id"])
         epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
@@ -152,7 +156,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
     if tracking_uri.startswith("sqlite:///"):
         store = Path(tracking_uri.removeprefix("sqlite:///"))
         if not store.is_file():  # MLflow would make an empty one
-            raise AnalysisError(f"tracking_uri: no store {store}; nothing has been recorded there")
+            raise NothingRecorded(f"tracking_uri: no store {store}; nothing has been recorded there")
     # MLflow's own defaults keep at a dead server for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")

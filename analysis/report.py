@@ -6,6 +6,7 @@ The page is self-contained: styles, script and figures are inlined and nothing i
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import jinja2
 import pandas as pd
 
 from analysis import figures, statistics
+from analysis.claims import ledger_table
 from analysis.frames import AnalysisError, Recorded, read
 from analysis.tables import (
     DASH,
@@ -51,8 +53,16 @@ class Tile:
     note: str = ""
 
 
-def report(experiment: str, *, tracking_uri: str, out: Path) -> Path:
+def report(
+    experiment: str,
+    *,
+    tracking_uri: str,
+    out: Path,
+    claims: Callable[[Recorded], Sequence[Mapping[str, Any]]] | None = None,
+) -> Path:
     """Write the report of `experiment` into `out` and return the path of its index.html.
+
+    `claims` decides the rows of the ledger that the experiment is for, as in the JSON of `deeper claims`.
 
     Raises `AnalysisError`: no such store, a server that does not answer, an unknown experiment, no finished run.
     """
@@ -93,6 +103,7 @@ def report(experiment: str, *, tracking_uri: str, out: Path) -> Path:
         tiles=tiles(recorded, summary, on_top1),
         results=results,
         effects=effect_table,
+        claims=ledger_table(claims(recorded) if claims else ()),
         forest=figures.forest(on_top1),
         legend=[(arm, i, figures.marker(i)) for i, arm in enumerate(arms)],
         palette=figures.PALETTE,

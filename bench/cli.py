@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import benchmarks, claims, data, experiment, machine, run
+from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run
 from bench.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
 from slurm import commands as slurm
 
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the prepared data sets ($DEEPER_DATA, ./data)",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for theme in (machine, data, run, experiment, claims, benchmarks, slurm):
+    for theme in (machine, data, run, experiment, evaluate, claims, benchmarks, slurm):
         theme.add_to(verbs, places)
     return parser
 

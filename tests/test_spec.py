@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from reproduce.spec import ExperimentConfig, PlannedRun, SpecError, load_experiment, plan, validated
+from reproduce.spec import ExperimentConfig, PlannedRun, RunConfig, SpecError, load_experiment, plan, validated
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def experiment(**changes: Any) -> ExperimentConfig:
@@ -44,6 +48,26 @@ def test_key_depends_on_what_determines_the_result_and_on_nothing_else() -> None
     assert len({run.key for run in planned(experiment())}) == 4
 
 
+@pytest.mark.parametrize("committed", sorted(RESULTS.glob("*/records/runs/*/config.yaml")), ids=lambda p: p.parent.name)
+def test_fields_added_since_leave_the_keys_of_committed_runs(committed: Path) -> None:
+    run = validated(RunConfig, yaml.safe_load(committed.read_text()), where="")
+    assert run.key == committed.parent.name
+    single = run.network.model_copy(update={"branches": "3x3"})
+    assert run.model_copy(update={"network": single}).key != run.key
+
+
+def test_claims_of_one_network_share_its_runs() -> None:
+    shared = {"claim-heads": "none", "claim-reductions": "reduced", "claim-scales": "mixed", "claim-overfit": "reduced"}
+    for scale in ("", "-imagenet"):
+        keys = {
+            run.key
+            for name, arm in shared.items()
+            for run in planned(load_experiment(name + scale), images=10_000)
+            if (run.arm, run.seed) == (arm, 0)
+        }
+        assert len(keys) == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -75,6 +99,14 @@ def test_every_mistake_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        (
+            {"arms": {"a": {"network": {"branches": "3x3", "reduction": "naive"}}}},
+            "arms.a.network.branches: 3x3 is matched to the module with reduction reduced, not naive; use mixed, or",
+        ),
+        (
+            {"arms": {"a": {"network": {"branches": "1x1", "large_kernel": "3x3"}}}},
+            "arms.a.network.branches: 1x1 is matched to the module with large_kernel 5x5, not 3x3; use mixed, or",
+        ),
         (
             {"arms": {"a": {"network": {"aux": "none"}}, "b": {"network": {"aux": "none"}}}},
             "arms.b: changes nothing against arms.a",

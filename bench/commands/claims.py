@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from bench.commands.verbs import add_verb
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
+    from analysis.frames import Recorded
     from reproduce.claims.ledger import Claim
     from reproduce.claims.verdicts import Finding
+
+IMAGENET_SUFFIX = "-imagenet"  # of the large twin of an experiment that a claim names
 
 EXAMPLES = """examples:
   deeper claims --static                     # what the network alone decides: seconds, offline
@@ -45,12 +49,12 @@ def _claims(arguments: argparse.Namespace) -> int:
     from bench.environment import environment
     from reproduce.claims import rendering
     from reproduce.claims.ledger import load_ledger
-    from reproduce.claims.registry import EMPIRICAL, STATIC
+    from reproduce.claims.registry import names
     from reproduce.spec import SpecError
 
     if arguments.static and arguments.experiment:
         raise SpecError(f"--static: decides nothing from runs; leave out {arguments.experiment!r} or --static")
-    ledger = load_ledger(arguments.ledger, measurements={"static": STATIC, "empirical": EMPIRICAL})
+    ledger = load_ledger(arguments.ledger, measurements=names())
     ledger = ledger.only(arguments.id) if arguments.id else ledger
     claims = [claim for claim in ledger.claims if claim.kind == "static" or not arguments.static]
 
@@ -70,49 +74,85 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 
 class _Runs:
-    """What MLflow holds about each experiment that claims name, or why there is nothing; each read once."""
+    """What is recorded: the runs of each experiment that claims name, from MLflow, each read once; evaluations."""
 
     def __init__(self, records: Path, experiment: str | None) -> None:
         from bench.tracking import tracking_uri
 
-        self._uri = tracking_uri(records)
+        self._records, self._uri = records, tracking_uri(records)
         self._all = experiment
-        self._read: dict[str, Any] = {}
+        self._read: dict[str, Recorded | str] = {}
         if experiment is not None:
             from analysis import frames
 
             self._read[experiment] = frames.read(experiment, tracking_uri=self._uri)
 
-    def of(self, claim: Claim) -> Any:
-        """`analysis.frames.Recorded`, or the reason as a text."""
-        name = self._all or claim.experiment
-        if name is None:
-            return "no experiment is named"
-        if name not in self._read:
-            from analysis import frames
+    def of(self, claim: Claim) -> Recorded:
+        """The runs that decide a claim. Raises `NotMeasured` where there are none, `frames.AnalysisError` where the
+        store does not answer."""
+        from analysis import frames
+        from reproduce.claims.verdicts import NotMeasured
 
+        name = self._all or str(claim.experiment)
+        if name not in self._read:
             try:
                 self._read[name] = frames.read(name, tracking_uri=self._uri)
-            except frames.AnalysisError as error:
-                self._read[name] = str(error)
-        return self._read[name]
+            except frames.NothingRecorded:
+                self._read[name] = f"no run of {name} is recorded"
+        found = self._read[name]
+        if isinstance(found, str):
+            raise NotMeasured(found)
+        return found
+
+    def evaluations(self) -> pd.DataFrame:
+        from bench.evaluations import evaluation_table
+
+        return evaluation_table(self._records)
 
 
 def _decide(claim: Claim, runs: _Runs) -> Finding:
-    from reproduce.claims.registry import EMPIRICAL, STATIC
+    from reproduce.claims.registry import EVALUATED, STATIC
     from reproduce.claims.verdicts import NotMeasured, find, not_measured
 
     if claim.measurement is None:
         return not_measured(claim)
     if claim.kind == "static":
         return find(claim, STATIC[claim.measurement]())
-    recorded = runs.of(claim)
-    if isinstance(recorded, str):
-        return not_measured(claim, recorded)
     try:
-        return find(claim, EMPIRICAL[claim.measurement](recorded))
+        if claim.measurement in EVALUATED:
+            return find(claim, EVALUATED[claim.measurement](runs.evaluations()))
+        return _decide_from(claim, runs.of(claim))
     except NotMeasured as reason:
         return not_measured(claim, str(reason))
+
+
+def _decide_from(claim: Claim, recorded: Recorded) -> Finding:
+    """The finding of a claim that runs decide. Raises `NotMeasured`."""
+    from reproduce.claims.registry import EMPIRICAL
+    from reproduce.claims.verdicts import NotMeasured, find
+
+    if recorded.finished.empty:
+        raise NotMeasured(f"{recorded.experiment} has no finished run")
+    return find(claim, EMPIRICAL[str(claim.measurement)](recorded))
+
+
+def of_experiment(recorded: Recorded) -> list[dict[str, Any]]:
+    """What an experiment's runs say of the claims that it, or the one of its name for CPUs, is made for; as in the
+    JSON."""
+    from reproduce.claims import rendering
+    from reproduce.claims.ledger import load_ledger
+    from reproduce.claims.registry import EMPIRICAL, names
+    from reproduce.claims.verdicts import NotMeasured, not_measured
+
+    name = recorded.experiment.removesuffix(IMAGENET_SUFFIX)
+    findings = []
+    for claim in load_ledger(measurements=names()).claims:
+        if claim.experiment == name and claim.measurement in EMPIRICAL:
+            try:
+                findings.append(_decide_from(claim, recorded))
+            except NotMeasured as reason:
+                findings.append(not_measured(claim, str(reason)))
+    return rendering.rows_as_json(findings)
 
 
 def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:

@@ -34,30 +34,33 @@ def counts(findings: Iterable[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Everything: each claim as the ledger has it, with verdict, evidence and parts, and what it was measured on."""
-    return {
-        "environment": dict(environment),
-        "claims": [
-            {
-                **finding.claim.model_dump(mode="json", exclude={"parts"}),
-                "verdict": finding.verdict,
-                "measured": finding.measured,
-                "evidence": finding.evidence,
-                "parts": [
-                    {
-                        "name": part.name,
-                        "expected": part.expected,
-                        "measured": part.measured,
-                        "value": _plain(part.value),
-                        "deviation": part.deviation,
-                        "verdict": part.verdict,
-                        "reason": part.note,
-                    }
-                    for part in finding.parts
-                ],
-            }
-            for finding in findings
-        ],
-    }
+    return {"environment": dict(environment), "claims": rows_as_json(findings)}
+
+
+def rows_as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The claims of `as_json`."""
+    return [
+        {
+            **finding.claim.model_dump(mode="json", exclude={"parts"}),
+            "verdict": finding.verdict,
+            "measured": finding.measured,
+            "evidence": finding.evidence,
+            "parts": [
+                {
+                    "name": part.name,
+                    "expected": part.expected,
+                    "measured": part.measured,
+                    "value": _plain(part.value),
+                    "deviation": part.deviation,
+                    "verdict": part.verdict,
+                    "more": part.more,
+                    "reason": part.note,
+                }
+                for part in finding.parts
+            ],
+        }
+        for finding in findings
+    ]
 
 
 def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: str) -> str:

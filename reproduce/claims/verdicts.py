@@ -8,11 +8,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from scipy import special
+
 from reproduce.claims.ledger import Claim, Part, Value
 from reproduce.spec import SpecError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+LEVEL = 0.95
+"""Of intervals."""
+FEWEST_SEEDS = 3
+"""With fewer, no interval decides."""
+MOST_SEEDS = 1000
+"""More than so many are not told as a number: the claim's margin is then as good as hit."""
 
 
 class Verdict(StrEnum):
@@ -32,8 +42,6 @@ class Estimate:
     n: int
     detectable: float = math.nan
     """The smallest difference that so many runs could have seen."""
-    more: int = 1
-    """Runs that are still needed, should the interval leave the claim open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +75,8 @@ class RecordedRuns(Protocol):
 
 StaticMeasurement = Callable[[], Measured]
 EmpiricalMeasurement = Callable[[RecordedRuns], Measured]
+EvaluationMeasurement = Callable[["pd.DataFrame"], Measured]
+"""Of a table of evaluations, a row each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,8 @@ class PartFinding:
     deviation: float | None
     """Relative to the expected number, e.g. -0.02; None where there is no such number."""
     verdict: Verdict
+    more: int
+    """Seeds that are still needed, if the verdict is that there are not enough; else 0."""
     note: str
 
 
@@ -107,9 +119,9 @@ def find(claim: Claim, measured: Measured) -> Finding:
         failing = ", ".join(part.name + percent(part.deviation) for part in parts if part.verdict is Verdict.FAILS)
         evidence = f"not so: {failing}; {evidence}"
     elif verdict is Verdict.NOT_ENOUGH:
-        left_open = (part.value for part in parts if part.verdict is Verdict.NOT_ENOUGH)
-        more = max(value.more for value in left_open if isinstance(value, Estimate))
-        evidence = f"{more} more runs are needed; {evidence}"
+        more = max(part.more for part in parts)
+        number = str(more) if more < MOST_SEEDS else f"over {MOST_SEEDS}"
+        evidence = f"{number} more {'seed is' if more == 1 else 'seeds are'} needed; {evidence}"
     return Finding(claim=claim, verdict=verdict, measured=measured.summary, evidence=evidence, parts=parts)
 
 
@@ -130,30 +142,53 @@ def _compare(claim: Claim, part: Part, values: Mapping[str, Value | Estimate]) -
     deviation = None
     if isinstance(number, int | float) and isinstance(part.expected, int | float) and part.expected:
         deviation = number / part.expected - 1
+    verdict = _judge(part, value)
     return PartFinding(
         name=part.label,
         expected=_expectation(part),
         measured=text(value),
         value=value,
         deviation=deviation,
-        verdict=_judge(part, value),
+        verdict=verdict,
+        more=_more(part, value) if verdict is Verdict.NOT_ENOUGH and isinstance(value, Estimate) else 0,
         note=part.note,
     )
+
+
+def _range(part: Part) -> tuple[float, float]:
+    """What a part allows a number to be."""
+    if isinstance(part.expected, int | float):
+        return part.expected - part.within, part.expected + part.within
+    least = -math.inf if part.at_least is None else part.at_least
+    return least, math.inf if part.at_most is None else part.at_most
 
 
 def _judge(part: Part, value: Value | Estimate) -> Verdict:
     """Three-valued for an estimate: its whole interval inside the claimed range, outside it, or neither."""
     if isinstance(value, str | tuple):
         return Verdict.HOLDS if value == part.expected else Verdict.FAILS
+    if isinstance(value, Estimate) and value.n < FEWEST_SEEDS:
+        return Verdict.NOT_ENOUGH
     low, high = (value.low, value.high) if isinstance(value, Estimate) else (value, value)
-    least, most = -math.inf, math.inf
-    if isinstance(part.expected, int | float):
-        least, most = part.expected - part.within, part.expected + part.within
-    least = least if part.at_least is None else part.at_least
-    most = most if part.at_most is None else part.at_most
+    least, most = _range(part)
     if least <= low and high <= most:
         return Verdict.HOLDS
     return Verdict.FAILS if high < least or low > most else Verdict.NOT_ENOUGH
+
+
+def _more(part: Part, value: Estimate) -> int:
+    """Seeds to add until the interval, were value and spread to stay, keeps clear of the ends of the part's range."""
+    if value.n < FEWEST_SEEDS:
+        return FEWEST_SEEDS - value.n
+    spread = (value.high - value.low) / 2 / _half_width(value.n)
+    distance = min(abs(value.value - end) for end in _range(part))
+    enough = (n for n in range(value.n + 1, value.n + MOST_SEEDS) if spread * _half_width(n) < distance)
+    return next(enough, value.n + MOST_SEEDS) - value.n
+
+
+def _half_width(n: int) -> float:
+    """Of the t interval of a mean of `n` values, in their standard deviations."""
+    return float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) / math.sqrt(n)
 
 
 def _expectation(part: Part) -> str:

@@ -108,6 +108,19 @@ def test_one_run_gives_a_report_without_intervals(tracking_uri: str, tmp_path: P
     assert not (tmp_path / "tables" / "effects.tex").exists()
 
 
+def test_claims_that_the_runs_decide_have_a_section(tracking_uri: str, tmp_path: Path) -> None:
+    claim = {
+        "id": "S-one", "statement": "heads help", "claimed": "more", "measured": "+1", "verdict": "holds",
+        "evidence": "n = 3",
+    }  # fmt: skip
+    index = report(
+        "grid", tracking_uri=tracking_uri, out=tmp_path, claims=lambda recorded: [claim] * len(recorded.arms)
+    )
+    page = index.read_text()
+    assert page.count("S-one") == 8  # a cell and what it sorts by, once an arm
+    assert "<h2>Claims</h2>" in page
+
+
 @pytest.mark.parametrize(
     ("experiment", "told"),
     [

@@ -26,7 +26,7 @@ def heads(recorded: RecordedRuns) -> Measured:
     """Both heads less none in final top-1, paired by seed: how an empirical measurement is written."""
     top1 = recorded.finished.pivot(index="seed", columns="network.aux", values=schema.FINAL_TOP1)
     low, high = stats.ttest_rel(top1["both"], top1["none"]).confidence_interval()
-    estimate = Estimate(value=float((top1["both"] - top1["none"]).mean()), low=low, high=high, n=len(top1), more=4)
+    estimate = Estimate(value=float((top1["both"] - top1["none"]).mean()), low=low, high=high, n=len(top1))
     return Measured(values={"difference": estimate}, summary="both − none", evidence=f"n = {len(top1)} pairs")
 
 
@@ -87,7 +87,7 @@ def test_empirical_claims_are_decided_from_recorded_runs(
     findings = decided([*experiment, "--records", str(records), "--ledger", str(ledger)], tmp_path)
     assert findings == {
         "S-any": ("holds", "n = 3 pairs"),
-        "S-five": ("not enough runs", "4 more runs are needed; n = 3 pairs"),
+        "S-five": ("not enough runs", "3 more seeds are needed; n = 3 pairs"),
     }
 
 
@@ -98,7 +98,7 @@ def test_without_runs_a_claim_is_not_measured_and_a_named_experiment_is_a_mistak
     places = ["--records", str(tmp_path / "none"), "--ledger", str(ledger)]
     verdict, evidence = decided(places, tmp_path)["S-any"]
     assert verdict == "not measured here"
-    assert evidence.startswith("needs 3 seeds; deeper run heads; tracking_uri: no store")
+    assert evidence == "needs 3 seeds; deeper run heads; no run of heads is recorded"
     assert main(["claims", "heads", *places]) == 2
     assert "no store" in capsys.readouterr().err
 

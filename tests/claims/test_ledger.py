@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reproduce.claims import registry
 from reproduce.claims.ledger import load_ledger
 from reproduce.spec import SpecError
 
@@ -66,17 +67,15 @@ def load(folder: Path, *rows: Any, **top: Any) -> Any:
 
 
 def test_every_promised_claim_has_a_row() -> None:
-    from reproduce.claims.registry import EMPIRICAL, STATIC
-
-    ledger = load_ledger(measurements={"static": STATIC, "empirical": EMPIRICAL})
+    ledger = load_ledger(measurements=registry.names())
     assert PROMISED.keys() - {claim.id for claim in ledger.claims} == set()
 
 
 def test_every_measurement_decides_a_row() -> None:
-    from reproduce.claims.registry import EMPIRICAL, STATIC
-
-    ledger = load_ledger(measurements={"static": STATIC, "empirical": EMPIRICAL})
-    assert {claim.measurement for claim in ledger.claims} - {None} == STATIC.keys() | EMPIRICAL.keys()
+    ledger = load_ledger(measurements=registry.names())
+    assert {claim.measurement for claim in ledger.claims} == {
+        name for names in registry.names().values() for name in names
+    }
 
 
 def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reproduce.claims.costs import table1
 from reproduce.claims.ledger import load_ledger
-from reproduce.claims.registry import EMPIRICAL, STATIC
+from reproduce.claims.registry import STATIC, names
 from reproduce.claims.structure import depth, heads_at_evaluation, receptive_field
 from reproduce.claims.verdicts import Finding, Verdict, find
 
@@ -29,7 +29,7 @@ TABLE1_WEIGHTS = {
 
 @pytest.fixture(scope="module")
 def findings() -> dict[str, Finding]:
-    ledger = load_ledger(measurements={"static": STATIC, "empirical": EMPIRICAL})
+    ledger = load_ledger(measurements=names())
     static = [claim for claim in ledger.claims if claim.kind == "static" and claim.measurement]
     return {
         claim.id: find(claim, STATIC[str(claim.measurement)]()) for claim in static if claim.id != "S-aux-inference"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from reproduce.claims.ledger import Claim, Value
 from reproduce.claims.rendering import as_json, markdown
@@ -33,8 +35,8 @@ def measured(**values: Value | Estimate) -> Measured:
     return Measured(values=values, summary="summary", evidence="n = 3")
 
 
-def estimate(low: float, high: float, more: int = 1) -> Estimate:
-    return Estimate(value=(low + high) / 2, low=low, high=high, n=3, more=more)
+def estimate(low: float, high: float, n: int = 3) -> Estimate:
+    return Estimate(value=(low + high) / 2, low=low, high=high, n=n)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def estimate(low: float, high: float, more: int = 1) -> Estimate:
         ({"expected": 0.5, "within": 0.2}, estimate(0.4, 0.8), Verdict.NOT_ENOUGH),
         ({"expected": 0.5, "within": 0.2}, estimate(0.8, 0.9), Verdict.FAILS),
         ({"at_least": 0}, Estimate(value=1, n=1), Verdict.NOT_ENOUGH),
+        ({"at_least": 0}, estimate(0.1, 0.3, n=2), Verdict.NOT_ENOUGH),
     ],
 )
 def test_a_value_is_judged_by_its_range_and_an_estimate_by_its_interval(
@@ -72,11 +75,22 @@ def test_one_part_that_fails_decides_and_is_named_with_its_deviation() -> None:
     assert [part.deviation for part in finding.parts] == [0, pytest.approx(-0.2), None]
 
 
-def test_too_few_runs_say_how_many_more() -> None:
-    parts = ({"of": "a", "at_least": 0}, {"of": "b", "at_least": 0})
-    finding = find(claim(*parts), measured(a=estimate(-1, 2, more=4), b=estimate(1, 2, more=9)))
+@pytest.mark.parametrize(
+    ("low", "high", "n", "more"),
+    [(-1, 2, 3, 6), (-0.01, 2, 3, 1), (-1, 1, 3, None), (math.nan, math.nan, 1, 2), (math.nan, math.nan, 2, 1)],
+)
+def test_too_few_runs_say_how_many_seeds_more(low: float, high: float, n: int, more: int | None) -> None:
+    finding = find(
+        claim({"of": "a", "at_least": 0}, {"of": "b", "at_least": 0}), measured(a=estimate(low, high, n), b=1)
+    )
     assert finding.verdict is Verdict.NOT_ENOUGH
-    assert finding.evidence == "4 more runs are needed; n = 3"
+    number = "over 1000" if more is None else more
+    assert finding.evidence == f"{number} more {'seed is' if more == 1 else 'seeds are'} needed; n = 3"
+    if more and n == 3:  # mean 0.5 and the same spread
+        spread = (high - low) / 2 * math.sqrt(n) / stats.t.ppf(0.975, n - 1)
+        mean = (low + high) / 2
+        halves = [spread * stats.t.ppf(0.975, k - 1) / math.sqrt(k) for k in (n + more - 1, n + more)]
+        assert halves[0] >= mean > halves[1]
 
 
 def test_what_is_not_measured_says_what_is_needed() -> None:
@@ -101,7 +115,7 @@ def test_json_keeps_the_numbers_and_has_no_nan() -> None:
     first, second = content["claims"]
     assert (content["environment"], first["id"], first["verdict"]) == ({"commit": "abc"}, "S-one", "not enough runs")
     assert first["parts"][0]["value"] == {
-        "value": 1, "low": None, "high": None, "n": 1, "detectable": None, "more": 1,
+        "value": 1, "low": None, "high": None, "n": 1, "detectable": None,
     }  # fmt: skip
     assert second["parts"][0]["value"] == [1, 2, 3]
 

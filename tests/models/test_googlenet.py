@@ -27,6 +27,15 @@ def test_branches_agree_in_height_and_width(reduction: str, side: int) -> None:
     assert module.out_channels == (1 + 3 + 5 + 6 if reduction == "naive" else 1 + 3 + 5 + 7)
 
 
+@pytest.mark.parametrize("kernel", ["1x1", "3x3", "5x5"])
+def test_a_single_kernel_stands_in_for_three_at_their_width(kernel: str) -> None:
+    module = Inception(6, Widths(1, 2, 3, 4, 5, 7), small(branches=kernel, norm="none"))
+    assert module(torch.randn(1, 6, 5, 5)).shape == (1, 1 + 3 + 5 + 7, 5, 5)
+    assert module.branch_channels == (9, 7)
+    kernels = [layer.kernel_size for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert kernels == [(1, 1), (int(kernel[0]),) * 2, (1, 1)]  # its reduction, itself, the pool projection
+
+
 @pytest.mark.parametrize("norm", ["none", "batch"])
 @pytest.mark.parametrize("head", ["avgpool", "fc"])
 @pytest.mark.parametrize("large_kernel", ["3x3", "5x5"])
@@ -38,7 +47,10 @@ def test_every_member_of_the_family_gives_logits(norm: str, head: str, large_ker
     assert all(logits.shape == (2, 7) for logits in outputs)
 
 
-@pytest.mark.parametrize("changes", [{"norm": "none"}, {"head": "fc", "pooling": "port"}, {"reduction": "unreduced"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"norm": "none"}, {"head": "fc", "pooling": "port"}, {"reduction": "unreduced"}, {"branches": "3x3"}],
+)
 def test_every_parameter_gets_a_finite_gradient(changes: dict[str, str]) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(small(resolution=64, **changes))

@@ -1,0 +1,96 @@
+"""An evaluation by one process, or by several that share the images."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import start_processes
+
+from reproduce.evaluation.ensemble import evaluate
+from reproduce.evaluation.models import Source
+from reproduce.evaluation.protocols import Protocol
+from reproduce.training.ranks import Ranks
+from reproduce.training.validation import Validation
+
+START = "forkserver"
+SLOWEST = timedelta(days=7)  # ranks meet once, at the end; a rank that dies is noticed at once all the same
+
+
+def evaluate_on(
+    sources: Sequence[Source],
+    folder: Path,
+    protocol: Protocol,
+    *,
+    workers: int,
+    threads: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Validation:
+    """`evaluate` with `workers` processes of `threads` CPU threads each; worker i uses CUDA device i, if there are any.
+
+    `progress` is told, every now and then, how many images are done. Raises `ProcessRaisedException` or
+    `ProcessExitedException` where a worker fails; the others are ended then.
+    """
+    if workers == 1:
+        done = 0
+
+        def count(images: int) -> None:
+            nonlocal done
+            done += images
+            progress(done)
+
+        torch.set_num_threads(threads)
+        return evaluate(sources, folder, protocol, Ranks(0, 1, device_of(0)), threads=threads, progress=count)
+    multiprocessing.set_forkserver_preload([__name__])  # workers that fork from it need not import all this again
+    counter = multiprocessing.get_context(START).Value("q", 0)
+    with tempfile.TemporaryDirectory(prefix="deeper-evaluation-") as meeting:
+        job = (workers, Path(meeting), list(sources), folder, protocol, threads, counter)
+        processes: Any = start_processes(_rank, job, nprocs=workers, join=False, start_method=START)
+        while not processes.join(timeout=0.5):
+            progress(counter.value)
+        validation: Validation = pickle.loads((Path(meeting) / "result").read_bytes())
+    return validation
+
+
+def device_of(rank: int) -> torch.device:
+    """The device of a worker."""
+    devices = torch.cuda.device_count()
+    return torch.device("cuda", rank % devices) if devices else torch.device("cpu")
+
+
+def _rank(
+    rank: int,
+    workers: int,
+    meeting: Path,
+    sources: Sequence[Source],
+    folder: Path,
+    protocol: Protocol,
+    threads: int,
+    counter: Synchronized[int],
+) -> None:
+    torch.set_num_threads(threads)
+    # gloo on GPUs as well: nothing but the results, objects in memory, is sent.
+    dist.init_process_group(
+        "gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=workers, timeout=SLOWEST
+    )
+
+    def count(images: int) -> None:
+        with counter.get_lock():
+            counter.value += images
+
+    ranks = Ranks(rank, workers, device_of(rank))
+    validation = evaluate(sources, folder, protocol, ranks, threads=threads, progress=count)
+    if rank == 0:
+        (meeting / "result").write_bytes(pickle.dumps(validation))
+    dist.destroy_process_group()
+    # A thread of gloo that lives on can abort the process while the interpreter ends (torch 2.14): leave without that.
+    os._exit(0)

@@ -1,0 +1,20 @@
+"""The ledger's table from the file that `deeper claims --json` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from analysis.claims import readme_table
+from bench.cli import main
+
+
+def test_a_written_ledger_becomes_a_markdown_table(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    assert main(["claims", "--id", "P-depth", "--id", "S-reduce-example", "--json", str(path)]) == 0
+    lines = readme_table(path).splitlines()
+    assert lines[0] == "holds: 2."
+    assert lines[2] == "| Id | Claim | Claimed | Measured | Verdict | Evidence |"
+    claims = {claim["id"]: claim for claim in json.loads(path.read_text())["claims"]}
+    assert [line.split(" | ")[0] for line in lines[4:]] == ["| S-reduce-example", "| P-depth"]
+    assert f"| holds | {claims['P-depth']['evidence']} |" in lines[5]

@@ -1,0 +1,226 @@
+"""Empirical claims on recorded frames with known effects: the verdict follows the effect, noise is called noise."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis import statistics
+from analysis.frames import Recorded
+from reproduce import schema
+from reproduce.claims import estimates
+from reproduce.claims.ledger import load_ledger
+from reproduce.claims.registry import EMPIRICAL, names
+from reproduce.claims.verdicts import Finding, NotMeasured, Verdict, find
+
+CLAIMS = {c.id: c for c in load_ledger(measurements=names()).claims}
+HOLDS, FAILS, NOT_ENOUGH = Verdict.HOLDS, Verdict.FAILS, Verdict.NOT_ENOUGH
+EPOCHS = 8
+PARAMS = {
+    "network.aux": "none",
+    "network.reduction": "reduced",
+    "network.branches": "mixed",
+    "network.head": "avgpool",
+    "network.classes": "10",
+    "recipe.resolution": "64",
+    "recipe.epochs": str(EPOCHS),
+    "recipe.averaging": None,
+    "data.path": "imagenette",
+    "data.train_fraction": "1.0",
+}
+
+Arm = dict[str, Any]
+"""Params and metrics of an arm where they differ from the others'; `curve` is the gain of top-1 an epoch."""
+
+
+def recorded(*arms: Arm, seeds: Sequence[int] = (0, 1, 2), noise: float = 0.001) -> Recorded:
+    """Frames as `analysis.frames.read` gives them. A seed moves all arms alike; `noise` moves each run alone."""
+    runs: list[dict[str, Any]] = []
+    epochs: list[dict[str, Any]] = []
+    for number, arm in enumerate(arms):
+        for seed in seeds:
+            drawn = random.Random(f"{number} {seed}").gauss(0, noise)
+            top1 = arm.get("top1", 0.6) + arm.get("shift", 0.02) * seed + drawn
+            metrics = {
+                schema.FINAL_TOP1: top1,
+                schema.FINAL_TOP5: 1 - 0.354 * (1 - top1),
+                schema.FINAL_TRAIN_TOP1_PLAIN: top1 + arm.get("gap", 0.05) + drawn / 2,
+                schema.FINAL_IMAGES_PER_S: arm.get("speed", 300.0) * (1 + drawn),
+                schema.COST_PARAMETERS: arm.get("parameters", 6e6),
+                schema.COST_MACS: arm.get("macs", 32e6),
+                schema.COST_MACS_TRAINING: arm.get("macs", 32e6),
+                schema.CLUSTER_WITHIN: 0.3,
+                schema.CLUSTER_ACROSS: 0.2,
+                schema.CLUSTER_DIFFERENCE: arm.get("clusters", 0.1) + drawn,
+                schema.CLUSTER_PERMUTED_95: 0.004,
+                schema.CLUSTER_UNTRAINED: 0.05,
+            }
+            run = {"run_id": f"{number}-{seed}", "arm": str(number), "seed": seed, "outcome": schema.FINISHED}
+            runs.append({**run, **PARAMS, **{k: v for k, v in arm.items() if "." in k}, **metrics})
+            for epoch in range(EPOCHS):
+                values = {
+                    schema.VAL_TOP1: top1 - arm.get("curve", 0.02) * (EPOCHS - 1 - epoch),
+                    schema.PEAK_MEMORY_GIB: arm.get("macs", 32e6) / 32e6 + drawn,
+                    **{f"{schema.GRADIENT_NORM}{s}": arm.get("gradient", 1.0) * (1 + drawn) for s in ("stem", *"345")},
+                }
+                epochs.append({"run_id": run["run_id"], "arm": run["arm"], "seed": seed, "epoch": epoch, **values})
+    return Recorded(
+        experiment="made", experiment_id="1", description="", runs=pd.DataFrame(runs), epochs=pd.DataFrame(epochs)
+    )
+
+
+def decide(claim: str, of: Recorded) -> Finding:
+    row = CLAIMS[claim]
+    return find(row, EMPIRICAL[str(row.measurement)](of))
+
+
+def heads(none: float, aux1: float, aux2: float, both: float) -> list[Arm]:
+    named = {"none": none, "aux1": aux1, "aux2": aux2, "both": both}
+    return [{"network.aux": aux, "top1": top1} for aux, top1 in named.items()]
+
+
+def reductions(reduced: Arm, unreduced: Arm) -> list[Arm]:
+    costly = {"network.reduction": "unreduced", "parameters": 24e6, "macs": 90e6, "speed": 100.0}
+    return [reduced, {**costly, **unreduced}]
+
+
+def branches(mixed: float, *singles: float) -> list[Arm]:
+    kernels = ("mixed", "1x1", "3x3", "5x5")
+    return [{"network.branches": kernel, "top1": top1} for kernel, top1 in zip(kernels, (mixed, *singles), strict=True)]
+
+
+def fractions(*, of_parameters: float, of_data: float) -> list[Arm]:
+    return [
+        {
+            "network.reduction": reduction,
+            "parameters": parameters,
+            "data.train_fraction": fraction,
+            "gap": 0.1 + of_parameters * (parameters > 6e6) + of_data * (fraction == "0.25"),
+        }
+        for reduction, parameters in (("reduced", 6e6), ("unreduced", 24e6))
+        for fraction in ("1.0", "0.25")
+    ]
+
+
+IMAGENET = {"network.classes": "1000", "data.path": "imagenet", "shift": 0.0}
+CASES: list[tuple[str, list[Arm], Verdict]] = [
+    ("S-aux-helps", heads(0.60, 0.62, 0.61, 0.63), HOLDS),
+    ("S-aux-helps", heads(0.63, 0.62, 0.61, 0.60), FAILS),
+    ("P-aux-half-percent", heads(0.600, 0.604, 0.605, 0.605), HOLDS),
+    ("P-aux-half-percent", heads(0.60, 0.604, 0.605, 0.63), FAILS),
+    ("P-aux-half-percent", heads(0.60, 0.59, 0.58, 0.605), FAILS),
+    ("S-vanishing", [{"network.aux": "none"}, {"network.aux": "both", "gradient": 1.4}], HOLDS),
+    ("S-vanishing", [{"network.aux": "none"}, {"network.aux": "both", "gradient": 0.8}], FAILS),
+    ("S-reduce-cheap", reductions({}, {}), HOLDS),
+    ("S-reduce-cheap", reductions({}, {"speed": 320.0}), FAILS),
+    ("P-reduce", reductions({"top1": 0.60}, {"top1": 0.603}), HOLDS),
+    ("P-reduce", reductions({"top1": 0.60}, {"top1": 0.63}), FAILS),
+    ("S-overfit", fractions(of_parameters=0.05, of_data=0.1), HOLDS),
+    ("S-overfit", fractions(of_parameters=-0.05, of_data=0.1), FAILS),
+    ("S-overfit", fractions(of_parameters=0.05, of_data=-0.1), FAILS),
+    ("S-multiscale", branches(0.64, 0.5, 0.60, 0.61), HOLDS),
+    ("S-multiscale", branches(0.60, 0.5, 0.58, 0.62), FAILS),
+    ("S-clustered", branches(0.60, 0.5, 0.58, 0.62), HOLDS),
+    ("S-clustered", [{"clusters": 0.02}, {"network.branches": "3x3"}], FAILS),
+    ("P-avgpool", [{"top1": 0.606}, {"network.head": "fc", "top1": 0.6}], HOLDS),
+    ("P-avgpool", [{"top1": 0.59}, {"network.head": "fc", "top1": 0.6}], FAILS),
+    ("C-caffe", [{**IMAGENET, "top1": 0.687}], HOLDS),
+    ("C-caffe", [{**IMAGENET, "top1": 0.667}], FAILS),
+    ("P-recipe", [{**IMAGENET, "top1": 0.7155}], HOLDS),
+    ("P-recipe", [{**IMAGENET, "top1": 0.687}], FAILS),
+]
+
+
+@pytest.mark.parametrize(("claim", "arms", "verdict"), CASES)
+def test_a_verdict_follows_the_effect_and_tells_the_scale(claim: str, arms: list[Arm], verdict: Verdict) -> None:
+    finding = decide(claim, recorded(*arms))
+    assert finding.verdict is verdict
+    data = arms[0].get("data.path", "imagenette")
+    assert f"on {data} at 64 px" in finding.evidence
+    assert "n = 3" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("claim", "arms"),
+    [
+        ("S-aux-helps", heads(0.60, 0.60, 0.60, 0.605)),
+        ("S-multiscale", branches(0.605, 0.60, 0.60, 0.60)),
+        ("P-avgpool", [{"top1": 0.606}, {"network.head": "fc", "top1": 0.6}]),
+    ],
+)
+def test_a_difference_inside_the_noise_is_called_that_and_asks_for_more_seeds(claim: str, arms: list[Arm]) -> None:
+    noisy = decide(claim, recorded(*arms, noise=0.02))
+    assert noisy.verdict is NOT_ENOUGH
+    assert "inside the noise" in noisy.measured
+    more = max(part.more for part in noisy.parts)
+    assert noisy.evidence.startswith(f"{more} more seed" if more < 1000 else "over 1000")
+
+
+def test_a_single_seed_has_no_interval_and_asks_for_three() -> None:
+    finding = decide("S-aux-helps", recorded(*heads(0.5, 0.6, 0.6, 0.7), seeds=[0]))
+    assert finding.verdict is NOT_ENOUGH
+    assert finding.evidence.startswith("2 more seeds are needed")
+    assert "no interval" in finding.measured
+
+
+def test_imagenets_numbers_are_confirmed_on_imagenet_alone() -> None:
+    for claim, top1, told in (
+        ("C-caffe", 0.667, r"top-1 68\.\d.*, top-5 88\.9"),
+        ("P-recipe", 0.6955, r"top-5 error 10\.\d"),
+    ):
+        with pytest.raises(NotMeasured, match=f"on imagenette at 64 px the runs reach {told}"):
+            decide(claim, recorded({"top1": top1}))
+
+
+def test_pooling_is_not_judged_where_there_is_nothing_to_pool() -> None:
+    arms = [{"recipe.resolution": "32"}, {"recipe.resolution": "32", "network.head": "fc"}]
+    with pytest.raises(NotMeasured, match="at 32 px the last maps are 1x1"):
+        decide("P-avgpool", recorded(*arms))
+
+
+def test_accuracy_at_equal_compute_is_read_from_the_costlier_runs_epochs() -> None:
+    arms = reductions({"top1": 0.6}, {"top1": 0.6, "macs": 64e6, "curve": 0.01})
+    finding = decide("P-reduce", recorded(*arms, noise=1e-6))
+    assert "at equal compute +4.0 points" in finding.evidence  # after 4 of 8 epochs, 4 points below the end
+
+
+@pytest.mark.parametrize(
+    ("claim", "arms", "told"),
+    [
+        ("S-aux-helps", [{"network.aux": "both"}], "no seed has finished runs with network.aux both and none"),
+        ("P-reduce", [{}], "no seed has finished runs with network.reduction reduced and unreduced"),
+        ("S-overfit", [{}, {"parameters": 2e7, "network.reduction": "unreduced"}], "of one fraction of the images"),
+        ("S-multiscale", branches(0.6, 0.6, 0.6, 0.6)[:3], "with network.branches mixed and 5x5"),
+    ],
+)
+def test_missing_arms_are_named(claim: str, arms: list[Arm], told: str) -> None:
+    with pytest.raises(NotMeasured, match=told):
+        decide(claim, recorded(*arms))
+
+
+def test_pairs_differ_in_nothing_else() -> None:
+    other = {"network.aux": "both", "recipe.epochs": "16"}
+    with pytest.raises(NotMeasured, match="alike in all else"):
+        decide("S-aux-helps", recorded({"network.aux": "none"}, other))
+    grid: list[Arm] = [
+        {"network.aux": aux, "network.reduction": reduction, "top1": 0.6 + 0.02 * (aux == "both")}
+        for aux in ("none", "both")
+        for reduction in ("reduced", "unreduced")
+    ]
+    assert "n = 3" in decide("S-aux-helps", recorded(*grid)).evidence  # seeds, not pairs
+
+
+@pytest.mark.parametrize("size", [2, 3, 10])
+def test_intervals_are_those_of_the_reports(size: int) -> None:
+    values = [random.Random(i).gauss(0.3, 1) for i in range(size)]
+    ours, theirs = estimates.mean(values), statistics.mean(values)
+    for name in ("value", "low", "high", "detectable"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name)), name
+
+
+def test_every_claim_has_a_measurement() -> None:
+    assert [claim.id for claim in CLAIMS.values() if claim.measurement is None] == []

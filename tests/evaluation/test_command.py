@@ -1,0 +1,187 @@
+"""`deeper evaluate`: what it prints and keeps, and how it answers mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from fixtures import run_model
+from torchvision.models import googlenet
+
+from bench.cli import main
+from bench.evaluations import TABLE, evaluation_table, table_rows
+from bench.records import Record, write_plan
+from bench.states import run_folder
+from reproduce import schema
+from reproduce.evaluation.ensemble import evaluate
+from reproduce.evaluation.models import RunModel
+from reproduce.spec import PlannedRun
+from reproduce.training import checkpoint
+from reproduce.training.ranks import Ranks
+
+
+def record(records: Path, data: Path, experiment: str, seeds: tuple[int, ...] = (0, 1)) -> list[RunModel]:
+    """Finished runs of the arm `both`, with checkpoints and predictions."""
+    models, planned = [], []
+    for seed in seeds:
+        made = run_model(records / "made", data, seed=seed)
+        folder = run_folder(records, made.run.key)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        model = RunModel(made.run, made.folder.rename(folder))
+        validation = evaluate([model], data, "single", Ranks(0, 1, torch.device("cpu")), threads=1)
+        keeper = Record(folder)
+        keeper.begin(model.run, environment={}, world_size=1, device="cpu")
+        keeper.predictions(validation.predictions or {})
+        keeper.end(schema.FINISHED, metrics={schema.FINAL_TOP1: validation.top1})
+        models.append(model)
+        planned.append(PlannedRun(experiment=experiment, arm="both", seed=seed, config=model.run))
+    write_plan(records, experiment, planned, {})
+    return models
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, raw_data: Path, synthetic_data: Path) -> Path:
+    """Records of two runs on photographs and one on other images."""
+    records = tmp_path_factory.mktemp("records")
+    record(records, raw_data, "tiny")
+    record(records, synthetic_data, "other", seeds=(0,))
+    return records
+
+
+@pytest.fixture
+def records(recorded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(recorded, tmp_path / "records")
+
+
+@pytest.fixture(autouse=True)
+def _one_core() -> Iterator[None]:
+    """Networks this small gain nothing by more, and lose much where cores are shared."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.fixture
+def deeper(records: Path, raw_data: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*words: str) -> tuple[int, str, str]:
+        places = ("--records", str(records), "--data", str(raw_data.parent))
+        code = main(["evaluate", *words, *places])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return call
+
+
+def test_the_layout_of_table_3_grows_with_what_was_evaluated(deeper: Any, records: Path) -> None:
+    assert deeper("tiny:both:0", "--protocol", "10-crop")[0] == 0
+    code, out, _ = deeper("tiny:both", "--protocol", "10-crop", "--json")
+    content = json.loads(out)
+    assert code == 0
+    assert [(row["models"], row["crops"], row["cost"]) for row in content["table"]] == [
+        (1, 1, 1),
+        (1, 10, 10),
+        (2, 10, 20),
+    ]
+    assert [model["name"] for model in content["models"]] == ["tiny:both:0", "tiny:both:1"]
+    table = pd.read_parquet(Path(content["folder"]) / schema.ARTIFACT_PREDICTIONS)
+    assert table["correct"].mean() == content["top1"]
+    assert table["index"].tolist() == list(range(6))
+
+    frame = evaluation_table(records)
+    assert frame[["experiment", "arm", "models", "crops", "imagenet"]].values.tolist() == [
+        ["tiny", "both", 1, 10, False],
+        ["tiny", "both", 2, 10, False],
+    ]
+    assert frame.loc[1, "top1"] == content["top1"]
+
+
+def test_an_evaluation_is_kept_and_never_made_anew(deeper: Any, records: Path) -> None:
+    before = {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()}
+    _, first, _ = deeper("tiny:both:1", "tiny:both:0")
+    kept = {path: path.stat().st_mtime_ns for path in (records / "evaluations").rglob("*")}
+    _, second, bar = deeper("tiny:both:0", "tiny:both:1")
+    assert {path: path.stat().st_mtime_ns for path in (records / "evaluations").rglob("*")} == kept
+    assert bar == ""
+    assert "is not shown beside: it is of ImageNet's 50 000 validation images" in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    assert {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
+    (key,) = (run["key"] for run in json.loads((records / "experiments/other/plan.json").read_text()))
+    shutil.rmtree(records / "experiments" / "other")
+    assert deeper(key, "--on", "nowhere")[2].startswith("deeper: nowhere/manifest.json: no such file")
+    code, _, error = deeper("feedfeedfeed")
+    assert (code, error) == (2, f"deeper: run: 'feedfeedfeed' has no record in {records}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "run: nothing to evaluate; name a RUN, or --weights FILE --on PATH"),
+        (["tiny:none"], "run: 'tiny:none': tiny has no arm 'none'; it has both"),
+        (["tiny:both:7"], "run: 'tiny:both:7': both has no seed 7; it has 0, 1"),
+        (["huge:both"], "experiment: 'huge' has no records in"),
+        (["tiny"], "run: 'tiny' names no run; give a key (12 hexadecimal digits) or EXPERIMENT:ARM[:SEED]"),
+        (["tiny:both", "other:both"], "run: other:both:0 was validated on other images"),
+        (["tiny:both", "--workers", "0"], "--workers: 0 is too few; use at least 1"),
+        (["--weights", "none.pth"], "--on: missing; name the prepared data set"),
+        (["--weights", "none.pth", "--on", "DATA"], "--weights: none.pth: no such file"),
+        (
+            ["tiny:both", "--transform-input", "yes"],
+            "--transform-input: is about --weights in torchvision's layout alone",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(deeper: Any, raw_data: Path, words: list[str], told: str) -> None:
+    code, _, error = deeper(*(str(raw_data) if word == "DATA" else word for word in words))
+    assert code == 2
+    assert error.startswith(f"deeper: {told}")
+    assert error.count("\n") == 1
+
+
+def test_runs_without_what_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
+    key, other = (run["key"] for run in json.loads((records / "experiments/tiny/plan.json").read_text()))
+    code, _, error = deeper("tiny:both:0", "--on", str(synthetic_data))
+    assert (code, error.count("\n")) == (2, 1)
+    assert "name the same data set with --data or --on" in error
+    (run_folder(records, key) / checkpoint.FILE_NAME).unlink()
+    code, _, error = deeper("tiny:both:0")
+    assert (code, error.count("\n")) == (2, 1)
+    assert f"run {key}: no checkpoint.pt in" in error
+    (run_folder(records, key) / schema.ARTIFACT_PREDICTIONS).unlink()
+    assert f"run: tiny:both:0 ({key}) has no predictions.parquet" in deeper("tiny:both:0")[2]
+    (run_folder(records, other) / "events.jsonl").write_text("")
+    assert f"run: tiny:both:1 ({other}) is waiting; only a finished run can be evaluated" in deeper("tiny:both:1")[2]
+    assert list(evaluation_table(records).columns) == list(TABLE)
+    assert evaluation_table(records).empty
+
+
+def test_weights_of_other_classes_are_refused(deeper: Any, tmp_path: Path, raw_data: Path) -> None:
+    torch.save(googlenet(num_classes=3, aux_logits=False, init_weights=False).state_dict(), tmp_path / "three.pth")
+    code, _, error = deeper(
+        *("--weights", str(tmp_path / "three.pth"), "--transform-input", "no", "--on", str(raw_data))
+    )
+    assert code == 2
+    assert error.startswith("deeper: --weights: three.pth has 3 classes, ")
+
+
+def test_the_papers_numbers_stand_beside_those_of_imagenet_alone() -> None:
+    found = [
+        {"models": [{}], "crops": 1, "top1": 0.7, "top5": 0.9},
+        {"models": [{}] * 7, "crops": 144, "top1": 0.7, "top5": 0.93},
+    ]
+    base, best = table_rows(found, imagenet=True)
+    assert (best.compared_to_base, best.cost) == (pytest.approx(-3), 1008)
+    assert base.paper is not None
+    assert best.paper is not None
+    assert (base.paper.top5_error, best.paper.top5_error) == (10.07, 6.67)
+    assert all(row.paper is None for row in table_rows(found, imagenet=False))
