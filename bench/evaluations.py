@@ -8,9 +8,11 @@ never overwritten. Imports no torch.
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESULT = "evaluation.json"
+DATE = "%Y-%m-%dT%H:%M:%SZ"  # in UTC
 TABLE = (
     *("experiment", "arm", "protocol", "models", "crops", "top1", "top5", "images", "classes"),
     *("data", "data_hash", "imagenet", "published", "date", "evaluation"),
@@ -165,6 +168,47 @@ def _table_row(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         "published": len(models) == 1 and models[0].get("sha256", "").startswith(PUBLISHED),
         "evaluation": name,
     }
+
+
+# --- for the tracking store ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unpublished:
+    """An evaluation of which a tracking store does not know yet."""
+
+    path: Path
+    runs: tuple[str, ...]
+    """Keys of those of its runs that the experiment plans."""
+    alone: bool
+    """Whether it is of one run and not of an ensemble."""
+    metrics: tuple[tuple[str, float, int, int], ...]
+    """Name, value, milliseconds, step."""
+    marker: Path
+    """A file that says, once it is there, that the store knows."""
+
+    @property
+    def name(self) -> str:
+        return self.path.parent.name
+
+
+def unpublished(records: Path, experiment: str, markers: Path) -> list[Unpublished]:
+    """Evaluations of an experiment's runs that have no marker yet."""
+    planned = {entry.key for entry in read_plan(records, experiment)}
+    found = []
+    for path in sorted((records / "evaluations").glob(f"*/{RESULT}")):
+        marker = markers / f"evaluation-{path.parent.name}.json"
+        if marker.exists():
+            continue
+        content = json.loads(path.read_text())
+        models = [model.get("run") for model in content["models"]]
+        then = calendar.timegm(time.strptime(content["date"], DATE)) * 1000
+        names = {measure: f"{schema.EVALUATION}{content['protocol']}/{measure}" for measure in ("top1", "top5")}
+        metrics = tuple((name, content[measure], then, 0) for measure, name in names.items())
+        runs = tuple(key for key in models if key in planned)
+        if runs:
+            found.append(Unpublished(path, runs, len(models) == 1, metrics, marker))
+    return found
 
 
 # --- the paper's Table 3 -----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from bench.evaluations import unpublished
 from bench.records import PlanEntry, experiment_folder, experiments, read_plan, write_atomically
 from bench.states import EVENTS, PROGRESS, events_from, is_held, read_state, run_folder
 from bench.tracking import QUIET, Cursor, mirror_folder, read_cursor, write_cursor
@@ -93,6 +94,10 @@ class Mirror:
                     self._bury(name, entry, final)
                 except (Rejected, self.error) as error:
                     complete = self._judge(f"{name}, {entry.name} ({entry.key})", error)
+            try:
+                self._publish_evaluations(name)
+            except (Rejected, self.error) as error:
+                complete = self._judge(f"{name}, evaluations", error)
         return complete
 
     def _judge(self, where: str, error: Exception) -> bool:
@@ -161,6 +166,20 @@ class Mirror:
                 cursor, news = self._apply(name, entry, cursor, news), _News()
         if cursor is not None:
             self._apply(name, entry, cursor, news)
+
+    def _publish_evaluations(self, name: str) -> None:
+        """Each evaluation as an artifact of the runs in it; that of one run alone as metrics of the run, too."""
+        for evaluation in unpublished(self.records, name, mirror_folder(self.records, self.uri, name)):
+            for key in evaluation.runs:
+                cursor = self._cursor(name, key)
+                if cursor is None:
+                    break  # the run itself comes first
+                if evaluation.alone:
+                    metrics = [self.entities.Metric(*metric) for metric in evaluation.metrics]
+                    self.client.log_batch(cursor.run_id, metrics=metrics)
+                self.client.log_artifact(cursor.run_id, str(evaluation.path), f"evaluations/{evaluation.name}")
+            else:
+                write_atomically(evaluation.marker, b"{}")
 
     def _cursor(self, name: str, key: str) -> Cursor | None:
         if (name, key) not in self._cursors:

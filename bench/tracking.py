@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from bench.evaluations import unpublished
 from bench.filesystems import filesystem
 from bench.records import experiments, read_plan, write_atomically
 from bench.states import events_from, run_folder
@@ -99,7 +100,7 @@ def experiment_id(records: Path, uri: str, experiment: str) -> str | None:
 
 
 def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
-    """Number of runs whose events are not all mirrored yet, of the named experiments or all; from files alone."""
+    """Number of runs and evaluations not all mirrored yet, of the named experiments or all; from files alone."""
     count = 0
     for name in names or experiments(records):
         folder = mirror_folder(records, uri, name)
@@ -107,6 +108,7 @@ def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
         for entry in read_plan(records, name):
             cursor = read_cursor(folder, entry.key) if known else None
             count += any(True for _ in events_from(run_folder(records, entry.key), cursor.offset if cursor else 0))
+        count += len(unpublished(records, name, folder))
     return count
 
 

@@ -60,6 +60,9 @@ COST_PARAMETERS_INFERENCE = "cost/parameters_inference"
 COST_MACS = "cost/macs_inference"  # multiply-adds of one image at evaluation
 COST_MACS_TRAINING = "cost/macs_training"  # multiply-adds of one image's forward pass with heads
 
+# --- metrics of `deeper evaluate` -----------------------------------------------------------------
+EVALUATION = "evaluation/"  # + protocol + /top1 or /top5, 0 to 1
+
 # --- telemetry aggregates (absent, never zero, where there is no such device) ----------------------
 HOST_CPU_PERCENT = "system/cpu_percent"  # of the whole machine, mean
 HOST_MEMORY_GIB = "system/memory_gib"  # used on the host, maximum

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -55,6 +56,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--on", type=Path, metavar="PATH", help="prepared data set (that of the runs, under --data)")
     parser.add_argument("--workers", type=int, help="processes that share the images (one a GPU, else 1)")
+    parser.add_argument("--no-publish", action="store_true", help="keep only the files; MLflow gets the result later")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
@@ -77,6 +79,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     content = read_evaluation(target)
     if content is None:
         content = _carry_out(arguments, sources, about, folder, manifest, target)
+        if runs and not arguments.no_publish:
+            _publish(arguments.records)
 
     beside: list[Any] = [own_validation(runs[0])] if runs else []
     for count in range(1, len(sources) + 1):
@@ -90,6 +94,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     else:
         _show(content, rows, target)
     return DONE
+
+
+def _publish(records: Path) -> None:
+    """Bring what was found to the runs in MLflow."""
+    from bench import tracking
+
+    not_published = tracking.stop_publisher(tracking.start_publisher(records))
+    if not_published:
+        print(not_published, file=sys.stderr)
 
 
 def _models(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[list[Source], list[dict[str, str]]]:
@@ -142,7 +155,7 @@ def _carry_out(
     import torch
 
     from bench.environment import environment
-    from bench.evaluations import write_evaluation
+    from bench.evaluations import DATE, write_evaluation
     from reproduce.evaluation.distributed import device_of
     from reproduce.evaluation.ensemble import enlarged
     from reproduce.evaluation.models import EvaluationError
@@ -185,7 +198,7 @@ def _carry_out(
         "threads": threads,
         "seconds": seconds,
         "images_per_s": images / seconds,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "date": time.strftime(DATE, time.gmtime()),
         "environment": environment(),
     }
     write_evaluation(target, content, validation.predictions)

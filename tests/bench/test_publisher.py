@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.evaluations import write_evaluation
 from bench.mirror import Mirror
 from bench.records import Record, write_plan
 from bench.states import run_folder
@@ -84,6 +85,30 @@ def test_two_experiments_share_a_run_and_each_shows_its_outcome(records: Path, p
         assert artifacts == {"config.yaml", "environment.json", "events.jsonl", "predictions.parquet"}
     assert first["full s1"].info.status == "FAILED"
     assert "epoch 0, step 3" in first["full s1"].data.tags[schema.TAG_ERROR]
+
+
+def test_an_evaluation_shows_on_the_runs_that_it_is_of(records: Path, planned: Planned, begin: Begin) -> None:
+    alone, other = planned(0), planned(1)
+    write_plan(records, "first", [alone, other], {})
+    for run in (alone, other):
+        begin(records, run).end("finished", metrics={schema.FINAL_TOP1: 0.75})
+    content = {"protocol": "10-crop", "date": "2026-11-24T12:00:00Z", "top1": 0.8, "top5": 0.9}
+    predictions = {"index": np.arange(2), "label": np.arange(2)}
+    for name, members in (("single", [alone]), ("ensemble", [alone, other])):
+        models = [{"run": run.key} for run in members]
+        write_evaluation(records / "evaluations" / name, {**content, "models": models}, predictions)
+    assert pending(records, uri(records)) == 4
+
+    assert Mirror(records, uri(records)).publish()
+    assert pending(records, uri(records)) == 0
+    mirror = Mirror(records, uri(records))
+    assert mirror.publish()
+    found = runs(mirror, "first")
+    assert found["full s0"].data.metrics["evaluation/10-crop/top1"] == 0.8
+    assert found["full s0"].data.metrics["evaluation/10-crop/top5"] == 0.9
+    assert "evaluation/10-crop/top1" not in found["full s1"].data.metrics, "an ensemble's accuracy is not a run's own"
+    kept = mirror.client.list_artifacts(found["full s1"].info.run_id, "evaluations/ensemble")
+    assert [artifact.path for artifact in kept] == ["evaluations/ensemble/evaluation.json"]
 
 
 def test_an_interrupted_run_goes_on_in_the_same_mlflow_run(records: Path, planned: Planned, begin: Begin) -> None:
