@@ -1,7 +1,7 @@
 # Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-long lint format lock clean
+.PHONY: help setup quickstart test test-long lint format tables lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ lint: setup ## ruff and mypy
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
+
+tables: ## make the documents' tables again from results/
+	@$(BIN)/python -m analysis.readme
 
 lock: ## pin and hash what requirements*.in ask for (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

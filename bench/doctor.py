@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bench import placement
 from bench.filesystems import filesystem
 from bench.telemetry import nvml
 from bench.tracking import tracking_uri
@@ -68,6 +69,7 @@ def doctor(records: Path, data: Path) -> list[Check]:
         *(_package(name) for name in ("ray", "mlflow")),
         _gpus(),
         _cores(),
+        _threads_and_ranks(),
         _memory(),
         _shared_memory(),
         _slurm(),
@@ -190,6 +192,14 @@ def _gpus() -> Check:
 def _cores() -> Check:
     allowed = len(psutil.Process().cpu_affinity() or [])
     return Check("cores", "ok" if allowed > 1 else "warn", f"{allowed} of {psutil.cpu_count()} may be used")
+
+
+def _threads_and_ranks() -> Check:
+    """What this machine's CPUs are best used as, where `deeper bench scaling` has measured it."""
+    name, measured = "threads and ranks", placement.measured()
+    if measured is None:
+        return Check(name, "ok", "not measured: a run takes resources.cpus_per_worker", "deeper bench scaling")
+    return Check(name, "ok", str(measured))
 
 
 def _memory() -> Check:

@@ -25,6 +25,7 @@ class Plan:
     costs: dict[str, dict[str, float]]
     train_images: dict[str, int]
     """Of each `data.path`, all of them."""
+    val_images: dict[str, int]
 
     def training_macs(self, run: PlannedRun) -> float:
         """Multiply-adds of a whole run: a backward pass counts as two forward passes."""
@@ -46,7 +47,9 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
             manifests[data.path] = load_manifest(data_root / data.path)
         except DataError as error:
             raise SpecError(f"data.path: {data.path}: {error}") from error
-    train_images = {path: manifest.splits["train"].images for path, manifest in manifests.items()}
+    train_images, val_images = (
+        {path: manifest.splits[split].images for path, manifest in manifests.items()} for split in ("train", "val")
+    )
     runs = plan(
         experiment,
         data_hashes={path: manifest.hash for path, manifest in manifests.items()},
@@ -56,7 +59,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
     networks = {run.config.network for run in runs}
     by_network = {network: _costs(network) for network in networks}
     costs = {run.key: by_network[run.config.network] for run in runs}
-    return Plan(experiment, tuple(runs), costs, train_images)
+    return Plan(experiment, tuple(runs), costs, train_images, val_images)
 
 
 def check_disk(records: Path, needed: int) -> None:

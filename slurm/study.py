@@ -342,7 +342,8 @@ def study_plan(runs: int) -> Plan:
             schema.COST_MACS_TRAINING: float(training.macs),
             schema.COST_MACS: float(inference.macs),
         }
-    return Plan(experiment, tuple(planned), {run.key: by_network[run.config.network] for run in planned}, images)
+    costs = {run.key: by_network[run.config.network] for run in planned}
+    return Plan(experiment, tuple(planned), costs, images, {DATA: VAL_IMAGES})
 
 
 def makespan(seconds: list[float], places: int) -> float:

@@ -6,18 +6,74 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from reproduce.spec import SpecError
+
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     bench = verbs.add_parser("bench", help="benchmarks beside their peers, interleaved in one run")
-    suites = bench.add_subparsers(metavar="SUITE", required=True)
+    bench.add_argument("--quick", action="store_true", help="the same as the suite quick")
+    bench.set_defaults(call=_bench, json=None)
+    suites = bench.add_subparsers(metavar="SUITE")
+    _add_loader(suites)
+    _add_step(suites)
     _add_overhead(suites)
+    _add_scaling(suites)
+    _add_quick(suites)
     _add_training(suites)
+    _add_evaluation(suites)
+
+
+def _add_loader(suites: Any) -> None:
+    suite = suites.add_parser("loader", help="our loader against FFCV, DALI and torchvision")
+    suite.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="ImageNet-style folder of photographs (train/<class>/*.jpg); without one, pictures are generated",
+    )
+    suite.add_argument("--size", metavar="WxH", help="compare on mosaics of them of this size, too: 500x375")
+    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="sides of the crops in pixels (224 64)")
+    suite.add_argument("--images", type=int, default=512, help="photographs read (512)")
+    suite.add_argument("--batch", type=int, default=32, help="images a batch (32)")
+    suite.add_argument("--threads", type=int, help="decoding threads of a last comparison (the cores; others have 1)")
+    suite.add_argument("--rounds", type=int, default=3, help="interleaved rounds (3)")
+    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    suite.set_defaults(call=_loader)
+
+
+def _add_step(suites: Any) -> None:
+    suite = suites.add_parser("step", help="forward, backward and update against torchvision's googlenet, without data")
+    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="pixels (224 64)")
+    suite.add_argument("--batch", type=int, help="images a step (32 at 224 px on CPUs, 256 on GPUs)")
+    suite.add_argument("--reduction", nargs="+", default=["reduced"], help="reduced, unreduced, naive (reduced)")
+    suite.add_argument("--aux", nargs="+", default=["both"], help="heads: both, none, aux1, aux2 (both)")
+    suite.add_argument("--compile", action="store_true", help="compiled networks, too (minutes on CPUs)")
+    _add_rounds(suite)
+    suite.set_defaults(call=_step)
 
 
 def _add_overhead(suites: Any) -> None:
-    suite = suites.add_parser("overhead", help="images/s under the suite against the same step in a bare loop")
-    _add_rounds(suite)
+    suite = suites.add_parser("overhead", help="a run by the suite against the same worker plain and under torchrun")
+    suite.add_argument("--workers", type=int, default=1, help="ranks of the run (1)")
+    suite.add_argument("--images", type=int, default=2048, help="training images of a run (2048)")
+    suite.add_argument("--no-costs", action="store_true", help="leave out the cost of each record alone")
+    _add_rounds(suite, rounds=3)
     suite.set_defaults(call=_overhead)
+
+
+def _add_scaling(suites: Any) -> None:
+    suite = suites.add_parser("scaling", help="images/s over ranks, and what a model of communication predicts")
+    suite.add_argument("--ranks", type=int, help="at most (the GPUs, or the cores of a machine without)")
+    suite.add_argument("--side", type=int, default=224, help="pixels (224)")
+    suite.add_argument("--batch", type=int, default=16, help="images a rank and step (16)")
+    _add_rounds(suite)
+    suite.set_defaults(call=_scaling)
+
+
+def _add_quick(suites: Any) -> None:
+    suite = suites.add_parser("quick", help="in two minutes: has a ratio got worse since the committed results?")
+    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    suite.set_defaults(call=_quick)
 
 
 def _add_training(suites: Any) -> None:
@@ -30,18 +86,82 @@ def _add_training(suites: Any) -> None:
     suite.set_defaults(call=_training)
 
 
-def _add_rounds(suite: argparse.ArgumentParser) -> None:
-    suite.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+def _add_evaluation(suites: Any) -> None:
+    suite = suites.add_parser("evaluation", help="144 crops an image against the bare network's forward pass")
+    suite.add_argument("data", type=Path, help="a prepared data set of photographs")
+    _add_rounds(suite)
+    suite.set_defaults(call=_evaluation)
+
+
+def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
+    suite.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds ({rounds})")
     suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
 
 
-def _overhead(arguments: argparse.Namespace) -> int:
-    from bench.suites.overhead import main
+def _loader(arguments: argparse.Namespace) -> int:
+    from bench.suites.loader import LoaderOptions, main, size_from
+    from reproduce.spec import validated
 
-    return main(rounds=arguments.rounds, output=arguments.json)
+    given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "rounds")}
+    if arguments.threads is not None:
+        given["threads"] = arguments.threads
+    if arguments.size is not None:
+        given["size"] = size_from(arguments.size)
+    options = validated(LoaderOptions, {**given, "sides": arguments.side}, where="")
+    return main(options, output=arguments.json)
+
+
+def _step(arguments: argparse.Namespace) -> int:
+    from bench.suites.step import StepOptions, main
+    from reproduce.spec import validated
+
+    given = {
+        "sides": arguments.side,
+        "batch": arguments.batch,
+        "reductions": arguments.reduction,
+        "aux": arguments.aux,
+        "compiled": arguments.compile,
+        "rounds": arguments.rounds,
+    }
+    return main(validated(StepOptions, given, where=""), output=arguments.json)
+
+
+def _overhead(arguments: argparse.Namespace) -> int:
+    from bench.suites.overhead import OverheadOptions, main
+    from reproduce.spec import validated
+
+    given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
+    options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
+    return main(options, output=arguments.json)
+
+
+def _scaling(arguments: argparse.Namespace) -> int:
+    from bench.suites.scaling import ScalingOptions, main
+    from reproduce.spec import validated
+
+    given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "rounds")}
+    return main(validated(ScalingOptions, given, where=""), output=arguments.json)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    if not arguments.quick:
+        raise SpecError("bench: which suite? `deeper bench --help` lists them; --quick takes two minutes")
+    return _quick(arguments)
+
+
+def _quick(arguments: argparse.Namespace) -> int:
+    from bench.suites.quick import main
+
+    return main(output=arguments.json)
 
 
 def _training(arguments: argparse.Namespace) -> int:
     from bench.suites.training import main
 
     return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=arguments.json)
+
+
+def _evaluation(arguments: argparse.Namespace) -> int:
+    from bench.suites.evaluation import main
+
+    return main(arguments.data, rounds=arguments.rounds, output=arguments.json)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.commands.verbs import add_choice, add_experiment, add_verb
+
+if TYPE_CHECKING:
+    from bench.rates import Estimate
+    from reproduce.spec import PlannedRun
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
@@ -19,6 +24,12 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
     plan = verb("plan", _plan, "the runs and what they need, before anything is spent")
     add_choice(plan)
+    plan.add_argument(
+        "--device", metavar="NAME", help="device hours on one that was measured, e.g. h100 (this machine's)"
+    )
+    plan.add_argument(
+        "--rate", metavar="FILE", type=Path, help="device hours from what `deeper bench step --json` wrote"
+    )
     status = verb("status", _status, "runs: waiting, running, finished, failed and why")
     report = verb("report", _report, "the ablation report from what MLflow holds: HTML, Markdown, CSV, LaTeX")
     report.add_argument("--out", type=Path, help="folder of the report (reports/EXPERIMENT)")
@@ -31,17 +42,22 @@ def _plan(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from bench.planning import make_plan, select
+    from bench.rates import Rates
     from reproduce import schema
     from reproduce.spec import load_experiment
 
     plan = make_plan(load_experiment(arguments.experiment), arguments.data)
     runs = select(plan.runs, arguments.arm, arguments.seed)
+    gpu = plan.experiment.resources.gpus_per_worker > 0
+    rates = Rates(arguments.records, gpu=gpu, device=arguments.device, file=arguments.rate)
+    estimates = {run.key: rates.estimate(plan, run) for run in runs}
     if arguments.json:
         content = [
             {
                 "run": run.name,
                 "key": run.key,
                 "costs": plan.costs[run.key],
+                "estimate": asdict(estimate) if (estimate := estimates[run.key]) else None,
                 "config": run.config.model_dump(mode="json"),
             }
             for run in runs
@@ -49,7 +65,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         print(json.dumps(content, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "key", "parameters", "multiply-adds", "epochs", "training"):
+    for title in ("run", "key", "parameters", "MACs", "epochs", "training", "hours"):
         table.add_column(title, justify="left" if title in ("run", "key") else "right", no_wrap=True)
     total = 0.0
     for run in runs:
@@ -62,6 +78,7 @@ def _plan(arguments: argparse.Namespace) -> int:
             f"{costs[schema.COST_MACS] / 1e6:,.0f} M",
             str(run.config.recipe.epochs),
             f"{macs / 1e12:,.1f} T",
+            f"{estimate.device_hours:,.3g}" if (estimate := estimates[run.key]) else "",
         )
     console = Console()
     console.print(table)
@@ -69,7 +86,21 @@ def _plan(arguments: argparse.Namespace) -> int:
         f"{len(runs)} runs, {total / 1e12:,.0f} T multiply-adds of training in all, "
         f"at most {plan.disk_bytes / 2**30:.1f} GiB of records"
     )
+    for line in _device_hours(runs, estimates, rates.device):
+        console.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _device_hours(runs: Sequence[PlannedRun], estimates: Mapping[str, Estimate | None], device: str) -> Iterator[str]:
+    """How many there are in all, and for each arm where the figure comes from."""
+    known = {run.arm: estimate for run in runs if (estimate := estimates[run.key]) is not None}
+    if not known:
+        yield f"device hours: no measured rate for {device}: run `deeper bench step`, or name a device or a file"
+        return
+    total = sum(estimate.device_hours for estimate in estimates.values() if estimate is not None)
+    yield f"{total:,.3g} device hours, of workers on {device}"
+    for arm, estimate in known.items():
+        yield f"  {arm}: {estimate.images_per_s:,.4g} images/s, {estimate.source}"
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -95,10 +126,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.report import report
+    from bench.commands.claims import of_experiment
     from bench.tracking import tracking_uri
 
     name = _experiment_name(arguments.experiment)
-    page = report(name, tracking_uri=tracking_uri(arguments.records), out=arguments.out or Path("reports") / name)
+    out = arguments.out or Path("reports") / name
+    page = report(name, tracking_uri=tracking_uri(arguments.records), out=out, claims=of_experiment)
     print(page)
     return 0
 

@@ -1,117 +1,276 @@
-"""`deeper bench overhead`: the suite against the same step in a bare loop.
+"""`deeper bench overhead`: what the suite costs the worker function that it runs (issue 4, "Suite").
 
-Suite: a Ray actor, the training loop with its sums, gradient norms and checkpoints, telemetry at 1 Hz, records and
-the publisher's files. Bare: a plain process that takes batches from the same FFCV loader and calls the same step.
-Both report training images over training seconds of one epoch after the pipelines are compiled; validation and the
-epoch's checkpoint come after that clock in the suite and do not exist in the bare loop.
+The same function trains the same run in a plain process, under torchrun, and by the suite with all records on: a kept
+gang of Ray actors, telemetry at 1 Hz, events, predictions, a publisher into MLflow beside it. Each of the records is
+then switched on alone (`bench.suites.costs`).
+
+images/s are training images over the seconds from the end of the first step to the end of the run, so validation,
+checkpoints and whatever a record does at the end count. Start-up is from the go to the end of the first step.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import subprocess
+import sys
 import tempfile
+import threading
 import time
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import Field
 from rich.console import Console
 
-from bench import orchestrator
+from bench import orchestrator, tracking
 from bench.planning import make_plan
-from bench.states import read_events, run_folder
-from bench.suites.rounds import Comparison, Figures, Goal, interleave, publish
+from bench.records import write_plan
+from bench.states import run_folder
+from bench.suites.bare import FIRST_STEP, RETURNED, Task
+from bench.suites.memory import MEMORY, peak_memory
+from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
-from reproduce.spec import ExperimentConfig, RunConfig, validated
+from reproduce.spec import Config, ExperimentConfig, PlannedRun, SpecError, validated
 
-GOAL = 0.95
-SPEED = "images/s"
-IMAGES, SIDE, BATCH = 6400, 64, 64
+SUITE, PLAIN, TORCHRUN = "deeper", "plain process", "torchrun"
+SPEED, START = "images/s", "start-up, s"
+FRESH = "start-up with Ray's start, s"
+LEAST_SPEED, MOST_START_S = 0.97, 5.0
+DATA = "synthetic"
+POLL_S = 0.01
+START_PATIENCE_S = 300.0
 
 
-def main(*, rounds: int, output: Path | None) -> int:
-    """Run the benchmark and print its table; 0 where the goal is reached, else 1."""
-    threads = psutil.cpu_count(logical=False) or 1
+class OverheadOptions(Config):
+    """The run that is measured, and how often."""
+
+    rounds: int = Field(3, ge=1)
+    workers: int = Field(1, ge=1)
+    """Ranks of the run; they share the machine's cores, or have a GPU each where there are GPUs."""
+    images: int = Field(2048, ge=64)
+    """Training images; a quarter as many are validated."""
+    side: int = Field(48, ge=32)
+    batch: int = Field(64, ge=2)
+    costs: bool = True
+    """Whether each of the records is measured alone, too."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Runs of the same work, one a round and contestant, and where they are done."""
+
+    scratch: Path
+    runs: tuple[PlannedRun, ...]
+    experiment: ExperimentConfig
+    images: int
+
+    @property
+    def data(self) -> Path:
+        return self.scratch / "data"
+
+    @property
+    def records(self) -> Path:
+        return self.scratch / "records"
+
+    @property
+    def threads(self) -> int:
+        return self.experiment.resources.cpus_per_worker
+
+    @property
+    def images_trained(self) -> int:
+        """In one run."""
+        recipe = self.experiment.recipe
+        return self.images // recipe.batch_size * recipe.batch_size * recipe.epochs
+
+
+def main(options: OverheadOptions, *, output: Path | None) -> int:
+    """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
     console = Console()
     with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
-        data, records = Path(scratch) / "data", Path(scratch) / "records"
-        source = synthetic(classes=10, images=IMAGES, size=SIDE, seed=0)
-        prepare(source, data / "synthetic", options=PrepareOptions(), progress=lambda *_: None)
-        experiment = validated(
-            ExperimentConfig,
-            {
-                "name": "overhead",
-                "data": {"path": "synthetic"},
-                "recipe": {"epochs": 1, "batch_size": BATCH, "learning_rate": 0.01, "resolution": SIDE},
-                "resources": {"workers": 1, "cpus_per_worker": threads},
-                "arms": {"both": {}},
-                "seeds": list(range(rounds + 1)),
-            },
-            where="overhead: ",
-        )
-        runs = make_plan(experiment, data).runs
-        options = orchestrator.Options(records=records, data=data)
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        bare = multiprocessing.get_context("spawn").Process(
-            target=_bare_loop, args=(theirs, runs[0].config, data / "synthetic", threads), daemon=True
-        )
-        bare.start()
-        with orchestrator.cluster(options):
-            gang = orchestrator.Gang(experiment.resources)
+        place = _prepare(options, Path(scratch))
+        comparisons = [_compare(place, options, console)]
+        if options.costs:
+            from bench.suites.costs import compare
 
-            def suite(index: int) -> Figures:
-                run = runs[index]
-                folder = run_folder(records, run.key)
-                verdict = gang.train(run, folder, options, give_up=lambda: False)
-                if verdict.outcome != schema.FINISHED:
-                    raise RuntimeError(f"the run under measurement {verdict.outcome}: {verdict.error}")
-                (epoch,) = (event for event in read_events(folder) if event["kind"] == schema.EPOCH)
-                return {SPEED: epoch["metrics"][schema.IMAGES_PER_S]}
-
-            def loop(index: int) -> Figures:
-                ours.send(index)
-                return {SPEED: ours.recv()}
-
-            speeds = interleave({"suite": suite, "bare loop": loop}, rounds=rounds, console=console)
-            gang.kill()
-        bare.terminate()
-    setting = {"network": runs[0].config.network.model_dump(), "batch": BATCH, "images": IMAGES, "threads": threads}
-    comparison = Comparison(
-        name="suite",
-        title="The suite against a bare loop",
-        rounds=speeds,
-        goals=(Goal(figure=SPEED, ours="suite", peer="bare loop", at_least=GOAL),),
-    )
-    return publish("overhead", [comparison], setting=setting, output=output)
+            comparisons.append(compare(place, options, console))
+    run = place.runs[0].config
+    setting = {
+        **options.model_dump(exclude={"rounds", "costs"}),
+        "network": run.network.model_dump(),
+        "epochs": run.recipe.epochs,
+        "threads a worker": place.threads,
+        SPEED: "training images / seconds from the end of the first step to the end of the run",
+        START: "from the go to the end of the first step",
+        MEMORY: "PSS of anonymous and shared pages of all processes: driver, Ray, publisher, ranks",
+    }
+    return publish("overhead", comparisons, setting=setting, output=output)
 
 
-def _bare_loop(requests: Connection, config: RunConfig, folder: Path, threads: int) -> None:
+def quick(console: Console) -> list[Comparison]:
+    """The suite against a plain process in two short rounds."""
+    options = OverheadOptions(rounds=2, images=768)
+    with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
+        return [_compare(_prepare(options, Path(scratch)), options, console, contestants=(PLAIN,))]
+
+
+def _prepare(options: OverheadOptions, scratch: Path) -> Place:
     import torch
 
-    from reproduce.data import TrainLoader
-    from reproduce.training.step import build_step
-
-    torch.set_num_threads(threads)
-    recipe = config.recipe
-    loader = TrainLoader(
-        folder,
-        batch_size=recipe.batch_size,
-        seed_order=0,
-        seed_augmentation=0,
-        rank=0,
-        world_size=1,
-        crop_scale=recipe.crop_scale,
-        crop_ratio=recipe.crop_ratio,
-        flip=recipe.flip,
-        train_fraction=1.0,
-        threads=threads,
-        device=torch.device("cpu"),
+    cores, gpus = psutil.cpu_count(logical=False) or 1, torch.cuda.device_count()
+    if options.workers > (gpus or cores):
+        raise SpecError(f"workers: {options.workers} do not fit on {gpus or cores} {'GPUs' if gpus else 'cores'}")
+    source = synthetic(classes=10, images=options.images, size=options.side, seed=0)
+    prepare(source, scratch / "data" / DATA, options=PrepareOptions(), progress=lambda *_: None)
+    experiment = validated(
+        ExperimentConfig,
+        {
+            "name": "overhead",
+            "data": {"path": DATA},
+            "recipe": {
+                "epochs": 2,
+                "batch_size": options.batch,
+                "learning_rate": 0.01,
+                "resolution": options.side,
+            },
+            "resources": {
+                "workers": options.workers,
+                "cpus_per_worker": cores // options.workers,
+                "gpus_per_worker": int(gpus > 0),
+            },
+            "arms": {"both": {}},
+            "seeds": list(range(options.rounds + 2)),  # the last is the first run of the gang
+        },
+        where="overhead: ",
     )
-    step = build_step(config, device=torch.device("cpu"))
-    while True:
-        epoch = requests.recv()
-        start = time.perf_counter()
-        for images, labels in loader.epoch(epoch, recipe.resolution):
-            step(images, labels, recipe.learning_rate)
-        requests.send(loader.steps * recipe.batch_size / (time.perf_counter() - start))
+    return Place(scratch, make_plan(experiment, scratch / "data").runs, experiment, options.images)
+
+
+# --- contestants -------------------------------------------------------------------------------------
+
+
+def _compare(
+    place: Place, options: OverheadOptions, console: Console, contestants: Sequence[str] = (PLAIN, TORCHRUN)
+) -> Comparison:
+    console.print("starting Ray and the publisher ...", highlight=False)
+    once: dict[str, dict[str, float]] = {}
+    absent = {PLAIN: "it has one process, and the run has several ranks"} if options.workers > 1 else {}
+    with _suite(place, once) as suite:
+        taking_part: dict[str, Contestant] = {SUITE: suite}
+        for name in contestants:
+            if name not in absent:
+                taking_part[name] = _bare(name, place, once)
+        rounds = interleave(taking_part, rounds=options.rounds, console=console)
+    peer = next(iter(name for name in rounds if name != SUITE))
+    return Comparison(
+        name="run",
+        title=f"A run of {options.workers} worker{'s' if options.workers > 1 else ''} by the suite and without it",
+        rounds=rounds,
+        goals=(
+            Goal(figure=SPEED, ours=SUITE, peer=peer, at_least=LEAST_SPEED),
+            Goal(figure=START, ours=SUITE, at_most=MOST_START_S),
+        ),
+        once=once,
+        absent=absent,
+    )
+
+
+@contextlib.contextmanager
+def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contestant]:
+    """Runs in a kept gang, as every run after a command's first; round 0 gives memory and the first run's start-up."""
+    options = orchestrator.Options(records=place.records, data=place.data)
+    write_plan(place.records, place.experiment.name, place.runs, {})
+
+    def train(gang: orchestrator.Gang, run: PlannedRun, go: float) -> Figures:
+        folder = run_folder(place.records, run.key)
+        first = _FirstStep(folder)
+        verdict = gang.train(run, folder, options, give_up=lambda: False)
+        end = time.time()
+        if verdict.outcome != schema.FINISHED:
+            raise RuntimeError(f"the run under measurement {verdict.outcome}: {verdict.error}")
+        return _figures(place, go, first(), end)
+
+    go = time.time()
+    publisher = tracking.start_publisher(place.records)
+    try:
+        with orchestrator.cluster(options):
+            gang = orchestrator.Gang(place.experiment.resources)
+            fresh = train(gang, place.runs[-1], go)
+
+            def measure(index: int) -> Figures:
+                if index:
+                    return train(gang, place.runs[index], time.time())
+                with peak_memory(psutil.Process()) as peak:
+                    figures = train(gang, place.runs[index], time.time())
+                once[SUITE] = {MEMORY: peak(), FRESH: fresh[START]}
+                return figures
+
+            yield measure
+            gang.kill()
+    finally:
+        tracking.stop_publisher(publisher)
+
+
+def _bare(name: str, place: Place, once: dict[str, dict[str, float]]) -> Contestant:
+    resources = place.experiment.resources
+    launcher = [sys.executable]
+    if name == TORCHRUN:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={resources.workers}"]
+
+    def measure(index: int) -> Figures:
+        run = place.runs[index]
+        folder = place.scratch / name.replace(" ", "-") / run.key
+        folder.mkdir(parents=True)
+        task = Task(
+            run=run.config,
+            folder=folder,
+            data_root=place.data,
+            threads=resources.cpus_per_worker,
+            gpu=resources.gpus_per_worker > 0,
+        )
+        (folder / "task.json").write_text(task.model_dump_json())
+        go, first = time.time(), _FirstStep(folder)
+        command = [*launcher, "-m", "bench.suites.bare", str(folder / "task.json")]
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+            if index:
+                process.wait()
+            else:
+                with peak_memory(psutil.Process(process.pid)) as peak:
+                    process.wait()
+                once[name] = {MEMORY: peak()}
+        if process.returncode:
+            raise RuntimeError(f"{name} ended with exit code {process.returncode}:\n{(folder / 'log.txt').read_text()}")
+        end = float((folder / RETURNED).read_text())
+        return _figures(place, go, first(), end)
+
+    return measure
+
+
+class _FirstStep:
+    """When a run's first step ended, in epoch seconds; watched from outside, the same way for every contestant."""
+
+    def __init__(self, folder: Path) -> None:
+        self._sign = folder / FIRST_STEP
+        self._seen = 0.0
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> float:
+        self._thread.join()
+        return self._seen
+
+    def _watch(self) -> None:
+        give_up = time.monotonic() + START_PATIENCE_S
+        while not self._sign.exists():
+            if time.monotonic() > give_up:
+                return
+            time.sleep(POLL_S)
+        self._seen = time.time()
+
+
+def _figures(place: Place, go: float, first: float, end: float) -> Figures:
+    images = place.images_trained - place.experiment.recipe.batch_size
+    return {SPEED: images / (end - first), START: first - go}

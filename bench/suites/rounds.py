@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.environment import environment
+from reproduce.data.native.building import cache
 
 Figures = Mapping[str, float]
 """What one measurement gives, by name with its unit: {"images/s": 812.0, "images per CPU-second": 410.5}."""
@@ -88,9 +89,17 @@ def interleave(
 
 
 def publish(
-    suite: str, comparisons: Sequence[Comparison], *, setting: Mapping[str, Any], output: Path | None = None
+    suite: str,
+    comparisons: Sequence[Comparison],
+    *,
+    setting: Mapping[str, Any],
+    output: Path | None = None,
+    keep: bool = False,
 ) -> int:
-    """Print every comparison, write the raw result where asked; 0 where each goal is reached, else 1."""
+    """Print every comparison, write the raw result where asked; 0 where each goal is reached, else 1.
+
+    `keep`: also as this machine's latest, from which `deeper plan` takes its rates (`bench.rates`).
+    """
     console = Console()
     reached = True
     for comparison in comparisons:
@@ -102,7 +111,10 @@ def publish(
             bound = f"at least {goal.at_least:g}" if goal.at_least is not None else f"at most {goal.at_most:g}"
             verdict = "reached" if goal.reached(value) else f"missed{'; ' if goal.note else ''}{goal.note}"
             console.print(f"goal, {goal.figure}, {goal.ours}{against} {bound}: {value:.3g}, {verdict}", highlight=False)
-    if output is not None:
+    outputs = [output] if output is not None else []
+    if keep:
+        outputs.append(kept_results() / f"{suite}.json")
+    if outputs:
         content = {
             "suite": suite,
             "date": time.strftime("%Y-%m-%d"),
@@ -111,10 +123,16 @@ def publish(
             "comparisons": [asdict(comparison) for comparison in comparisons],
             "environment": environment(),
         }
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(content, indent=1) + "\n")
-        console.print(f"raw results: {output}", highlight=False)
+        for path in outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(content, indent=1) + "\n")
+            console.print(f"raw results: {path}", highlight=False)
     return 0 if reached else 1
+
+
+def kept_results() -> Path:
+    """Folder of this machine's latest results, a file a suite, in the user's cache."""
+    return cache() / "bench"
 
 
 def _print(comparison: Comparison, console: Console) -> None:

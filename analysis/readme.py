@@ -1,0 +1,181 @@
+"""Figures in the project's documents, generated from committed results.
+
+    python -m analysis.readme            # fill the regions in
+    python -m analysis.readme --check    # exit 1 where a document and the results disagree
+
+A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
+`goals` and `bench` of all suites in results/bench, `arms` and `effects` of an experiment's report, `claims`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from analysis.claims import readme_table
+from analysis.tables import Cell, Table
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ("README.md", "results/README.md")
+NOTHING = "No results are committed yet."
+REGION = re.compile(r"^<!-- generated: (?P<name>[^>]*?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+
+
+class RegionError(ValueError):
+    """A region of an unknown kind, or whose results are not there."""
+
+
+def filled(text: str, results: Path) -> str:
+    """A document with its regions generated anew. Raises `RegionError`."""
+    return REGION.sub(lambda match: _region(match["name"], results), text)
+
+
+def _region(name: str, results: Path) -> str:
+    kind, _, source = name.partition(" ")
+    if kind not in KINDS:
+        raise RegionError(f"generated: {name!r}: unknown; known kinds: {', '.join(KINDS)}")
+    try:
+        content = KINDS[kind](results, source)
+    except FileNotFoundError as error:
+        raise RegionError(f"generated: {name!r}: no results in {error.filename}") from None
+    return f"<!-- generated: {name} -->\n\n{content}\n\n<!-- end -->"
+
+
+# --- benchmarks ---------------------------------------------------------------------------------------
+
+
+def _goals(results: Path, _: str) -> str:
+    """What suites have goals for: medians with ranges, reached or missed and why."""
+    found = _benchmarks(results)
+    rows = [
+        _goal_row(comparison, goal)
+        for result in found
+        for comparison in result["comparisons"]
+        for goal in comparison["goals"]
+    ]
+    table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
+    return "\n\n".join([table.markdown(), *map(_source, found)]) if found else NOTHING
+
+
+def _tables(results: Path, _: str) -> str:
+    """All that suites measured, a table a comparison."""
+    parts = []
+    for result in _benchmarks(results):
+        parts += [f"### {result['suite']}", _source(result), *map(_comparison_table, result["comparisons"])]
+    return "\n\n".join(parts) or NOTHING
+
+
+def _goal_row(comparison: Mapping[str, Any], goal: Mapping[str, Any]) -> list[Cell]:
+    values = _outcome(comparison, goal["figure"], goal["ours"], goal["peer"])
+    middle = median(values)
+    least, most = goal["at_least"], goal["at_most"]
+    reached = (least is None or middle >= least) and (most is None or middle <= most)
+    bounds = (("at least", least), ("at most", most))
+    bound = " and ".join(f"{name} {value:g}" for name, value in bounds if value is not None)
+    against = f", {goal['ours']} / {goal['peer']}" if goal["peer"] else f", {goal['ours']}"
+    missed = "" if reached else f", **missed**{': ' if goal['note'] else ''}{goal['note']}"
+    return [
+        Cell(f"{comparison['title']}: {goal['figure']}{against}"),
+        Cell(f"{middle:.3g} ({min(values):.3g} to {max(values):.3g}, n = {len(values)})"),
+        Cell(bound + missed),
+    ]
+
+
+def _comparison_table(comparison: Mapping[str, Any]) -> str:
+    rounds, once = comparison["rounds"], comparison["once"]
+    ours = next(iter(rounds))
+    figures = list(rounds[ours][0])
+    alone = list(dict.fromkeys(figure for values in once.values() for figure in values))
+    columns = ["", *(column for figure in figures for column in (figure, f"{ours} is × this")), *alone]
+    rows = []
+    for name, values in rounds.items():
+        row = [Cell(name)]
+        for figure in figures:
+            ratios = _outcome(comparison, figure, ours, name)
+            shown = "" if name == ours else f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            row += [Cell(f"{median(value[figure] for value in values):.4g}"), Cell(shown)]
+        row += [Cell(f"{once[name][figure]:.4g}" if figure in once.get(name, {}) else "") for figure in alone]
+        rows.append(row)
+    title = f"**{comparison['title']}**; medians (range) of {len(rounds[ours])} interleaved rounds"
+    absent = [f"{name} did not take part: {reason}" for name, reason in comparison["absent"].items()]
+    return "\n\n".join([f"{title}:", Table("", columns, rows).markdown(), *absent])
+
+
+def _outcome(comparison: Mapping[str, Any], figure: str, ours: str, peer: str | None) -> list[float]:
+    mine = [values[figure] for values in comparison["rounds"][ours]]
+    if peer is None:
+        return mine
+    return [a / b[figure] for a, b in zip(mine, comparison["rounds"][peer], strict=True)]
+
+
+def _benchmarks(results: Path) -> list[dict[str, Any]]:
+    """The committed results, by file name; but for that of the quick check, which repeats parts of others."""
+    paths = sorted(path for path in (results / "bench").glob("*.json") if path.stem != "quick")
+    found = [{"file": path.name, **json.loads(path.read_text())} for path in paths]
+    return [result for result in found if "comparisons" in result]
+
+
+def _source(result: Mapping[str, Any]) -> str:
+    environment = result["environment"]
+    machine, packages = environment["machine"], environment["packages"]
+    device = environment["gpus"][0]["name"] if environment["gpus"] else f"{machine['cores_physical']} cores, no GPU"
+    commit = str(environment.get("commit", "none"))[:7] + (" with changes" if environment.get("dirty") else "")
+    return (
+        f"{result['suite']}: `{result['command']}` on {machine['cpu']}, {device}, torch {packages['torch']}, "
+        f"{result['date']}, commit {commit}; raw: `results/bench/{result['file']}`."
+    )
+
+
+# --- experiments and claims ---------------------------------------------------------------------------
+
+
+def _table_of_report(results: Path, experiment: str, number: int) -> str:
+    """The `number`-th table of a report, from 0, with its caption."""
+    blocks = (results / experiment / "report" / "results.md").read_text().split("\n\n")
+    starts = [place for place, block in enumerate(blocks) if block.startswith("**")]
+    return "\n\n".join(blocks[starts[number] : starts[number] + 2])
+
+
+def _claims(results: Path, _: str) -> str:
+    path = results / "claims" / "ledger.json"
+    return readme_table(path) if path.exists() else NOTHING
+
+
+KINDS: dict[str, Callable[[Path, str], str]] = {
+    "goals": _goals,
+    "bench": _tables,
+    "arms": lambda results, experiment: _table_of_report(results, experiment, 0),
+    "effects": lambda results, experiment: _table_of_report(results, experiment, 1),
+    "claims": _claims,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 where every document agrees with the results, or now does; 1 where `--check` found one that does not."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.readme", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a document would change")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text()
+        try:
+            new = filled(text, ROOT / "results")
+        except RegionError as error:
+            parser.error(f"{name}: {error}")
+        if new != text:
+            stale.append(name)
+            if not check:
+                (ROOT / name).write_text(new)
+    for name in stale:
+        print(f"{name}: {'does not agree with results/; run: python -m analysis.readme' if check else 'written'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `deeper bench loader` compares: pictures, contestants, and the processes that they run in."""

@@ -1,0 +1,249 @@
+"""`deeper bench scaling`: images/s over the ranks of this machine, and how well the model of communication predicts it.
+
+Weak scaling of the real step (bench.communication has the model): every rank has the same batch and, on CPUs, one
+thread. Ranks of one machine share its memory and its clock, so the base of the prediction is not one rank on an idle
+machine but as many as there are, not connected. GPUs are used where there are two or more; that has not been tried.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from pydantic import Field
+from rich.console import Console
+
+from bench.communication import OVERLAP, Sample, fit, step_s
+from bench.suites.rounds import Comparison, Figures, interleave, publish
+from reproduce.spec import Config, DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds, SpecError
+
+SPEED = "images/s"
+PREDICTED, ERROR = "predicted images/s", "error of it, %"
+SIZES = tuple(4096 * 8**power for power in range(5))  # bytes; 16 MiB is the largest, DDP's buckets hold 25 at most
+REPEATS = 10
+STEPS, ALL_REDUCE = "steps", "all-reduce"
+Team = Callable[..., list[Any]]
+"""Has every rank do a job with its arguments; their answers by rank."""
+
+
+class ScalingOptions(Config):
+    """The step that is scaled."""
+
+    ranks: int | None = Field(None, ge=2)
+    """At most; None: the GPUs, or the cores of a machine without."""
+    side: int = Field(224, ge=32)
+    batch: int = Field(16, ge=2)
+    """Images of a rank and step."""
+    steps: int = Field(4, ge=1)
+    """Of a round."""
+    rounds: int = Field(5, ge=1)
+    network: NetworkConfig = NetworkConfig()
+
+
+def main(options: ScalingOptions, *, output: Path | None) -> int:
+    """Run the benchmark and print its tables. Raises `SpecError`."""
+    import torch
+
+    from reproduce.models.cost import cost
+
+    console = Console()
+    gpus, cores = torch.cuda.device_count(), psutil.cpu_count(logical=False) or 1
+    backend, places = ("nccl", gpus) if gpus > 1 else ("gloo", cores)
+    most = options.ranks or places
+    if not 2 <= most <= places:
+        raise SpecError(
+            f"ranks: {most} of {places} {'GPUs' if gpus > 1 else 'cores'}; scaling needs 2 or more that fit"
+        )
+    network = options.network.model_copy(update={"resolution": options.side})
+    costs = cost(network, training=True)
+    samples: list[Sample] = []
+    comparisons, links = [], []
+    for ranks in world_sizes(most):
+        comparison, found = _compare(ranks, backend, network, costs.parameters, options, console)
+        comparisons.append(comparison)
+        samples += found
+        error = comparison.once[f"{ranks} ranks"][ERROR] / 100
+        links.append({"ranks": ranks, "backend": backend, **asdict(fit(found)), "error": error})
+    setting = {
+        **options.model_dump(exclude={"ranks", "rounds", "network"}),
+        "network": network.model_dump(),
+        "threads a rank": 1,
+        "overlap": OVERLAP[backend],
+        "links": links,
+        "rates": [  # for `deeper plan`
+            {
+                "images_per_s": _busy_rank(comparisons[-1]),
+                "cpus": 1 if backend == "gloo" else None,
+                "macs": costs.macs,
+                "parameters": costs.parameters,
+            }
+        ],
+        "all-reduce": [asdict(sample) for sample in samples],
+    }
+    for link in links:
+        console.print(
+            f"{link['ranks']} ranks, {backend}: {1e6 * link['latency_s']:.0f} µs a message, "
+            f"{link['bytes_per_s'] / 1e9:.2f} GB/s; prediction {100 * link['error']:+.1f} %",
+            highlight=False,
+        )
+    return publish("scaling", comparisons, setting=setting, output=output, keep=True)
+
+
+def world_sizes(most: int) -> list[int]:
+    """2, 4, 8, ... and `most`."""
+    sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most]
+    return [*sizes, most]
+
+
+def _busy_rank(comparison: Comparison) -> float:
+    """Images/s of one rank while the others work, too, and nothing is sent."""
+    ours, base, *_ = comparison.rounds
+    return median(figures[SPEED] for figures in comparison.rounds[base]) / int(ours.split()[0])
+
+
+def _compare(
+    ranks: int, backend: str, network: NetworkConfig, parameters: int, options: ScalingOptions, console: Console
+) -> tuple[Comparison, list[Sample]]:
+    ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
+    threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
+    run = RunConfig(
+        data=DataConfig(path="none"),
+        data_hash="none",
+        network=network,
+        recipe=RecipeConfig(epochs=1, batch_size=options.batch, learning_rate=0.01, resolution=options.side),
+        seeds=Seeds.of(0),
+        workers=ranks,
+    )
+
+    def measure(team: Team, taking_part: int, connected: bool, threads: int, index: int) -> Figures:
+        seconds = [x for x in team(STEPS, options.steps, taking_part, connected, threads) if x is not None]
+        return {SPEED: taking_part * options.batch * options.steps / max(seconds)}
+
+    with _team(ranks, backend, run) as team:
+        console.print(f"{ranks} ranks ...", highlight=False)
+        rounds = interleave(
+            {
+                ours: partial(measure, team, ranks, True, 1),
+                base: partial(measure, team, ranks, False, 1),
+                one: partial(measure, team, 1, False, 1),
+                **{name: partial(measure, team, 1, False, count) for name, count in threads.items()},
+            },
+            rounds=options.rounds,
+            console=console,
+        )
+        samples = [Sample(ranks, size, max(team(ALL_REDUCE, size))) for size in SIZES]
+    alone_s = ranks * options.batch / median(figures[SPEED] for figures in rounds[base])
+    predicted_s = step_s(fit(samples), alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend])
+    predicted = ranks * options.batch / predicted_s
+    measured = median(figures[SPEED] for figures in rounds[ours])
+    comparison = Comparison(
+        name=ours,
+        title=f"The same step on {ours} ({backend}), {options.batch} images of {options.side} px a rank",
+        rounds=rounds,
+        once={ours: {PREDICTED: predicted, ERROR: 100 * (predicted / measured - 1)}},
+    )
+    return comparison, samples
+
+
+# --- ranks --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _team(ranks: int, backend: str, run: RunConfig) -> Iterator[Team]:
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="deeper-scaling-") as folder:
+        pipes, processes = [], []
+        for rank in range(ranks):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_rank, args=(theirs, rank, backend, run, f"file://{folder}/rendezvous"))
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+
+        def ask(job: str, *arguments: Any) -> list[Any]:
+            for pipe in pipes:
+                pipe.send((job, arguments))
+            try:
+                return [pipe.recv() for pipe in pipes]
+            except EOFError:
+                raise RuntimeError(f"{job}: a rank ended; what it printed tells why") from None
+
+        try:
+            yield ask
+        finally:
+            for pipe in pipes:
+                pipe.close()
+            for process in processes:
+                process.join()
+
+
+def _rank(requests: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
+    import torch
+    import torch.distributed as dist
+
+    from reproduce.training import build_step
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark's end closes the pipe, and this ends with it
+    device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
+    batch, side = run.recipe.batch_size, run.recipe.resolution
+    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, run.network.classes, (batch,), device=device)
+    steps = {connected: build_step(run, device=device, distributed=connected) for connected in (True, False)}
+    torch.set_num_threads(1)
+    for step in steps.values():
+        step.warm_up(images, labels)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def timed_steps(count: int, taking_part: int, connected: bool, threads: int) -> float | None:
+        """Seconds of so many steps; None on ranks that stay idle."""
+        torch.set_num_threads(threads)
+        dist.barrier()
+        if rank >= taking_part:
+            return None
+        start = time.perf_counter()
+        for _ in range(count):
+            steps[connected](images, labels, run.recipe.learning_rate)
+        wait()
+        return time.perf_counter() - start
+
+    def timed_all_reduce(size: int) -> float:
+        """Seconds of an all-reduce of so many bytes, median of `REPEATS`."""
+        tensor = torch.zeros(size // 4, device=device)
+        seconds = []
+        for _ in range(REPEATS):
+            dist.barrier()
+            start = time.perf_counter()
+            dist.all_reduce(tensor)
+            wait()
+            seconds.append(time.perf_counter() - start)
+        return median(seconds)
+
+    jobs: dict[str, Callable[..., float | None]] = {STEPS: timed_steps, ALL_REDUCE: timed_all_reduce}
+    while True:
+        try:
+            job, arguments = requests.recv()
+        except EOFError:
+            break
+        requests.send(jobs[job](*arguments))
+    dist.destroy_process_group()
+    os._exit(0)  # a thread of gloo may abort an interpreter that ends by itself (torch 2.14)
