@@ -33,6 +33,8 @@ class LayerCost:
     """Dotted path of the module, e.g. inception3a.branch2.0.conv."""
     kind: str
     """One of the values of `KINDS`; "concatenation" is that of a module's branches, named like the module."""
+    input_elements: int
+    """What it reads of the map before it; a concatenation reads all that it writes."""
     output_shape: tuple[int, int, int]
     """Channels, height, width; height and width are 1 for vectors."""
     parameters: int
@@ -91,13 +93,14 @@ def cost(config: NetworkConfig, resolution: int | None = None, training: bool = 
     return Cost(tuple(layers))
 
 
-def _record(layers: list[LayerCost], name: str, module: nn.Module, _inputs: object, output: Tensor) -> None:
+def _record(layers: list[LayerCost], name: str, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
     channels, height, width = (*output.shape[1:], 1, 1)[:3]
     weights = module.weight.numel() if isinstance(module, nn.Conv2d | nn.Linear) else 0
     layers.append(
         LayerCost(
             name=name,
             kind=KINDS[type(module)],
+            input_elements=(output if isinstance(module, Inception) else inputs[0])[0].numel(),
             output_shape=(channels, height, width),
             parameters=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
             macs=weights * height * width,

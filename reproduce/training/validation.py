@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reproduce.data import Normalise, ValLoader
+from reproduce.models.folding import folded
 from reproduce.training.ranks import Ranks
 from reproduce.training.sums import hits
 
@@ -39,19 +40,18 @@ def validate(
     predictions: bool = False,
     stopped: Callable[[int], bool] = lambda batch: False,
 ) -> Validation | None:
-    """Evaluate a network in its evaluation mode; plain cross-entropy, no label smoothing. Sets no mode back.
+    """Evaluate a network as it is in evaluation mode, `folded`; plain cross-entropy, no label smoothing.
 
     `stopped` is asked before each batch (from 0); once it says yes, on all ranks alike, validation ends with None.
     Predictions: index [n] int64, label [n] int64, top5 [n, min(5, classes)] int64, correct [n] bool, by index.
     """
-    network.eval()
+    network = folded(network, torch.bfloat16 if bf16 else None)
     sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # images, loss, top-1 and top-5 hits
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch, (images, labels, indices) in enumerate(loader):
         if stopped(batch):
             return None
-        with torch.autocast(ranks.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = network(normalise(images)).main
+        logits = network(normalise(images)).main
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
         best, correct = hits(logits, labels)
         sums[0] += len(labels)

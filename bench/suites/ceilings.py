@@ -1,0 +1,46 @@
+"""What a device reaches at best, measured: arithmetic by a convolution or matrix product, memory by a copy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from reproduce.models.roofline import Ceiling
+
+REPEATS = 5
+
+
+def measured_ceiling(device: torch.device, dtype: torch.dtype) -> Ceiling:
+    """The best of several sizes and repeats (2 s on CPUs), with as many threads as torch has."""
+    big = device.type == "cuda"
+    side, batch = (8192, 256) if big else (1536, 32)
+    matrix = torch.randn(side, side, device=device).to(dtype)
+    maps = torch.randn(batch, 192, 28, 28, device=device).to(dtype=dtype, memory_format=torch.channels_last)
+    kernel = torch.randn(192, 192, 3, 3, device=device).to(dtype=dtype, memory_format=torch.channels_last)
+    words = torch.empty(2**28 if big else 2**25, device=device)
+    target = torch.empty_like(words)
+    with torch.inference_mode():
+        product = 2 * side**3 / _seconds(lambda: matrix @ matrix, device)
+        convolution = 2 * maps.numel() * 192 * 9 / _seconds(lambda: F.conv2d(maps, kernel, padding=1), device)
+        copied = 2 * words.nbytes / _seconds(lambda: target.copy_(words), device)
+    return Ceiling(flops_per_s=max(product, convolution), bytes_per_s=copied)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    times = []
+    for _ in range(REPEATS + 1):  # the first warms up, and is never the best
+        synchronise(device)
+        start = time.perf_counter()
+        work()
+        synchronise(device)
+        times.append(time.perf_counter() - start)
+    return min(times)

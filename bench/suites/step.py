@@ -1,0 +1,309 @@
+"""`deeper bench step`: forward, backward and update on random images that lie ready, ours against torchvision's.
+
+Ours as a run takes it (channels_last, bf16 where the device has it, fused SGD; at evaluation `folded`), and
+`torchvision.models.googlenet` as one would write it: float32 NCHW, channels_last, bf16 autocast, both, both compiled.
+Ours is in the port's form, so that both networks are the same; at evaluation neither has heads.
+
+"Of the roofline": the share of the images/s that the device could give, by our network's arithmetic and bytes in our
+precision, layer by layer (`reproduce.models.roofline`), and by the best convolution or product and the copy that this
+process measured before and after the rounds. The parts for GPUs have not been run on one yet.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import psutil
+import torch
+import torchvision
+from pydantic import Field
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.suites.ceilings import measured_ceiling, synchronise
+from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
+from bench.telemetry.nvml import Nvml, NvmlAbsent
+from reproduce.models.cost import cost
+from reproduce.models.folding import folded
+from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
+from reproduce.spec import (
+    SMALLEST_INPUT,
+    Auxiliary,
+    Config,
+    DataConfig,
+    NetworkConfig,
+    RecipeConfig,
+    Reduction,
+    RunConfig,
+    Seeds,
+)
+from reproduce.training.step import build_step, uses_bf16
+
+OURS, PEER = "deeper", "torchvision"
+COMPILED, PEER_COMPILED = "deeper, compiled", "torchvision, channels_last, autocast, compiled"
+PEERS = {  # channels_last, autocast
+    PEER: (False, False),
+    "torchvision, channels_last": (True, False),
+    "torchvision, autocast": (False, True),
+    "torchvision, channels_last, autocast": (True, True),
+}
+SPEED, CPU_SPEED, SHARE = "images/s", "images per CPU-second", "of the roofline"
+JOULE, BUSY, FIRST = "images per joule", "GPU busy, %", "first pass, s"
+CLASSES, LEARNING_RATE = 1000, 0.01
+PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
+STEPS = {"cpu": 1, "cuda": 50}  # a round; on GPUs seconds, in which NVML samples its device several times
+GOALS = {
+    ("cpu", "training"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=3.0),),
+    ("cpu", "evaluation"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=4.0),),
+    ("cuda", "training"): (
+        Goal(figure=SPEED, ours=OURS, peer="torchvision, autocast", at_least=2.0),
+        Goal(figure=SHARE, ours=OURS, at_least=0.6),
+    ),
+}
+"""At 224 pixels. End to end, `deeper bench training` wants 3.3 and 4.0 on CPUs."""
+
+
+class StepOptions(Config):
+    """What is measured."""
+
+    sides: tuple[Annotated[int, Field(ge=SMALLEST_INPUT)], ...] = (224, 64)
+    batch: int | None = Field(None, ge=2)
+    """Images a step; None: 32 at 224 pixels on CPUs, 256 on GPUs, as many pixels at other sides."""
+    reductions: tuple[Reduction, ...] = ("reduced",)
+    aux: tuple[Auxiliary, ...] = ("both",)
+    compiled: bool = False
+    rounds: int = Field(5, ge=1)
+
+
+class _Bench:
+    """One network at one side: its contestants."""
+
+    def __init__(self, network: NetworkConfig, batch: int, device: torch.device) -> None:
+        self.network, self.batch, self.device = network, batch, device
+        side = network.resolution
+        self.run = RunConfig(
+            data=DataConfig(path="none"),
+            data_hash="none",
+            network=network,
+            recipe=RecipeConfig(epochs=1, batch_size=batch, learning_rate=LEARNING_RATE, resolution=side),
+            seeds=Seeds.of(0),
+            workers=1,
+        )
+        self.images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
+        self.images = self.images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(0, network.classes, (batch,), device=device)
+
+    def ours(self, training: bool, compiled: bool) -> Callable[[], object]:
+        step = build_step(self.run, device=self.device)
+        if training:
+            if compiled:
+                step.network.compile()
+            step.network.train()
+            return lambda: step(self.images, self.labels, LEARNING_RATE)
+        network: nn.Module = folded(step.network, torch.bfloat16 if step.bf16 else None)
+        if compiled:
+            network.compile()
+        return torch.inference_mode()(lambda: network(step.normalise(self.images)))
+
+    def torchvision(self, training: bool, channels_last: bool, autocast: bool, compiled: bool) -> Callable[[], object]:
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+        heads = training and self.network.aux == "both"
+        network: nn.Module = torchvision.models.googlenet(
+            num_classes=self.network.classes, aux_logits=heads, init_weights=False
+        ).to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
+        pixels = torch.randn(self.images.shape, device=self.device).contiguous(memory_format=memory)
+        mixed = partial(torch.autocast, self.device.type, dtype=torch.bfloat16) if autocast else nullcontext
+        if compiled:
+            network.compile()
+        if not training:
+            network.eval()
+
+            @torch.inference_mode()
+            def evaluate() -> Tensor:
+                with mixed():
+                    logits: Tensor = network(pixels)
+                return logits
+
+            return evaluate
+        optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
+
+        def train() -> None:
+            optimiser.zero_grad()
+            with mixed():
+                outputs = network(pixels)
+                main, *others = outputs if heads else [outputs]
+                loss = F.cross_entropy(main, self.labels)
+                for logits in others:
+                    loss = loss + 0.3 * F.cross_entropy(logits, self.labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+        return train
+
+    def contestants(self, training: bool, compiled: bool) -> dict[str, Callable[[], object]]:
+        found = {OURS: self.ours(training, compiled=False)}
+        if compiled:
+            found[COMPILED] = self.ours(training, compiled=True)
+        if self.network.reduction == "reduced" and self.network.aux in ("none", "both"):  # torchvision has no others
+            for name, (channels_last, autocast) in PEERS.items():
+                found[name] = self.torchvision(training, channels_last, autocast, compiled=False)
+            if compiled:
+                found[PEER_COMPILED] = self.torchvision(training, channels_last=True, autocast=True, compiled=True)
+        return found
+
+
+def main(options: StepOptions, *, output: Path | None) -> int:
+    """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
+    comparisons, setting = _compare(options, Console())
+    return publish("step", comparisons, setting=setting, output=output, keep=True)
+
+
+def quick(console: Console) -> list[Comparison]:
+    """The comparisons that have the goals, in small batches and two rounds: half a minute."""
+    comparisons, _ = _compare(StepOptions(sides=(224,), batch=8, rounds=2), console)
+    return comparisons
+
+
+def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
+    """The comparisons and their setting."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    threads = psutil.cpu_count(logical=False) or 1
+    torch.set_num_threads(threads)
+    networks = [
+        NetworkConfig(
+            classes=CLASSES, resolution=side, large_kernel="3x3", pooling="port", reduction=reduction, aux=aux
+        )
+        for side in options.sides
+        for reduction in options.reductions
+        for aux in options.aux
+    ]
+    dtype = torch.bfloat16 if uses_bf16("auto", device) else torch.float32
+    ceiling = measured_ceiling(device, dtype)
+    measured = []
+    for network in networks:
+        batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
+        bench = _Bench(network, batch, device)
+        for mode in ("training", "evaluation"):
+            console.print(f"{mode} at {network.resolution} px ...", highlight=False)
+            measured.append((network, mode, batch, *_measure(bench, mode == "training", options, console)))
+    again = measured_ceiling(device, dtype)
+    ceiling = Ceiling(
+        flops_per_s=max(ceiling.flops_per_s, again.flops_per_s), bytes_per_s=max(ceiling.bytes_per_s, again.bytes_per_s)
+    )
+    console.print(
+        f"ceiling in {dtype}: {ceiling.flops_per_s / 1e12:.3g} TFLOP/s, {ceiling.bytes_per_s / 1e9:.3g} GB/s",
+        highlight=False,
+    )
+    comparisons, layers, rates = [], {}, []
+    for network, mode, batch, rounds, once in measured:
+        training = mode == "training"
+        bounds = roofline(
+            cost(network, training=training), ceiling, batch=batch, training=training, element_bytes=dtype.itemsize
+        )
+        name = _name(network, mode, options)
+        layers[name] = [asdict(bound) for bound in bounds]
+        if training:
+            rates.append(_rate(network, rounds[OURS], threads if device.type == "cpu" else None))
+        comparisons.append(
+            Comparison(
+                name=name,
+                title=f"{mode.capitalize()}, {network.resolution} px, batch {batch}, {network.reduction}, "
+                f"heads: {network.aux}",
+                rounds={
+                    contestant: [
+                        {**figures, SHARE: figures[SPEED] * seconds_per_image(bounds)} for figures in of_contestant
+                    ]
+                    for contestant, of_contestant in rounds.items()
+                },
+                once=once,
+                goals=_goals(network, mode, device),
+            )
+        )
+    setting = {
+        **options.model_dump(),
+        "device": str(device),
+        "threads": threads,
+        "precision": str(dtype).removeprefix("torch."),
+        "ceiling": asdict(ceiling),
+        "roofline": layers,
+        "rates": rates,
+    }
+    return comparisons, setting
+
+
+def _rate(network: NetworkConfig, rounds: Sequence[Figures], cpus: int | None) -> dict[str, float | None]:
+    """For `deeper plan` (bench.rates)."""
+    costs = cost(network, training=True)
+    speed = median(figures[SPEED] for figures in rounds)
+    return {"images_per_s": speed, "cpus": cpus, "macs": costs.macs, "parameters": costs.parameters}
+
+
+def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
+    """ "training-224", with reduction and heads where they are varied."""
+    varied = ((options.reductions, network.reduction), (options.aux, f"heads-{network.aux}"))
+    return "-".join([mode, str(network.resolution), *(name for all_, name in varied if len(all_) > 1)])
+
+
+def _goals(network: NetworkConfig, mode: str, device: torch.device) -> tuple[Goal, ...]:
+    stated = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
+    return GOALS.get((device.type, mode), ()) if stated else ()
+
+
+def _measure(
+    bench: _Bench, training: bool, options: StepOptions, console: Console
+) -> tuple[Mapping[str, list[dict[str, float]]], Mapping[str, Figures]]:
+    """Figures of the rounds, and those of each contestant's first pass, in which kernels are chosen or compiled."""
+    once: dict[str, Figures] = {}
+    meter = _Meter(bench.device)
+    contestants: dict[str, Contestant] = {}
+    for name, work in bench.contestants(training, options.compiled).items():
+        start = time.perf_counter()
+        work()
+        synchronise(bench.device)
+        once[name] = {FIRST: time.perf_counter() - start}
+        contestants[name] = partial(meter.figures, work, bench.batch)
+    return interleave(contestants, rounds=options.rounds, console=console), once
+
+
+class _Meter:
+    """Times work, with the CPU time of this process on CPUs, with energy and use where NVML tells of a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._nvml: Nvml | None = None
+        if device.type == "cuda":
+            try:
+                self._nvml = Nvml()
+                (self._uuid,) = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)])
+            except NvmlAbsent:
+                self._nvml = None
+
+    def figures(self, work: Callable[[], object], batch: int, index: int) -> dict[str, float]:
+        steps = STEPS[self.device.type]
+        before, cpu, start = self._readings(), time.process_time(), time.perf_counter()
+        for _ in range(steps):
+            work()
+        during = self._readings()  # kernels still run
+        synchronise(self.device)
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+        after = self._readings()
+        images = steps * batch
+        found: dict[str, float] = {SPEED: images / seconds}
+        if self.device.type == "cpu":
+            found[CPU_SPEED] = images / cpu_seconds
+        if "energy_j" in before:
+            found[JOULE] = images / (after["energy_j"] - before["energy_j"])
+        if "busy_percent" in during:
+            found[BUSY] = during["busy_percent"]
+        return found
+
+    def _readings(self) -> dict[str, Any]:
+        return self._nvml.read(self._uuid) if self._nvml is not None else {}
