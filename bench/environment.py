@@ -117,5 +117,5 @@ def _decoder() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    given = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ}
+    given = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_NUM_THREADS") if name in os.environ}
     return {"usable_cpus": len(os.sched_getaffinity(0)), **given}
