@@ -117,5 +117,6 @@ def _decoder() -> str:
 
 
 def _threads() -> dict[str, Any]:
-    given = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_NUM_THREADS") if name in os.environ}
+    names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_NUM_THREADS")
+    given = {name: os.environ[name] for name in names if name in os.environ}
     return {"usable_cpus": len(os.sched_getaffinity(0)), **given}

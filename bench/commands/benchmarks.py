@@ -48,6 +48,7 @@ def _add_step(suites: Any) -> None:
     suite.add_argument("--reduction", nargs="+", default=["reduced"], help="reduced, unreduced, naive (reduced)")
     suite.add_argument("--aux", nargs="+", default=["both"], help="heads: both, none, aux1, aux2 (both)")
     suite.add_argument("--compile", action="store_true", help="compiled networks, too (minutes on CPUs)")
+    suite.add_argument("--threads", type=int, help="of torch (the cores)")
     _add_rounds(suite)
     suite.set_defaults(call=_step)
 
@@ -121,6 +122,7 @@ def _step(arguments: argparse.Namespace) -> int:
         "reductions": arguments.reduction,
         "aux": arguments.aux,
         "compiled": arguments.compile,
+        "threads": arguments.threads,
         "rounds": arguments.rounds,
     }
     return main(validated(StepOptions, given, where=""), output=arguments.json)

@@ -80,6 +80,8 @@ class StepOptions(Config):
     reductions: tuple[Reduction, ...] = ("reduced",)
     aux: tuple[Auxiliary, ...] = ("both",)
     compiled: bool = False
+    threads: int | None = Field(None, ge=1)
+    """Of torch; None: the cores. With one, figures per CPU-second hold on a machine that others use."""
     rounds: int = Field(5, ge=1)
 
 
@@ -175,7 +177,7 @@ def quick(console: Console) -> list[Comparison]:
 def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
     """The comparisons and their setting."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    threads = psutil.cpu_count(logical=False) or 1
+    threads = options.threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(threads)
     networks = [
         NetworkConfig(
@@ -247,7 +249,7 @@ def _rate(network: NetworkConfig, rounds: Sequence[Figures], cpus: int | None) -
 
 
 def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
-    """ "training-224", with reduction and heads where they are varied."""
+    """Mode and side, e.g. training-224, with reduction and heads where they are varied."""
     varied = ((options.reductions, network.reduction), (options.aux, f"heads-{network.aux}"))
     return "-".join([mode, str(network.resolution), *(name for all_, name in varied if len(all_) > 1)])
 
