@@ -95,7 +95,7 @@ class Step:
             )
 
     def __call__(self, images: Tensor, labels: Tensor, learning_rate: float) -> StepResult:
-        """One step on images (uint8 or normalised, [N, 3, S, S]) and labels (int64 [N]); gradients stay where they are."""
+        """One step on images [N, 3, S, S], uint8 or normalised, and labels (int64 [N]); gradients are left in place."""
         set_learning_rate(self.optimiser, learning_rate)
         result = self._backward(images, labels)
         self.optimiser.step()
