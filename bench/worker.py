@@ -49,9 +49,6 @@ class Rank:
 
     def __init__(self, rank: int, world_size: int, threads: int) -> None:
         self.rank, self.world_size, self.threads = rank, world_size, threads
-        # OpenMP's threads wait by spinning otherwise: where the loader or other runs want the same cores, a step with
-        # several threads took five times as long. Read when torch is imported.
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         self.store: Any = None
         self.stop_reason: str | None = None
 
