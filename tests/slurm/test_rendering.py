@@ -148,7 +148,7 @@ class Node:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60  # on a machine that is busy otherwise
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
