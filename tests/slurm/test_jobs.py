@@ -36,7 +36,8 @@ class Place:
 
     def deeper(self, *arguments: str, check: bool = True) -> Any:
         command = [sys.executable, "-m", "bench.cli", *arguments, "--records", str(self.records)]
-        return self.cluster.login(*command, cwd=self.folder, timeout=PATIENCE_S, check=check, env={"MLFLOW_TRACKING_URI": ""})
+        environment = {"MLFLOW_TRACKING_URI": ""}
+        return self.cluster.login(*command, cwd=self.folder, timeout=PATIENCE_S, check=check, env=environment)
 
     def submit(self, name: str, *options: str, **profile: Any) -> dict[str, str]:
         (self.folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}))
