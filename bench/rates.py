@@ -24,6 +24,7 @@ from bench.records import experiments, read_plan
 from bench.states import read_events, run_folder
 from bench.suites.rounds import kept_results
 from reproduce import schema
+from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, SpecError
 
 COMMITTED = SOURCE / "results" / "bench"
@@ -94,9 +95,8 @@ class Rates:
             speed, source = self._together(speed, alone_s, resources.workers, int(parameters), source)
         recipe, data = run.config.recipe, run.config.data
         passes = plan.train_images[data.path] * data.train_fraction
-        passes += (
-            plan.val_images[data.path] * costs[schema.COST_MACS] / (3 * macs)
-        )  # an evaluation has no backward pass
+        forward = costs[schema.COST_MACS] / (3 * macs)  # an evaluation has no backward pass
+        passes += plan.val_images[data.path] * forward
         seconds = recipe.epochs * passes / speed
         return Estimate(seconds / 3600, speed * resources.workers, source)
 
@@ -176,6 +176,11 @@ def _named(device: str, results: Sequence[Mapping[str, Any]]) -> str:
             "`deeper bench step --json FILE` on one and give FILE to --rate"
         )
     return found[0]
+
+
+def rate_entry(costs: Cost, *, images_per_s: float, cpus: int | None) -> dict[str, float | None]:
+    """What a result keeps in `setting.rates`: the speed of one rank, and its network's costs in training."""
+    return {"images_per_s": images_per_s, "cpus": cpus, "macs": costs.macs, "parameters": costs.parameters}
 
 
 def _rates(result: Mapping[str, Any]) -> Iterable[Rate]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from reproduce.spec import SpecError
+from reproduce.spec import SpecError, validated
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
@@ -36,8 +36,7 @@ def _add_loader(suites: Any) -> None:
     suite.add_argument("--images", type=int, default=512, help="photographs read (512)")
     suite.add_argument("--batch", type=int, default=32, help="images a batch (32)")
     suite.add_argument("--threads", type=int, help="decoding threads of a last comparison (the cores; others have 1)")
-    suite.add_argument("--rounds", type=int, default=3, help="interleaved rounds (3)")
-    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    _add_rounds(suite, rounds=3)
     suite.set_defaults(call=_loader)
 
 
@@ -73,7 +72,7 @@ def _add_scaling(suites: Any) -> None:
 
 def _add_quick(suites: Any) -> None:
     suite = suites.add_parser("quick", help="in two minutes: has a ratio got worse since the committed results?")
-    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    _add_json(suite)
     suite.set_defaults(call=_quick)
 
 
@@ -96,12 +95,15 @@ def _add_evaluation(suites: Any) -> None:
 
 def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
     suite.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds ({rounds})")
+    _add_json(suite)
+
+
+def _add_json(suite: argparse.ArgumentParser) -> None:
     suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
 
 
 def _loader(arguments: argparse.Namespace) -> int:
     from bench.suites.loader import LoaderOptions, main, size_from
-    from reproduce.spec import validated
 
     given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "rounds")}
     if arguments.threads is not None:
@@ -114,7 +116,6 @@ def _loader(arguments: argparse.Namespace) -> int:
 
 def _step(arguments: argparse.Namespace) -> int:
     from bench.suites.step import StepOptions, main
-    from reproduce.spec import validated
 
     given = {
         "sides": arguments.side,
@@ -130,7 +131,6 @@ def _step(arguments: argparse.Namespace) -> int:
 
 def _overhead(arguments: argparse.Namespace) -> int:
     from bench.suites.overhead import OverheadOptions, main
-    from reproduce.spec import validated
 
     given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
     options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
@@ -139,7 +139,6 @@ def _overhead(arguments: argparse.Namespace) -> int:
 
 def _scaling(arguments: argparse.Namespace) -> int:
     from bench.suites.scaling import ScalingOptions, main
-    from reproduce.spec import validated
 
     given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "rounds")}
     return main(validated(ScalingOptions, given, where=""), output=arguments.json)

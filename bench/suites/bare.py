@@ -35,6 +35,7 @@ def main(task: Task) -> None:
     import torch
 
     from reproduce.training import Context, SilentObserver, train
+    from reproduce.training.ranks import leave_process_group
 
     class Observer(SilentObserver):
         def progress(self, **_: float | None) -> None:
@@ -59,8 +60,7 @@ def main(task: Task) -> None:
     if rank == 0:
         (task.folder / RETURNED).write_text(str(time.time()))
     if world_size > 1:
-        dist.destroy_process_group()
-        os._exit(0)  # a thread of gloo may abort an interpreter that ends by itself (torch 2.14)
+        leave_process_group()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ CPU-second of the process and the publisher count.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from bench import tracking
 from bench.environment import environment
 from bench.records import Record, write_plan
 from bench.states import run_folder
+from bench.suites.child import Child, requests
 from bench.suites.rounds import Comparison, Contestant, Figures, interleave
 from bench.telemetry import Sampler
 from reproduce import schema
@@ -45,32 +45,25 @@ def compare(place: Place, options: OverheadOptions, console: Console) -> Compari
     """Each record against none, in runs of one epoch; its `once` tells what one checkpoint takes."""
     place = _one_epoch(place)
     console.print("each record alone ...", highlight=False)
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, place))
-    process.start()
-    theirs.close()
-
-    def measure(name: str, index: int) -> Figures:
-        ours.send((name, index))
-        try:
-            return ours.recv()  # type: ignore[no-any-return]
-        except EOFError:
-            raise RuntimeError(f"costs: the process of {name} ended; what it printed tells why") from None
-
-    contestants: dict[str, Contestant] = {name: partial(measure, name) for name in TRAININGS}
+    child = Child("costs", _serve, place)
+    contestants: dict[str, Contestant] = {name: partial(_ask, child, name) for name in TRAININGS}
     try:
         rounds = interleave(contestants, rounds=options.rounds, console=console)
-        ours.send((CHECKPOINT_S, options.rounds))
-        seconds = ours.recv()
+        seconds = child.ask((CHECKPOINT_S, options.rounds))
     finally:
-        ours.close()  # ends the process
-        process.join()
+        child.close()
+        child.join()
     return Comparison(
         name="costs",
         title="One process with nothing on, and with each record alone",
         rounds=rounds,
         once={CHECKPOINTS: {CHECKPOINT_S: seconds, CHECKPOINT_SHARE: 100 * seconds / EVERY_S}},
     )
+
+
+def _ask(child: Child, name: str, index: int) -> Figures:
+    figures: Figures = child.ask((name, index))
+    return figures
 
 
 def _one_epoch(place: Place) -> Place:
@@ -82,19 +75,15 @@ def _one_epoch(place: Place) -> Place:
 # --- the process --------------------------------------------------------------------------------------
 
 
-def _serve(requests: Connection, place: Place) -> None:
+def _serve(pipe: Connection, place: Place) -> None:
     write_plan(place.scratch / PUBLISHED, place.experiment.name, place.runs, {})
     publisher = tracking.start_publisher(place.scratch / PUBLISHED)
     try:
-        while True:
-            try:
-                name, index = requests.recv()
-            except EOFError:
-                return
+        for name, index in requests(pipe):
             if name == CHECKPOINT_S:
-                requests.send(_seconds_a_checkpoint(run_folder(place.scratch / NOTHING, place.runs[index].key)))
+                pipe.send(_seconds_a_checkpoint(run_folder(place.scratch / NOTHING, place.runs[index].key)))
             else:
-                requests.send(_round(TRAININGS[name], name, index, place, publisher))
+                pipe.send(_round(TRAININGS[name], name, index, place, publisher))
     finally:
         tracking.stop_publisher(publisher)
 

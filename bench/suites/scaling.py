@@ -7,8 +7,6 @@ machine but as many as there are, not connected. GPUs are used where there are t
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import tempfile
 import time
@@ -26,8 +24,11 @@ from pydantic import Field
 from rich.console import Console
 
 from bench.communication import OVERLAP, Sample, fit, step_s
+from bench.rates import rate_entry
+from bench.suites.child import Child, requests
+from bench.suites.inputs import random_batch, run_without_data
 from bench.suites.rounds import Comparison, Figures, interleave, publish
-from reproduce.spec import Config, DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds, SpecError
+from reproduce.spec import Config, NetworkConfig, RunConfig, SpecError
 
 SPEED = "images/s"
 PREDICTED, ERROR = "predicted images/s", "error of it, %"
@@ -82,14 +83,7 @@ def main(options: ScalingOptions, *, output: Path | None) -> int:
         "threads a rank": 1,
         "overlap": OVERLAP[backend],
         "links": links,
-        "rates": [  # for `deeper plan`
-            {
-                "images_per_s": _busy_rank(comparisons[-1]),
-                "cpus": 1 if backend == "gloo" else None,
-                "macs": costs.macs,
-                "parameters": costs.parameters,
-            }
-        ],
+        "rates": [rate_entry(costs, images_per_s=_busy_rank(comparisons[-1]), cpus=1 if backend == "gloo" else None)],
         "all-reduce": [asdict(sample) for sample in samples],
     }
     for link in links:
@@ -118,14 +112,7 @@ def _compare(
 ) -> tuple[Comparison, list[Sample]]:
     ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
     threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
-    run = RunConfig(
-        data=DataConfig(path="none"),
-        data_hash="none",
-        network=network,
-        recipe=RecipeConfig(epochs=1, batch_size=options.batch, learning_rate=0.01, resolution=options.side),
-        seeds=Seeds.of(0),
-        workers=ranks,
-    )
+    run = run_without_data(network, batch=options.batch, workers=ranks)
 
     def measure(team: Team, taking_part: int, connected: bool, threads: int, index: int) -> Figures:
         seconds = [x for x in team(STEPS, options.steps, taking_part, connected, threads) if x is not None]
@@ -162,49 +149,37 @@ def _compare(
 
 @contextmanager
 def _team(ranks: int, backend: str, run: RunConfig) -> Iterator[Team]:
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="deeper-scaling-") as folder:
-        pipes, processes = [], []
-        for rank in range(ranks):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_rank, args=(theirs, rank, backend, run, f"file://{folder}/rendezvous"))
-            process.start()
-            theirs.close()
-            pipes.append(ours)
-            processes.append(process)
+        rendezvous = f"file://{folder}/rendezvous"
+        team = [Child(f"rank {rank}", _rank, rank, backend, run, rendezvous) for rank in range(ranks)]
 
         def ask(job: str, *arguments: Any) -> list[Any]:
-            for pipe in pipes:
-                pipe.send((job, arguments))
-            try:
-                return [pipe.recv() for pipe in pipes]
-            except EOFError:
-                raise RuntimeError(f"{job}: a rank ended; what it printed tells why") from None
+            for member in team:
+                member.send((job, arguments))
+            return [member.answer() for member in team]
 
         try:
             yield ask
         finally:
-            for pipe in pipes:
-                pipe.close()
-            for process in processes:
-                process.join()
+            for member in team:
+                member.close()
+            for member in team:
+                member.join()
 
 
-def _rank(requests: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
+def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
     import torch
     import torch.distributed as dist
 
     from reproduce.training import build_step
+    from reproduce.training.ranks import leave_process_group
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark's end closes the pipe, and this ends with it
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
-    batch, side = run.recipe.batch_size, run.recipe.resolution
-    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, run.network.classes, (batch,), device=device)
+    images, labels = random_batch(run, device)
     steps = {connected: build_step(run, device=device, distributed=connected) for connected in (True, False)}
     torch.set_num_threads(1)
     for step in steps.values():
@@ -239,11 +214,6 @@ def _rank(requests: Connection, rank: int, backend: str, run: RunConfig, rendezv
         return median(seconds)
 
     jobs: dict[str, Callable[..., float | None]] = {STEPS: timed_steps, ALL_REDUCE: timed_all_reduce}
-    while True:
-        try:
-            job, arguments = requests.recv()
-        except EOFError:
-            break
-        requests.send(jobs[job](*arguments))
-    dist.destroy_process_group()
-    os._exit(0)  # a thread of gloo may abort an interpreter that ends by itself (torch 2.14)
+    for job, arguments in requests(pipe):
+        pipe.send(jobs[job](*arguments))
+    leave_process_group()

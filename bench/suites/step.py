@@ -12,7 +12,7 @@ process measured before and after the rounds. The parts for GPUs have not been r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -28,24 +28,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.rates import rate_entry
 from bench.suites.ceilings import measured_ceiling, synchronise
+from bench.suites.inputs import LEARNING_RATE, random_batch, run_without_data
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from bench.telemetry.nvml import Nvml, NvmlAbsent
 from reproduce.models.cost import cost
 from reproduce.models.folding import folded
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
-from reproduce.spec import (
-    SMALLEST_INPUT,
-    Auxiliary,
-    Config,
-    DataConfig,
-    NetworkConfig,
-    RecipeConfig,
-    Reduction,
-    RunConfig,
-    Seeds,
-)
-from reproduce.training.step import build_step, uses_bf16
+from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
+from reproduce.training.step import build_step, precision_dtype
 
 OURS, PEER = "deeper", "torchvision"
 COMPILED, PEER_COMPILED = "deeper, compiled", "torchvision, channels_last, autocast, compiled"
@@ -57,7 +49,7 @@ PEERS = {  # channels_last, autocast
 }
 SPEED, CPU_SPEED, SHARE = "images/s", "images per CPU-second", "of the roofline"
 JOULE, BUSY, FIRST = "images per joule", "GPU busy, %", "first pass, s"
-CLASSES, LEARNING_RATE = 1000, 0.01
+CLASSES = 1000
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
 STEPS = {"cpu": 1, "cuda": 50}  # a round; on GPUs seconds, in which NVML samples its device several times
 GOALS = {
@@ -90,18 +82,8 @@ class _Bench:
 
     def __init__(self, network: NetworkConfig, batch: int, device: torch.device) -> None:
         self.network, self.batch, self.device = network, batch, device
-        side = network.resolution
-        self.run = RunConfig(
-            data=DataConfig(path="none"),
-            data_hash="none",
-            network=network,
-            recipe=RecipeConfig(epochs=1, batch_size=batch, learning_rate=LEARNING_RATE, resolution=side),
-            seeds=Seeds.of(0),
-            workers=1,
-        )
-        self.images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
-        self.images = self.images.contiguous(memory_format=torch.channels_last)
-        self.labels = torch.randint(0, network.classes, (batch,), device=device)
+        self.run = run_without_data(network, batch=batch)
+        self.images, self.labels = random_batch(self.run, device)
 
     def ours(self, training: bool, compiled: bool) -> Callable[[], object]:
         step = build_step(self.run, device=self.device)
@@ -187,7 +169,7 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         for reduction in options.reductions
         for aux in options.aux
     ]
-    dtype = torch.bfloat16 if uses_bf16("auto", device) else torch.float32
+    dtype = precision_dtype("auto", device)
     ceiling = measured_ceiling(device, dtype)
     measured = []
     for network in networks:
@@ -213,7 +195,9 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         name = _name(network, mode, options)
         layers[name] = [asdict(bound) for bound in bounds]
         if training:
-            rates.append(_rate(network, rounds[OURS], threads if device.type == "cpu" else None))
+            speed = median(figures[SPEED] for figures in rounds[OURS])
+            cpus = threads if device.type == "cpu" else None
+            rates.append(rate_entry(cost(network, training=True), images_per_s=speed, cpus=cpus))
         comparisons.append(
             Comparison(
                 name=name,
@@ -239,13 +223,6 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         "rates": rates,
     }
     return comparisons, setting
-
-
-def _rate(network: NetworkConfig, rounds: Sequence[Figures], cpus: int | None) -> dict[str, float | None]:
-    """For `deeper plan` (bench.rates)."""
-    costs = cost(network, training=True)
-    speed = median(figures[SPEED] for figures in rounds)
-    return {"images_per_s": speed, "cpus": cpus, "macs": costs.macs, "parameters": costs.parameters}
 
 
 def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:

@@ -30,7 +30,7 @@ from reproduce.data.manifest import Split
 from reproduce.data.normalise import MEAN, STD
 from reproduce.models.folding import folded
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
-from reproduce.training.step import build_step, uses_bf16
+from reproduce.training.step import build_step, precision_dtype
 
 TRAINING_GOAL, EVALUATION_GOAL = 3.3, 4.0
 OURS, PEER = "deeper", "torchvision"
@@ -86,7 +86,7 @@ def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
         seeds=Seeds.of(0),
         workers=1,
     )
-    dtype = torch.bfloat16 if uses_bf16(run.recipe.precision, CPU) else torch.float32
+    dtype = precision_dtype(run.recipe.precision, CPU)
     training = TrainLoader(
         data, batch_size=batch, seed_order=0, seed_augmentation=0, threads=threads, device=CPU, dtype=dtype
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from torch.multiprocessing.spawn import start_processes
 from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import Source
 from reproduce.evaluation.protocols import Protocol
-from reproduce.training.ranks import Ranks
+from reproduce.training.ranks import Ranks, leave_process_group
 from reproduce.training.validation import Validation
 
 START = "forkserver"
@@ -91,6 +90,4 @@ def _rank(
     validation = evaluate(sources, folder, protocol, ranks, threads=threads, progress=count)
     if rank == 0:
         (meeting / "result").write_bytes(pickle.dumps(validation))
-    dist.destroy_process_group()
-    # A thread of gloo that lives on can abort the process while the interpreter ends (torch 2.14): leave without that.
-    os._exit(0)
+    leave_process_group()

@@ -17,7 +17,7 @@ from reproduce.evaluation.protocols import PUBLISHED
 from reproduce.models import GoogLeNet, interchange
 from reproduce.models.folding import folded
 from reproduce.spec import RunConfig
-from reproduce.training import checkpoint, uses_bf16
+from reproduce.training import checkpoint, precision_dtype
 
 
 class EvaluationError(ValueError):
@@ -37,8 +37,8 @@ class Model(nn.Module):
 
     def __init__(self, network: GoogLeNet, precision: str, device: torch.device, tf_slim: bool = False) -> None:
         super().__init__()
-        self.bf16 = uses_bf16(precision, device)
-        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        dtype = precision_dtype(precision, device)
+        self.bf16 = dtype is torch.bfloat16
         network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = folded(network, dtype)
         self.normalise = Normalise(dtype).to(device)
@@ -142,7 +142,7 @@ class FileModel:
 
     def check(self) -> None:
         """Raises `EvaluationError` or `InterchangeError` where the file gives no network."""
-        self._network()
+        _ = self.classes  # kept, so that the file is read once for both
         if self.layout == "torchvision" and self.transform_input is None and not self.digest.startswith(PUBLISHED):
             raise EvaluationError(
                 f"--transform-input: {self.path.name} is not the file that torchvision publishes; say yes (published "

@@ -2,7 +2,7 @@
 
 from reproduce.training.checkpoint import CheckpointError, resume_point
 from reproduce.training.loop import Context, NotFiniteLoss, Observer, Result, SilentObserver, train
-from reproduce.training.step import Step, build_step, uses_bf16
+from reproduce.training.step import Step, build_step, precision_dtype, uses_bf16
 
 __all__ = [
     "CheckpointError",
@@ -13,6 +13,7 @@ __all__ = [
     "SilentObserver",
     "Step",
     "build_step",
+    "precision_dtype",
     "resume_point",
     "train",
     "uses_bf16",

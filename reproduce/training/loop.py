@@ -8,16 +8,14 @@ generators, the optimiser, averages and the sums of the epoch so far are in the 
 from __future__ import annotations
 
 import math
-import resource
 import statistics as stats
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +25,16 @@ from reproduce.data.manifest import Split
 from reproduce.spec import RunConfig
 from reproduce.training import checkpoint, clusters
 from reproduce.training.averaging import Average, statistics
+from reproduce.training.process import (
+    dropout_seed,
+    generators,
+    peak_memory_gib,
+    prepare_process,
+    set_generators,
+)
 from reproduce.training.ranks import Ranks
 from reproduce.training.schedules import input_side, step_learning_rate
-from reproduce.training.step import build_step, uses_bf16
+from reproduce.training.step import build_step, precision_dtype
 from reproduce.training.sums import EpochSums
 from reproduce.training.validation import Table, Validation, validate
 
@@ -37,7 +42,6 @@ AGREE_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the stop request and the losses. One on CPUs, whose steps take long and where a look
 costs nothing; on GPUs a look waits for the device."""
 PROGRESS_EVERY_S = 1.0
-DROPOUT = 1  # tells dropout's generator from others that are made of the same seed
 
 
 class NotFiniteLoss(RuntimeError):  # noqa: N818 - it names what happened to the run
@@ -115,13 +119,13 @@ class _Training:
         self.run, self.context, self.observer = run, context, observer
         self.recipe = run.recipe
         self.ranks = Ranks(context.rank, context.world_size, context.device)
-        _prepare_process(context)
+        prepare_process(context.device, context.threads)
 
         folder = context.data_root / run.data.path
         batch_size = self.recipe.batch_size // context.world_size
         # A GPU normalises bytes that crossed the bus as such; on CPUs the decoder does it in the same pass.
-        on_cpu = torch.bfloat16 if uses_bf16(self.recipe.precision, context.device) else torch.float32
-        self.pixels = on_cpu if context.device.type == "cpu" else torch.uint8
+        on_cpu = context.device.type == "cpu"
+        self.pixels = precision_dtype(self.recipe.precision, context.device) if on_cpu else torch.uint8
         self.train_loader = TrainLoader(
             folder,
             batch_size=batch_size,
@@ -170,7 +174,7 @@ class _Training:
         if place[0] < epochs:
             self._warm_up(place[0])
         # Last, since the generators are restored here and nothing may draw from them in between.
-        torch.manual_seed(_dropout_seed(self.run.seeds.augmentation, self.context.rank))
+        torch.manual_seed(dropout_seed(self.run.seeds.augmentation, self.context.rank))
         if state:
             self._restore(state)
         self._tell_epochs()
@@ -281,7 +285,7 @@ class _Training:
                 schema.RESOLUTION: float(input_side(self.recipe, epoch)),
                 schema.EPOCH_SECONDS: trained[schema.TRAIN_SECONDS] + val_s,
                 schema.VAL_SECONDS: val_s,
-                schema.PEAK_MEMORY_GIB: _peak_memory_gib(self.context.device),
+                schema.PEAK_MEMORY_GIB: peak_memory_gib(self.context.device),
             }
         )
         self.sums = self._new_sums()
@@ -392,7 +396,7 @@ class _Training:
     def _save(self, epoch: int, step: int) -> None:
         """Write the checkpoint from which `step` of `epoch` is next; all ranks at the same step, after `agree`."""
         finished = epoch == self.recipe.epochs
-        mine = {"generators": _generators(self.context.device), "sums": self.sums.state_dict() if step else None}
+        mine = {"generators": generators(self.context.device), "sums": self.sums.state_dict() if step else None}
         ranks = self.ranks.gather(mine)
         if self.context.rank == 0:
             content = {
@@ -420,36 +424,4 @@ class _Training:
         mine = state["ranks"][self.context.rank]
         if mine["sums"] is not None:
             self.sums.load_state_dict(mine["sums"])
-        _set_generators(mine["generators"], self.context.device)
-
-
-def _prepare_process(context: Context) -> None:
-    torch.set_num_threads(context.threads)  # Ray sets OMP_NUM_THREADS=1
-    if context.device.type == "cuda":
-        torch.cuda.set_device(context.device)
-        torch.backends.cudnn.benchmark = True
-        torch.cuda.reset_peak_memory_stats(context.device)
-    else:
-        with suppress(OSError):  # a process may train one run after another: forget the peak of the run before
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
-
-
-def _dropout_seed(seed: int, rank: int) -> int:
-    return int(np.random.SeedSequence([seed, rank, DROPOUT]).generate_state(1, np.uint64)[0])
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-def _set_generators(states: list[Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
+        set_generators(mine["generators"], self.context.device)

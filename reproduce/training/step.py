@@ -66,6 +66,11 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16"))
 
 
+def precision_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What a recipe's `precision` computes in on a device: bfloat16 or float32, see `uses_bf16`."""
+    return torch.bfloat16 if uses_bf16(precision, device) else torch.float32
+
+
 class Step:
     """Forward, backward and update on one batch; everything that a bare training loop needs but the batches."""
 

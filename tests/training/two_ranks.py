@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch.distributed as dist
 from tiny import Recorder, StopAt, context, tiny_run
 
 from reproduce.training import SilentObserver, train
+from reproduce.training.ranks import leave_process_group
 
 
 def main(rank: int, folder: Path, data_root: Path) -> None:
@@ -24,10 +24,7 @@ def main(rank: int, folder: Path, data_root: Path) -> None:
         if rank == 0 and finished[-1]:
             assert recorder.table["index"].tolist() == list(range(15))
     assert finished == [True, False, True]
-    dist.destroy_process_group()
-    # DDP keeps gloo's threads alive beyond this, and one of them that lets go of a tensor while the interpreter ends
-    # aborts the process (torch 2.14): leave without that end.
-    os._exit(0)
+    leave_process_group()
 
 
 if __name__ == "__main__":

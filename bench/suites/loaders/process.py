@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from bench.suites.child import Child, requests
 from bench.suites.loaders.contestants import CONTESTANTS, AbsentError, Epochs, Task
 from bench.suites.memory import MEMORY, memory_gib
 from bench.suites.rounds import Contestant, Figures
@@ -30,57 +30,36 @@ def started(name: str, task: Task, *, seconds: float) -> Iterator[tuple[Contesta
     A round is made of whole epochs. CPU time is that of all its processes and threads, consumer and system included.
     Raises `AbsentError` where the peer is not installed, RuntimeError where it fails.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, name, task, seconds))
     start = time.perf_counter()
-    process.start()
-    theirs.close()
-
-    def answer() -> Figures:
-        try:
-            received = ours.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f"{name}: its process ended with exit code {process.exitcode}") from None
-        if isinstance(received, AbsentError):
-            raise received
-        return received  # type: ignore[no-any-return]
-
-    def measure(index: int) -> Figures:
-        ours.send(index)
-        return answer()
-
+    child = Child(name, _serve, name, task, seconds)
     try:
-        answer()
+        absent = child.answer()
+        if isinstance(absent, AbsentError):
+            raise absent
         first = {START: time.perf_counter() - start}
-        yield measure, {**first, **answer()}
+        yield child.ask, {**first, **child.answer()}
     finally:
-        ours.close()  # it ends at the end of its rounds
-        process.join()
+        child.close()
+        child.join()
 
 
-def _serve(requests: Connection, name: str, task: Task, seconds: float) -> None:
+def _serve(pipe: Connection, name: str, task: Task, seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark's end closes the pipe, and this ends with it
     try:
         epochs = CONTESTANTS[name].build(task)
     except AbsentError as error:
-        requests.send(error)
+        pipe.send(error)
         return
     import torch
 
     torch.set_num_threads(task.threads)  # of the consumer; after the build, since importing FFCV sets it too
     batches = epochs(0)
     _check(next(batches), name, task)
-    requests.send({})
+    pipe.send(None)
     own = psutil.Process()
-    requests.send({MEMORY: max([memory_gib(own), *(memory_gib(own) for _ in batches)])})
-    while True:
-        try:
-            index = requests.recv()
-        except EOFError:
-            return
-        requests.send(_round(epochs, index, seconds))
+    pipe.send({MEMORY: max([memory_gib(own), *(memory_gib(own) for _ in batches)])})
+    for index in requests(pipe):
+        pipe.send(_round(epochs, index, seconds))
 
 
 def _round(epochs: Epochs, index: int, seconds: float) -> Figures:
