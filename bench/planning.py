@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
@@ -73,7 +74,20 @@ def check_disk(records: Path, needed: int) -> None:
         )
 
 
-def select(runs: Sequence[PlannedRun], arms: Sequence[str], seeds: Sequence[int]) -> list[PlannedRun]:
+class Named(Protocol):
+    """A run of a plan, planned just now or recorded."""
+
+    @property
+    def arm(self) -> str: ...
+
+    @property
+    def seed(self) -> int: ...
+
+
+R = TypeVar("R", bound=Named)
+
+
+def select(runs: Sequence[R], arms: Sequence[str], seeds: Sequence[int]) -> list[R]:
     """The runs of the named arms and seeds; all where none is named. Raises `SpecError` for a name that is none."""
     for option, asked, known in (
         ("--arm", arms, sorted({run.arm for run in runs})),

@@ -25,6 +25,7 @@ from types import FrameType
 from bench.commands.verbs import add_choice
 from bench.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.leases import take
+from bench.planning import select
 from bench.records import Record, read_plan
 from bench.states import read_state, run_folder
 from reproduce.data import load_manifest
@@ -255,9 +256,7 @@ class _First:
         choice = argparse.ArgumentParser(add_help=False)
         add_choice(choice)
         chosen, _ = choice.parse_known_args(self.options.run)
-        for entry in read_plan(self.options.records, experiment.name):
-            if (chosen.arm and entry.arm not in chosen.arm) or (chosen.seed and entry.seed not in chosen.seed):
-                continue
+        for entry in select(read_plan(self.options.records, experiment.name), chosen.arm, chosen.seed):
             folder = run_folder(self.options.records, entry.key)
             lease = take(folder)
             if lease is None:
