@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
-from reproduce.spec import ExperimentConfig, PlannedRun, RunConfig, SpecError, load_experiment, plan, validated
+from reproduce.spec import (
+    Branches,
+    ExperimentConfig,
+    PlannedRun,
+    RunConfig,
+    SpecError,
+    load_experiment,
+    plan,
+    validated,
+)
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -52,8 +61,9 @@ def test_key_depends_on_what_determines_the_result_and_on_nothing_else() -> None
 def test_fields_added_since_leave_the_keys_of_committed_runs(committed: Path) -> None:
     run = validated(RunConfig, yaml.safe_load(committed.read_text()), where="")
     assert run.key == committed.parent.name
-    single = run.network.model_copy(update={"branches": "3x3"})
-    assert run.model_copy(update={"network": single}).key != run.key
+    for branches in set(get_args(Branches)) - {run.network.branches}:
+        other = run.network.model_copy(update={"branches": branches})
+        assert run.model_copy(update={"network": other}).key != run.key
 
 
 def test_claims_of_one_network_share_its_runs() -> None:
