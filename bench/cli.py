@@ -14,12 +14,15 @@ from pathlib import Path
 
 from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run
 from bench.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
+from reproduce.native import SOURCES
 from slurm import commands as slurm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
+        for source in SOURCES:
+            source.asked()
         return int(parsed.call(parsed))
     except ValueError as error:  # every mistake of a user is one: SpecError, DataError, AnalysisError, ...
         if os.environ.get("DEEPER_TRACEBACK"):

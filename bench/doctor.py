@@ -31,7 +31,8 @@ from bench import placement
 from bench.filesystems import filesystem
 from bench.telemetry import nvml
 from bench.tracking import tracking_uri
-from reproduce.data import DataError, load_manifest, native
+from reproduce.data import DataError, load_manifest
+from reproduce.native import SOURCES, ChoiceError, Source
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -65,7 +66,7 @@ def doctor(records: Path, data: Path) -> list[Check]:
         _precision(),
         _package("torchvision"),
         _ffcv(),
-        _decoder(),
+        *map(_compiled, SOURCES),
         *(_package(name) for name in ("ray", "mlflow")),
         _gpus(),
         _cores(),
@@ -156,12 +157,12 @@ def _ffcv() -> Check:
     return check
 
 
-def _decoder() -> Check:
+def _compiled(source: Source) -> Check:
     try:
-        choice = native.choice()
-    except DataError as error:
-        return Check("decoder", "fail", str(error))
-    return Check("decoder", "warn" if choice.cure else "ok", str(choice), choice.cure)
+        choice = source.choice()
+    except ChoiceError as error:
+        return Check(source.what, "fail", str(error))
+    return Check(source.what, "warn" if choice.cure else "ok", str(choice), choice.cure)
 
 
 def _lacking_build_tools() -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from bench.telemetry import nvml
-from reproduce.data import DataError, native
+from reproduce.native import SOURCES, ChoiceError, Source
 
 SOURCE = Path(__file__).resolve().parents[1]
 CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")  # what counts for the dirty flag
@@ -47,7 +47,7 @@ def environment() -> dict[str, Any]:
         "machine": _machine(),
         **_devices(),
         "threads": _threads(),
-        "decoder": _decoder(),
+        **{source.what: _choice(source) for source in SOURCES},
     }
 
 
@@ -109,10 +109,10 @@ def _devices() -> dict[str, Any]:
     return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
 
 
-def _decoder() -> str:
+def _choice(source: Source) -> str:
     try:
-        return str(native.choice())
-    except DataError as error:
+        return str(source.choice())
+    except ChoiceError as error:
         return str(error)
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.environment import environment
-from reproduce.data.native.building import cache
+from reproduce.native import cache
 
 Figures = Mapping[str, float]
 """What one measurement gives, by name with its unit: {"images/s": 812.0, "images per CPU-second": 410.5}."""

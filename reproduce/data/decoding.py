@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numba import njit
 
-from reproduce.data import native
+from reproduce.data import cropping
+from reproduce.data.cropping import Integers
 from reproduce.data.encoding import JPG
 from reproduce.data.engine import (
     AllocationQuery,
@@ -29,7 +30,6 @@ from reproduce.data.engine import (
     resize_crop,
 )
 from reproduce.data.manifest import DataError
-from reproduce.data.native import Integers
 from reproduce.data.normalise import Normalise
 
 # Without fastmath, unlike FFCV's own code: the same numbers whatever the compiler makes of the loop around them.
@@ -103,7 +103,7 @@ class RandomCrop:
 
     def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
         """The boxes of many images, [N, 5], natively."""
-        return native.random_boxes(key, self.scale, self.ratio, self.flip, indices, heights, widths)
+        return cropping.random_boxes(key, self.scale, self.ratio, self.flip, indices, heights, widths)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class CropDecoder(SimpleRGBImageDecoder):
 
 
 class NativeDecoder(CropDecoder):
-    """By crop.c (see `native.crop` for what it computes); nothing in it for numba to compile.
+    """By crop.c (see `cropping.crop` for what it computes); nothing in it for numba to compile.
 
     file: named in the `DataError` that a damaged image raises. dtype: uint8, or `normalise`d float32 or bfloat16 (as
     uint16, since numpy lacks it).
@@ -160,7 +160,7 @@ class NativeDecoder(CropDecoder):
         super().__init__(crop, resolution)
         self.threads = threads
         self.file = file
-        self.scale, self.shift = native.ONES, native.ONES
+        self.scale, self.shift = cropping.ONES, cropping.ONES
         if normalise is not None:
             self.dtype = np.dtype(np.float32 if normalise.dtype is torch.float32 else np.uint16)
             self.scale, self.shift = normalise.scale.flatten().numpy(), normalise.shift.flatten().numpy()
@@ -171,7 +171,7 @@ class NativeDecoder(CropDecoder):
             images = metadata[indices]
             heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
             boxes = self.crop.boxes(int(sizes[-1]), indices, heights, widths)
-            failed = native.crop(
+            failed = cropping.crop(
                 content,
                 images["data_ptr"].astype(np.int64),
                 sizes[np.searchsorted(places, images["data_ptr"])].astype(np.int64),

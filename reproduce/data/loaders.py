@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reproduce.data import native
 from reproduce.data.decoding import CentralCrop, CropDecoder, NativeDecoder, RandomCrop, StockDecoder, epoch_key
 from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage, compiling
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
 from reproduce.data.normalise import Normalise
+from reproduce.native import DECODER
 
 Numbers = npt.NDArray[np.int64]
 
@@ -147,7 +147,7 @@ def subset(labels: Numbers, images: int | None) -> Numbers:
 
 
 class _Pipeline:
-    """One FFCV loader over the decoder of `native.choice`, whatever resolutions follow."""
+    """One FFCV loader over the decoder of `native.DECODER`, whatever resolutions follow."""
 
     def __init__(
         self,
@@ -163,12 +163,14 @@ class _Pipeline:
         self.device, self.dtype = device, dtype
         normalise = None if dtype is torch.uint8 else Normalise(dtype)
         file = beton(folder, split)
-        choice = native.choice()
+        choice = DECODER.choice()
         if choice.cure:
-            warnings.warn(f"decoding with {choice}. {choice.cure[0].upper()}{choice.cure[1:]}", stacklevel=1)
+            warnings.warn(
+                f"decoding with stock FFCV: {choice.detail}. {choice.cure[0].upper()}{choice.cure[1:]}", stacklevel=1
+            )
         self._decoder: CropDecoder
         self._finish: Callable[[Tensor], Tensor] = lambda images: images.view(dtype)
-        if choice.name == "native":
+        if choice.native:
             self._decoder = NativeDecoder(crop, 1, threads, file, normalise)
         else:
             self._decoder = StockDecoder(crop, 1)
@@ -176,7 +178,7 @@ class _Pipeline:
                 self._finish = normalise.to(device)
         to_device = [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
         pipelines: dict[str, Any] = {"image": [self._decoder, ToTensor(), *to_device, ToTorchImage()], "label": None}
-        with compiling(choice.name == "stock"):
+        with compiling(not choice.native):
             self._loader = Loader(
                 str(file),
                 batch_size=batch_size,

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from reproduce.models.auxiliary import AuxiliaryPool
 from reproduce.models.googlenet import GoogLeNet
 from reproduce.models.inception import Inception
+from reproduce.models.kernels import MaxPool
 from reproduce.spec import SMALLEST_INPUT, NetworkConfig, SpecError
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "convolution",
     nn.BatchNorm2d: "norm",
-    nn.MaxPool2d: "max pool",
+    MaxPool: "max pool",
     nn.AdaptiveAvgPool2d: "average pool",
     AuxiliaryPool: "average pool",
     nn.Linear: "linear",

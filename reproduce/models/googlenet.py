@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from reproduce.models.auxiliary import AuxiliaryClassifier, class_linear, hidden_linear
 from reproduce.models.inception import Convolution, Inception, Widths
+from reproduce.models.kernels import MaxPool
 from reproduce.spec import NetworkConfig
 
 WIDTHS = {
@@ -54,19 +55,19 @@ class GoogLeNet(nn.Module):
         self.config = config
         norm = config.norm == "batch"
         self.conv1 = Convolution(3, 64, 7, stride=2, norm=norm)
-        self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool1 = MaxPool(3, stride=2, ceil_mode=True)
         self.conv2 = Convolution(64, 64, 1, norm=norm)
         self.conv3 = Convolution(64, 192, 3, norm=norm)
-        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool2 = MaxPool(3, stride=2, ceil_mode=True)
         self.inception3a = Inception(192, WIDTHS["3a"], config)
         self.inception3b = Inception(self.inception3a.out_channels, WIDTHS["3b"], config)
-        self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool3 = MaxPool(3, stride=2, ceil_mode=True)
         self.inception4a = Inception(self.inception3b.out_channels, WIDTHS["4a"], config)
         self.inception4b = Inception(self.inception4a.out_channels, WIDTHS["4b"], config)
         self.inception4c = Inception(self.inception4b.out_channels, WIDTHS["4c"], config)
         self.inception4d = Inception(self.inception4c.out_channels, WIDTHS["4d"], config)
         self.inception4e = Inception(self.inception4d.out_channels, WIDTHS["4e"], config)
-        self.maxpool4 = nn.MaxPool2d({"paper": 3, "port": 2}[config.pooling], stride=2, ceil_mode=True)
+        self.maxpool4 = MaxPool({"paper": 3, "port": 2}[config.pooling], stride=2, ceil_mode=True)
         self.inception5a = Inception(self.inception4e.out_channels, WIDTHS["5a"], config)
         self.inception5b = Inception(self.inception5a.out_channels, WIDTHS["5b"], config)
 

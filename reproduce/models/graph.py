@@ -87,8 +87,15 @@ def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
     return max(depth.values())
 
 
+class _Tracer(fx.Tracer):
+    """Looks into every module but the layers that this file reckons with."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, POOLS) or super().is_leaf_module(module, name)
+
+
 def _nodes(network: nn.Module) -> Iterator[tuple[fx.Node, nn.Module | None]]:
-    for node in fx.symbolic_trace(network).graph.nodes:
+    for node in _Tracer().trace(network).nodes:
         yield node, network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reproduce.models.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
 BATCH_NORM_EPS = 1e-3  # of TF-slim and torchvision; weights of theirs need it
@@ -58,8 +59,8 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         if self.bn is not None:
-            x = self.bn(x)
-        return F.relu(x, inplace=True)  # neither convolution nor normalisation needs its output for its gradient
+            return norm_relu(self.bn, x)
+        return F.relu(x, inplace=True)  # a convolution does not need its output for its gradient
 
 
 class Inception(nn.Module):
@@ -90,7 +91,7 @@ class Inception(nn.Module):
         else:
             kernel = kernels[config.branches]
             self.single = spatial(widths.single_reduce(in_channels, kernel), widths.convolved, kernel)
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1))
+        self.branch4 = nn.Sequential(MaxPool(3, stride=1, padding=1))
         if config.reduction != "naive":
             self.branch4.append(Convolution(in_channels, widths.pool, 1, norm=norm))
         pooled = in_channels if config.reduction == "naive" else widths.pool

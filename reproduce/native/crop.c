@@ -381,4 +381,4 @@ void crop_batch(const uint8_t *file, int64_t count, const int64_t *offsets, cons
 
 #define TEXT(value) #value
 #define TEXT_OF(macro) TEXT(macro)
-const char *jpeg_library(void) { return "libjpeg-turbo " TEXT_OF(LIBJPEG_TURBO_VERSION); }
+const char *built_with(void) { return "libjpeg-turbo " TEXT_OF(LIBJPEG_TURBO_VERSION); }

@@ -1,4 +1,4 @@
-"""The native decoder: boxes, pixels, errors, and how it is built."""
+"""Crops: boxes, pixels, errors; and the stand-in for them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from reproduce.data import DataError, Normalise, TrainLoader, ValLoader, native
+from reproduce.data import DataError, Normalise, TrainLoader, ValLoader, cropping
+from reproduce.data.cropping import Bytes, Integers
 from reproduce.data.decoding import CentralCrop, RandomCrop
-from reproduce.data.native import Bytes, Integers
+from reproduce.native import DECODER
 
 Box = tuple[int, int, int, int, bool]
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -49,7 +50,7 @@ def crop_all(
     out = np.zeros((len(contents), side, side, 3), np.uint8)
     sizes = np.array([len(content) for content in contents])
     heights, widths = (np.ascontiguousarray(column) for column in np.array(shapes, np.int64).T)
-    failed = native.crop(
+    failed = cropping.crop(
         np.frombuffer(b"".join(contents), np.uint8),
         np.cumsum(sizes) - sizes,
         sizes,
@@ -186,7 +187,7 @@ def test_a_damaged_image_of_a_file_is_named(photo_data: Path, tmp_path: Path) ->
 def test_images_can_come_normalised(
     photo_data: Path, dtype: torch.dtype, decoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(native.VARIABLE, decoder)
+    monkeypatch.setenv(DECODER.variable, decoder)
     plain, normalised = (
         TrainLoader(photo_data, batch_size=5, seed_order=1, seed_augmentation=2, dtype=kind)
         for kind in (torch.uint8, dtype)
@@ -200,44 +201,12 @@ def test_images_can_come_normalised(
 def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for decoder in ("native", "stock"):
-        monkeypatch.setenv(native.VARIABLE, decoder)
+        monkeypatch.setenv(DECODER.variable, decoder)
         loader = TrainLoader(photo_data, batch_size=12, seed_order=1, seed_augmentation=2)
         images, labels = next(loader.epoch(0, 64))
         seen.append((images.float(), labels))
     assert torch.equal(seen[0][1], seen[1][1])
     assert (seen[0][0] - seen[1][0]).abs().mean() < 3
-
-
-# --- building --------------------------------------------------------------------------------------------------------
-
-
-def in_a_process(code: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-CHOICE = "from reproduce.data import native; print(native.choice())"
-
-
-def test_two_processes_build_at_once_and_the_next_builds_nothing(tmp_path: Path) -> None:
-    cache = {"XDG_CACHE_HOME": str(tmp_path)}
-    both = [in_a_process(CHOICE, **cache) for _ in range(2)]
-    assert all(process.communicate()[0].startswith("native (libjpeg-turbo") for process in both)
-    (built,) = (tmp_path / "deeper").iterdir()
-    made = built.stat().st_mtime_ns
-    assert in_a_process(CHOICE, **cache).communicate()[0].startswith("native")
-    assert built.stat().st_mtime_ns == made
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    told = in_a_process(CHOICE, XDG_CACHE_HOME=str(tmp_path / "file")).communicate()[0]
-    assert told.startswith("native (libjpeg-turbo")
 
 
 def test_without_a_compiler_stock_decoding_says_why_and_what_helps(synthetic_data: Path) -> None:
@@ -246,15 +215,13 @@ def test_without_a_compiler_stock_decoding_says_why_and_what_helps(synthetic_dat
         f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), batch_size=24, resolution=32); "
         "print(sum(len(images) for images, _, _ in loader), 'images')"
     )
-    told = in_a_process(loads, CC="no-such-compiler").communicate()[0]
-    assert "decoding with stock FFCV: no C compiler: no-such-compiler" in told
-    assert "Install a C compiler and libjpeg-turbo's header" in told
-    assert "24 images" in told
-    forced = in_a_process(CHOICE, CC="no-such-compiler", DEEPER_DECODER="native").communicate()[0]
-    assert "DataError: DEEPER_DECODER=native: no C compiler: no-such-compiler" in forced
-
-
-def test_a_decoder_that_does_not_exist_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(native.VARIABLE, "fast")
-    with pytest.raises(DataError, match="DEEPER_DECODER=fast: no decoder; valid: native, stock, or unset"):
-        native.choice()
+    done = subprocess.run(
+        [sys.executable, "-c", loads],
+        env={**os.environ, "CC": "no-such-compiler"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert "decoding with stock FFCV: no C compiler: no-such-compiler" in done.stdout
+    assert "Install a C compiler and libjpeg-turbo's header" in done.stdout
+    assert "24 images" in done.stdout

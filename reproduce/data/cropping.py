@@ -1,63 +1,23 @@
-"""The native decoder (issue 4, "Loader"): crops of an FFCV file's images by crop.c and libjpeg-turbo.
-
-Imports no torch, FFCV or numba. `DEEPER_DECODER` is native or stock: takes that decoder; unset: native where it can be
-built, else stock FFCV decoding.
-"""
+"""Crops of an FFCV file's images by crop.c and libjpeg-turbo (issue 4, "Loader"). Imports no torch, FFCV or numba."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import math
-import os
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from reproduce.data.manifest import DataError
-from reproduce.data.native.building import CURE, UnavailableError, load
+from reproduce.native import DECODER
 
-VARIABLE = "DEEPER_DECODER"
 MESSAGE = 256  # bytes, as in crop.c
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Reals = npt.NDArray[np.float32]
 ONES = np.ones(3, np.float32)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The decoder that this process uses."""
-
-    name: Literal["native", "stock"]
-    detail: str
-    """What it is built on, or why it is not the native one."""
-    cure: str = ""
-    """What makes the native one available; empty where nothing is amiss."""
-
-    def __str__(self) -> str:
-        return f"native ({self.detail})" if self.name == "native" else f"stock FFCV: {self.detail}"
-
-
-def choice() -> Choice:
-    """Which decoder loaders use; builds the native one if need be.
-
-    Raises `DataError` if `DEEPER_DECODER` names no decoder, or the native one where it cannot be built.
-    """
-    asked = os.environ.get(VARIABLE, "")
-    if asked not in ("", "native", "stock"):
-        raise DataError(f"{VARIABLE}={asked}: no decoder; valid: native, stock, or unset")
-    if asked == "stock":
-        return Choice("stock", f"{VARIABLE}=stock")
-    found = _library()
-    if isinstance(found, ctypes.CDLL):
-        return Choice("native", found.jpeg_library().decode())
-    if asked == "native":
-        raise DataError(f"{VARIABLE}=native: {found}; {CURE}")
-    return Choice("stock", found, CURE)
 
 
 def random_boxes(
@@ -128,16 +88,7 @@ def _address(array: npt.NDArray[Any]) -> ctypes.c_void_p:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
-    try:
-        library = load()
-    except UnavailableError as error:
-        return str(error)
-    library.jpeg_library.restype = ctypes.c_char_p
+def _native() -> ctypes.CDLL:
+    library = DECODER.library()
     library.random_boxes.restype = library.crop_batch.restype = None
     return library
-
-
-def _native() -> ctypes.CDLL:
-    return cast(ctypes.CDLL, _library())
