@@ -1,6 +1,7 @@
 """Evaluations beside the records: which run a name means, and results that are written once.
 
-    <records>/evaluations/<hash>/    predictions.parquet, then evaluation.json: a folder that has it is complete
+    <records>/evaluations/<hash>/    predictions.parquet, then evaluation.json: a folder that has it is complete;
+                                     until then parts/, from which one that was stopped goes on
 
 The hash is that of what determines the numbers (models, protocol, data set), so an evaluation is never repeated and
 never overwritten. Imports no torch.
@@ -12,6 +13,7 @@ import calendar
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,11 +135,17 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     return content
 
 
+def parts_folder(folder: Path) -> Path:
+    """Where an evaluation keeps what it has found so far."""
+    return folder / "parts"
+
+
 def write_evaluation(folder: Path, content: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
-    """Write a new evaluation; whole once its JSON is there."""
+    """Write a new evaluation; whole once its JSON is there, and then its parts are needed no more."""
     folder.mkdir(parents=True, exist_ok=True)
     Record(folder).predictions(predictions)
     write_atomically(folder / RESULT, json.dumps(content, indent=1).encode())
+    shutil.rmtree(parts_folder(folder), ignore_errors=True)
 
 
 def evaluation_table(records: Path) -> pd.DataFrame:

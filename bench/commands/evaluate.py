@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.evaluations import RecordedRun, TableRow
     from reproduce.data import Manifest
     from reproduce.evaluation.models import Source
+    from reproduce.evaluation.parts import Found
     from reproduce.training.validation import Validation
 
 EXAMPLES = """examples:
@@ -31,8 +32,8 @@ EXAMPLES = """examples:
   deeper evaluate --weights googlenet-1378be20.pth --on data/imagenet
 
 Probabilities are averaged over crops and then over models. The table has the layout of the paper's Table 3, with what
-has been evaluated before of the same models. Classes of weights are those of the data set, sorted by name. Ctrl-C
-leaves what is kept as it is; an evaluation that is there already is shown, not repeated.
+has been evaluated before of the same models. Classes of weights are those of the data set, sorted by name. After
+Ctrl-C the same command goes on where it was; an evaluation that is there already is shown, not repeated.
 """
 
 
@@ -155,10 +156,11 @@ def _carry_out(
     import torch
 
     from bench.environment import environment
-    from bench.evaluations import DATE, write_evaluation
+    from bench.evaluations import DATE, parts_folder, write_evaluation
     from reproduce.evaluation.distributed import device_of
     from reproduce.evaluation.ensemble import enlarged
     from reproduce.evaluation.models import EvaluationError
+    from reproduce.evaluation.parts import read_parts
 
     for source in sources:
         source.check()
@@ -168,7 +170,11 @@ def _carry_out(
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
     images = manifest.splits["val"].images
     start = time.perf_counter()
-    validation = _under_progress(sources, folder, arguments.protocol, workers, threads, images)
+    known = read_parts(parts_folder(target))
+    left = images - (0 if known is None else len(known.number))
+    validation = _under_progress(
+        sources, folder, arguments.protocol, workers, threads, left, parts_folder(target), known
+    )
     seconds = time.perf_counter() - start
     assert validation.predictions is not None
     content = {
@@ -197,7 +203,7 @@ def _carry_out(
         "workers": workers,
         "threads": threads,
         "seconds": seconds,
-        "images_per_s": images / seconds,
+        "images_per_s": left / seconds,
         "date": time.strftime(DATE, time.gmtime()),
         "environment": environment(),
     }
@@ -206,8 +212,16 @@ def _carry_out(
 
 
 def _under_progress(
-    sources: Sequence[Source], folder: Path, protocol: Any, workers: int, threads: int, images: int
+    sources: Sequence[Source],
+    folder: Path,
+    protocol: Any,
+    workers: int,
+    threads: int,
+    images: int,
+    parts: Path,
+    known: Found | None,
 ) -> Validation:
+    """images: that are not known yet."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -215,6 +229,8 @@ def _under_progress(
 
     console = Console(stderr=True)
     what = f"{len(sources)} model{'s' * (len(sources) > 1)}, {protocol}"
+    if known is not None:
+        console.print(f"{what}: {len(known.number)} images are done, {images} to do", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=images)
@@ -224,7 +240,9 @@ def _under_progress(
             bars.update(task, completed=done)
             lines.update(done)
 
-        return evaluate_on(sources, folder, protocol, workers=workers, threads=threads, progress=show)
+        return evaluate_on(
+            sources, folder, protocol, workers=workers, threads=threads, parts=parts, known=known, progress=show
+        )
 
 
 class _Lines:

@@ -25,6 +25,7 @@ from reproduce.data.normalise import Normalise
 from reproduce.native import DECODER
 
 Numbers = npt.NDArray[np.int64]
+NONE: Numbers = np.empty(0, np.int64)
 
 SUBSET_SEED = 2014  # of train_fraction's shuffle, which no seed of a run changes
 
@@ -93,8 +94,8 @@ class ValLoader:
 
     Iterating gives images [N, 3, resolution, resolution] in channels_last, labels int64 [N], image numbers int64
     [N]. The last batch may be short; ranks may differ by one image. val_crop: side of the crop as a share of the
-    image's shorter side. at_most: images, should the split have more; the first of `subset`'s shuffle. dtype: see
-    `TrainLoader`.
+    image's shorter side. at_most: images, should the split have more; the first of `subset`'s shuffle. leave_out:
+    numbers of images that are not wanted. dtype: see `TrainLoader`.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ValLoader:
         val_crop: float = 0.875,
         split: Split = "val",
         at_most: int | None = None,
+        leave_out: Numbers = NONE,
         threads: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.uint8,
@@ -116,7 +118,7 @@ class ValLoader:
             folder, split, CentralCrop(val_crop), batch_size, threads, torch.device(device), dtype
         )
         self.resolution = resolution
-        numbers = subset(self._pipeline.labels, at_most)
+        numbers = np.setdiff1d(subset(self._pipeline.labels, at_most), leave_out)
         self.images = len(numbers)
         """Of all ranks."""
         self._order = np.array_split(numbers, world_size)[rank]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from reproduce.data.encoding import JPG
 from reproduce.data.engine import Reader
+from reproduce.data.loaders import NONE
 from reproduce.data.manifest import DataError, beton, load_manifest
 
 Integers = npt.NDArray[np.int64]
@@ -85,29 +86,38 @@ class MultiCropLoader:
     Iterating gives crops uint8 [N, count, 3, r, r] in channels_last, labels int64 [N], image numbers int64 [N], on the
     CPU. Ranks take whole batches in turn, so that every batch holds the same images whatever the world size.
 
-    batch_size: images a batch. threads: that decode and cut ahead.
+    batch_size: images a batch. leave_out: numbers of images that are not wanted; batches lack them. threads: that
+    decode and cut ahead.
     Raises `DataError` if the folder's files are missing or damaged.
     """
 
     def __init__(
-        self, folder: Path, crops: MultiCrop, *, batch_size: int, rank: int = 0, world_size: int = 1, threads: int = 1
+        self,
+        folder: Path,
+        crops: MultiCrop,
+        *,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        leave_out: Integers = NONE,
+        threads: int = 1,
     ) -> None:
         load_manifest(folder)
         self._images = _StoredImages(beton(folder, "val"))
         self._crops, self._batch_size, self._threads = crops, batch_size, threads
-        numbers = np.arange(len(self._images.labels))
-        self._order = numbers[numbers // batch_size % world_size == rank]
+        wanted = np.setdiff1d(np.arange(len(self._images.labels)), leave_out)
+        batches = np.split(wanted, np.flatnonzero(np.diff(wanted // batch_size)) + 1)
+        self._batches = [batch for batch in batches[rank::world_size] if len(batch)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        order = iter(self._order.tolist())
+        order = chain.from_iterable(batch.tolist() for batch in self._batches)
         with ThreadPoolExecutor(self._threads) as pool:
 
             def ahead(images: int) -> Iterator[Any]:
                 return (pool.submit(self._cut, number) for number in islice(order, images))
 
             waiting = deque(ahead(self._batch_size + 2 * self._threads))
-            for start in range(0, len(self._order), self._batch_size):
-                numbers = self._order[start : start + self._batch_size]
+            for numbers in self._batches:
                 crops = np.empty((len(numbers), self._crops.count, *2 * (self._crops.resolution,), 3), np.uint8)
                 for image in crops:
                     image[:] = waiting.popleft().result()

@@ -17,6 +17,7 @@ from torch.multiprocessing.spawn import start_processes
 
 from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import Source
+from reproduce.evaluation.parts import Found
 from reproduce.evaluation.protocols import Protocol
 from reproduce.training.ranks import Ranks, leave_process_group
 from reproduce.training.validation import Validation
@@ -32,12 +33,14 @@ def evaluate_on(
     *,
     workers: int,
     threads: int,
+    parts: Path | None = None,
+    known: Found | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Validation:
     """`evaluate` with `workers` processes of `threads` CPU threads each; worker i uses CUDA device i, if there are any.
 
-    `progress` is told, every now and then, how many images are done. Raises `ProcessRaisedException` or
-    `ProcessExitedException` where a worker fails; the others are ended then.
+    `progress` is told, every now and then, how many images are done, without those known before. Raises
+    `ProcessRaisedException` or `ProcessExitedException` where a worker fails; the others are ended then.
     """
     if workers == 1:
         done = 0
@@ -48,11 +51,12 @@ def evaluate_on(
             progress(done)
 
         torch.set_num_threads(threads)
-        return evaluate(sources, folder, protocol, Ranks(0, 1, device_of(0)), threads=threads, progress=count)
+        ranks = Ranks(0, 1, device_of(0))
+        return evaluate(sources, folder, protocol, ranks, threads=threads, parts=parts, known=known, progress=count)
     multiprocessing.set_forkserver_preload([__name__])  # workers that fork from it need not import all this again
     counter = multiprocessing.get_context(START).Value("q", 0)
     with tempfile.TemporaryDirectory(prefix="deeper-evaluation-") as meeting:
-        job = (workers, Path(meeting), list(sources), folder, protocol, threads, counter)
+        job = (workers, Path(meeting), list(sources), folder, protocol, threads, parts, known, counter)
         processes: Any = start_processes(_rank, job, nprocs=workers, join=False, start_method=START)
         while not processes.join(timeout=0.5):
             progress(counter.value)
@@ -74,6 +78,8 @@ def _rank(
     folder: Path,
     protocol: Protocol,
     threads: int,
+    parts: Path | None,
+    known: Found | None,
     counter: Synchronized[int],
 ) -> None:
     torch.set_num_threads(threads)
@@ -87,7 +93,7 @@ def _rank(
             counter.value += images
 
     ranks = Ranks(rank, workers, device_of(rank))
-    validation = evaluate(sources, folder, protocol, ranks, threads=threads, progress=count)
+    validation = evaluate(sources, folder, protocol, ranks, threads=threads, parts=parts, known=known, progress=count)
     if rank == 0:
         (meeting / "result").write_bytes(pickle.dumps(validation))
     leave_process_group()

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from reproduce.data import ValLoader
+from reproduce.data.loaders import NONE, Numbers
 from reproduce.data.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.models import SingleCrop, Source
+from reproduce.evaluation.parts import Found, Parts
 from reproduce.evaluation.protocols import Protocol, sides
 from reproduce.training.ranks import Ranks
 from reproduce.training.sums import hits
@@ -57,16 +59,16 @@ def enlarged(folder: Path, protocol: Protocol, single: SingleCrop) -> Enlarged:
 
 @torch.inference_mode()
 def averaged_probabilities(
-    sources: Sequence[Source], folder: Path, protocol: Protocol, ranks: Ranks, *, threads: int
+    sources: Sequence[Source], folder: Path, protocol: Protocol, ranks: Ranks, *, threads: int, known: Numbers = NONE
 ) -> Generator[Averaged, None, None]:
-    """This rank's share of the validation images in `folder`, batch by batch.
+    """This rank's share of the validation images in `folder` but the `known` ones (numbers), batch by batch.
 
     Images are read once for all models that want the same crops. Single crops are those of `ValLoader`.
     """
     models = [source.load(ranks.device) for source in sources]
     wanted = [_crops(source, protocol) for source in sources]
     different = list(dict.fromkeys(wanted))
-    streams = [_batches(crops, sources[0].batch_size, folder, ranks, threads) for crops in different]
+    streams = [_batches(crops, sources[0].batch_size, folder, ranks, threads, known) for crops in different]
     mirrored = 1 if protocol == "single" else 2
     for batches in zip(*streams, strict=True):
         _, labels, indices = batches[0]
@@ -84,10 +86,10 @@ def _crops(source: Source, protocol: Protocol) -> SingleCrop | MultiCrop:
 
 
 def _batches(
-    crops: SingleCrop | MultiCrop, single_batch: int, folder: Path, ranks: Ranks, threads: int
+    crops: SingleCrop | MultiCrop, single_batch: int, folder: Path, ranks: Ranks, threads: int, known: Numbers
 ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     if isinstance(crops, MultiCrop):
-        return multi_crop_batches(crops, folder, ranks, threads=threads)
+        return multi_crop_batches(crops, folder, ranks, threads=threads, known=known)
     return ValLoader(
         folder,
         batch_size=single_batch,
@@ -95,13 +97,14 @@ def _batches(
         rank=ranks.rank,
         world_size=ranks.world_size,
         val_crop=crops.share,
+        leave_out=known,
         threads=threads,
         device=ranks.device,
     )
 
 
 def multi_crop_batches(
-    crops: MultiCrop, folder: Path, ranks: Ranks, *, threads: int
+    crops: MultiCrop, folder: Path, ranks: Ranks, *, threads: int, known: Numbers = NONE
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Crops uint8 [2 * N * C, 3, S, S] of N images on the device, mirrored ones behind; labels and indices [N]."""
     loader = MultiCropLoader(
@@ -110,6 +113,7 @@ def multi_crop_batches(
         batch_size=max(1, CROPS_A_BATCH[ranks.device.type] // (2 * crops.count)),
         rank=ranks.rank,
         world_size=ranks.world_size,
+        leave_out=known,
         threads=threads,
     )
     for pixels, labels, indices in loader:
@@ -124,28 +128,33 @@ def evaluate(
     ranks: Ranks,
     *,
     threads: int,
+    parts: Path | None = None,
+    known: Found | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Validation:
     """Accuracies and cross-entropy of the averaged probabilities, with predictions as `validate` gives them.
 
     Called by all ranks alike, each gets the whole result. `progress` is told this rank's images as they are done.
-    Sums are taken in the order of the images, so that they do not depend on the world size.
+    Sums are taken in the order of the images, so that they do not depend on the world size. parts: folder where what
+    is found is kept on the way; known: what was found there before, the same for all ranks.
     """
-    mine: list[tuple[Tensor, ...]] = []
-    for indices, labels, probabilities in averaged_probabilities(sources, folder, protocol, ranks, threads=threads):
-        best, _ = hits(probabilities, labels)
-        losses = -probabilities.gather(1, labels[:, None])[:, 0].log()
-        mine.append((indices, labels, best, losses))
-        progress(len(labels))
-    seen = [tuple(part.numpy() for part in batch) for batch in mine]
-    batches = [batch for rank in ranks.gather(seen) for batch in rank]
-    index, label, top5, loss = (np.concatenate(column) for column in zip(*batches, strict=True))
-    order = np.argsort(index)
-    index, label, top5 = index[order], label[order], top5[order]
+    mine: list[Found] = []
+    done = NONE if known is None else known.number
+    with Parts(parts) as kept:
+        for indices, labels, probabilities in averaged_probabilities(
+            sources, folder, protocol, ranks, threads=threads, known=done
+        ):
+            best, _ = hits(probabilities, labels)
+            losses = -probabilities.gather(1, labels[:, None])[:, 0].log()
+            mine.append(Found(*(found.numpy() for found in (indices, labels, best, losses))))
+            kept.add(mine[-1])
+            progress(len(labels))
+    found = [batch for rank in ranks.gather(mine) for batch in rank]
+    index, label, top5, loss = Found.joined([*found, *([] if known is None else [known])])
     assert np.array_equal(index, np.arange(len(index))), "every image exactly once"
     hit = top5 == label[:, None]
     return Validation(
-        loss=float(loss[order].mean()),
+        loss=float(loss.mean()),
         top1=float(hit[:, 0].mean()),
         top5=float(hit.any(1).mean()),
         predictions={"index": index, "label": label, "top5": top5, "correct": hit[:, 0]},

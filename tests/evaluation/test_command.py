@@ -20,11 +20,13 @@ from bench.evaluations import TABLE, evaluation_table, table_rows
 from bench.records import Record, write_plan
 from bench.states import run_folder
 from reproduce import schema
+from reproduce.evaluation import ensemble
 from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import RunModel
 from reproduce.spec import PlannedRun
 from reproduce.training import checkpoint
 from reproduce.training.ranks import Ranks
+from reproduce.training.sums import hits
 
 
 def record(records: Path, data: Path, experiment: str, seeds: tuple[int, ...] = (0, 1)) -> list[RunModel]:
@@ -113,6 +115,29 @@ def test_an_evaluation_is_kept_and_never_made_anew(deeper: Any, records: Path) -
     assert "is not shown beside: it is of ImageNet's 50 000 validation images" in second
     assert first.splitlines()[-1] == second.splitlines()[-1]
     assert {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()} == before
+
+
+def test_a_stopped_command_goes_on_where_it_was(deeper: Any, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("tiny:both:0", "--protocol", "144-crop", "--json", "--no-publish")
+
+    def stopped(probabilities: torch.Tensor, labels: torch.Tensor) -> Any:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(probabilities)
+        return hits(probabilities, labels)
+
+    calls: list[torch.Tensor] = []
+    with monkeypatch.context() as stopping:
+        stopping.setattr(ensemble, "hits", stopped)
+        code, out, _ = deeper(*words)
+    assert (code, out) == (75, "")
+    code, out, err = deeper(*words)
+    assert code == 0
+    assert "1 model, 144-crop: 2 images are done, 4 to do" in err
+    content = json.loads(out)
+    assert content["images_per_s"] == pytest.approx(4 / content["seconds"])
+    assert not (Path(content["folder"]) / "parts").exists()
+    assert len(pd.read_parquet(Path(content["folder"]) / "predictions.parquet")) == 6
 
 
 def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:

@@ -19,6 +19,7 @@ from reproduce.data import Normalise, ValLoader
 from reproduce.evaluation.distributed import evaluate_on
 from reproduce.evaluation.ensemble import averaged_probabilities, evaluate
 from reproduce.evaluation.models import EvaluationError, FileModel, RunModel, Source
+from reproduce.evaluation.parts import read_parts
 from reproduce.evaluation.protocols import Protocol
 from reproduce.models import GoogLeNet
 from reproduce.models.interchange import InterchangeError
@@ -102,6 +103,30 @@ def test_world_sizes_1_2_and_3_agree_bit_for_bit(tmp_path: Path, raw_data: Path)
         assert alone.predictions is not None
         for name, column in alone.predictions.items():
             np.testing.assert_array_equal(other.predictions[name], column)
+
+
+@pytest.mark.parametrize("protocol", ["single", "144-crop"])
+def test_a_stopped_evaluation_goes_on_where_it_was_on_other_workers_too(
+    tmp_path: Path, raw_data: Path, protocol: Protocol
+) -> None:
+    models, parts = [run_model(tmp_path, raw_data, batch_size=2)], tmp_path / "parts"
+    whole = evaluate(models, raw_data, protocol, ALONE, threads=1)
+
+    def stop(images: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(models, raw_data, protocol, ALONE, threads=1, parts=parts, progress=stop)
+    known = read_parts(parts)
+    assert known is not None
+    assert 0 < len(known.number) < 6
+    told: list[int] = []
+    rest = evaluate_on(models, raw_data, protocol, workers=2, threads=1, parts=parts, known=known, progress=told.append)
+    assert max(told) == 6 - len(known.number)
+    assert (rest.loss, rest.top1, rest.top5) == (whole.loss, whole.top1, whole.top5)
+    everything = read_parts(parts)
+    assert everything is not None
+    assert everything.number.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("transform_input", [True, False])
