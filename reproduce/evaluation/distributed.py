@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import Source
@@ -40,7 +40,7 @@ def evaluate_on(
     """`evaluate` with `workers` processes of `threads` CPU threads each; worker i uses CUDA device i, if there are any.
 
     `progress` is told, every now and then, how many images are done, without those known before. Raises
-    `ProcessRaisedException` or `ProcessExitedException` where a worker fails; the others are ended then.
+    what `evaluate` does, and `ProcessException` where a worker fails otherwise; the others are ended then.
     """
     if workers == 1:
         done = 0
@@ -58,8 +58,13 @@ def evaluate_on(
     with tempfile.TemporaryDirectory(prefix="deeper-evaluation-") as meeting:
         job = (workers, Path(meeting), list(sources), folder, protocol, threads, parts, known, counter)
         processes: Any = start_processes(_rank, job, nprocs=workers, join=False, start_method=START)
-        while not processes.join(timeout=0.5):
-            progress(counter.value)
+        try:
+            while not processes.join(timeout=0.5):
+                progress(counter.value)
+        except ProcessException:
+            for mistake in Path(meeting).glob("mistake-*"):
+                raise pickle.loads(mistake.read_bytes()) from None
+            raise
         validation: Validation = pickle.loads((Path(meeting) / "result").read_bytes())
     return validation
 
@@ -93,7 +98,13 @@ def _rank(
             counter.value += images
 
     ranks = Ranks(rank, workers, device_of(rank))
-    validation = evaluate(sources, folder, protocol, ranks, threads=threads, parts=parts, known=known, progress=count)
+    try:
+        validation = evaluate(
+            sources, folder, protocol, ranks, threads=threads, parts=parts, known=known, progress=count
+        )
+    except ValueError as error:  # a user's, such as a damaged image
+        (meeting / f"mistake-{rank}").write_bytes(pickle.dumps(error))
+        raise
     if rank == 0:
         (meeting / "result").write_bytes(pickle.dumps(validation))
     leave_process_group()

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixtures import run_model
 from PIL import Image
 from reference import crops_10, crops_144
 from torchvision.transforms.functional import five_crop, pil_to_tensor
 
 from reproduce.data import DataError
 from reproduce.data.multicrop import MultiCrop, MultiCropLoader, shorter_sides
+from reproduce.evaluation.distributed import evaluate_on
 from reproduce.evaluation.ensemble import Enlarged, enlarged, multi_crop
 from reproduce.evaluation.models import SingleCrop
 from reproduce.evaluation.protocols import CROPS, sides
@@ -78,14 +80,15 @@ def test_the_reference_cuts_the_same(
             assert torch.equal(one, pil_to_tensor(picture)), number
 
 
-def test_a_damaged_image_is_named(jpeg_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_image_is_named(jpeg_data: Path, tmp_path: Path, workers: int) -> None:
     damaged = shutil.copytree(jpeg_data, tmp_path / "damaged")
     content = bytearray((damaged / "val.beton").read_bytes())
     place = content.rindex(b"\xff\xd8\xff")
     content[place : place + 2] = b"no"
     (damaged / "val.beton").write_bytes(content)
     with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: .*; prepare the data set again"):
-        crops_of(damaged, multi_crop("10-crop", 32))
+        evaluate_on([run_model(tmp_path, jpeg_data)], damaged, "10-crop", workers=workers, threads=1)
 
 
 def test_corners_are_torchvisions_five_crop() -> None:
