@@ -123,7 +123,7 @@ class Gang:
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
                     scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
-                ).remote(rank, resources.workers, resources.cpus_per_worker)
+                ).remote(rank, resources)
                 for rank in range(resources.workers)
             ]
             seats = ray.get([rank.seat.remote() for rank in self.ranks], timeout=GANG_START_S)

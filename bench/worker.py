@@ -20,7 +20,7 @@ from typing import Any, Literal
 import ray
 
 from bench.records import Recording, RunFinished
-from reproduce.spec import RunConfig
+from reproduce.spec import ResourcesConfig, RunConfig
 
 LOG_FILE = "log.txt"
 CONTROL = "control"  # concurrency group: answers while a run trains
@@ -47,8 +47,9 @@ class Verdict:
 class Rank:
     """Methods are called by the orchestrator, one at a time; but for `stop`."""
 
-    def __init__(self, rank: int, world_size: int, threads: int) -> None:
-        self.rank, self.world_size, self.threads = rank, world_size, threads
+    def __init__(self, rank: int, resources: ResourcesConfig) -> None:
+        self.rank, self.world_size = rank, resources.workers
+        self.threads, self.compiled = resources.cpus_per_worker, resources.compile
         self.store: Any = None
         self.stop_reason: str | None = None
 
@@ -126,6 +127,7 @@ class Rank:
             folder=folder,
             data_root=data_root,
             stop_requested=lambda: self.stop_reason is not None,
+            compiled=self.compiled,
         )
         if self.rank == 0:
             result = recorded_training(

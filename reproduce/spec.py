@@ -149,12 +149,14 @@ class RecipeConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one run gets from Ray."""
+    """What one run gets and is run with; a run's key knows of the workers alone."""
 
     workers: int = Field(1, ge=1)
     """World size: DDP ranks of a run."""
     cpus_per_worker: int = Field(1, ge=1)
     gpus_per_worker: int = Field(0, ge=0, le=1)
+    compile: bool = False
+    """Train with the network's parts compiled by torch.compile: the same run up to rounding, and so of the same key."""
     retries: int = Field(2, ge=0)
     """Times a run is tried again from its last checkpoint after it failed for a reason other than its own loss."""
 

@@ -33,6 +33,7 @@ from bench.suites.ceilings import measured_ceiling, synchronise
 from bench.suites.inputs import LEARNING_RATE, random_batch, run_without_data
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from bench.telemetry.nvml import Nvml, NvmlAbsent
+from reproduce.models.compiled import compile_parts
 from reproduce.models.cost import cost
 from reproduce.models.folding import folded
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
@@ -86,15 +87,13 @@ class _Bench:
         self.images, self.labels = random_batch(self.run, device)
 
     def ours(self, training: bool, compiled: bool) -> Callable[[], object]:
-        step = build_step(self.run, device=self.device)
+        step = build_step(self.run, device=self.device, compiled=compiled and training)
         if training:
-            if compiled:
-                step.network.compile()
             step.network.train()
             return lambda: step(self.images, self.labels, LEARNING_RATE)
         network: nn.Module = folded(step.network, torch.bfloat16 if step.bf16 else None)
         if compiled:
-            network.compile()
+            compile_parts(network)
         return torch.inference_mode()(lambda: network(step.normalise(self.images)))
 
     def torchvision(self, training: bool, channels_last: bool, autocast: bool, compiled: bool) -> Callable[[], object]:

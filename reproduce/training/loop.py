@@ -63,6 +63,8 @@ class Context:
     stop_requested: Callable[[], bool]
     """Asked after every step (CUDA: every tenth); any rank's yes stops all."""
     checkpoint_every_s: float = 300
+    compiled: bool = False
+    """Whether the step's network is compiled, see `build_step`."""
 
 
 class Observer(Protocol):
@@ -146,7 +148,9 @@ class _Training:
         # Every rank has at least so many validation batches, so that all can be asked before each of them.
         self.common_val_batches = self.val_loader.images // context.world_size // batch_size
 
-        self.step = build_step(run, device=context.device, distributed=context.world_size > 1)
+        self.step = build_step(
+            run, device=context.device, distributed=context.world_size > 1, compiled=context.compiled
+        )
         self.network = self.step.network
         self.average: Average | None = None
         if self.recipe.averaging != "none":

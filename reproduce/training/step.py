@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from reproduce.data import Normalise
 from reproduce.models import GoogLeNet, Outputs
+from reproduce.models.compiled import compile_parts
 from reproduce.spec import RunConfig
 from reproduce.training.optim import set_learning_rate, sgd
 
@@ -130,10 +131,15 @@ class Step:
         return StepResult(found.total.detach(), found.main.detach(), aux1, aux2, outputs.main.detach().float())
 
 
-def build_step(run: RunConfig, *, device: torch.device, distributed: bool = False) -> Step:
-    """The step of a run with freshly initialised weights, which `seeds.initialisation` alone determines."""
+def build_step(run: RunConfig, *, device: torch.device, distributed: bool = False, compiled: bool = False) -> Step:
+    """The step of a run with freshly initialised weights, which `seeds.initialisation` alone determines.
+
+    compiled: the network's parts by torch.compile; the same function up to rounding.
+    """
     torch.manual_seed(run.seeds.initialisation)
     network = GoogLeNet(run.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        compile_parts(network)
     return Step(
         network,
         sgd(network, run.recipe),

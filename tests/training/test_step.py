@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,10 @@ from tiny import tiny_run
 from torch import nn
 
 from reproduce.models import GoogLeNet, Outputs
+from reproduce.models.compiled import compile_parts
+from reproduce.models.folding import folded
 from reproduce.spec import NetworkConfig, RecipeConfig
+from reproduce.training import step as step_module
 from reproduce.training.averaging import Average
 from reproduce.training.optim import parameter_groups
 from reproduce.training.step import build_step, losses, uses_bf16
@@ -51,6 +57,27 @@ def test_a_step_moves_every_parameter_and_warming_up_none() -> None:
     assert torch.equal(torch.get_rng_state(), generator)
     step(images, labels, 0.1)
     assert all(not torch.equal(value, before[name]) for name, value in step.network.named_parameters())
+
+
+def test_every_part_is_compiled_once_and_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(step_module, "compile_parts", partial(compile_parts, backend=backend))
+    images, labels = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])
+    run = tiny_run(precision="float32")
+    run = run.model_copy(update={"network": run.network.model_copy(update={"dropout": 0.0, "aux_dropout": 0.0})})
+    plain, compiled = (build_step(run, device=torch.device("cpu"), compiled=form) for form in (False, True))
+    for _ in range(2):
+        expected, found = (step(images, labels, 0.01) for step in (plain, compiled))
+        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-3, atol=1e-3)
+    assert len(graphs) == 12  # three convolutions and nine modules; a ninth form of one code object among them
+    assert list(compiled.network.state_dict()) == list(plain.network.state_dict())
+    folded(compiled.network)(images)  # as validation does
+    assert len(graphs) == 12
 
 
 def test_the_initialisation_seed_alone_determines_the_first_weights() -> None:
