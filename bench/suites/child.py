@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -38,12 +40,30 @@ class Child:
         """Have it end once it has answered what it was asked."""
         self._pipe.close()
 
+    def terminate(self) -> None:
+        self._process.terminate()
+
     def join(self) -> None:
         self._process.join()
 
 
+@contextmanager
+def child(name: str, serve: Callable[..., None], *arguments: Any) -> Iterator[Child]:
+    """A `Child` that ends with the block; at once where that raises."""
+    one = Child(name, serve, *arguments)
+    try:
+        yield one
+    except BaseException:
+        one.terminate()
+        raise
+    finally:
+        one.close()
+        one.join()
+
+
 def requests(pipe: Connection) -> Iterator[Any]:
-    """In the child: what it is asked, until the benchmark closes the pipe."""
+    """In the child: what it is asked, until the benchmark closes the pipe; Ctrl-C is the benchmark's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         try:
             request = pipe.recv()

@@ -22,6 +22,7 @@ from reproduce.evaluation.distributed import device_of
 from reproduce.evaluation.ensemble import averaged_probabilities, multi_crop, multi_crop_batches
 from reproduce.evaluation.models import FileModel
 from reproduce.evaluation.protocols import CROPS, Protocol
+from reproduce.training.process import prepare_process
 from reproduce.training.ranks import Ranks
 
 GOAL = 0.8
@@ -35,8 +36,8 @@ def main(data: Path, *, rounds: int, output: Path | None) -> int:
     """Run the benchmark and print its table; 0 where the goal is reached, else 1. Raises `DataError`."""
     manifest = load_manifest(data)
     threads = psutil.cpu_count(logical=False) or 1
-    torch.set_num_threads(threads)
     ranks = Ranks(0, 1, device_of(0))
+    prepare_process(ranks.device, threads)
     with tempfile.TemporaryDirectory(prefix="deeper-evaluation-") as scratch:
         weights = Path(scratch) / "random.pth"
         network = torchvision.models.googlenet(num_classes=len(manifest.classes), aux_logits=False, init_weights=False)

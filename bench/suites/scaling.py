@@ -7,7 +7,6 @@ machine but as many as there are, not connected. GPUs are used where there are t
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -172,16 +171,14 @@ def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous:
     import torch.distributed as dist
 
     from reproduce.training import build_step
+    from reproduce.training.process import prepare_process
     from reproduce.training.ranks import leave_process_group
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark's end closes the pipe, and this ends with it
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    prepare_process(device, threads=1)
     dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
     images, labels = random_batch(run, device)
     steps = {connected: build_step(run, device=device, distributed=connected) for connected in (True, False)}
-    torch.set_num_threads(1)
     for step in steps.values():
         step.warm_up(images, labels)
 

@@ -2,7 +2,8 @@
 
 Ours as a run takes it (channels_last, bf16 where the device has it, fused SGD; at evaluation `folded`), and
 `torchvision.models.googlenet` as one would write it: float32 NCHW, channels_last, bf16 autocast, both, both compiled.
-Ours is in the port's form, so that both networks are the same; at evaluation neither has heads.
+Ours is in the port's form, so that both networks are the same; at evaluation neither has heads. Ours and torchvision's
+run in a process each, ours prepared as a run's is.
 
 "Of the roofline": the share of the images/s that the device could give, by our network's arithmetic and bytes in our
 precision, layer by layer (`reproduce.models.roofline`), and by the best convolution or product and the copy that this
@@ -12,10 +13,11 @@ process measured before and after the rounds. The parts for GPUs have not been r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -30,6 +32,7 @@ from torch.nn import functional as F
 
 from bench.rates import rate_entry
 from bench.suites.ceilings import measured_ceiling, synchronise
+from bench.suites.child import Child, child, requests
 from bench.suites.inputs import LEARNING_RATE, random_batch, run_without_data
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from bench.telemetry.nvml import Nvml, NvmlAbsent
@@ -38,6 +41,7 @@ from reproduce.models.cost import cost
 from reproduce.models.folding import folded
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
+from reproduce.training.process import prepare_process
 from reproduce.training.step import build_step, precision_dtype
 
 OURS, PEER = "deeper", "torchvision"
@@ -50,6 +54,8 @@ PEERS = {  # channels_last, autocast
 }
 SPEED, CPU_SPEED, SHARE = "images/s", "images per CPU-second", "of the roofline"
 JOULE, BUSY, FIRST = "images per joule", "GPU busy, %", "first pass, s"
+Task = tuple[NetworkConfig, int, bool, bool]
+"""Network, images a batch, whether training, whether compiled contestants as well."""
 CLASSES = 1000
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
 STEPS = {"cpu": 1, "cuda": 50}  # a round; on GPUs seconds, in which NVML samples its device several times
@@ -131,11 +137,13 @@ class _Bench:
 
         return train
 
-    def contestants(self, training: bool, compiled: bool) -> dict[str, Callable[[], object]]:
-        found = {OURS: self.ours(training, compiled=False)}
-        if compiled:
-            found[COMPILED] = self.ours(training, compiled=True)
-        if self.network.reduction == "reduced" and self.network.aux in ("none", "both"):  # torchvision has no others
+    def contestants(self, ours: bool, training: bool, compiled: bool) -> dict[str, Callable[[], object]]:
+        found = {}
+        if ours:
+            found[OURS] = self.ours(training, compiled=False)
+            if compiled:
+                found[COMPILED] = self.ours(training, compiled=True)
+        elif self.network.reduction == "reduced" and self.network.aux in ("none", "both"):  # torchvision has no others
             for name, (channels_last, autocast) in PEERS.items():
                 found[name] = self.torchvision(training, channels_last, autocast, compiled=False)
             if compiled:
@@ -157,7 +165,7 @@ def quick(console: Console) -> list[Comparison]:
 
 def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
     """The comparisons and their setting."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(threads)
     networks = [
@@ -171,12 +179,13 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     dtype = precision_dtype("auto", device)
     ceiling = measured_ceiling(device, dtype)
     measured = []
-    for network in networks:
-        batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
-        bench = _Bench(network, batch, device)
-        for mode in ("training", "evaluation"):
-            console.print(f"{mode} at {network.resolution} px ...", highlight=False)
-            measured.append((network, mode, batch, *_measure(bench, mode == "training", options, console)))
+    with child(OURS, _serve, True, device, threads) as ours, child(PEER, _serve, False, device, threads) as peers:
+        for network in networks:
+            batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
+            for mode in ("training", "evaluation"):
+                console.print(f"{mode} at {network.resolution} px ...", highlight=False)
+                task = (network, batch, mode == "training", options.compiled)
+                measured.append((network, mode, batch, *_measure((ours, peers), task, options.rounds, console)))
     again = measured_ceiling(device, dtype)
     ceiling = Ceiling(
         flops_per_s=max(ceiling.flops_per_s, again.flops_per_s), bytes_per_s=max(ceiling.bytes_per_s, again.bytes_per_s)
@@ -236,19 +245,43 @@ def _goals(network: NetworkConfig, mode: str, device: torch.device) -> tuple[Goa
 
 
 def _measure(
-    bench: _Bench, training: bool, options: StepOptions, console: Console
+    children: Sequence[Child], task: Task, rounds: int, console: Console
 ) -> tuple[Mapping[str, list[dict[str, float]]], Mapping[str, Figures]]:
     """Figures of the rounds, and those of each contestant's first pass, in which kernels are chosen or compiled."""
     once: dict[str, Figures] = {}
-    meter = _Meter(bench.device)
     contestants: dict[str, Contestant] = {}
-    for name, work in bench.contestants(training, options.compiled).items():
-        start = time.perf_counter()
-        work()
-        synchronise(bench.device)
-        once[name] = {FIRST: time.perf_counter() - start}
-        contestants[name] = partial(meter.figures, work, bench.batch)
-    return interleave(contestants, rounds=options.rounds, console=console), once
+    for one in children:
+        first = one.ask(task)
+        once.update(first)
+        contestants.update({name: partial(_ask, one, name) for name in first})
+    return interleave(contestants, rounds=rounds, console=console), once
+
+
+def _ask(one: Child, name: str, _index: int) -> Figures:
+    figures: Figures = one.ask(name)
+    return figures
+
+
+# --- in a process of ours or torchvision's -------------------------------------------------------------
+
+
+def _serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> None:
+    """Answers a task with the first pass of each of its contestants, by name, and such a name with its figures."""
+    if ours:
+        prepare_process(device, threads)
+    torch.set_num_threads(threads)
+    meter = _Meter(device)
+    work: dict[str, Callable[[], object]] = {}
+    batch = 0
+    for request in requests(pipe):
+        if isinstance(request, str):
+            pipe.send(meter.figures(work[request], batch))
+        else:
+            network, batch, training, compiled = request
+            work = _Bench(network, batch, device).contestants(ours, training, compiled)
+            pipe.send({name: {FIRST: meter.seconds(one)} for name, one in work.items()})
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the other process wants it, too
 
 
 class _Meter:
@@ -264,7 +297,13 @@ class _Meter:
             except NvmlAbsent:
                 self._nvml = None
 
-    def figures(self, work: Callable[[], object], batch: int, index: int) -> dict[str, float]:
+    def seconds(self, work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        synchronise(self.device)
+        return time.perf_counter() - start
+
+    def figures(self, work: Callable[[], object], batch: int) -> dict[str, float]:
         steps = STEPS[self.device.type]
         before, cpu, start = self._readings(), time.process_time(), time.perf_counter()
         for _ in range(steps):

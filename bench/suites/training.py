@@ -3,7 +3,7 @@
 Ours: FFCV files, our GoogLeNet in the port's form (so that both networks are the same), channels_last, bf16 where the
 device has it, folded at evaluation. Peer: `torchvision.models.googlenet` in float32 NCHW, ImageFolder with PIL
 transforms, DataLoader. Both train with auxiliary heads, SGD with momentum, random resized crops to 224, flips, and
-evaluate central crops without heads.
+evaluate central crops without heads; each in a process of its own, ours prepared as a run's is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain, repeat
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
+from bench.suites.child import Child, child, requests
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce.data import DataError, PrepareOptions, TrainLoader, ValLoader, load_manifest, prepare
 from reproduce.data import folder as folder_source
@@ -30,6 +33,7 @@ from reproduce.data.manifest import Split
 from reproduce.data.normalise import MEAN, STD
 from reproduce.models.folding import folded
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
+from reproduce.training.process import prepare_process
 from reproduce.training.step import build_step, precision_dtype
 
 TRAINING_GOAL, EVALUATION_GOAL = 3.3, 4.0
@@ -48,36 +52,60 @@ def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> 
         if not (photographs / split).is_dir():
             raise DataError(f"{photographs}: no folder {split}/ in it; name an ImageNet-style folder (train/<class>/*)")
     threads = psutil.cpu_count(logical=False) or 1
-    torch.set_num_threads(threads)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="deeper-training-") as scratch:
         data = Path(scratch) / "photographs"
         console.print("writing FFCV files ...")
         prepare(folder_source(photographs), data, options=PrepareOptions(), progress=lambda *_: None)
-        ours, peer = _ours(data, batch, threads), _torchvision(photographs, batch, threads)
-        comparisons = [
-            Comparison(
-                name=name,
-                title=title,
-                rounds=interleave({OURS: ours[name], PEER: peer[name]}, rounds=rounds, console=console),
-                goals=(Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=goal),),
-            )
-            for name, title, goal in (
-                ("224", "End-to-end training at 224", TRAINING_GOAL),
-                ("evaluation-224", "End-to-end evaluation at 224", EVALUATION_GOAL),
-            )
-        ]
+        _check_images(data, batch)
+        with (
+            child(OURS, _serve, _ours, data, batch, threads) as ours,
+            child(PEER, _serve, _torchvision, photographs, batch, threads) as peer,
+        ):
+            comparisons = [
+                Comparison(
+                    name=name,
+                    title=title,
+                    rounds=interleave(
+                        {one.name: partial(_ask, one, name) for one in (ours, peer)}, rounds=rounds, console=console
+                    ),
+                    goals=(Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=goal),),
+                )
+                for name, title, goal in (
+                    ("224", "End-to-end training at 224", TRAINING_GOAL),
+                    ("evaluation-224", "End-to-end evaluation at 224", EVALUATION_GOAL),
+                )
+            ]
     setting = {"side": SIDE, "batch": batch, "steps": STEPS, "threads": threads, "photographs": photographs.name}
     return publish("training", comparisons, setting=setting, output=output)
 
 
-def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
+def _check_images(data: Path, batch: int) -> None:
     manifest = load_manifest(data)
     needed: dict[Split, int] = {"train": (WARM_UP + STEPS) * batch, "val": batch}
     for split, images in needed.items():
         found = manifest.splits[split].images
         if found < images:
             raise DataError(f"--batch: {batch} needs {images} images in {split}/; there are {found}")
+
+
+def _ask(one: Child, name: str, index: int) -> Figures:
+    figures: Figures = one.ask((name, index))
+    return figures
+
+
+# --- in a process of each ------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, contestants: Callable[[Path, int, int], dict[str, Contestant]], *arguments: Any) -> None:
+    found = contestants(*arguments)
+    for name, index in requests(pipe):
+        pipe.send(found[name](index))
+
+
+def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
+    prepare_process(CPU, threads)
+    manifest = load_manifest(data)
     run = RunConfig(
         data=DataConfig(path=str(data)),
         data_hash=manifest.hash,
@@ -108,6 +136,7 @@ def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
 
 
 def _torchvision(photographs: Path, batch: int, threads: int) -> dict[str, Contestant]:
+    torch.set_num_threads(threads)
     to_input = (transforms.ToTensor(), transforms.Normalize(MEAN, STD))
     augment = transforms.Compose([transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(), *to_input])
     central = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(SIDE), *to_input])

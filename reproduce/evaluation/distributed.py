@@ -19,6 +19,7 @@ from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import Source
 from reproduce.evaluation.parts import Found
 from reproduce.evaluation.protocols import Protocol
+from reproduce.training.process import prepare_process
 from reproduce.training.ranks import Ranks, leave_process_group
 from reproduce.training.validation import Validation
 
@@ -50,7 +51,7 @@ def evaluate_on(
             done += images
             progress(done)
 
-        torch.set_num_threads(threads)
+        prepare_process(device_of(0), threads)
         ranks = Ranks(0, 1, device_of(0))
         return evaluate(sources, folder, protocol, ranks, threads=threads, parts=parts, known=known, progress=count)
     multiprocessing.set_forkserver_preload([__name__])  # workers that fork from it need not import all this again
@@ -87,7 +88,7 @@ def _rank(
     known: Found | None,
     counter: Synchronized[int],
 ) -> None:
-    torch.set_num_threads(threads)
+    prepare_process(device_of(rank), threads)
     # gloo on GPUs as well: nothing but the results, objects in memory, is sent.
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting}/rendezvous", rank=rank, world_size=workers, timeout=SLOWEST
