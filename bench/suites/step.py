@@ -111,7 +111,7 @@ class _Bench:
         pixels = torch.randn(self.images.shape, device=self.device).contiguous(memory_format=memory)
         mixed = partial(torch.autocast, self.device.type, dtype=torch.bfloat16) if autocast else nullcontext
         if compiled:
-            network.compile()
+            network.compile(dynamic=False)
         if not training:
             network.eval()
 

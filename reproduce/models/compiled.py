@@ -22,4 +22,4 @@ def compile_parts(network: nn.Module, **options: Any) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, FORMS)
     for part in network.children():
         if isinstance(part, Convolution | Inception):
-            part.compile(**options)
+            part.compile(dynamic=False, **options)  # code for any size compiles for many times as long

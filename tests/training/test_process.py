@@ -1,0 +1,25 @@
+"""A rank's process: memory that steps use again and again."""
+
+from __future__ import annotations
+
+import resource
+
+import torch
+
+from reproduce.training.process import prepare_process
+
+SIZE = 64 << 20  # 16384 pages, or 32 where the system gives huge ones unasked
+
+
+def page_faults_of_a_large_tensor() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_freed_memory_is_kept_for_the_next_step_and_given_back_before_the_next_run() -> None:
+    prepare_process(torch.device("cpu"), threads=torch.get_num_threads())
+    page_faults_of_a_large_tensor()
+    assert page_faults_of_a_large_tensor() < 10
+    prepare_process(torch.device("cpu"), threads=torch.get_num_threads())
+    assert page_faults_of_a_large_tensor() > 20
