@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ def _keep_freed_memory() -> None:
 
     Else every step maps its activations anew, and the kernel clears a hundred thousand pages for each at 224 pixels.
     """
+    gc.collect()  # a run that has ended may still be held by itself
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
