@@ -9,15 +9,20 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.suites.rounds import Contestant
+
 
 class Child:
-    """Runs `serve(pipe, *arguments)` in a spawned process until `close`; `requests(pipe)` ends there then."""
+    """Runs `serve(pipe, *arguments)` in a spawned process until `close`; `requests(pipe)` ends there then.
+
+    Ctrl-C is the benchmark's to answer: the process ignores it.
+    """
 
     def __init__(self, name: str, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, *arguments))
+        self._process = context.Process(target=_serve, args=(serve, theirs, *arguments))
         self._process.start()
         theirs.close()
 
@@ -35,6 +40,10 @@ class Child:
     def ask(self, request: Any) -> Any:
         self.send(request)
         return self.answer()
+
+    def contestant(self, name: str) -> Contestant:
+        """Asks for the figures of (name, round's number)."""
+        return lambda index: self.ask((name, index))
 
     def close(self) -> None:
         """Have it end once it has answered what it was asked."""
@@ -61,9 +70,13 @@ def child(name: str, serve: Callable[..., None], *arguments: Any) -> Iterator[Ch
         one.join()
 
 
-def requests(pipe: Connection) -> Iterator[Any]:
-    """In the child: what it is asked, until the benchmark closes the pipe; Ctrl-C is the benchmark's to answer."""
+def _serve(serve: Callable[..., None], *arguments: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(*arguments)
+
+
+def requests(pipe: Connection) -> Iterator[Any]:
+    """In the child: what it is asked, until the benchmark closes the pipe."""
     while True:
         try:
             request = pipe.recv()

@@ -23,8 +23,8 @@ from bench import tracking
 from bench.environment import environment
 from bench.records import Record, write_plan
 from bench.states import run_folder
-from bench.suites.child import Child, requests
-from bench.suites.rounds import Comparison, Contestant, Figures, interleave
+from bench.suites.child import child, requests
+from bench.suites.rounds import Comparison, Figures, interleave
 from bench.telemetry import Sampler
 from reproduce import schema
 
@@ -45,25 +45,16 @@ def compare(place: Place, options: OverheadOptions, console: Console) -> Compari
     """Each record against none, in runs of one epoch; its `once` tells what one checkpoint takes."""
     place = _one_epoch(place)
     console.print("each record alone ...", highlight=False)
-    child = Child("costs", _serve, place)
-    contestants: dict[str, Contestant] = {name: partial(_ask, child, name) for name in TRAININGS}
-    try:
+    with child("costs", _serve, place) as one:
+        contestants = {name: one.contestant(name) for name in TRAININGS}
         rounds = interleave(contestants, rounds=options.rounds, console=console)
-        seconds = child.ask((CHECKPOINT_S, options.rounds))
-    finally:
-        child.close()
-        child.join()
+        seconds = one.ask((CHECKPOINT_S, options.rounds))
     return Comparison(
         name="costs",
         title="One process with nothing on, and with each record alone",
         rounds=rounds,
         once={CHECKPOINTS: {CHECKPOINT_S: seconds, CHECKPOINT_SHARE: 100 * seconds / EVERY_S}},
     )
-
-
-def _ask(child: Child, name: str, index: int) -> Figures:
-    figures: Figures = child.ask((name, index))
-    return figures
 
 
 def _one_epoch(place: Place) -> Place:

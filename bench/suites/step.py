@@ -253,33 +253,29 @@ def _measure(
     for one in children:
         first = one.ask(task)
         once.update(first)
-        contestants.update({name: partial(_ask, one, name) for name in first})
+        contestants.update({name: one.contestant(name) for name in first})
     return interleave(contestants, rounds=rounds, console=console), once
-
-
-def _ask(one: Child, name: str, _index: int) -> Figures:
-    figures: Figures = one.ask(name)
-    return figures
 
 
 # --- in a process of ours or torchvision's -------------------------------------------------------------
 
 
 def _serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> None:
-    """Answers a task with the first pass of each of its contestants, by name, and such a name with its figures."""
+    """Answers a task with the first pass of each of its contestants, by name, and name and round with the figures."""
     if ours:
         prepare_process(device, threads)
-    torch.set_num_threads(threads)
+    else:
+        torch.set_num_threads(threads)
     meter = _Meter(device)
     work: dict[str, Callable[[], object]] = {}
     batch = 0
     for request in requests(pipe):
-        if isinstance(request, str):
-            pipe.send(meter.figures(work[request], batch))
-        else:
-            network, batch, training, compiled = request
-            work = _Bench(network, batch, device).contestants(ours, training, compiled)
-            pipe.send({name: {FIRST: meter.seconds(one)} for name, one in work.items()})
+        match request:
+            case (name, _):
+                pipe.send(meter.figures(work[name], batch))
+            case (network, batch, training, compiled):
+                work = _Bench(network, batch, device).contestants(ours, training, compiled)
+                pipe.send({name: {FIRST: meter.seconds(one)} for name, one in work.items()})
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the other process wants it, too
 

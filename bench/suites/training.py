@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
-from bench.suites.child import Child, child, requests
+from bench.suites.child import child, requests
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce.data import DataError, PrepareOptions, TrainLoader, ValLoader, load_manifest, prepare
 from reproduce.data import folder as folder_source
@@ -67,7 +67,7 @@ def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> 
                     name=name,
                     title=title,
                     rounds=interleave(
-                        {one.name: partial(_ask, one, name) for one in (ours, peer)}, rounds=rounds, console=console
+                        {one.name: one.contestant(name) for one in (ours, peer)}, rounds=rounds, console=console
                     ),
                     goals=(Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=goal),),
                 )
@@ -87,11 +87,6 @@ def _check_images(data: Path, batch: int) -> None:
         found = manifest.splits[split].images
         if found < images:
             raise DataError(f"--batch: {batch} needs {images} images in {split}/; there are {found}")
-
-
-def _ask(one: Child, name: str, index: int) -> Figures:
-    figures: Figures = one.ask((name, index))
-    return figures
 
 
 # --- in a process of each ------------------------------------------------------------------------------

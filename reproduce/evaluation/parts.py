@@ -64,11 +64,10 @@ class Parts:
         self._written_at = time.monotonic()
 
 
-def read_parts(folder: Path | None) -> Found | None:
+def read_parts(folder: Path) -> Found | None:
     """All that the files of a folder hold; None if that is nothing."""
-    files = sorted(folder.glob("*.npz")) if folder is not None else []
     parts = []
-    for file in files:
+    for file in sorted(folder.glob("*.npz")):
         with np.load(file) as content:
             parts.append(Found(**content))
     return Found.joined(parts) if parts else None

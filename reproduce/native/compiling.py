@@ -74,16 +74,7 @@ class Source:
 
         Raises `ChoiceError` if the variable names neither, or the native one where it cannot be built.
         """
-        asked = self.asked()
-        if asked == self.stand_in:
-            return Choice(self.stand_in, f"{self.variable}={self.stand_in}")
-        found = _load_once(self)
-        if isinstance(found, ctypes.CDLL):
-            found.built_with.restype = ctypes.c_char_p
-            return Choice("native", found.built_with().decode())
-        if asked == "native":
-            raise ChoiceError(f"{self.variable}=native: {found}; {self.cure}")
-        return Choice(self.stand_in, found, self.cure)
+        return _choose(self, self.asked())
 
     def library(self) -> ctypes.CDLL:
         """The loaded library; raises `UnavailableError`."""
@@ -141,6 +132,19 @@ def _load_once(source: Source) -> ctypes.CDLL | str:
         return source.load()
     except UnavailableError as error:
         return str(error)
+
+
+@functools.cache  # a network asks at every layer
+def _choose(source: Source, asked: str) -> Choice:
+    if asked == source.stand_in:
+        return Choice(source.stand_in, f"{source.variable}={source.stand_in}")
+    found = _load_once(source)
+    if isinstance(found, ctypes.CDLL):
+        found.built_with.restype = ctypes.c_char_p
+        return Choice("native", found.built_with().decode())
+    if asked == "native":
+        raise ChoiceError(f"{source.variable}=native: {found}; {source.cure}")
+    return Choice(source.stand_in, found, source.cure)
 
 
 def _compiler() -> list[str]:

@@ -144,6 +144,13 @@ static inline float rectified(float value) { return value < 0 ? 0 : value; } /* 
         }                                                                                                             \
     }
 
+/* Over the threads, each of which has both sums of every channel. */
+static inline double total(const double *sums, int threads, int64_t channels, int64_t place) {
+    double found = 0;
+    for (int t = 0; t < threads; t++) found += sums[(size_t)t * 2 * channels + place];
+    return found;
+}
+
 /* y = relu(weight * (x - mean) / sqrt(variance + eps) + bias). mean, variance (biased) and 1 / deviation are written.
    Returns 0, or 1 if memory ran out. */
 int norm_relu(const bf16 *x, bf16 *y, int64_t pixels, int64_t channels, const float *weight, const float *bias,
@@ -159,11 +166,7 @@ int norm_relu(const bf16 *x, bf16 *y, int64_t pixels, int64_t channels, const fl
         SUMS(float value = widen(x[place]) - shift[c]; one[k] += value; two[k] += value * value;)
         #pragma omp single
         for (int64_t c = 0; c < channels; c++) {
-            double sum = 0, squares = 0;
-            for (int t = 0; t < threads; t++) {
-                sum += sums[(size_t)t * 2 * channels + c];
-                squares += sums[((size_t)t * 2 + 1) * channels + c];
-            }
+            double sum = total(sums, threads, channels, c), squares = total(sums, threads, channels, channels + c);
             double average = sum / pixels, spread = squares / pixels - average * average;
             mean[c] = shift[c] + average;
             variance[c] = spread < 0 ? 0 : spread;
@@ -203,11 +206,7 @@ int norm_relu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, int64_t 
              one[k] += grad; two[k] += grad * (value - mean[c]);)
         #pragma omp single
         for (int64_t c = 0; c < channels; c++) {
-            double sum = 0, product = 0;
-            for (int t = 0; t < threads; t++) {
-                sum += sums[(size_t)t * 2 * channels + c];
-                product += sums[((size_t)t * 2 + 1) * channels + c];
-            }
+            double sum = total(sums, threads, channels, c), product = total(sums, threads, channels, channels + c);
             grad_bias[c] = sum;
             grad_weight[c] = product * inverse[c];
             /* scale * (grad - sum / pixels - (x - mean) * inverse^2 * product / pixels), as a line in x */

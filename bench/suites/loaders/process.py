@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.suites.child import Child, requests
+from bench.suites.child import child, requests
 from bench.suites.loaders.contestants import CONTESTANTS, AbsentError, Epochs, Task
 from bench.suites.memory import MEMORY, memory_gib
 from bench.suites.rounds import Contestant, Figures
@@ -31,20 +30,15 @@ def started(name: str, task: Task, *, seconds: float) -> Iterator[tuple[Contesta
     Raises `AbsentError` where the peer is not installed, RuntimeError where it fails.
     """
     start = time.perf_counter()
-    child = Child(name, _serve, name, task, seconds)
-    try:
-        absent = child.answer()
+    with child(name, _serve, name, task, seconds) as one:
+        absent = one.answer()
         if isinstance(absent, AbsentError):
             raise absent
         first = {START: time.perf_counter() - start}
-        yield child.ask, {**first, **child.answer()}
-    finally:
-        child.close()
-        child.join()
+        yield one.ask, {**first, **one.answer()}
 
 
 def _serve(pipe: Connection, name: str, task: Task, seconds: float) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the benchmark's end closes the pipe, and this ends with it
     try:
         epochs = CONTESTANTS[name].build(task)
     except AbsentError as error:
