@@ -62,6 +62,7 @@ def evaluate_on(
         try:
             while not processes.join(timeout=0.5):
                 progress(counter.value)
+            progress(counter.value)
         except ProcessException:
             for mistake in Path(meeting).glob("mistake-*"):
                 raise pickle.loads(mistake.read_bytes()) from None
