@@ -94,8 +94,9 @@ def prepare_with_progress(
             source, out, options=options, progress=progress, workers=workers, skip_bad=skip_bad, force=force
         )
     for name, split in manifest.splits.items():
+        marked = f", {split.marked} JPEGs with restart markers" if split.marked else ""
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""
-        console.print(f"{out / name}.beton: {split.images} images, {split.bytes / 2**20:.0f} MiB{skipped}")
+        console.print(f"{out / name}.beton: {split.images} images, {split.bytes / 2**20:.0f} MiB{marked}{skipped}")
 
 
 def _verify(arguments: argparse.Namespace) -> int:

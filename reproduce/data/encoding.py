@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from reproduce.data.manifest import PrepareOptions
+from reproduce.data.markers import with_restart_markers
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,23 +23,30 @@ LARGEST_STORED = 1 << 25  # bytes of one stored image; FFCV's page size of our f
 
 
 class Encoded(NamedTuple):
-    """A stored image: FFCV's mode, sides in pixels, bytes."""
+    """An image: FFCV's mode, sides in pixels, bytes."""
 
     mode: int
     height: int
     width: int
     data: bytes
+    marked: bytes | None = None
+    """A JPEG with restart markers (`with_restart_markers`), stored in place of `data` where there is one."""
+
+    @property
+    def stored(self) -> bytes:
+        return self.data if self.marked is None else self.marked
 
 
 class UnreadableImageError(Exception):
     """The image cannot be decoded in full, or not be stored; the message says why."""
 
 
-def encode(content: bytes | Pixels, name: str, options: PrepareOptions) -> Encoded:
+def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers: bool = True) -> Encoded:
     """Decode in full, shrink and encode an image; raises `UnreadableImageError`.
 
     `content`: an image file's bytes, or pixels [H, W, 3] or [H, W] uint8. An RGB JPEG that is to be stored as JPEG in
-    its own size is stored untouched, once it has been decoded as a check: FFCV's decoder reports no errors later.
+    its own size keeps its pixels, once it has been decoded as a check: FFCV's decoder reports no errors later.
+    markers: put restart markers into JPEGs.
     """
     try:
         pixels, is_rgb_jpeg = _decode(content)
@@ -62,8 +70,10 @@ def encode(content: bytes | Pixels, name: str, options: PrepareOptions) -> Encod
     else:
         quality = [int(cv2.IMWRITE_JPEG_QUALITY), options.jpeg_quality]
         encoded = Encoded(JPG, height, width, cv2.imencode(".jpg", pixels[..., ::-1], quality)[1].tobytes())
-    if len(encoded.data) > LARGEST_STORED:
-        raise UnreadableImageError(f"{len(encoded.data)} bytes stored, at most {LARGEST_STORED}; use max_resolution")
+    if markers and encoded.mode == JPG:
+        encoded = encoded._replace(marked=with_restart_markers(encoded.data))
+    if len(encoded.stored) > LARGEST_STORED:
+        raise UnreadableImageError(f"{len(encoded.stored)} bytes stored, at most {LARGEST_STORED}; use max_resolution")
     return encoded
 
 

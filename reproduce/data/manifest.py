@@ -29,7 +29,7 @@ class PrepareOptions(Config):
     max_resolution: int | None = Field(None, ge=16)
     """Shrink images whose shorter side is longer than this, in pixels."""
     jpeg_quality: int = Field(90, ge=1, le=100)
-    """Of JPEGs that are made here; RGB JPEGs that need no shrinking are stored untouched."""
+    """Of JPEGs that are made here; RGB JPEGs that need no shrinking keep their pixels."""
     compress_probability: Fraction = 0.5
 
 
@@ -39,11 +39,13 @@ class SplitManifest(Config):
     images: int = Field(ge=1)
     skipped: int = Field(ge=0)
     """Unreadable images left out (`--skip-bad`)."""
+    marked: int = 0
+    """JPEGs stored with restart markers, of which a part can be decoded alone."""
     bytes: int
     sha256: str
     """Of the file."""
     content: str
-    """SHA-256 over the images' labels, shapes and stored bytes in order, whatever the container's layout."""
+    """SHA-256 over the images' labels, shapes and bytes (without restart markers) in order, however they are stored."""
 
 
 class Manifest(Config):

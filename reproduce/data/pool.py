@@ -26,17 +26,20 @@ class Unreadable(NamedTuple):
 
 
 def encoded_chunks(
-    reader: Reader, samples: Sequence[Sample], options: PrepareOptions, workers: int
+    reader: Reader, samples: Sequence[Sample], options: PrepareOptions, markers: bool, workers: int
 ) -> Iterator[tuple[Sequence[Sample], list[Encoded | Unreadable]]]:
     """Chunks of samples with what became of them, in order; encoded in `workers` processes (one: in this one)."""
     chunks = [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
     if workers == 1 or len(chunks) == 1:
         for chunk in chunks:
-            yield chunk, [encode_sample(reader, sample, options) for sample in chunk]
+            yield chunk, [encode_sample(reader, sample, options, markers) for sample in chunk]
         return
     # Spawned, since the caller may have threads (progress bars, torch), whose locks a fork would copy held.
     pool = ProcessPoolExecutor(
-        min(workers, len(chunks)), multiprocessing.get_context("spawn"), initializer=_start, initargs=(reader, options)
+        min(workers, len(chunks)),
+        multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(reader, options, markers),
     )
     waiting: deque[tuple[Sequence[Sample], Future[list[Encoded | Unreadable]]]] = deque()
     try:
@@ -77,23 +80,23 @@ def _result(pool: ProcessPoolExecutor, future: Future[list[Encoded | Unreadable]
         return future.result()
 
 
-_context: tuple[Reader, PrepareOptions]  # of a worker process, so that it is sent once and not with every chunk
+_context: tuple[Reader, PrepareOptions, bool]  # of a worker process, so that it is sent once and not with every chunk
 
 
-def _start(reader: Reader, options: PrepareOptions) -> None:
+def _start(reader: Reader, options: PrepareOptions, markers: bool) -> None:
     global _context
-    _context = (reader, options)
+    _context = (reader, options, markers)
 
 
 def _encode_chunk(chunk: Sequence[Sample]) -> list[Encoded | Unreadable]:
-    reader, options = _context
-    return [encode_sample(reader, sample, options) for sample in chunk]
+    reader, options, markers = _context
+    return [encode_sample(reader, sample, options, markers) for sample in chunk]
 
 
-def encode_sample(reader: Reader, sample: Sample, options: PrepareOptions) -> Encoded | Unreadable:
+def encode_sample(reader: Reader, sample: Sample, options: PrepareOptions, markers: bool) -> Encoded | Unreadable:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, on odd but harmless metadata
         try:
-            return encode(reader.read(sample), sample.name, options)
+            return encode(reader.read(sample), sample.name, options, markers)
         except (UnreadableImageError, OSError) as error:
             return Unreadable(sample.name, str(error))

@@ -74,11 +74,13 @@ def prepare(
     workers: int | None = None,
     skip_bad: bool = False,
     force: bool = False,
+    markers: bool = True,
 ) -> Manifest:
     """Write `train.beton`, `val.beton` and, last, `manifest.json` into the folder `out`.
 
     Files get their names only when they are whole. An interrupted job, started again, keeps the split that it had
-    finished; a finished one is left alone. workers: processes, by default one a core.
+    finished; a finished one is left alone. workers: processes, by default one a core. markers: put restart markers into
+    JPEGs, which changes no pixel and not the manifest's hash.
 
     Raises `DataError`: nothing to read; unreadable images (all of them are found and the first 20 listed), unless
     `skip_bad`; too little disk space; `out` holds another data set, unless `force`; a worker process died.
@@ -87,7 +89,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
             listing = source.open(Path(scratch))
-            return _prepare(source, listing, out, options, progress, workers or _cores(), skip_bad, force)
+            return _prepare(source, listing, out, options, progress, workers or _cores(), skip_bad, force, markers)
 
 
 def _prepare(
@@ -99,6 +101,7 @@ def _prepare(
     workers: int,
     skip_bad: bool,
     force: bool,
+    markers: bool,
 ) -> Manifest:
     fingerprint = _fingerprint(source, listing, options)
     if (out / MANIFEST).exists() and not force:
@@ -109,7 +112,7 @@ def _prepare(
     _check_space(out, listing, options, [split for split in SPLITS if split not in splits])
     for split in SPLITS:
         if split not in splits:
-            splits[split] = _write_split(listing, split, out, options, progress, workers, skip_bad)
+            splits[split] = _write_split(listing, split, out, options, progress, workers, skip_bad, markers)
             _write_text(journal, _Finished(fingerprint=fingerprint, splits=splits).model_dump_json())
     manifest = Manifest(
         source=source.name,
@@ -179,7 +182,7 @@ def _check_space(out: Path, listing: Listing, options: PrepareOptions, splits: S
     for split in splits:
         samples = listing.splits[split]
         chosen = samples[:: max(1, len(samples) // TRIED)][:TRIED]
-        results = (encode_sample(listing.reader, sample, options) for sample in chosen)
+        results = (encode_sample(listing.reader, sample, options, markers=False) for sample in chosen)
         sizes = [len(encoded.data) for encoded in results if isinstance(encoded, Encoded)]
         if sizes:
             needed += 1.1 * len(samples) * (float(np.mean(sizes)) + 64)  # 64: metadata and allocation table
@@ -212,6 +215,7 @@ def _write_split(
     progress: Progress,
     workers: int,
     skip_bad: bool,
+    markers: bool,
 ) -> SplitManifest:
     samples = listing.splits[split]
     path, partial = beton(out, split), beton(out, split).with_suffix(f".beton{PARTIAL}")
@@ -219,7 +223,7 @@ def _write_split(
     done = 0
     progress(split, 0, len(samples))
     with _Beton(partial, capacity=len(samples)) as file:
-        for chunk, results in encoded_chunks(listing.reader, samples, options, workers):
+        for chunk, results in encoded_chunks(listing.reader, samples, options, markers, workers):
             for sample, result in zip(chunk, results, strict=True):
                 if isinstance(result, Unreadable):
                     bad.append(result)
@@ -235,6 +239,7 @@ def _write_split(
     entry = SplitManifest(
         images=file.images,
         skipped=len(bad),
+        marked=file.marked,
         bytes=partial.stat().st_size,
         sha256=sha256(partial),
         content=file.content.hexdigest(),
@@ -271,6 +276,7 @@ class _Beton:
         self._position = HeaderType.itemsize + len(self.fields) * FieldDescType.itemsize + self._metadata.nbytes
         self._file.seek(self._position)
         self.images = 0
+        self.marked = 0
         self.content = hashlib.sha256()
 
     def __enter__(self) -> Self:
@@ -284,17 +290,18 @@ class _Beton:
             self._path.unlink()
 
     def add(self, image: Encoded, label: int) -> None:
-        size = len(image.data)
+        size = len(image.stored)
         left = LARGEST_STORED - self._position % LARGEST_STORED
         if size > left:
             self._position += left
             self._file.seek(self._position)
-        self._file.write(image.data)
+        self._file.write(image.stored)
         self._metadata[self.images] = ((image.mode, image.width, image.height, self._position), label)
         self._allocations.append((self.images, self._position, size))
         self._position += size
         self.images += 1
-        self.content.update(f"{label} {image.mode} {image.height} {image.width} {size}\n".encode())
+        self.marked += image.marked is not None
+        self.content.update(f"{label} {image.mode} {image.height} {image.width} {len(image.data)}\n".encode())
         self.content.update(image.data)
 
     def finish(self) -> None:

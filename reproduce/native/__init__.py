@@ -14,7 +14,7 @@ __all__ = ["DECODER", "KERNELS", "SOURCES", "Choice", "ChoiceError", "Source", "
 _HERE = Path(__file__).parent
 
 DECODER = Source(
-    path=_HERE / "crop.c",
+    paths=(_HERE / "crop.c", _HERE / "parts.c", _HERE / "parts.h"),
     what="decoder",
     stand_in="stock",
     variable="DEEPER_DECODER",
@@ -24,10 +24,11 @@ DECODER = Source(
     ),
     libraries=("-ljpeg", "-lm"),
 )
-"""Crops of an FFCV file's images (`reproduce.data.cropping`); stock: FFCV's own decoder."""
+"""Crops of an FFCV file's images (`reproduce.data.cropping`), restart markers in what is written
+(`reproduce.data.markers`); stock: FFCV's own decoder, no markers."""
 
 KERNELS = Source(
-    path=_HERE / "kernels.c",
+    paths=(_HERE / "kernels.c",),
     what="kernels",
     stand_in="torch",
     variable="DEEPER_KERNELS",

@@ -48,9 +48,10 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A C source, and what does its work where it cannot be had or the environment asks for that."""
+    """C sources of one library, and what does their work where it cannot be had or the environment asks for that."""
 
-    path: Path
+    paths: tuple[Path, ...]
+    """The first gives it its name; headers are among them."""
     what: str
     """In a word, for people."""
     stand_in: str
@@ -91,7 +92,8 @@ class Source:
         """
         if self.openmp:
             import torch  # noqa: F401  (brings the OpenMP runtime)
-        target = cache() / f"{self.path.stem}-{self._key()}.so"
+        name = self.paths[0].stem
+        target = cache() / f"{name}-{self._key()}.so"
         if target.is_file():
             return _open(target)
         try:
@@ -100,10 +102,13 @@ class Source:
         except OSError:
             place = tempfile.TemporaryDirectory()
         with place as folder:
-            compiled, built = Path(folder) / f"{self.path.stem}.o", Path(folder) / target.name
-            _run([*_compiler(), *self._flags(), "-c", str(self.path), "-o", str(compiled)])
+            built = Path(folder) / target.name
+            sources = [path for path in self.paths if path.suffix == ".c"]
+            objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
+            for source, compiled in zip(sources, objects, strict=True):
+                _run([*_compiler(), *self._flags(), "-c", str(source), "-o", compiled])
             # Linked without OpenMP's library: its symbols are looked up in the process.
-            _run([*_compiler(), "-shared", "-pthread", str(compiled), "-o", str(built), *_prefixes(), *self.libraries])
+            _run([*_compiler(), "-shared", "-pthread", *objects, "-o", str(built), *_prefixes(), *self.libraries])
             library = _open(built)
             with contextlib.suppress(OSError):
                 built.replace(target)
@@ -115,7 +120,8 @@ class Source:
     def _key(self) -> str:
         compiler = _compiler()
         parts = [
-            self.path.read_text(), *compiler, *self._flags(), *self.libraries, _compiler_version(compiler), _cpu()
+            *(path.read_text() for path in self.paths), *compiler, *self._flags(), *self.libraries,
+            _compiler_version(compiler), _cpu(),
         ]  # fmt: skip
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

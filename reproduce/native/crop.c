@@ -1,8 +1,9 @@
 /* Crop, resize and flip of JPEGs or stored pixels, a batch a call, over threads; and the random boxes.
 
    A JPEG is decoded at 1/1, 1/2, 1/4 or 1/8, as far as the crop stays one and a half times as large as the output, and
-   only where the crop lies. Rows are resized as they are decoded: down first, then across, with a triangle filter as wide as the reduction
-   (PIL's BILINEAR with antialiasing). Fixed-point arithmetic: the same pixels on every machine. */
+   only where the crop lies; of one with restart markers (parts.c) nothing else is even read. Rows are resized as they
+   are decoded: down first, then across, with a triangle filter as wide as the reduction (PIL's BILINEAR with
+   antialiasing). Fixed-point arithmetic: the same pixels on every machine. */
 
 #include <math.h>
 #include <pthread.h>
@@ -16,6 +17,8 @@
 
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
 #include <jerror.h>
+
+#include "parts.h"
 
 enum {
     WEIGHT_BITS = 15, /* of a filter's weights, whose sum is one */
@@ -192,12 +195,16 @@ static void across(uint8_t *out, const int16_t *row, const Axis *axis, int from,
 /* --- one image ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
+    void *start;
+    size_t size;
+} Memory;
+
+typedef struct {
     struct jpeg_error_mgr errors; /* first: libjpeg hands its address back */
     jmp_buf escape;
     struct jpeg_decompress_struct jpeg;
     char *message;
-    void *memory; /* of the arrays of an image; grows with need */
-    size_t size;
+    Memory arrays, part; /* of an image; the JPEG of what its crop needs */
 } Decoder;
 
 typedef struct {
@@ -250,28 +257,58 @@ static size_t lay_out(uint8_t *memory, Arrays *arrays, int outputs, size_t row_b
     return at;
 }
 
-static void start_jpeg(Decoder *decoder, const Stored *stored, int shrink) {
+static void *at_least(Decoder *decoder, Memory *memory, size_t size) {
+    if (size > memory->size) {
+        free(memory->start);
+        memory->size = 0;
+        memory->start = aligned_alloc(64, (size + 63) / 64 * 64);
+        if (!memory->start) fail(decoder, "no memory for it");
+        memory->size = size;
+    }
+    return memory->start;
+}
+
+/* Begins to decode what a region needs, all or a part of the image, whose place it returns. */
+static Region start_jpeg(Decoder *decoder, const Stored *stored, const Region *wanted, int shrink) {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
-    jpeg_mem_src(jpeg, stored->data, (unsigned long)stored->size);
+    Region part, whole = {0, 0, (int)stored->height, (int)stored->width};
+    uint8_t *room = at_least(decoder, &decoder->part, (size_t)stored->size);
+    int64_t size = part_of(stored->data, stored->size, wanted, &part, room);
+    if (!size) part = whole;
+    jpeg_mem_src(jpeg, size ? room : stored->data, (unsigned long)(size ? size : stored->size));
     jpeg_read_header(jpeg, TRUE);
-    if (jpeg->image_height != stored->height || jpeg->image_width != stored->width)
+    if (jpeg->image_height != (JDIMENSION)part.height || jpeg->image_width != (JDIMENSION)part.width)
         fail(decoder, "%ux%u pixels, and the file's table says %ldx%ld", jpeg->image_width, jpeg->image_height,
              (long)stored->width, (long)stored->height);
     jpeg->out_color_space = JCS_RGB;
     jpeg->scale_num = 1;
     jpeg->scale_denom = (unsigned)shrink;
     jpeg_start_decompress(jpeg);
+    return part;
+}
+
+/* The pixels [start, start + length) of `size`, with so many more on either side as there are. */
+static void widen(int *start, int *length, int more, int64_t size) {
+    int end = (int)least(size, (int64_t)*start + *length + more);
+    *start = (int)most(0, *start - more);
+    *length = end - *start;
 }
 
 static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5], int side, uint8_t *out,
                      const Format *format) {
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
     int shrink = 1, rows = (int)stored->height, columns = (int)stored->width;
+    Region part = {0};
     if (stored->is_jpeg) {
         while (shrink < 8 && least(box[2], box[3]) >= 3 * shrink * side) shrink *= 2;
-        start_jpeg(decoder, stored, shrink);
-        rows = (int)jpeg->output_height;
-        columns = (int)jpeg->output_width;
+        Region wanted = {(int)box[0], (int)box[1], (int)box[2], (int)box[3]};
+        widen(&wanted.top, &wanted.height, MARGIN * shrink, rows);
+        widen(&wanted.left, &wanted.width, MARGIN * shrink, columns);
+        part = start_jpeg(decoder, stored, &wanted, shrink);
+        part.top /= shrink; /* exact: a unit of the grid is 8 pixels or a multiple */
+        part.left /= shrink;
+        rows = (rows + shrink - 1) / shrink;
+        columns = (columns + shrink - 1) / shrink;
     } else if (stored->size != 3 * stored->height * stored->width) {
         fail(decoder, "%ld bytes are not %ldx%ld pixels", (long)stored->size, (long)stored->width, (long)stored->height);
     }
@@ -282,11 +319,12 @@ static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5
     int from = (int)left, to = (int)least(columns, (int64_t)ceil(left + width)), y = (int)top;
     JDIMENSION x = 0, span = (JDIMENSION)columns;
     if (stored->is_jpeg) {
-        y = (int)most(0, y - MARGIN);
-        x = (JDIMENSION)most(0, from - MARGIN);
-        span = (JDIMENSION)least(columns, to + MARGIN) - x;
-        if (span < (JDIMENSION)columns) jpeg_crop_scanline(jpeg, &x, &span);
-        if (y > 0) jpeg_skip_scanlines(jpeg, (JDIMENSION)y);
+        y = (int)most(part.top, y - MARGIN);
+        x = (JDIMENSION)(most(part.left, from - MARGIN) - part.left);
+        span = (JDIMENSION)(least(columns, to + MARGIN) - part.left) - x;
+        if (span < jpeg->output_width) jpeg_crop_scanline(jpeg, &x, &span);
+        if (y > part.top) jpeg_skip_scanlines(jpeg, (JDIMENSION)(y - part.top));
+        x += (JDIMENSION)part.left;
     }
 
     Arrays arrays = {0};
@@ -295,14 +333,7 @@ static void crop_one(Decoder *decoder, const Stored *stored, const int64_t box[5
     horizontal->widest = widest_of(width / side);
     int ring_rows = stored->is_jpeg ? vertical->widest : 0;
     size_t row_bytes = (size_t)span * 3, need = lay_out(NULL, &arrays, side, row_bytes, ring_rows);
-    if (need > decoder->size) {
-        free(decoder->memory);
-        decoder->size = 0;
-        decoder->memory = aligned_alloc(64, need);
-        if (!decoder->memory) fail(decoder, "no memory for it");
-        decoder->size = need;
-    }
-    lay_out(decoder->memory, &arrays, side, row_bytes, ring_rows);
+    lay_out(at_least(decoder, &decoder->arrays, need), &arrays, side, row_bytes, ring_rows);
     plan(vertical, top, height, rows, side, 0);
     plan(horizontal, left, width, columns, side, (int)box[4]);
 
@@ -360,7 +391,8 @@ static void *work(void *argument) {
             jpeg_abort_decompress(&decoder.jpeg);
     }
     jpeg_destroy_decompress(&decoder.jpeg);
-    free(decoder.memory);
+    free(decoder.arrays.start);
+    free(decoder.part.start);
     return NULL;
 }
 

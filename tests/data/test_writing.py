@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import shutil
@@ -26,6 +27,7 @@ from reproduce.data import (
     verify,
 )
 from reproduce.data.engine import Loader
+from reproduce.native import DECODER
 
 
 @pytest.fixture
@@ -53,10 +55,31 @@ def test_every_kind_of_image_is_stored_as_rgb_with_imagefolders_class_numbers(
     assert metadata["f1"].tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_an_rgb_jpeg_is_stored_untouched(photo_data: Path, image_folder: Path) -> None:
-    _, contents = stored(photo_data / "train.beton")
+def test_an_rgb_jpeg_keeps_its_pixels_and_without_markers_its_bytes(
+    photo_data: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    unmarked = prepare(
+        folder(image_folder), tmp_path, options=PrepareOptions(write_mode="jpg"), workers=1, markers=False
+    )
+    marked = load_manifest(photo_data)
+    assert [entry.marked for entry in marked.splits.values()] == [12, 9]
+    assert [entry.marked for entry in unmarked.splits.values()] == [0, 0]
+    assert marked.hash == unmarked.hash
+    _, contents = stored(tmp_path / "train.beton")
     assert (image_folder / "train/ant/rgb.JPEG").read_bytes() in contents
     assert (image_folder / "train/ant/cmyk.jpg").read_bytes() not in contents
+    for before, after in zip(contents, stored(photo_data / "train.beton")[1], strict=True):
+        assert before != after
+        assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(content))) for content in (before, after)))
+
+
+def test_without_the_native_decoder_no_marker_is_written(
+    photo_data: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DECODER.variable, "stock")
+    manifest = prepare(folder(image_folder), tmp_path, options=PrepareOptions(write_mode="jpg"), workers=1)
+    assert [entry.marked for entry in manifest.splits.values()] == [0, 0]
+    assert manifest.hash == load_manifest(photo_data).hash
 
 
 def test_max_resolution_bounds_the_shorter_side_and_small_images_are_raw(image_folder: Path, tmp_path: Path) -> None:

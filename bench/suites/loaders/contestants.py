@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+MARKED = "marked"  # a form: JPEGs with restart markers, as our own files have them
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels scaled to [0, 1]
 
 Epochs = Callable[[int], "Iterator[Tensor]"]
@@ -46,7 +47,7 @@ class Contestant:
 
     build: Callable[[Task], Epochs]
     form: str
-    """folder, or a `write_mode` of `PrepareOptions`: jpg, raw, proportion."""
+    """folder; a `write_mode` of `PrepareOptions`: jpg, raw, proportion, all without restart markers; or `MARKED`."""
     dtype: str = "float32"
     """Of its batches."""
 
@@ -197,8 +198,9 @@ def _dali(task: Task) -> Epochs:
 
 
 CONTESTANTS = {
-    "deeper": Contestant(_deeper, "jpg"),
-    "deeper, uint8": Contestant(partial(_deeper, dtype="uint8"), "jpg", dtype="uint8"),
+    "deeper": Contestant(_deeper, MARKED),
+    "deeper, uint8": Contestant(partial(_deeper, dtype="uint8"), MARKED, dtype="uint8"),
+    "deeper, no markers": Contestant(_deeper, "jpg"),
     "deeper, raw": Contestant(_deeper, "raw"),
     "FFCV jpeg": Contestant(_ffcv, "jpg"),
     "FFCV mixed": Contestant(_ffcv, "proportion"),

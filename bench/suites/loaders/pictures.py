@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from bench.suites.loaders.contestants import MARKED
 from reproduce.data import DataError, PrepareOptions, prepare
 from reproduce.data import folder as folder_source
 
@@ -44,7 +45,9 @@ class Pictures:
             return self.place / "images"
         files = self.place / form
         if not files.exists():
-            prepare(folder_source(self.place / "images"), files, options=PrepareOptions(write_mode=form))  # type: ignore[arg-type]
+            mode, markers = ("jpg", True) if form == MARKED else (form, False)
+            options = PrepareOptions(write_mode=mode)  # type: ignore[arg-type]
+            prepare(folder_source(self.place / "images"), files, options=options, markers=markers)
         return files
 
     def kib(self, form: str) -> float:

@@ -1,0 +1,106 @@
+"""Restart markers: the same pixels from less of the file, and whole images where a file is not as it should be."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from drawn import SUBSAMPLINGS, Box, crop_all, jpeg, picture
+from PIL import Image
+
+from reproduce.data.decoding import RandomCrop
+from reproduce.data.markers import with_restart_markers
+
+SHAPE = (203, 331)  # of no unit's multiple
+
+
+def marked(content: bytes) -> bytes:
+    found = with_restart_markers(content)
+    assert found is not None
+    return found
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def random_boxes(count: int, shape: tuple[int, int] = SHAPE) -> list[Box]:
+    crop = RandomCrop((0.02, 1.0), (1 / 2, 2), True)
+    boxes = crop.boxes(5, np.arange(count), np.full(count, shape[0]), np.full(count, shape[1]))
+    return [(0, 0, *shape, False), *((*box[:4], bool(box[4])) for box in boxes.tolist())]
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("subsampling", SUBSAMPLINGS)
+def test_markers_change_no_pixel_of_a_picture_or_a_crop(subsampling: str, progressive: bool) -> None:
+    content = jpeg(picture(*SHAPE), subsampling=subsampling, progressive=progressive)
+    with_markers = marked(content)
+    assert np.array_equal(pixels(with_markers), pixels(content))
+    boxes = random_boxes(60)
+    for side in (7, 32, 100):
+        crops, expected = (
+            crop_all([stored] * len(boxes), [SHAPE] * len(boxes), boxes, side) for stored in (with_markers, content)
+        )
+        assert not crops[1]
+        assert np.array_equal(crops[0], expected[0])
+
+
+def test_gray_pictures_too_and_those_of_a_single_unit() -> None:
+    for content, shape in ((jpeg(picture(*SHAPE).convert("L")), SHAPE), (jpeg(picture(9, 5)), (9, 5))):
+        boxes = random_boxes(20, shape)
+        crops, expected = (
+            crop_all([stored] * len(boxes), [shape] * len(boxes), boxes, 24)[0] for stored in (marked(content), content)
+        )
+        assert np.array_equal(crops, expected)
+
+
+def test_what_a_crop_does_not_need_is_not_read() -> None:
+    content = bytearray(marked(jpeg(picture(256, 256), subsampling="4:2:0")))
+    markers = [at for at in range(len(content) - 1) if content[at] == 0xFF and 0xD0 <= content[at + 1] <= 0xD7]
+    assert len(markers) == 16 * 8 - 1
+    box: Box = (100, 100, 64, 64, False)
+    expected, _ = crop_all([bytes(content)], [(256, 256)], [box], 64)
+    for number in (2 * 8 + 4, 8 * 8 + 1, 13 * 8 + 4):  # above, beside and below it
+        content[markers[number - 1] + 2 : markers[number]] = b"\0" * (markers[number] - markers[number - 1] - 2)
+    found, failed = crop_all([bytes(content)], [(256, 256)], [box], 64)
+    assert not failed
+    assert np.array_equal(found, expected)
+
+
+def test_a_lost_marker_is_left_to_the_decoder_of_the_whole() -> None:
+    content = jpeg(picture(*SHAPE))
+    with_markers = marked(content)
+    places = [at for at in range(len(with_markers) - 1) if with_markers[at : at + 2] == b"\xff\xd3"]
+    without = with_markers[: places[3]] + with_markers[places[3] + 2 :]
+    boxes = random_boxes(10)
+    _, failed = crop_all([without] * 11, [SHAPE] * 11, boxes, 32)
+    assert not failed  # libjpeg resynchronises, as in PIL
+    cut = with_markers[: len(with_markers) // 2]
+    _, failed = crop_all([cut], [SHAPE], [(0, 0, *SHAPE, False)], 32)
+    assert "Premature end" in failed[0]
+
+
+@pytest.mark.parametrize("interval", [{"restart_marker_blocks": 3}, {"restart_marker_rows": 1}], ids=str)
+def test_markers_of_others_are_decoded_as_ever(interval: dict[str, int]) -> None:
+    boxes = random_boxes(20)
+    contents = jpeg(picture(*SHAPE), **interval), jpeg(picture(*SHAPE))
+    crops, expected = (crop_all([stored] * 21, [SHAPE] * 21, boxes, 32)[0] for stored in contents)
+    assert np.array_equal(crops, expected)
+
+
+def test_damaged_and_incomplete_jpegs_get_none() -> None:
+    content = jpeg(picture(*SHAPE))
+    progressive = jpeg(picture(*SHAPE), progressive=True)
+    last_scan = progressive.rindex(b"\xff\xda")
+    assert with_restart_markers(content) is not None
+    assert with_restart_markers(progressive) is not None
+    assert with_restart_markers(content[: len(content) // 2]) is None
+    assert with_restart_markers(progressive[:last_scan] + b"\xff\xd9") is None
+    assert with_restart_markers(b"no image") is None
+    assert with_restart_markers(b"") is None
+
+
+def test_a_jpeg_that_markers_would_swell_gets_none() -> None:
+    flat = jpeg(Image.new("RGB", (512, 512), (90, 120, 150)), quality=20, optimize=True)
+    assert with_restart_markers(flat) is None
