@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
+from reproduce.grid import arm_data, plan
 from reproduce.models.cost import cost
-from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError, arm_data, plan
+from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
 SPARE_BYTES = 256 * 2**20  # events, telemetry, the tracking store

@@ -35,6 +35,7 @@ from bench.states import (
     seconds_of,
 )
 from reproduce import schema
+from reproduce.atomic import replacing
 from reproduce.spec import PlannedRun, RunConfig, SpecError
 
 if TYPE_CHECKING:
@@ -296,13 +297,8 @@ class Record:
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replace a file so that readers see the old or the new content; `durable`: also after a power cut."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as file:
+    with replacing(path, durable=durable) as file:
         file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_parquet(path: Path, table: Any) -> None:

@@ -1,7 +1,7 @@
-"""Experiments as data: frozen, validated configs, run keys and the plan.
+"""Experiments as data: frozen, validated configs and run keys.
 
-An experiment file names a data set, a network, a recipe, arms (named changes of any of them) and seeds;
-`arms x seeds = runs`. A run's key is a hash of everything that determines its result.
+An experiment file names a data set, a network, a recipe, arms (named changes of any of them) and seeds. A run's key is
+a hash of everything that determines its result.
 
 Every mistake raises `SpecError`, one line a mistake: field, value, what would be valid.
 Imports neither torch nor FFCV, so that planning is quick.
@@ -127,6 +127,8 @@ class RecipeConfig(Config):
     """Range of the area of training crops, as a share of the image (P section 6)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+    photometric: Annotated[bool, ADDED] = False
+    """Distort brightness, contrast, colour and lighting of training images (P section 6)."""
     val_crop: Fraction = 0.875
     """Side of the central validation crop, as a share of the image's shorter side (224 / 256)."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
@@ -293,90 +295,6 @@ def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
     except ValidationError as error:
         lines = [_sentence(model, mistake) for mistake in error.errors()]
         raise SpecError("\n".join(f"{where}{line}" for line in lines)) from error
-
-
-def plan(
-    experiment: ExperimentConfig,
-    *,
-    data_hashes: Mapping[str, str],
-    classes: Mapping[str, int],
-    train_images: Mapping[str, int],
-) -> list[PlannedRun]:
-    """All runs of an experiment, seeds outermost so that a stopped grid has whole replicates.
-
-    The mappings tell, for each `data.path`, what its manifest says. Raises `SpecError`.
-    """
-    arms = {name: _resolve_arm(experiment, name, arm, classes, train_images) for name, arm in experiment.arms.items()}
-    seen: dict[str, str] = {}
-    for name, parts in arms.items():
-        content = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
-        if content in seen:
-            raise SpecError(f"arms.{name}: changes nothing against arms.{seen[content]}; name a field that differs")
-        seen[content] = name
-    return [
-        PlannedRun(
-            experiment=experiment.name,
-            arm=name,
-            seed=seed,
-            config=RunConfig(
-                data=data,
-                data_hash=data_hashes[data.path],
-                network=network,
-                recipe=recipe,
-                seeds=Seeds.of(seed),
-                workers=experiment.resources.workers,
-            ),
-        )
-        for seed in experiment.seeds
-        for name, (data, network, recipe) in arms.items()
-    ]
-
-
-def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
-    """The data sets that an experiment needs, each once, before anything is prepared."""
-    paths: dict[str, DataConfig] = {}
-    for name, arm in experiment.arms.items():
-        data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
-        paths.setdefault(data.path, data)
-    return list(paths.values())
-
-
-def _resolve_arm(
-    experiment: ExperimentConfig,
-    name: str,
-    arm: ArmConfig,
-    classes: Mapping[str, int],
-    train_images: Mapping[str, int],
-) -> tuple[DataConfig, NetworkConfig, RecipeConfig]:
-    data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
-    recipe = _merged(experiment.recipe, arm.recipe, f"arms.{name}.recipe.")
-    network = validated(
-        NetworkConfig,
-        {**experiment.network, **arm.network, "classes": classes[data.path], "resolution": recipe.resolution},
-        where=f"arms.{name}.network.",
-    )
-    workers = experiment.resources.workers
-    if recipe.batch_size % workers:
-        raise SpecError(
-            f"arms.{name}.recipe.batch_size: {recipe.batch_size} does not divide by resources.workers {workers}; "
-            f"{recipe.batch_size - recipe.batch_size % workers or workers} does"
-        )
-    images = int(train_images[data.path] * data.train_fraction)
-    if images < recipe.batch_size:
-        raise SpecError(
-            f"arms.{name}.recipe.batch_size: {recipe.batch_size} is more than the {images} training images; "
-            f"use at most {images}"
-        )
-    if network.norm == "batch" and recipe.batch_size // workers < 2:
-        raise SpecError(
-            f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives {recipe.batch_size // workers} image a worker; "
-            f"batch normalisation needs 2: use at least {2 * workers}"
-        )
-    return data, network, recipe
-
-
-def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:
-    return validated(type(base), {**base.model_dump(), **changes}, where=where)
 
 
 def _sentence(model: type[Config], mistake: Any) -> str:

@@ -29,7 +29,8 @@ from bench.planning import select
 from bench.records import Record, read_plan
 from bench.states import read_state, run_folder
 from reproduce.data import load_manifest
-from reproduce.spec import arm_data, load_experiment
+from reproduce.grid import arm_data
+from reproduce.spec import load_experiment
 from slurm import ray_node
 from slurm.allocation import (
     ENDING,

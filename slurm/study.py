@@ -21,7 +21,8 @@ from typing import Any
 
 from bench.planning import Plan
 from reproduce import schema
-from reproduce.spec import PlannedRun, SpecError, load_experiment, plan
+from reproduce.grid import plan
+from reproduce.spec import PlannedRun, SpecError, load_experiment
 from slurm.profile import Profile, load_profile
 from slurm.rendering import REPORT_MINUTES
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import yaml
 
 from bench.records import experiment_folder, write_atomically
-from reproduce.spec import ExperimentConfig, PlannedRun, SpecError, arm_data, plan
+from reproduce.grid import arm_data, plan
+from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 from slurm.profile import Profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job, render_job, render_report

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.spec import load_experiment, plan, shipped_experiments
+from reproduce.grid import plan
+from reproduce.spec import load_experiment, shipped_experiments
 
 ROOT = Path(__file__).parent.parent
 

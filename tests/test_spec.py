@@ -8,16 +8,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from reproduce.spec import (
-    Branches,
-    ExperimentConfig,
-    PlannedRun,
-    RunConfig,
-    SpecError,
-    load_experiment,
-    plan,
-    validated,
-)
+from reproduce.grid import plan
+from reproduce.spec import Branches, ExperimentConfig, PlannedRun, RunConfig, SpecError, load_experiment, validated
 
 RESULTS = Path(__file__).parents[1] / "results"
 

@@ -150,7 +150,8 @@ def _prepare_missing(experiment: Any, data_root: Path) -> None:
     from bench.commands.data import prepare_with_progress
     from reproduce.data import DataError, PrepareOptions, load_manifest
     from reproduce.data.sources import source_from
-    from reproduce.spec import SpecError, arm_data
+    from reproduce.grid import arm_data
+    from reproduce.spec import SpecError
 
     for data in arm_data(experiment):
         folder = data_root / data.path

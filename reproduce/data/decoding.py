@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from numba import njit
 
@@ -60,6 +61,15 @@ def uniform(stream: np.uint64, draw: int) -> float:
 def stream_of(key: np.uint64, index: int) -> np.uint64:
     """The stream of an image in an epoch."""
     return mix(key ^ mix(np.uint64(index) + _GOLDEN))
+
+
+def uniforms(key: int, numbers: Integers, *, first: int, count: int) -> npt.NDArray[np.float64]:
+    """[N, count]: draws `first` and on of many images' streams."""
+    plain: Any = mix.py_func  # on whole arrays
+    streams = plain(np.uint64(key) ^ plain(numbers.astype(np.uint64) + _GOLDEN))
+    draws = _GOLDEN * np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    drawn: npt.NDArray[np.float64] = (plain(streams[:, None] + draws) >> _S11) * 2.0**-53
+    return drawn
 
 
 def epoch_key(seed: int, epoch: int) -> int:

@@ -22,6 +22,7 @@ from reproduce.data.decoding import CentralCrop, CropDecoder, NativeDecoder, Ran
 from reproduce.data.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage, compiling
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
 from reproduce.data.normalise import Normalise
+from reproduce.data.photometric import distorted
 from reproduce.native import DECODER
 
 Numbers = npt.NDArray[np.int64]
@@ -35,10 +36,11 @@ class TrainLoader:
 
     Global step s of an epoch takes images `order[s * B : (s + 1) * B]` with B = batch_size x world_size, rank r its
     r-th slice; the last images that fill no step are left out. The order is a permutation drawn from (seed_order,
-    epoch); crops and flips of an image are drawn from (seed_augmentation, epoch, image).
+    epoch); crops, flips and distortions of an image are drawn from (seed_augmentation, epoch, image).
 
     batch_size: images a rank and step. train_fraction: share of the images, see `subset`. threads: of decoding.
-    dtype: of images; float32 or bfloat16: `Normalise`d as they are decoded, in place of passes over memory afterwards.
+    photometric: see `photometric.distorted`. dtype: of images; float32 or bfloat16: `Normalise`d as they are decoded,
+    in place of passes over memory afterwards.
     Raises `DataError` if the folder's files are missing or damaged, or hold too few images for one step.
     """
 
@@ -54,14 +56,19 @@ class TrainLoader:
         crop_scale: tuple[float, float] = (0.08, 1.0),
         crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: bool = True,
+        photometric: bool = False,
         train_fraction: float = 1.0,
         threads: int = 1,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.uint8,
     ) -> None:
-        self._pipeline = _Pipeline(
-            folder, "train", RandomCrop(crop_scale, crop_ratio, flip), batch_size, threads, torch.device(device), dtype
-        )
+        crop, device = RandomCrop(crop_scale, crop_ratio, flip), torch.device(device)
+        self._distort: Callable[[Tensor, int, Numbers], Tensor] = lambda images, key, numbers: images
+        decoded = dtype
+        if photometric:
+            decoded, finish = torch.uint8, Normalise(dtype).to(device)
+            self._distort = lambda images, key, numbers: finish(distorted(images, key, numbers))
+        self._pipeline = _Pipeline(folder, "train", crop, batch_size, threads, device, decoded)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         self.seed_order, self.seed_augmentation = seed_order, seed_augmentation
         labels = self._pipeline.labels
@@ -86,7 +93,7 @@ class TrainLoader:
         order = self.order(epoch)[start_step:, self.rank].ravel()
         key = epoch_key(self.seed_augmentation, epoch)
         for images, numbers in self._pipeline.batches(order, resolution, key):
-            yield images, self._pipeline.labels_of(numbers)
+            yield self._distort(images, key, numbers), self._pipeline.labels_of(numbers)
 
 
 class ValLoader:

@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import ValidationError
 
+from reproduce.atomic import replacing, sync_folder
 from reproduce.data.encoding import LARGEST_STORED, Encoded
 from reproduce.data.engine import (
     ALLOC_TABLE_TYPE,
@@ -113,7 +114,8 @@ def _prepare(
     for split in SPLITS:
         if split not in splits:
             splits[split] = _write_split(listing, split, out, options, progress, workers, skip_bad, markers)
-            _write_text(journal, _Finished(fingerprint=fingerprint, splits=splits).model_dump_json())
+            with replacing(journal) as file:
+                file.write(_Finished(fingerprint=fingerprint, splits=splits).model_dump_json().encode())
     manifest = Manifest(
         source=source.name,
         origin=source.origin,
@@ -124,7 +126,8 @@ def _prepare(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hash=content_hash(listing.classes, splits),
     )
-    _write_text(out / MANIFEST, manifest.model_dump_json(indent=2))
+    with replacing(out / MANIFEST) as file:
+        file.write(manifest.model_dump_json(indent=2).encode())
     journal.unlink()
     return manifest
 
@@ -245,7 +248,7 @@ def _write_split(
         content=file.content.hexdigest(),
     )
     os.replace(partial, path)
-    _sync_folder(out)
+    sync_folder(out)
     return entry
 
 
@@ -319,25 +322,6 @@ class _Beton:
         self._file.write(header.tobytes() + descriptors.tobytes() + self._metadata.tobytes())
         self._file.flush()
         os.fsync(self._file.fileno())
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cores() -> int:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from reproduce.atomic import replacing
+
 EVERY_S = 20.0
 
 
@@ -55,11 +57,8 @@ class Parts:
     def _write(self) -> None:
         if self._folder is not None and self._unwritten:
             self._folder.mkdir(parents=True, exist_ok=True)
-            target = self._folder / f"{uuid.uuid4().hex}.npz"
-            beside = target.with_suffix(".tmp")
-            with beside.open("wb") as file:
+            with replacing(self._folder / f"{uuid.uuid4().hex}.npz") as file:
                 np.savez(file, **Found.joined(self._unwritten)._asdict())
-            beside.replace(target)
         self._unwritten = []
         self._written_at = time.monotonic()
 

@@ -14,11 +14,12 @@ A checkpoint is a dictionary that `torch.load(weights_only=True)` reads:
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from reproduce.atomic import replacing
 
 FILE_NAME = "checkpoint.pt"
 
@@ -29,18 +30,8 @@ class CheckpointError(ValueError):
 
 def save(folder: Path, content: dict[str, Any]) -> None:
     """Write `folder/checkpoint.pt`; durable on return. Raises OSError, the old checkpoint untouched, on a full disk."""
-    path = folder / FILE_NAME
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replacing(folder / FILE_NAME) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # else the new name may be lost with the power
-    finally:
-        os.close(descriptor)
 
 
 def load(folder: Path, key: str) -> dict[str, Any] | None:

@@ -138,6 +138,7 @@ class _Training:
             crop_scale=self.recipe.crop_scale,
             crop_ratio=self.recipe.crop_ratio,
             flip=self.recipe.flip,
+            photometric=self.recipe.photometric,
             train_fraction=run.data.train_fraction,
             threads=context.threads,
             device=context.device,

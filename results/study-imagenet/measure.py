@@ -30,7 +30,8 @@ from bench.records import read_plan, write_plan
 from bench.states import EVENTS, LOCK, PROGRESS, read_state, run_folder
 from bench.telemetry.sampler import HOST, READINGS
 from reproduce import schema
-from reproduce.spec import ExperimentConfig, PlannedRun, load_experiment, plan
+from reproduce.grid import plan
+from reproduce.spec import ExperimentConfig, PlannedRun, load_experiment
 
 HERE = Path(__file__).parent
 REFERENCE = HERE.parent / "ablation-imagenette" / "records" / "runs"

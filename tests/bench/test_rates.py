@@ -15,7 +15,8 @@ from bench.records import Record, write_plan
 from bench.states import run_folder
 from bench.suites import rounds
 from reproduce import schema
-from reproduce.spec import ExperimentConfig, SpecError, plan, validated
+from reproduce.grid import plan
+from reproduce.spec import ExperimentConfig, SpecError, validated
 
 HERE = {"gpus": [], "machine": {"cpu": "a CPU", "cores_physical": 2}}
 THERE = {"gpus": [{"name": "NVIDIA H100"}], "machine": {"cpu": "another", "cores_physical": 96}}

@@ -1,0 +1,108 @@
+"""The runs of an experiment: `arms x seeds = runs`, each with everything resolved that determines its result.
+
+Every mistake raises `SpecError`. Imports neither torch nor FFCV, so that planning is quick.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reproduce.spec import (
+    ArmConfig,
+    C,
+    DataConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    PlannedRun,
+    RecipeConfig,
+    RunConfig,
+    Seeds,
+    SpecError,
+    validated,
+)
+
+
+def plan(
+    experiment: ExperimentConfig,
+    *,
+    data_hashes: Mapping[str, str],
+    classes: Mapping[str, int],
+    train_images: Mapping[str, int],
+) -> list[PlannedRun]:
+    """All runs of an experiment, seeds outermost so that a stopped grid has whole replicates.
+
+    The mappings tell, for each `data.path`, what its manifest says. Raises `SpecError`.
+    """
+    arms = {name: _resolve_arm(experiment, name, arm, classes, train_images) for name, arm in experiment.arms.items()}
+    seen: dict[str, str] = {}
+    for name, parts in arms.items():
+        content = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
+        if content in seen:
+            raise SpecError(f"arms.{name}: changes nothing against arms.{seen[content]}; name a field that differs")
+        seen[content] = name
+    return [
+        PlannedRun(
+            experiment=experiment.name,
+            arm=name,
+            seed=seed,
+            config=RunConfig(
+                data=data,
+                data_hash=data_hashes[data.path],
+                network=network,
+                recipe=recipe,
+                seeds=Seeds.of(seed),
+                workers=experiment.resources.workers,
+            ),
+        )
+        for seed in experiment.seeds
+        for name, (data, network, recipe) in arms.items()
+    ]
+
+
+def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
+    """The data sets that an experiment needs, each once, before anything is prepared."""
+    paths: dict[str, DataConfig] = {}
+    for name, arm in experiment.arms.items():
+        data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
+        paths.setdefault(data.path, data)
+    return list(paths.values())
+
+
+def _resolve_arm(
+    experiment: ExperimentConfig,
+    name: str,
+    arm: ArmConfig,
+    classes: Mapping[str, int],
+    train_images: Mapping[str, int],
+) -> tuple[DataConfig, NetworkConfig, RecipeConfig]:
+    data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
+    recipe = _merged(experiment.recipe, arm.recipe, f"arms.{name}.recipe.")
+    network = validated(
+        NetworkConfig,
+        {**experiment.network, **arm.network, "classes": classes[data.path], "resolution": recipe.resolution},
+        where=f"arms.{name}.network.",
+    )
+    workers = experiment.resources.workers
+    if recipe.batch_size % workers:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} does not divide by resources.workers {workers}; "
+            f"{recipe.batch_size - recipe.batch_size % workers or workers} does"
+        )
+    images = int(train_images[data.path] * data.train_fraction)
+    if images < recipe.batch_size:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} is more than the {images} training images; "
+            f"use at most {images}"
+        )
+    if network.norm == "batch" and recipe.batch_size // workers < 2:
+        raise SpecError(
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives {recipe.batch_size // workers} image a worker; "
+            f"batch normalisation needs 2: use at least {2 * workers}"
+        )
+    return data, network, recipe
+
+
+def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:
+    return validated(type(base), {**base.model_dump(), **changes}, where=where)
