@@ -10,11 +10,9 @@ from __future__ import annotations
 import math
 import statistics as stats
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +23,7 @@ from reproduce.data.manifest import Split
 from reproduce.spec import RunConfig
 from reproduce.training import checkpoint, clusters
 from reproduce.training.averaging import Average, statistics
+from reproduce.training.context import Context, NotFiniteLoss, Observer, Result
 from reproduce.training.process import (
     dropout_seed,
     generators,
@@ -36,76 +35,12 @@ from reproduce.training.ranks import Ranks
 from reproduce.training.schedules import input_side, step_learning_rate
 from reproduce.training.step import build_step, precision_dtype
 from reproduce.training.sums import EpochSums
-from reproduce.training.validation import Table, Validation, validate
+from reproduce.training.validation import Validation, validate
 
 AGREE_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the stop request and the losses. One on CPUs, whose steps take long and where a look
 costs nothing; on GPUs a look waits for the device."""
 PROGRESS_EVERY_S = 1.0
-
-
-class NotFiniteLoss(RuntimeError):  # noqa: N818 - it names what happened to the run
-    """The loss became infinite or NaN; the message names the epoch and the step, both from 1."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where and as what a rank trains. `torch.distributed` is initialised by the caller if world_size > 1."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-    threads: int
-    """CPU threads of this rank, for torch and for the loader."""
-    folder: Path
-    """The run's record folder, the same for all ranks; holds checkpoint.pt."""
-    data_root: Path
-    stop_requested: Callable[[], bool]
-    """Asked after every step (CUDA: every tenth); any rank's yes stops all."""
-    checkpoint_every_s: float = 300
-    compiled: bool = False
-    """Whether the step's network is compiled, see `build_step`."""
-
-
-class Observer(Protocol):
-    """Told by rank 0 alone what happens."""
-
-    @property
-    def epochs_recorded(self) -> int:
-        """How many epochs, from the first on, it has been told of in this and earlier attempts: it is told again
-        of those that are in the checkpoint and not yet with it."""
-
-    def progress(
-        self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, loss: float, top1: float | None
-    ) -> None:
-        """At most once a second. Epoch from 0, steps done of the epoch's, images/s of all ranks over the epoch so far,
-        mean training loss of the epoch so far, the last validation's top-1."""
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """An epoch (from 0) is complete and its checkpoint durable. Names of metrics: `reproduce.schema`."""
-
-    def predictions(self, table: Table) -> None:
-        """Final validation, see `validate`; told again when a finished run is trained again."""
-
-
-class SilentObserver:
-    """For the ranks that tell nobody, and for benchmarks."""
-
-    epochs_recorded = 0
-
-    def progress(self, **_: float | None) -> None: ...
-
-    def epoch(self, epoch: int, metrics: dict[str, float]) -> None: ...
-
-    def predictions(self, table: Table) -> None: ...
-
-
-@dataclass(frozen=True)
-class Result:
-    """`finished` is False where a stop was requested: the checkpoint holds where to go on, `metrics` is empty."""
-
-    finished: bool
-    metrics: dict[str, float]
 
 
 def train(run: RunConfig, context: Context, observer: Observer) -> Result:
