@@ -24,12 +24,12 @@ from bench.environment import environment
 from bench.records import Record, write_plan
 from bench.states import run_folder
 from bench.suites.child import child, requests
+from bench.suites.place import Place
 from bench.suites.rounds import Comparison, Figures, interleave
 from bench.telemetry import Sampler
 from reproduce import schema
 
 if TYPE_CHECKING:
-    from bench.suites.overhead import OverheadOptions, Place
     from reproduce.spec import RunConfig
     from reproduce.training import Context
 
@@ -41,14 +41,14 @@ EVERY_S = 300
 Training = Callable[["RunConfig", "Context"], None]
 
 
-def compare(place: Place, options: OverheadOptions, console: Console) -> Comparison:
+def compare(place: Place, repeats: int, console: Console) -> Comparison:
     """Each record against none, in runs of one epoch; its `once` tells what one checkpoint takes."""
     place = _one_epoch(place)
     console.print("each record alone ...", highlight=False)
     with child("costs", _serve, place) as one:
         contestants = {name: one.contestant(name) for name in TRAININGS}
-        rounds = interleave(contestants, rounds=options.rounds, console=console)
-        seconds = one.ask((CHECKPOINT_S, options.rounds))
+        rounds = interleave(contestants, rounds=repeats, console=console)
+        seconds = one.ask((CHECKPOINT_S, repeats))
     return Comparison(
         name="costs",
         title="One process with nothing on, and with each record alone",

@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -28,8 +27,10 @@ from bench import orchestrator, tracking
 from bench.planning import make_plan
 from bench.records import write_plan
 from bench.states import run_folder
+from bench.suites import costs
 from bench.suites.bare import FIRST_STEP, RETURNED, Task
 from bench.suites.memory import MEMORY, peak_memory
+from bench.suites.place import Place
 from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
@@ -58,34 +59,6 @@ class OverheadOptions(Config):
     """Whether each of the records is measured alone, too."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Runs of the same work, one a round and contestant, and where they are done."""
-
-    scratch: Path
-    runs: tuple[PlannedRun, ...]
-    experiment: ExperimentConfig
-    images: int
-
-    @property
-    def data(self) -> Path:
-        return self.scratch / "data"
-
-    @property
-    def records(self) -> Path:
-        return self.scratch / "records"
-
-    @property
-    def threads(self) -> int:
-        return self.experiment.resources.cpus_per_worker
-
-    @property
-    def images_trained(self) -> int:
-        """In one run."""
-        recipe = self.experiment.recipe
-        return self.images // recipe.batch_size * recipe.batch_size * recipe.epochs
-
-
 def main(options: OverheadOptions, *, output: Path | None) -> int:
     """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
     console = Console()
@@ -93,9 +66,7 @@ def main(options: OverheadOptions, *, output: Path | None) -> int:
         place = _prepare(options, Path(scratch))
         comparisons = [_compare(place, options, console)]
         if options.costs:
-            from bench.suites.costs import compare
-
-            comparisons.append(compare(place, options, console))
+            comparisons.append(costs.compare(place, options.rounds, console))
     run = place.runs[0].config
     setting = {
         **options.model_dump(exclude={"rounds", "costs"}),

@@ -13,8 +13,8 @@ from bench.states import read_state
 from reproduce import schema
 from reproduce.spec import PlannedRun, SpecError
 from reproduce.training import checkpoint
-from slurm.study import GPUS, RESULTS, Counted, Limit, Model, Study, dumps, makespan, medians
-from slurm.study_document import document
+from slurm.study import document, dumps
+from slurm.study_model import GPUS, RESULTS, Counted, Limit, Model, Study, makespan, medians
 
 
 @pytest.fixture(scope="module")
