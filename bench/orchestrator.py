@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -66,12 +67,15 @@ def cluster(options: Options) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
+    terminated = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=options.address or "local",
         logging_level=logging.ERROR,
         log_to_driver=False,
         **({} if options.address else local),
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray puts its own there, which ends this process at once
     try:
         yield
     finally:

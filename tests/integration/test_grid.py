@@ -61,7 +61,7 @@ def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(folder: Path, experiment: str) -> dict[str, dict[str, Any]]:
-    return {run["run"]: run for run in json.loads(deeper(folder, "status", experiment, "--json").stdout)["runs"]}
+    return {run["run"]: run for run in json.loads(deeper(folder, "status", experiment, "--json").stdout)}
 
 
 def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(place: Path) -> None:
@@ -151,6 +151,17 @@ def started(place: Path, records: Path, key: str) -> subprocess.Popen[bytes]:
 def curve(records: Path, key: str) -> list[tuple[float, float]]:
     epochs = [event["metrics"] for event in read_events(run_folder(records, key)) if event["kind"] == "epoch"]
     return [(metrics[schema.TRAIN_LOSS], metrics[schema.VAL_LOSS]) for metrics in epochs]
+
+
+def test_a_terminated_command_has_its_runs_write_checkpoints_first(place: Path) -> None:
+    write(place, LONG)
+    records = place / "terminated"
+    (planned,) = json.loads(deeper(place, "plan", "long-run.yaml", "--json").stdout)
+    driver = started(place, records, planned["key"])
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=180) == 75
+    end = read_events(run_folder(records, planned["key"]))[-1]
+    assert (end["kind"], end["outcome"], end["reason"]) == ("end", "interrupted", "terminated")
 
 
 @pytest.mark.long
