@@ -61,7 +61,7 @@ def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def status(folder: Path, experiment: str) -> dict[str, dict[str, Any]]:
-    return {run["run"]: run for run in json.loads(deeper(folder, "status", experiment, "--json").stdout)}
+    return {run["run"]: run for run in json.loads(deeper(folder, "status", experiment, "--json").stdout)["runs"]}
 
 
 def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(place: Path) -> None:
