@@ -273,7 +273,7 @@ static Region start_jpeg(Decoder *decoder, const Stored *stored, const Region *w
     struct jpeg_decompress_struct *jpeg = &decoder->jpeg;
     Region part, whole = {0, 0, (int)stored->height, (int)stored->width};
     uint8_t *room = at_least(decoder, &decoder->part, (size_t)stored->size);
-    int64_t size = part_of(stored->data, stored->size, wanted, &part, room);
+    int64_t size = part_of(stored->data, stored->size, &whole, wanted, &part, room);
     if (!size) part = whole;
     jpeg_mem_src(jpeg, size ? room : stored->data, (unsigned long)(size ? size : stored->size));
     jpeg_read_header(jpeg, TRUE);

@@ -133,16 +133,17 @@ static const uint8_t *next_marker(const uint8_t *at, const uint8_t *end) {
     return NULL;
 }
 
-/* A JPEG of the grains that hold `wanted`, which lies within the image: writes it to `out`, as much room as the whole
-   takes, tells what `part` of the image it is and returns its size. 0 if the JPEG has not the markers for it. */
-int64_t part_of(const uint8_t *jpeg, int64_t size, const Region *wanted, Region *part, uint8_t *out) {
+/* A JPEG of the grains that hold `wanted`, which lies within the `whole` image: writes it to `out`, as much room as
+   the whole takes, tells what `part` of the image it is and returns its size. 0 if the JPEG has not the markers for
+   it, or is of another size than the whole. */
+int64_t part_of(const uint8_t *jpeg, int64_t size, const Region *whole, const Region *wanted, Region *part,
+                uint8_t *out) {
     Header header;
     const uint8_t *end = jpeg + size;
-    if (!read_header(jpeg, end, &header)) return 0;
+    if (!read_header(jpeg, end, &header) || header.height != whole->height || header.width != whole->width) return 0;
     int grain_height = header.grain_height, grain_width = header.grain_width, columns = up(header.width, grain_width);
     int row = wanted->top / grain_height, row_end = up(wanted->top + wanted->height, grain_height);
     int column = wanted->left / grain_width, column_end = up(wanted->left + wanted->width, grain_width);
-    if (row_end > up(header.height, grain_height) || column_end > columns) return 0;
     *part = (Region){row * grain_height, column * grain_width, 0, 0};
     part->height = within(row_end * grain_height, header.height) - part->top;
     part->width = within(column_end * grain_width, header.width) - part->left;

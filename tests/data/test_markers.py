@@ -81,6 +81,12 @@ def test_a_lost_marker_is_left_to_the_decoder_of_the_whole() -> None:
     assert "Premature end" in failed[0]
 
 
+@pytest.mark.parametrize("told", [(SHAPE[0] - 1, SHAPE[1]), (SHAPE[0], SHAPE[1] + 1)])
+def test_a_picture_of_another_size_than_the_table_tells_is_refused(told: tuple[int, int]) -> None:
+    _, failed = crop_all([marked(jpeg(picture(*SHAPE)))], [told], [(40, 40, 64, 64, False)], 32)
+    assert "331x203 pixels, and the file's table says" in failed[0]
+
+
 @pytest.mark.parametrize("interval", [{"restart_marker_blocks": 3}, {"restart_marker_rows": 1}], ids=str)
 def test_markers_of_others_are_decoded_as_ever(interval: dict[str, int]) -> None:
     boxes = random_boxes(20)
