@@ -10,6 +10,8 @@ import pytest
 from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 
 from reproduce import schema
+from reproduce.data import loaders
+from reproduce.data.engine import ToDevice
 from reproduce.training import NotFiniteLoss, SilentObserver, resume_point, train
 
 RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}
@@ -74,6 +76,18 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     assert train(run, context(whole.folder, data_root), again) == end
     assert again.epochs == whole.epochs
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
+
+
+def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(**RUN)
+    plain, copied = Recorder(tmp_path / "plain"), Recorder(tmp_path / "copied")
+    train(run, context(plain.folder, data_root), plain)
+    monkeypatch.setattr(loaders, "_copies", lambda device: [ToDevice(device, non_blocking=True)])
+    train(run, context(copied.folder, data_root), copied)
+    assert_same_end(plain.folder, copied.folder)
+    np.testing.assert_array_equal(plain.table["top5"], copied.table["top5"])
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Path, data_root: Path) -> None:
