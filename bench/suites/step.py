@@ -266,6 +266,7 @@ def _serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> 
         prepare_process(device, threads)
     else:
         torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True  # in a long training cuDNN's algorithms are timed, whoever's network it is
     meter = _Meter(device)
     work: dict[str, Callable[[], object]] = {}
     batch = 0
