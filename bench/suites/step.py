@@ -290,7 +290,7 @@ class _Meter:
         if device.type == "cuda":
             try:
                 self._nvml = Nvml()
-                (self._uuid,) = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)])
+                (self._uuid,) = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)]).uuids
             except NvmlAbsent:
                 self._nvml = None
 
