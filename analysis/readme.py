@@ -4,7 +4,8 @@
     python -m analysis.readme --check    # exit 1 where a document and the results disagree
 
 A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
-`goals` and `bench` of all suites in results/bench, `arms` and `effects` of an experiment's report, `claims`.
+`goals` and `bench` of all suites in results/bench, by kind of machine, `arms` and `effects` of an experiment's report,
+`claims`.
 """
 
 from __future__ import annotations
@@ -52,22 +53,27 @@ def _region(name: str, results: Path) -> str:
 
 def _goals(results: Path, _: str) -> str:
     """What suites have goals for: medians with ranges, reached or missed and why."""
-    found = _benchmarks(results)
-    rows = [
-        _goal_row(comparison, goal)
-        for result in found
-        for comparison in result["comparisons"]
-        for goal in comparison["goals"]
-    ]
-    table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
-    return "\n\n".join([table.markdown(), *map(_source, found)]) if found else NOTHING
+    parts = []
+    for kind, found in _benchmarks(results).items():
+        rows = [
+            _goal_row(comparison, goal)
+            for result in found
+            for comparison in result["comparisons"]
+            for goal in comparison["goals"]
+        ]
+        if rows:
+            table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
+            parts += [f"**On {kind}**:", table.markdown(), *map(_source, found)]
+    return "\n\n".join(parts) or NOTHING
 
 
 def _tables(results: Path, _: str) -> str:
     """All that suites measured, a table a comparison."""
     parts = []
-    for result in _benchmarks(results):
-        parts += [f"### {result['suite']}", _source(result), *map(_comparison_table, result["comparisons"])]
+    for kind, found in _benchmarks(results).items():
+        for result in found:
+            heading = f"### {result['suite']} on {kind}"
+            parts += [heading, _source(result), *map(_comparison_table, result["comparisons"])]
     return "\n\n".join(parts) or NOTHING
 
 
@@ -114,21 +120,25 @@ def _outcome(comparison: Mapping[str, Any], figure: str, ours: str, peer: str | 
     return [a / b[figure] for a, b in zip(mine, comparison["rounds"][peer], strict=True)]
 
 
-def _benchmarks(results: Path) -> list[dict[str, Any]]:
-    """The committed results, by file name; but for that of the quick check, which repeats parts of others."""
-    paths = sorted(path for path in (results / "bench").glob("*.json") if path.stem != "quick")
-    found = [{"file": path.name, **json.loads(path.read_text())} for path in paths]
-    return [result for result in found if "comparisons" in result]
+def _benchmarks(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The committed results of suites, by kind of machine; but for the quick check's, which repeats parts of others."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((results / "bench").glob("*/*.json")):
+        result = {"file": path.relative_to(results), **json.loads(path.read_text())}
+        if path.stem != "quick" and "comparisons" in result:
+            found.setdefault(path.parent.name, []).append(result)
+    return found
 
 
 def _source(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
     machine, packages = environment["machine"], environment["packages"]
+    cpu = ", ".join([machine["cpu"], *machine.get("cpu_flags", [])])
     device = environment["gpus"][0]["name"] if environment["gpus"] else f"{machine['cores_physical']} cores, no GPU"
     commit = str(environment.get("commit", "none"))[:7] + (" with changes" if environment.get("dirty") else "")
     return (
-        f"{result['suite']}: `{result['command']}` on {machine['cpu']}, {device}, torch {packages['torch']}, "
-        f"{result['date']}, commit {commit}; raw: `results/bench/{result['file']}`."
+        f"{result['suite']}: `{result['command']}` on {cpu}, {device}, torch {packages['torch']}, "
+        f"{result['date']}, commit {commit}; raw: `results/{result['file']}`."
     )
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from reproduce.spec import SpecError, validated
 
+OF_KIND = Path("results/bench/<kind of machine>")
+"""`--json` without a file; which kind this machine is, is only looked up once it is needed."""
+
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     bench = verbs.add_parser("bench", help="benchmarks beside their peers, interleaved in one run")
@@ -99,7 +102,26 @@ def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
 
 
 def _add_json(suite: argparse.ArgumentParser) -> None:
-    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    suite.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=OF_KIND,
+        metavar="FILE",
+        help=f"write the raw results here; without FILE to {OF_KIND}/",
+    )
+
+
+def _output(arguments: argparse.Namespace, suite: str) -> Path | None:
+    """Where the raw results go. Raises `SpecError`."""
+    path: Path | None = arguments.json
+    if path == OF_KIND:
+        from bench.results import COMMITTED, here
+
+        return COMMITTED / here() / f"{suite}.json"
+    if path is not None and path.is_dir():
+        raise SpecError(f"--json: {path} is a folder; give a file, or none for {OF_KIND}/")
+    return path
 
 
 def _loader(arguments: argparse.Namespace) -> int:
@@ -111,7 +133,7 @@ def _loader(arguments: argparse.Namespace) -> int:
     if arguments.size is not None:
         given["size"] = size_from(arguments.size)
     options = validated(LoaderOptions, {**given, "sides": arguments.side}, where="")
-    return main(options, output=arguments.json)
+    return main(options, output=_output(arguments, "loader"))
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -126,7 +148,7 @@ def _step(arguments: argparse.Namespace) -> int:
         "threads": arguments.threads,
         "rounds": arguments.rounds,
     }
-    return main(validated(StepOptions, given, where=""), output=arguments.json)
+    return main(validated(StepOptions, given, where=""), output=_output(arguments, "step"))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
@@ -134,14 +156,14 @@ def _overhead(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
     options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
-    return main(options, output=arguments.json)
+    return main(options, output=_output(arguments, "overhead"))
 
 
 def _scaling(arguments: argparse.Namespace) -> int:
     from bench.suites.scaling import ScalingOptions, main
 
     given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "rounds")}
-    return main(validated(ScalingOptions, given, where=""), output=arguments.json)
+    return main(validated(ScalingOptions, given, where=""), output=_output(arguments, "scaling"))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -153,16 +175,16 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _quick(arguments: argparse.Namespace) -> int:
     from bench.suites.quick import main
 
-    return main(output=arguments.json)
+    return main(output=_output(arguments, "quick"))
 
 
 def _training(arguments: argparse.Namespace) -> int:
     from bench.suites.training import main
 
-    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=arguments.json)
+    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=_output(arguments, "training"))
 
 
 def _evaluation(arguments: argparse.Namespace) -> int:
     from bench.suites.evaluation import main
 
-    return main(arguments.data, rounds=arguments.rounds, output=arguments.json)
+    return main(arguments.data, rounds=arguments.rounds, output=_output(arguments, "evaluation"))
