@@ -24,6 +24,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     _add_quick(suites)
     _add_training(suites)
     _add_evaluation(suites)
+    _add_gpu(suites)
 
 
 def _add_loader(suites: Any) -> None:
@@ -94,6 +95,21 @@ def _add_evaluation(suites: Any) -> None:
     suite.add_argument("data", type=Path, help="a prepared data set of photographs")
     _add_rounds(suite)
     suite.set_defaults(call=_evaluation)
+
+
+def _add_gpu(suites: Any) -> None:
+    suite = suites.add_parser(
+        "gpu",
+        help="in minutes: is this machine right, how fast is it? On GPUs, and as far as it goes on CPUs",
+        description="Parts in order of worth, each with a limit of time of its own. Each result is written to "
+        "OUT/gpu/PART.json as soon as it is there; at the end, or on Ctrl-C, a table in Markdown. The same command "
+        "goes on with what is missing.",
+    )
+    suite.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
+    suite.add_argument("--out", type=Path, help=f"folder of the results ({OF_KIND})")
+    suite.add_argument("--part", action="append", default=[], metavar="NAME", help="only this one (may be repeated)")
+    suite.add_argument("--force", action="store_true", help="repeat parts whose results are there")
+    suite.set_defaults(call=_gpu)
 
 
 def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
@@ -188,3 +204,11 @@ def _evaluation(arguments: argparse.Namespace) -> int:
     from bench.suites.evaluation import main
 
     return main(arguments.data, rounds=arguments.rounds, output=_output(arguments, "evaluation"))
+
+
+def _gpu(arguments: argparse.Namespace) -> int:
+    from bench.suites.gpu.parts import PARTS
+    from bench.suites.gpu.runner import GpuOptions, main
+
+    given = {name: getattr(arguments, name) for name in ("minutes", "out", "force")}
+    return main(validated(GpuOptions, {**given, "parts": arguments.part}, where=""), PARTS)

@@ -70,15 +70,6 @@ class Form:
     """Whether there is such a form of a case."""
 
 
-def forms(case: Case, *, ours: bool, compiled: bool) -> dict[str, Work]:
-    """Ours, or torchvision's, by name; `compiled`: those too."""
-    return {
-        name: form.build(case)
-        for name, form in FORMS.items()
-        if form.ours == ours and form.takes(case) and (compiled or not form.compiled)
-    }
-
-
 def _ours(case: Case, compiled: bool = False) -> Work:
     step = build_step(
         run_without_data(case.network, batch=case.batch), device=case.device, compiled=compiled and case.training
@@ -148,3 +139,8 @@ FORMS = {
 }
 """By name, ours first."""
 PEERS = tuple(name for name, form in FORMS.items() if not form.ours and not form.compiled)
+
+
+def names(*, compiled: bool) -> tuple[str, ...]:
+    """All forms; the compiled ones only where asked."""
+    return tuple(name for name, form in FORMS.items() if compiled or not form.compiled)

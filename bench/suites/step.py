@@ -10,9 +10,7 @@ process measured before and after the rounds. The parts for GPUs have not been r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -24,21 +22,18 @@ from rich.console import Console
 
 from bench.rates import rate_entry
 from bench.suites.ceilings import measured_ceiling
-from bench.suites.child import Child, child, requests
-from bench.suites.forms import OURS, PEER, Work, case, forms, port
-from bench.suites.meter import SPEED, Meter
-from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
+from bench.suites.forms import OURS, PEER, names, port
+from bench.suites.meter import SPEED
+from bench.suites.rounds import Comparison, Goal, publish
+from bench.suites.stepping import Job, benches
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
-from reproduce.training.process import prepare_process
 from reproduce.training.step import precision_dtype
 
-SHARE, FIRST = "of the roofline", "first pass, s"
-Task = tuple[NetworkConfig, int, bool, bool]
-"""Network, images a batch, whether training, whether compiled contestants as well."""
+SHARE = "of the roofline"
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
-STEPS = {"cpu": 1, "cuda": 50}  # a round; on GPUs seconds, in which NVML samples its device several times
+REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # of a round; in two seconds NVML samples its device several times
 GOALS = {
     ("cpu", "training"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=3.0),),
     ("cpu", "evaluation"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=4.0),),
@@ -90,13 +85,19 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     dtype = precision_dtype("auto", device)
     ceiling = measured_ceiling(device, dtype)
     measured = []
-    with child(OURS, _serve, True, device, threads) as ours, child(PEER, _serve, False, device, threads) as peers:
+    with benches(device, threads) as both:
         for network in networks:
             batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
             for mode in ("training", "evaluation"):
                 console.print(f"{mode} at {network.resolution} px ...", highlight=False)
-                task = (network, batch, mode == "training", options.compiled)
-                measured.append((network, mode, batch, *_measure((ours, peers), task, options.rounds, console)))
+                job = Job(
+                    network=network,
+                    batch=batch,
+                    training=mode == "training",
+                    names=names(compiled=options.compiled),
+                    repetition_s=REPETITION_S[device.type],
+                )
+                measured.append((job, both.measure(job, rounds=options.rounds, console=console)))
     again = measured_ceiling(device, dtype)
     ceiling = Ceiling(
         flops_per_s=max(ceiling.flops_per_s, again.flops_per_s), bytes_per_s=max(ceiling.bytes_per_s, again.bytes_per_s)
@@ -106,15 +107,16 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         highlight=False,
     )
     comparisons, layers, rates = [], {}, []
-    for network, mode, batch, rounds, once in measured:
-        training = mode == "training"
+    for job, found in measured:
+        network, batch, training = job.network, job.batch, job.training
+        mode = "training" if training else "evaluation"
         bounds = roofline(
             cost(network, training=training), ceiling, batch=batch, training=training, element_bytes=dtype.itemsize
         )
         name = _name(network, mode, options)
         layers[name] = [asdict(bound) for bound in bounds]
         if training:
-            speed = median(figures[SPEED] for figures in rounds[OURS])
+            speed = median(figures[SPEED] for figures in found.rounds[OURS])
             cpus = threads if device.type == "cpu" else None
             rates.append(rate_entry(cost(network, training=True), images_per_s=speed, cpus=cpus))
         comparisons.append(
@@ -126,9 +128,10 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
                     contestant: [
                         {**figures, SHARE: figures[SPEED] * seconds_per_image(bounds)} for figures in of_contestant
                     ]
-                    for contestant, of_contestant in rounds.items()
+                    for contestant, of_contestant in found.rounds.items()
                 },
-                once=once,
+                once=found.once,
+                absent=found.absent,
                 goals=_goals(network, mode, device),
             )
         )
@@ -153,39 +156,3 @@ def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
 def _goals(network: NetworkConfig, mode: str, device: torch.device) -> tuple[Goal, ...]:
     stated = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
     return GOALS.get((device.type, mode), ()) if stated else ()
-
-
-def _measure(
-    children: Sequence[Child], task: Task, rounds: int, console: Console
-) -> tuple[Mapping[str, list[dict[str, float]]], Mapping[str, Figures]]:
-    """Figures of the rounds, and those of each contestant's first pass, in which kernels are chosen or compiled."""
-    once: dict[str, Figures] = {}
-    contestants: dict[str, Contestant] = {}
-    for one in children:
-        first = one.ask(task)
-        once.update(first)
-        contestants.update({name: one.contestant(name) for name in first})
-    return interleave(contestants, rounds=rounds, console=console), once
-
-
-# --- in a process of ours or torchvision's -------------------------------------------------------------
-
-
-def _serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> None:
-    """Answers a task with the first pass of each of its contestants, by name, and name and round with the figures."""
-    if ours:
-        prepare_process(device, threads)
-    else:
-        torch.set_num_threads(threads)
-    meter = Meter(device)
-    work: dict[str, Work] = {}
-    batch = 0
-    for request in requests(pipe):
-        match request:
-            case (name, _):
-                pipe.send(meter.figures(work[name], images=batch, times=STEPS[device.type]))
-            case (network, batch, training, compiled):
-                work = forms(case(network, batch, device, training=training), ours=ours, compiled=compiled)
-                pipe.send({name: {FIRST: meter.seconds(one)} for name, one in work.items()})
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the other process wants it, too

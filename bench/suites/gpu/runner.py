@@ -1,0 +1,223 @@
+"""Runs the parts one after the other, each in a process of its own that is ended at the part's limit of time.
+
+The parts come in order of worth, and the limits leave room: where the time is short, the last ones are not begun. A
+result is written with everything that a part tells. Whatever happens, what there is is printed at the end; the same
+command goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import torch
+from pydantic import Field
+from rich.console import Console
+
+from bench.environment import environment
+from bench.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.interruption import Interruption
+from bench.results import COMMITTED, here
+from bench.suites.child import Child
+from bench.suites.gpu.markdown import report
+from bench.suites.gpu.part import LackingError, Message, Part, Progress, Report, Result, Task
+from bench.suites.gpu.store import Store
+from reproduce.spec import Config, SpecError
+
+MINUTES = 8.0  # for which the limits of the parts are stated
+LEAST_LIMIT_S = 30.0  # of a part; torch alone may take ten seconds to import
+LEAST_LEFT_S = 10.0  # for a part to be begun
+POLL_S = 0.25
+LOG = "log.txt"
+
+
+class GpuOptions(Config):
+    """How the suite is run."""
+
+    minutes: float = Field(MINUTES, gt=0)
+    """Of all parts together."""
+    out: Path | None = None
+    """None: the folder of this kind of machine in results/bench."""
+    parts: tuple[str, ...] = ()
+    """By name; none: all."""
+    force: bool = False
+    """Whether parts are repeated whose results are there."""
+
+
+def main(options: GpuOptions, parts: Sequence[Part]) -> int:
+    """Run the suite and print its table. Raises `SpecError`.
+
+    0 where all is done that the machine has the means for, 1 where a part failed or a check did, 75 where time or the
+    user ended it before: the same command goes on.
+    """
+    chosen = _chosen(options, parts)
+    kind, name = here(), _device_name()
+    store = Store(options.out or COMMITTED / kind, kind, name)
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    console = Console(stderr=True)
+    console.print(f"{name}; results go to {store.folder}", highlight=False, soft_wrap=True)
+    with Interruption() as interruption:
+        suite = Suite(store, device, console, stopped=lambda: interruption.reason)
+        results = suite.run(chosen, minutes=options.minutes, force=options.force)
+    print(report(results, f"deeper bench gpu on {name}"))
+    if not all(result.passed for result in results):
+        return FAILED
+    return DONE if all(result.outcome in ("done", "absent") for result in results) else INTERRUPTED
+
+
+def _chosen(options: GpuOptions, parts: Sequence[Part]) -> list[Part]:
+    names = [part.name for part in parts]
+    for name in options.parts:
+        if name not in names:
+            raise SpecError(f"--part: {name!r} is none of {', '.join(names)}")
+    return [part for part in parts if not options.parts or part.name in options.parts]
+
+
+def _device_name() -> str:
+    """What the figures are of: the GPU where torch can use one, else the CPU with its flags."""
+    found = environment()
+    if torch.cuda.is_available():
+        return str(found["gpus"][0]["name"]) if found["gpus"] else torch.cuda.get_device_name(0)
+    machine = found["machine"]
+    return f"{machine['cpu']} ({', '.join(machine['cpu_flags'])}), {machine['cores_physical']} cores, no GPU"
+
+
+class Suite:
+    """Runs parts on one device."""
+
+    def __init__(
+        self, store: Store, device: torch.device, console: Console, stopped: Callable[[], str | None] = lambda: None
+    ) -> None:
+        self._store, self._device, self._console, self._stopped = store, device, console, stopped
+
+    def run(self, parts: Sequence[Part], *, minutes: float, force: bool = False) -> list[Result]:
+        """Results of all of them, in their order."""
+        results: dict[str, Result] = {}
+        waiting: list[Part] = []
+        for part in parts:
+            before = None if force else self._store.read(part.name)
+            if before is not None and before.outcome == "done":
+                results[part.name] = before
+            elif lacking := part.lacks(self._device):
+                results[part.name] = Result(part=part.name, outcome="absent", why=lacking)
+                self._store.write(results[part.name])
+            else:
+                waiting.append(part)
+        self._begin(results, waiting)
+        end = time.monotonic() + 60 * minutes
+        for index, part in enumerate(waiting):
+            left = end - time.monotonic()
+            limit = min(left, max(LEAST_LIMIT_S, part.seconds * minutes / MINUTES))
+            reason = self._stopped() or (f"the {minutes:g} minutes were over" if left < LEAST_LEFT_S else None)
+            if reason is not None:
+                results[part.name] = Result(part=part.name, outcome="cut", why=f"not begun: {reason}")
+                continue
+            with self._telling(f"[{index + 1} of {len(waiting)}] {part.name}: {part.help}", end) as tell:
+                results[part.name] = self._one(part, limit, tell)
+        return [results[part.name] for part in parts]
+
+    def _begin(self, results: dict[str, Result], waiting: Sequence[Part]) -> None:
+        for outcome, text in (("done", "there already (--force repeats)"), ("absent", "left out here")):
+            if names := [name for name, result in results.items() if result.outcome == outcome]:
+                self._console.print(f"{text}: {', '.join(names)}", highlight=False, soft_wrap=True)
+        if waiting:
+            todo = ", ".join(part.name for part in waiting)
+            self._console.print(f"to do: {todo}", highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _telling(self, title: str, end: float) -> Iterator[Callable[[str], None]]:
+        """Progress in one line on a terminal; a line for a part elsewhere."""
+        if not self._console.is_terminal:
+            self._console.print(title, highlight=False, soft_wrap=True)
+            yield lambda text: None
+            return
+        with self._console.status(title) as status:
+
+            def tell(text: str) -> None:
+                left = max(0.0, end - time.monotonic())
+                status.update(f"{title}; {text}; {left:.0f} s left of all", spinner_style="")
+
+            yield tell
+
+    def _one(self, part: Part, limit_s: float, tell: Callable[[str], None]) -> Result:
+        """A part in its process, to its end, its limit or an interruption; written whenever it tells something."""
+        start = time.monotonic()
+        result = Result(part=part.name, outcome="cut", limit_s=round(limit_s, 1))
+        with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
+            task = Task(
+                device=self._device,
+                threads=psutil.cpu_count(logical=False) or 1,
+                deadline=start + limit_s,
+                scratch=Path(scratch),
+            )
+            process = Child(part.name, _serve, part.work, task)
+            outcome, why = "cut", f"ended at its limit of {limit_s:.0f} s"
+            try:
+                while (left := task.left_s) > 0:
+                    if reason := self._stopped():
+                        why = reason
+                        break
+                    try:
+                        message = process.answer(min(POLL_S, left))
+                    except TimeoutError:
+                        continue
+                    if isinstance(message, tuple):
+                        outcome, why = message
+                        break
+                    if isinstance(message, Progress):
+                        tell(message.text)
+                        continue
+                    result = result.told(message)
+                    self._store.write(result)
+            except RuntimeError as error:
+                outcome, why = "failed", str(error)
+            finally:
+                process.kill()
+                process.close()
+                process.join()
+            self._keep_log(part.name, Path(scratch) / LOG, came_to_an_end=outcome in ("done", "absent"))
+        seconds = round(time.monotonic() - start, 1)
+        result = Result.model_validate({**dict(result), "outcome": outcome, "why": why, "seconds": seconds})
+        self._store.write(result)
+        ending = f"; {why}" if why else ""
+        self._console.print(f"{part.name}: {outcome} in {seconds:.0f} s{ending}", highlight=False, soft_wrap=True)
+        return result
+
+    def _keep_log(self, part: str, log: Path, *, came_to_an_end: bool) -> None:
+        kept = self._store.log(part)
+        if came_to_an_end or not log.is_file() or not log.stat().st_size:
+            kept.unlink(missing_ok=True)
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(log.read_bytes())
+        self._console.print(f"what it printed: {kept}", highlight=False, soft_wrap=True)
+
+
+def _serve(pipe: Connection, work: Callable[[Task, Report], None], task: Task) -> None:
+    """In the part's process: what is printed goes to a log; at last (outcome, why)."""
+    with (task.scratch / LOG).open("ab") as log:
+        for descriptor in (1, 2):
+            os.dup2(log.fileno(), descriptor)
+
+    def send(message: Message) -> None:
+        pipe.send(message)
+
+    try:
+        work(task, Report(send))
+        pipe.send(("done", ""))
+    except LackingError as lacking:
+        pipe.send(("absent", str(lacking)))
+    except Exception as error:
+        traceback.print_exc()
+        first = next(iter(str(error).splitlines()), "")
+        pipe.send(("failed", f"{type(error).__name__}: {first}"))
+    finally:
+        for stream in (1, 2):
+            os.fsync(stream)
