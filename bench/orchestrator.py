@@ -90,12 +90,11 @@ def capacity(resources: ResourcesConfig) -> int:
             continue
         cpus, gpus = int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
         offered.append(f"{node['NodeManagerHostname']}: {cpus} CPUs, {gpus} GPUs")
-        fits = cpus // resources.cpus_per_worker
-        slots += min(fits, gpus // resources.gpus_per_worker) if resources.gpus_per_worker else fits
+        slots += resources.workers_within(cpus, gpus)
     if slots < resources.workers:
         raise SpecError(
             f"resources.workers: {resources.workers} workers with {resources.cpus_per_worker} CPUs and "
-            f"{resources.gpus_per_worker} GPUs each do not fit; {slots} would, on {'; '.join(offered)}"
+            f"{resources.gpus_per_worker:g} GPUs each do not fit; {slots} would, on {'; '.join(offered)}"
         )
     return slots // resources.workers
 

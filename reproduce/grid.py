@@ -54,6 +54,7 @@ def plan(
                 recipe=recipe,
                 seeds=Seeds.of(seed),
                 workers=experiment.resources.workers,
+                deterministic=experiment.resources.deterministic,
             ),
         )
         for seed in experiment.seeds

@@ -36,6 +36,7 @@ COMPUTE_IMAGES_PER_S = "throughput/compute_images_per_s"  # the same without the
 DATA_WAIT_SHARE = "throughput/data_wait_share"  # 0 to 1, of rank 0's training seconds
 EPOCH_SECONDS = "throughput/epoch_s"  # training and validation
 TRAIN_SECONDS = "throughput/train_s"
+WARM_UP_SECONDS = "throughput/warm_up_s"  # before the epoch's clock: first batches, the choice of kernels
 VAL_SECONDS = "throughput/val_s"
 PEAK_MEMORY_GIB = "memory/peak_gib"  # CUDA allocator's peak, or peak resident memory of a CPU rank
 
@@ -49,6 +50,7 @@ FINAL_TRAIN_TOP1_PLAIN = "final/train_top1_plain"
 FINAL_VAL_LOSS = "final/val_loss"
 FINAL_IMAGES_PER_S = "final/images_per_s"  # median over epochs, the first (warm-up) left out if it can be
 FINAL_DURATION_S = "final/duration_s"  # all attempts together
+FINAL_WARM_UP_S = "final/warm_up_s"  # sum over epochs
 # Mean |correlation| of channel pairs of Inception modules on validation images, mean over modules.
 CLUSTER_WITHIN = "cluster/within"  # pairs in one branch
 CLUSTER_ACROSS = "cluster/across"  # pairs in two

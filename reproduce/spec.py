@@ -151,16 +151,37 @@ class RecipeConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """What one run gets and is run with; a run's key knows of the workers alone."""
+    """What one run gets and is run with; a run's key knows of `workers` and `deterministic` alone."""
 
     workers: int = Field(1, ge=1)
     """World size: DDP ranks of a run."""
     cpus_per_worker: int = Field(1, ge=1)
-    gpus_per_worker: int = Field(0, ge=0, le=1)
+    gpus_per_worker: float = Field(0, ge=0, le=1)
+    """1 is a whole GPU, 0 none. A fraction is the share of a GPU that several runs of one worker use at once, each with
+    that share of its memory as a limit: 0.25 places four runs on each GPU."""
+    deterministic: bool = False
+    """On GPUs, take kernels that give the same bits each time, chosen without timing: two runs of one key are equal bit
+    for bit, and so is one that was resumed. On CPUs every run is."""
     compile: bool = False
     """Train with the network's parts compiled by torch.compile: the same run up to rounding, and so of the same key."""
     retries: int = Field(2, ge=0)
     """Times a run is tried again from its last checkpoint after it failed for a reason other than its own loss."""
+
+    def workers_within(self, cpus: int, gpus: int) -> int:
+        """How many workers a node of so many CPU cores and GPUs holds; a share of a GPU lies within one GPU."""
+        room = cpus // self.cpus_per_worker
+        if self.gpus_per_worker == 0:
+            return room
+        return min(room, gpus * int(1 / self.gpus_per_worker + 1e-9))
+
+    @model_validator(mode="after")
+    def _coherent(self) -> ResourcesConfig:
+        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
+            raise ValueError(
+                f"gpus_per_worker: {self.gpus_per_worker:g} with {self.workers} workers: NCCL takes one worker a GPU; "
+                "give each a whole GPU (1), or use workers: 1"
+            )
+        return self
 
 
 class ArmConfig(Config):
@@ -194,6 +215,7 @@ class RunConfig(Config):
     recipe: RecipeConfig
     seeds: Seeds
     workers: int = Field(ge=1)
+    deterministic: Annotated[bool, ADDED] = False
 
     @property
     def key(self) -> str:

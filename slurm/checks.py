@@ -76,20 +76,26 @@ def partition_misfits(profile: Profile, partitions: Sequence[Partition]) -> list
 
 def world_size_misfits(profile: Profile, resources: ResourcesConfig) -> list[Misfit]:
     """Whether the nodes of a job hold at least one run, counted as `bench.orchestrator.capacity` does."""
-    wants = [("cpus_per_node", profile.cpus_per_node, resources.cpus_per_worker, "CPUs")]
+    wants: list[tuple[str, int, float, str]] = [
+        ("cpus_per_node", profile.cpus_per_node, resources.cpus_per_worker, "CPUs")
+    ]
     if resources.gpus_per_worker:
         wants.append(("gpus_per_node", profile.gpus_per_node, resources.gpus_per_worker, "GPUs"))
     misfits = [
-        Misfit(field, f"{has}, and a worker of this experiment takes {each} {unit}", f"ask for at least {each}")
+        Misfit(
+            field,
+            f"{has}, and a worker of this experiment takes {each:g} {unit}",
+            f"ask for at least {math.ceil(each)}",
+        )
         for field, has, each, unit in wants
         if has < each
     ]
     if misfits:
         return misfits
-    on_a_node = min(has // each for _, has, each, _ in wants)
+    on_a_node = resources.workers_within(profile.cpus_per_node, profile.gpus_per_node)
     if on_a_node * profile.nodes >= resources.workers:
         return []
-    each = " and ".join(f"{each} {unit}" for _, _, each, unit in wants)
+    each = " and ".join(f"{each:g} {unit}" for _, _, each, unit in wants)
     return [
         Misfit(
             "nodes",

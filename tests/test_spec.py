@@ -9,7 +9,16 @@ import pytest
 import yaml
 
 from reproduce.grid import plan
-from reproduce.spec import Branches, ExperimentConfig, PlannedRun, RunConfig, SpecError, load_experiment, validated
+from reproduce.spec import (
+    Branches,
+    ExperimentConfig,
+    PlannedRun,
+    ResourcesConfig,
+    RunConfig,
+    SpecError,
+    load_experiment,
+    validated,
+)
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -79,6 +88,14 @@ def test_claims_of_one_network_share_its_runs() -> None:
         ),
         ({"recipes": {}}, "recipes: unknown key; known here: arms, data, description, name"),
         ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
+        (
+            {"resources": {"gpus_per_worker": 0.25, "workers": 2}},
+            "resources.gpus_per_worker: 0.25 with 2 workers: NCCL takes one worker a GPU; give each a whole GPU",
+        ),
+        (
+            {"resources": {"gpus_per_worker": 2}},
+            "resources.gpus_per_worker: 2: input should be less than or",
+        ),
         ({"seeds": [1, 1]}, r"seeds: \[1, 1\] names a seed twice"),
         ({"network": {"classes": 5}}, "network.classes: 5 is taken from the data set"),
         (
@@ -90,6 +107,29 @@ def test_claims_of_one_network_share_its_runs() -> None:
 def test_a_mistake_names_field_value_and_what_is_valid(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SpecError, match=sentence):
         experiment(**changes)
+
+
+def test_being_deterministic_is_part_of_a_key_and_not_being_so_keeps_older_keys() -> None:
+    free = planned(experiment())[0].config
+    assert free.key != planned(experiment(resources={"deterministic": True}))[0].key
+    assert free.key == planned(experiment(resources={"deterministic": False, "gpus_per_worker": 0.5}))[0].key
+    older = {name: value for name, value in free.model_dump().items() if name != "deterministic"}
+    assert RunConfig(**older).key == free.key
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "gpus", "workers"),
+    [
+        ({"gpus_per_worker": 0.25}, 16, 2, 8),
+        ({"gpus_per_worker": 0.3}, 16, 2, 6),  # three on each, not six and a bit on both
+        ({"gpus_per_worker": 0.1}, 100, 1, 10),
+        ({"gpus_per_worker": 0.25, "cpus_per_worker": 4}, 16, 2, 4),
+        ({"gpus_per_worker": 1}, 16, 2, 2),
+        ({}, 3, 2, 3),
+    ],
+)
+def test_a_share_of_a_gpu_lies_within_one(resources: dict[str, Any], cpus: int, gpus: int, workers: int) -> None:
+    assert ResourcesConfig(**resources).workers_within(cpus, gpus) == workers
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -85,7 +85,7 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     dtype = precision_dtype("auto", device)
     ceiling = measured_ceiling(device, dtype)
     measured = []
-    with benches(device, threads) as both:
+    with benches(device, threads, timed=True) as both:
         for network in networks:
             batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
             for mode in ("training", "evaluation"):

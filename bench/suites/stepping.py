@@ -66,21 +66,36 @@ class Benches:
         return Measured(interleave(contestants, rounds=rounds, console=console), once, absent)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Of a process."""
+
+    device: torch.device
+    threads: int
+    ours: bool = True
+    timed: bool = False
+    """Whether cuDNN times its algorithms for each new shape, as in a long training; takes some 15 s for each batch."""
+    deterministic: bool = False
+
+
 @contextmanager
-def benches(device: torch.device, threads: int) -> Iterator[Benches]:
-    with child(OURS, serve, True, device, threads) as ours, child(PEER, serve, False, device, threads) as peers:
-        yield Benches((ours, peers))
+def benches(device: torch.device, threads: int, *, timed: bool = False) -> Iterator[Benches]:
+    ours, peers = (Setup(device=device, threads=threads, ours=whose, timed=timed) for whose in (True, False))
+    with child(OURS, serve, ours) as one, child(PEER, serve, peers) as other:
+        yield Benches((one, other))
 
 
 # --- in a process ---------------------------------------------------------------------------------------
 
 
-def serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> None:
+def serve(pipe: Connection, setup: Setup) -> None:
     """Answers a job with the first passes of its forms and why others failed, a name and round with its figures."""
-    if ours:
-        prepare_process(device, threads)
+    device = setup.device
+    if setup.ours:
+        prepare_process(device, setup.threads, deterministic=setup.deterministic)
     else:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(setup.threads)
+    torch.backends.cudnn.benchmark = setup.timed
     meter = Meter(device)
     work: dict[str, Work] = {}
     times: dict[str, int] = {}
@@ -92,7 +107,7 @@ def serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> N
                 work.clear()
                 one = case(job.network, job.batch, device, training=job.training)
                 for name in job.names:
-                    if FORMS[name].ours != ours or not FORMS[name].takes(one):
+                    if FORMS[name].ours != setup.ours or not FORMS[name].takes(one):
                         continue
                     try:
                         work[name] = FORMS[name].build(one)

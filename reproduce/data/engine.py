@@ -2,7 +2,9 @@
 
 Traps of FFCV 1.0.2: importing it has numba compile a dictionary for seconds, where a plain one does; importing it, and
 each loader, sets torch's own thread count, which is training's business; an error in a loader's thread leaves the
-consumer waiting for ever; an abandoned epoch leaves its thread behind.
+consumer waiting for ever; an abandoned epoch leaves its thread behind. On a GPU a copy to the device is only ordered
+after the computing that still reads its destination, not before the next filling of its source (issues 37 and 198 of
+libffcv/ffcv), and neither the first batches of an epoch nor the memory of one that is over are ordered at all.
 """
 
 # mypy: allow-untyped-calls
@@ -93,7 +95,8 @@ def compiling(enabled: bool) -> Iterator[None]:
 class Epoch(EpochIterator):
     """FFCV's iterator over an order of sample numbers; an error in its thread is raised in the consumer's.
 
-    buffers: `memory_allocations` of an epoch of the same loader and resolution that is closed; None: new ones.
+    buffers: `memory_allocations` of an epoch of the same loader and resolution that is closed; None: new ones, which
+    are ordinary tensors even where the caller is in inference mode, since FFCV's thread, which fills them, is not.
     """
 
     def __init__(self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None) -> None:
@@ -101,9 +104,21 @@ class Epoch(EpochIterator):
         if buffers is not None:
             loader.graph.allocate_memory = lambda *_: buffers  # type: ignore[method-assign]
         try:
-            super().__init__(loader, order)  # type: ignore[arg-type]
+            with torch.inference_mode(False):
+                super().__init__(loader, order)  # type: ignore[arg-type]
         finally:
             vars(loader.graph).pop("allocate_memory", None)
+
+    def start(self) -> None:
+        """Called at the end of FFCV's constructor."""
+        for stream in self._copy_streams:
+            stream.wait_stream(self.current_stream)  # which may still read the same memory
+        super().start()
+
+    @property
+    def _copy_streams(self) -> list[torch.cuda.Stream]:
+        """A stream for each slot of the buffers; none without CUDA."""
+        return [stream for stream in self.cuda_streams if stream is not None]
 
     def run(self) -> None:
         try:
@@ -120,14 +135,21 @@ class Epoch(EpochIterator):
                 raise self._error from None
             raise
 
-    def run_pipeline(self, *args: Any) -> Sequence[Any]:
+    def run_pipeline(self, b_ix: int, batch_indices: Any, batch_slot: int, cuda_event: Any) -> Sequence[Any]:
         if self.terminate_event.is_set():
             raise StopIteration
-        return cast(Sequence[Any], super().run_pipeline(*args))
+        if (stream := self.cuda_streams[batch_slot]) is not None:
+            stream.synchronize()  # the copy of the slot's last batch, which the device may be far behind with
+        return cast(Sequence[Any], super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event))
 
     def close(self) -> None:
-        """End the thread, wherever it is, and wait for it; at most one batch's time."""
+        """End the thread, wherever it is, and wait for it and its copies; at most one batch's time.
+
+        Afterwards the buffers may be freed, or given to another epoch.
+        """
         super().close()
         while self.is_alive():
             with contextlib.suppress(queue.Empty):
                 self.output_queue.get(timeout=0.02)
+        for stream in self._copy_streams:
+            stream.synchronize()

@@ -155,6 +155,11 @@ def subset(labels: Numbers, images: int | None) -> Numbers:
     return np.sort(by_class[np.argsort(turn, kind="stable")][:images])
 
 
+def _copies(device: torch.device) -> list[Any]:
+    """FFCV's operations between the decoded images and the device; on a CPU images stay where they were decoded."""
+    return [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
+
+
 class _Pipeline:
     """One FFCV loader over the decoder of `native.DECODER`, whatever resolutions follow."""
 
@@ -185,8 +190,8 @@ class _Pipeline:
             self._decoder = StockDecoder(crop, 1)
             if normalise is not None:
                 self._finish = normalise.to(device)
-        to_device = [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
-        pipelines: dict[str, Any] = {"image": [self._decoder, ToTensor(), *to_device, ToTorchImage()], "label": None}
+        operations = [self._decoder, ToTensor(), *_copies(device), ToTorchImage()]
+        pipelines: dict[str, Any] = {"image": operations, "label": None}
         with compiling(not choice.native):
             self._loader = Loader(
                 str(file),
@@ -214,8 +219,7 @@ class _Pipeline:
                 yield self._finish(images), order[start : start + batch_size]
         finally:
             epoch.close()
-            if self.device.type == "cpu":  # a GPU may still be copying from them
-                self._spare = resolution, epoch.memory_allocations
+            self._spare = resolution, epoch.memory_allocations
 
     def labels_of(self, numbers: Numbers) -> Tensor:
         return torch.from_numpy(self.labels[numbers]).to(self.device, non_blocking=True)

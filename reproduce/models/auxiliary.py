@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reproduce.models.inception import Convolution
+from reproduce.models.pooling import adaptive_average
 from reproduce.spec import NetworkConfig
 
 PORT_GRID = 4  # torchvision pools to 4x4 whatever the input
@@ -34,7 +35,7 @@ class AuxiliaryPool(nn.Module):
         height, width = x.shape[-2:]
         if self.paper and paper_grid(height) == paper_grid(width) == self.grid:
             return F.avg_pool2d(x, (min(5, height), min(5, width)), stride=3)
-        return F.adaptive_avg_pool2d(x, self.grid)
+        return adaptive_average(x, self.grid)
 
 
 class AuxiliaryClassifier(nn.Module):

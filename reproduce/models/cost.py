@@ -12,13 +12,14 @@ from reproduce.models.auxiliary import AuxiliaryPool
 from reproduce.models.googlenet import GoogLeNet
 from reproduce.models.inception import Inception
 from reproduce.models.kernels import MaxPool
+from reproduce.models.pooling import AdaptiveAveragePool
 from reproduce.spec import SMALLEST_INPUT, NetworkConfig, SpecError
 
 KINDS: dict[type[nn.Module], str] = {
     nn.Conv2d: "convolution",
     nn.BatchNorm2d: "norm",
     MaxPool: "max pool",
-    nn.AdaptiveAvgPool2d: "average pool",
+    AdaptiveAveragePool: "average pool",
     AuxiliaryPool: "average pool",
     nn.Linear: "linear",
     Inception: "concatenation",

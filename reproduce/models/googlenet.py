@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from reproduce.models.auxiliary import AuxiliaryClassifier, class_linear, hidden_linear
 from reproduce.models.inception import Convolution, Inception, Widths
 from reproduce.models.kernels import MaxPool
+from reproduce.models.pooling import AdaptiveAveragePool
 from reproduce.spec import NetworkConfig
 
 WIDTHS = {
@@ -74,7 +75,7 @@ class GoogLeNet(nn.Module):
         side4 = (config.resolution + 1) // 16  # conv1 halves rounding up, three pools halve rounding down
         side5 = side4 // 2 if config.pooling == "paper" else (side4 + 1) // 2
         channels = self.inception5b.out_channels
-        self.avgpool = nn.AdaptiveAvgPool2d(1 if config.head == "avgpool" else side5)
+        self.avgpool = AdaptiveAveragePool(1 if config.head == "avgpool" else side5)
         self.hidden = nn.Sequential()
         if config.head == "fc":
             self.hidden.extend([hidden_linear(channels * side5**2, 1024), nn.ReLU(inplace=True)])

@@ -33,6 +33,8 @@ class Context:
     checkpoint_every_s: float = 300
     compiled: bool = False
     """Whether the step's network is compiled, see `build_step`."""
+    gpu_share: float = 1.0
+    """Of its GPU, which a rank may share with those of other runs."""
 
 
 class Observer(Protocol):

@@ -30,9 +30,10 @@ from reproduce.training.process import (
     peak_memory_gib,
     prepare_process,
     set_generators,
+    timed_kernels,
 )
 from reproduce.training.ranks import Ranks
-from reproduce.training.schedules import input_side, step_learning_rate
+from reproduce.training.schedules import epochs_at, input_side, step_learning_rate
 from reproduce.training.step import build_step, precision_dtype
 from reproduce.training.sums import EpochSums
 from reproduce.training.validation import Validation, validate
@@ -41,6 +42,9 @@ AGREE_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the stop request and the losses. One on CPUs, whose steps take long and where a look
 costs nothing; on GPUs a look waits for the device."""
 PROGRESS_EVERY_S = 1.0
+TIMED_FROM_STEPS = 10_000
+"""Steps at one resolution from which cuDNN's timing of its algorithms pays: it takes 12 to 18 s for each resolution
+(one H200, 2026-11-26), and spares a few per cent of steps that take some tens of milliseconds."""
 
 
 def train(run: RunConfig, context: Context, observer: Observer) -> Result:
@@ -56,7 +60,7 @@ class _Training:
         self.run, self.context, self.observer = run, context, observer
         self.recipe = run.recipe
         self.ranks = Ranks(context.rank, context.world_size, context.device)
-        prepare_process(context.device, context.threads)
+        prepare_process(context.device, context.threads, deterministic=run.deterministic, gpu_share=context.gpu_share)
 
         folder = context.data_root / run.data.path
         batch_size = self.recipe.batch_size // context.world_size
@@ -98,6 +102,8 @@ class _Training:
 
         self.first_epoch, self.first_step = 0, 0
         self.sums = self._new_sums()
+        self.warm: set[int] = set()
+        """Resolutions whose kernels this attempt has chosen."""
         self.history: list[dict[str, float]] = []
         self.saved, self.told = time.monotonic(), -math.inf  # the first step is told at once
 
@@ -146,7 +152,10 @@ class _Training:
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train what is left of an epoch; False if it was stopped, its checkpoint written."""
-        with closing(self._batches(epoch)) as batches:
+        side = input_side(self.recipe, epoch)
+        if self.context.device.type == "cuda" and side not in self.warm:
+            self._warm_up(epoch)
+        with timed_kernels(self._pays_to_time(side)), closing(self._batches(epoch)) as batches:
             complete = self._train_steps(epoch, batches)
         self.first_step = 0
         return complete
@@ -255,16 +264,25 @@ class _Training:
     def _warm_up(self, epoch: int) -> None:
         """Take one batch of each loader, and a few passes, outside the clock.
 
-        FFCV compiles its pipelines for seconds at the first batch; the first epoch's images/s would tell of the
-        compiler otherwise.
+        FFCV compiles its pipelines for seconds at the first batch, and a GPU's kernels are chosen at the first step of
+        each resolution; images/s would tell of that otherwise.
         """
+        started, side = time.perf_counter(), input_side(self.recipe, epoch)
         self.network.train()
-        with closing(self._batches(epoch)) as batches:
+        with timed_kernels(self._pays_to_time(side)), closing(self._batches(epoch)) as batches:
             images, labels = next(batches)
             if self.context.device.type == "cpu":  # a GPU's kernels are chosen for the batch size, a CPU's are not
                 images, labels = images[:2], labels[:2]
             self.step.warm_up(images, labels)
-        next(iter(self.val_loader), None)
+        if not self.warm:
+            next(iter(self.val_loader), None)
+        self.warm.add(side)
+        if self.context.device.type == "cuda":
+            torch.cuda.synchronize(self.context.device)
+        self.sums.warm_up_s += time.perf_counter() - started
+
+    def _pays_to_time(self, side: int) -> bool:
+        return self.steps * epochs_at(self.recipe, side) >= TIMED_FROM_STEPS
 
     def _checkpoint_due(self) -> bool:
         return self.context.rank == 0 and time.monotonic() - self.saved > self.context.checkpoint_every_s
@@ -311,6 +329,7 @@ class _Training:
             schema.FINAL_TRAIN_TOP1: last[schema.TRAIN_TOP1],
             schema.FINAL_VAL_LOSS: last[schema.VAL_LOSS],
             schema.FINAL_IMAGES_PER_S: stats.median(speeds[1:] or speeds),
+            schema.FINAL_WARM_UP_S: sum(metrics.get(schema.WARM_UP_SECONDS, 0.0) for metrics in self.history),
         }
 
     def _measure_the_end(self) -> dict[str, float]:

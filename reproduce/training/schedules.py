@@ -61,3 +61,8 @@ def input_side(recipe: RecipeConfig, epoch: int) -> int:
     if start is None or epoch >= ramp:
         return end
     return start + RESIZING_PIXELS * math.floor((end - start) * epoch / ramp / RESIZING_PIXELS)
+
+
+def epochs_at(recipe: RecipeConfig, side: int) -> int:
+    """How many epochs train at this input side."""
+    return sum(input_side(recipe, epoch) == side for epoch in range(recipe.epochs))

@@ -35,6 +35,8 @@ class EpochSums:
         self.images = 0
         self.train_s = 0.0
         self.wait_s = 0.0
+        self.warm_up_s = 0.0
+        """Outside of `train_s`: first batches, the choice of kernels."""
         self._stages = stage_parameters(network)
         self._heads = (network.aux1 is not None, network.aux2 is not None)
         self._norm_samples = 0
@@ -81,6 +83,7 @@ class EpochSums:
             schema.COMPUTE_IMAGES_PER_S: images / (self.train_s - self.wait_s),
             schema.DATA_WAIT_SHARE: self.wait_s / self.train_s,
             schema.TRAIN_SECONDS: self.train_s,
+            schema.WARM_UP_SECONDS: self.warm_up_s,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,13 +92,16 @@ class EpochSums:
             "images": self.images,
             "train_s": self.train_s,
             "wait_s": self.wait_s,
+            "warm_up_s": self.warm_up_s,
             "norm_samples": self._norm_samples,
             "values": self._values.cpu(),
             "norms": self._norms.cpu(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up an earlier attempt's sums; its warm-up adds to that of this one."""
         self.images, self.train_s, self.wait_s = state["images"], state["train_s"], state["wait_s"]
+        self.warm_up_s += state.get("warm_up_s", 0.0)  # absent before 2026-11-26
         self._norm_samples = state["norm_samples"]
         self._values.copy_(state["values"])
         self._norms.copy_(state["norms"])

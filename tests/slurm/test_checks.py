@@ -128,6 +128,12 @@ def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None
             {"gpus_per_worker": 1},
             "gpus_per_node: 0, and a worker of this experiment takes 1 GPUs; ask for at least 1",
         ),
+        ({"cpus_per_node": 8, "gpus_per_node": 1}, {"gpus_per_worker": 0.25}, None),
+        (
+            {},
+            {"gpus_per_worker": 0.25},
+            "gpus_per_node: 0, and a worker of this experiment takes 0.25 GPUs; ask for at least 1",
+        ),
         (
             {},
             {"cpus_per_worker": 6},
@@ -136,7 +142,7 @@ def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None
     ],
 )
 def test_a_run_has_to_fit_the_nodes_of_a_job(
-    fields: dict[str, Any], resources: dict[str, int], line: str | None
+    fields: dict[str, Any], resources: dict[str, float], line: str | None
 ) -> None:
     found = world_size_misfits(profile(**fields), ResourcesConfig.model_validate(resources))
     assert [str(misfit) for misfit in found] == ([] if line is None else [line])

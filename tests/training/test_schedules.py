@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from reproduce.spec import RecipeConfig
-from reproduce.training.schedules import input_side, learning_rate, step_learning_rate
+from reproduce.training.schedules import epochs_at, input_side, learning_rate, step_learning_rate
 
 
 def recipe(**settings: Any) -> RecipeConfig:
@@ -50,3 +50,8 @@ def test_progressive_resizing_goes_up_in_steps_of_16_and_ends_at_the_full_side()
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_the_last_epoch_has_the_full_side_however_few_there_are(epochs: int) -> None:
     assert input_side(recipe(epochs=epochs, resolution_start=128), epochs - 1) == 224
+
+
+def test_epochs_are_counted_by_their_side() -> None:
+    settings = RecipeConfig(epochs=8, batch_size=8, learning_rate=0.1, resolution=64, resolution_start=32)
+    assert [epochs_at(settings, side) for side in (32, 48, 64, 80)] == [3, 3, 2, 0]

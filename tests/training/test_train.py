@@ -3,14 +3,19 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 
 from reproduce import schema
+from reproduce.data import loaders
+from reproduce.data.engine import ToDevice
 from reproduce.training import NotFiniteLoss, SilentObserver, resume_point, train
+from reproduce.training.step import Step
 
 RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}
 
@@ -42,7 +47,7 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     assert broken.epochs_recorded == 2
 
     assert_same_end(whole.folder, broken.folder)
-    timed = {schema.FINAL_IMAGES_PER_S}
+    timed = {schema.FINAL_IMAGES_PER_S, schema.FINAL_WARM_UP_S}
     assert {k: v for k, v in end.metrics.items() if k not in timed} == {
         k: v for k, v in attempts[-1].metrics.items() if k not in timed
     }
@@ -74,6 +79,38 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     assert train(run, context(whole.folder, data_root), again) == end
     assert again.epochs == whole.epochs
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
+
+
+def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(**RUN)
+    plain, copied = Recorder(tmp_path / "plain"), Recorder(tmp_path / "copied")
+    train(run, context(plain.folder, data_root), plain)
+    monkeypatch.setattr(loaders, "_copies", lambda device: [ToDevice(device, non_blocking=True)])
+    train(run, context(copied.folder, data_root), copied)
+    assert_same_end(plain.folder, copied.folder)
+    np.testing.assert_array_equal(plain.table["top5"], copied.table["top5"])
+
+
+def test_warm_up_is_recorded_on_its_own_and_is_no_part_of_the_throughput(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late, warm_up, clock = [0.0], Step.warm_up, time.perf_counter
+
+    def slow(step: Step, images: torch.Tensor, labels: torch.Tensor) -> None:
+        warm_up(step, images, labels)
+        late[0] += 1000
+
+    monkeypatch.setattr(Step, "warm_up", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
+    observer = Recorder(tmp_path)
+    end = train(tiny_run(), context(tmp_path, data_root), observer)
+    first, second = observer.epochs
+    assert first[schema.WARM_UP_SECONDS] >= 1000
+    assert second[schema.WARM_UP_SECONDS] == 0
+    assert first[schema.TRAIN_SECONDS] < 1000
+    assert end.metrics[schema.FINAL_WARM_UP_S] == first[schema.WARM_UP_SECONDS]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Path, data_root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.suites.gpu.correctness import correctness
+from bench.suites.gpu.deterministic import deterministic
 from bench.suites.gpu.loader import loader
 from bench.suites.gpu.machine import machine
 from bench.suites.gpu.main_job import main_job
@@ -21,6 +22,7 @@ PARTS = (
     Part(name="evaluation", help="an evaluation in all its forms", work=evaluation, seconds=60),
     Part(name="loader", help="the loader to the device, by threads", work=loader, seconds=60, packages=("ffcv",)),
     Part(name="energy", help="images per joule", work=energy, seconds=45, gpu=True),
+    Part(name="deterministic", help="deterministic kernels over free ones", work=deterministic, seconds=60),
     Part(name="variants", help="reductions, heads, normalisation", work=variants, seconds=90),
     Part(name="published", help="beside published figures", work=published, seconds=45),
     Part(name="compiled", help="what torch.compile makes of it", work=compiled, seconds=120),

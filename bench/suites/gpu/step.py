@@ -32,8 +32,8 @@ PUBLISHED = {  # soumith/convnet-benchmarks, README: GoogLeNet V1, Titan X, batc
 class Bench:
     """Measures forms and tells their figures, a table a job."""
 
-    def __init__(self, task: Task, report: Report, both: Benches) -> None:
-        self._task, self._report, self._both = task, report, both
+    def __init__(self, task: Task, report: Report, both: Benches, note: str = "") -> None:
+        self._task, self._report, self._both, self._note = task, report, both, note
         self._dtype = precision_dtype("auto", task.device)
         report.progress("ceilings")
         self._ceiling = measured_ceiling(task.device, self._dtype)
@@ -52,35 +52,34 @@ class Bench:
 
     def rows(self, job: Job, found: Measured) -> dict[str, dict[str, Figure]]:
         """Medians of the repetitions, by form."""
-        bound = _seconds_per_image(job, self._ceiling, self._dtype.itemsize)
-        return {name: {**_medians(of_form, bound), **found.once[name]} for name, of_form in found.rounds.items()}
+        bound_s = _seconds_per_image(job, self._ceiling, self._dtype.itemsize)
+        rows: dict[str, dict[str, Figure]] = {}
+        for name, of_form in found.rounds.items():
+            middle = medians(of_form)
+            rows[name] = {**middle, SHARE: middle[SPEED] * bound_s, **found.once[name]}
+        return rows
 
     def table(self, job: Job, extra: Mapping[str, Mapping[str, Figure]] = {}) -> dict[str, dict[str, Figure]]:
         rows = self.rows(job, self.measure(job))
-        self._report.table(title(job), {**rows, **extra})
+        self._report.table(_title(job, self._note), {**rows, **extra})
         return rows
 
 
-def title(job: Job) -> str:
+def _title(job: Job, note: str) -> str:
     network = job.network
     norm = "" if network.norm == "batch" else ", no normalisation"
     return (
         f"{'training' if job.training else 'evaluation'}, {network.resolution} px, batch {job.batch}, "
-        f"{network.reduction}, heads: {network.aux}{norm}; medians of {REPETITIONS} interleaved repetitions"
+        f"{network.reduction}, heads: {network.aux}{norm}{note}; medians of {REPETITIONS} interleaved repetitions"
     )
 
 
-def _medians(repetitions: Sequence[Mapping[str, float]], seconds_per_image: float) -> dict[str, Figure]:
+def medians(repetitions: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of images/s with their range, and of what NVML tells."""
     speeds = [figures[SPEED] for figures in repetitions]
-    middle = median(speeds)
-    found: dict[str, Figure] = {
-        SPEED: middle,
-        RANGE: 100 * (max(speeds) - min(speeds)) / middle,
-        SHARE: middle * seconds_per_image,
-    }
-    return found | {
-        name: median(figures[name] for figures in repetitions) for name in (JOULE, BUSY) if name in repetitions[0]
-    }
+    found = {SPEED: median(speeds), RANGE: 100 * (max(speeds) - min(speeds)) / median(speeds)}
+    told = [name for name in (JOULE, BUSY) if name in repetitions[0]]
+    return found | {name: median(figures[name] for figures in repetitions) for name in told}
 
 
 def _seconds_per_image(job: Job, ceiling: Ceiling, element_bytes: int) -> float:
@@ -94,20 +93,23 @@ def _seconds_per_image(job: Job, ceiling: Ceiling, element_bytes: int) -> float:
 
 
 def step(task: Task, report: Report) -> None:
-    """All forms at the usual batch, then ours and torchvision's best at others."""
+    """All forms at the usual batch; ours and torchvision's best at others, and with kernels that cuDNN has timed."""
     network, size = port(task.size.side), task.size
+    all_forms = names(compiled=False)
+    best = [name for name in all_forms if FORMS[name].ours or name == BEST_PEER]
     with benches(task.device, task.threads) as both:
         bench = Bench(task, report, both)
-        first = bench.job(network, size.batch, names=names(compiled=False))
-        rows = bench.table(first)
+        rows = bench.table(bench.job(network, size.batch, names=all_forms))
         cpus = task.threads if task.device.type == "cpu" else None
         speed = rows[OURS][SPEED]
         assert isinstance(speed, float)
         report.rates([rate_entry(cost(network, training=True), images_per_s=speed, cpus=cpus)])
         for batch in size.batches:
-            bench.table(
-                bench.job(network, batch, names=[name for name in first.names if FORMS[name].ours or name == BEST_PEER])
-            )
+            bench.table(bench.job(network, batch, names=best))
+    if task.device.type == "cuda":
+        with benches(task.device, task.threads, timed=True) as both:
+            bench = Bench(task, report, both, note=", cuDNN's algorithms timed")
+            bench.table(bench.job(network, size.batch, names=best))
 
 
 def variants(task: Task, report: Report) -> None:
