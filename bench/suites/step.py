@@ -31,7 +31,7 @@ from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
 from reproduce.training.step import precision_dtype
 
-SHARE = "of the roofline"
+SHARE, FIRST = "of the roofline", "first pass, s"
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
 REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # of a round; in two seconds NVML samples its device several times
 GOALS = {
@@ -130,7 +130,7 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
                     ]
                     for contestant, of_contestant in found.rounds.items()
                 },
-                once=found.once,
+                once={form: {FIRST: seconds} for form, seconds in found.first_s.items()},
                 absent=found.absent,
                 goals=_goals(network, mode, device),
             )

@@ -17,11 +17,9 @@ from rich.console import Console
 from bench.suites.child import Child, child, requests
 from bench.suites.forms import FORMS, OURS, PEER, Work, case
 from bench.suites.meter import Meter
-from bench.suites.rounds import Contestant, Figures, interleave
+from bench.suites.rounds import Contestant, interleave
 from reproduce.spec import NetworkConfig
 from reproduce.training.process import prepare_process
-
-FIRST = "first pass, s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +40,8 @@ class Measured:
     """By name of the form, ours first."""
 
     rounds: Mapping[str, Sequence[dict[str, float]]]
-    once: Mapping[str, Figures]
-    """The first pass, in which kernels are chosen or compiled."""
+    first_s: Mapping[str, float]
+    """Seconds of the first pass, in which kernels are chosen or compiled."""
     absent: Mapping[str, str]
     """Why a form could not be measured."""
 
@@ -55,15 +53,15 @@ class Benches:
         self._processes = processes
 
     def measure(self, job: Job, *, rounds: int, console: Console) -> Measured:
-        once: dict[str, Figures] = {}
+        first_s: dict[str, float] = {}
         absent: dict[str, str] = {}
         contestants: dict[str, Contestant] = {}
         for process in self._processes:
             first, failed = process.ask(job)
             absent.update(failed)
-            once.update({name: {FIRST: seconds} for name, seconds in first.items()})
+            first_s.update(first)
             contestants.update({name: process.contestant(name) for name in first})
-        return Measured(interleave(contestants, rounds=rounds, console=console), once, absent)
+        return Measured(interleave(contestants, rounds=rounds, console=console), first_s, absent)
 
 
 @dataclass(frozen=True, kw_only=True)

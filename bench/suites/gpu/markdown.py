@@ -10,18 +10,23 @@ DASH = "—"
 
 
 def report(results: Sequence[Result], heading: str) -> str:
-    """All parts in their order: figures, then checks, then what is missing and why."""
+    """All parts in their order, then what was missed, and what is missing and why."""
     blocks = [f"## {heading}"]
     for result in results:
         blocks += [_table(result.part, table) for table in result.tables]
-        if result.notes:
-            blocks.append("\n".join(f"{result.part}: {note}" for note in result.notes))
-    if any(result.checks for result in results):
-        rows = [[result.part, *_check(check)] for result in results for check in result.checks]
-        blocks.append(_rows("checks", ["part", "what", "value", "bound", ""], rows))
+        if result.checks:
+            columns = ["", "value", "bound", "check"]
+            blocks.append(_rows(f"{result.part}: checks", columns, [_check(check) for check in result.checks]))
+        blocks += [f"{result.part}: {note}" for note in result.notes]
+    missed = [f"{one.part}: {check.what}" for one in results for check in one.checks if not check.passed]
+    count = sum(len(result.checks) for result in results)
+    if count:
+        blocks.append(
+            f"{count - len(missed)} of {count} checks hold{'; missed: ' if missed else ''}{'; '.join(missed)}."
+        )
     missing = [[result.part, _MISSING[result.outcome], result.why] for result in results if result.outcome != "done"]
     if missing:
-        blocks.append(_rows("not (all) there", ["part", "", "why"], missing))
+        blocks.append(_rows("not, or not all, there", ["part", "", "why"], missing))
     return "\n\n".join(blocks)
 
 
@@ -35,12 +40,9 @@ def _table(part: str, table: Table) -> str:
 
 
 def _check(check: Check) -> list[str]:
-    bounds = [
-        f"{name} {value:g}"
-        for name, value in (("at least", check.at_least), ("at most", check.at_most))
-        if value is not None
-    ]
-    return [check.what, _shown(check.value), " and ".join(bounds), "ok" if check.passed else "**missed**"]
+    bounds = (("≥", check.at_least), ("≤", check.at_most))
+    bound = ", ".join(f"{sign} {value:g}" for sign, value in bounds if value is not None)
+    return [check.what, _shown(check.value), bound, "ok" if check.passed else "**missed**"]
 
 
 def _shown(figure: Figure) -> str:

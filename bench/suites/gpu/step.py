@@ -19,7 +19,7 @@ from reproduce.spec import NetworkConfig
 from reproduce.training.step import precision_dtype
 
 REPETITIONS = 3
-RANGE, SHARE, POWER = "range, %", "of the roofline", "W"
+RANGE, SHARE, POWER, FIRST = "range, %", "roofline", "W", "first, s"
 BEST_PEER = "torchvision, channels_last, autocast"
 COMPILED = tuple(name for name, form in FORMS.items() if form.compiled)
 ENERGY_S = 4.0  # of one repetition, in which the counter of the device moves some ten times
@@ -56,7 +56,7 @@ class Bench:
         rows: dict[str, dict[str, Figure]] = {}
         for name, of_form in found.rounds.items():
             middle = medians(of_form)
-            rows[name] = {**middle, SHARE: middle[SPEED] * bound_s, **found.once[name]}
+            rows[name] = {**middle, SHARE: middle[SPEED] * bound_s, FIRST: found.first_s[name]}
         return rows
 
     def table(self, job: Job, extra: Mapping[str, Mapping[str, Figure]] = {}) -> dict[str, dict[str, Figure]]:
