@@ -74,18 +74,46 @@ def _tables(results: Path, _: str) -> str:
         for result in found:
             heading = f"### {result['suite']} on {kind}"
             parts += [heading, _source(result), *map(_comparison_table, result["comparisons"])]
+    for folder in sorted((results / "bench").glob("*/gpu")):
+        parts += _gpu_tables(folder, results)
     return "\n\n".join(parts) or NOTHING
+
+
+def _gpu_tables(folder: Path, results: Path) -> list[str]:
+    """What the parts of `deeper bench gpu` found on a kind of machine, with their checks."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [content for content in found if content["result"]["outcome"] != "absent"]
+    sources = dict.fromkeys(_source({**content, "file": folder.relative_to(results)}) for content in found)
+    parts = [f"### gpu on {folder.parent.name}", *sources] if found else []
+    for result in (content["result"] for content in found):
+        for table in result["tables"]:
+            columns = list(dict.fromkeys(figure for row in table["rows"].values() for figure in row))
+            rows = [
+                [Cell(name), *(_figure(row.get(column)) for column in columns)] for name, row in table["rows"].items()
+            ]
+            parts += [f"**{result['part']}: {table['title']}**", Table("", ["", *columns], rows).markdown()]
+        if missed := [check for check in result["checks"] if not _within(check["value"], check)]:
+            parts.append(f"Checks **missed**: {'; '.join(check['what'] for check in missed)}.")
+        parts += [f"{result['part']}: {note}" for note in result["notes"]]
+    return parts
+
+
+def _figure(value: float | str | None) -> Cell:
+    return Cell(f"{value:.4g}" if isinstance(value, int | float) else value or "")
+
+
+def _within(value: float | None, bounds: Mapping[str, Any]) -> bool:
+    least, most = bounds["at_least"], bounds["at_most"]
+    return value is not None and (least is None or value >= least) and (most is None or value <= most)
 
 
 def _goal_row(comparison: Mapping[str, Any], goal: Mapping[str, Any]) -> list[Cell]:
     values = _outcome(comparison, goal["figure"], goal["ours"], goal["peer"])
     middle = median(values)
-    least, most = goal["at_least"], goal["at_most"]
-    reached = (least is None or middle >= least) and (most is None or middle <= most)
-    bounds = (("at least", least), ("at most", most))
+    bounds = (("at least", goal["at_least"]), ("at most", goal["at_most"]))
     bound = " and ".join(f"{name} {value:g}" for name, value in bounds if value is not None)
     against = f", {goal['ours']} / {goal['peer']}" if goal["peer"] else f", {goal['ours']}"
-    missed = "" if reached else f", **missed**{': ' if goal['note'] else ''}{goal['note']}"
+    missed = "" if _within(middle, goal) else f", **missed**{': ' if goal['note'] else ''}{goal['note']}"
     return [
         Cell(f"{comparison['title']}: {goal['figure']}{against}"),
         Cell(f"{middle:.3g} ({min(values):.3g} to {max(values):.3g}, n = {len(values)})"),

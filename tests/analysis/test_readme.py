@@ -73,6 +73,23 @@ def test_each_kind_of_machine_has_tables_of_its_own(results: Path, kind: str) ->
     assert f"raw: `results/bench/{kind}/step.json`" in text
 
 
+def test_parts_of_the_gpu_suite_stand_with_their_kind_of_machine(results: Path) -> None:
+    whole = json.loads((results / "bench" / "amd-avx2" / "step.json").read_text())
+    content = {**{name: whole[name] for name in ("date", "command", "environment")}, "suite": "gpu"}
+    check = {"what": "deterministic / free", "value": 1.4, "at_least": None, "at_most": 1.25}
+    table = {"title": "batch 256", "rows": {"deeper": {"images/s": 6557.8}, "peer": {"images/s": 3704.5, "W": None}}}
+    result = {"part": "step", "outcome": "done", "tables": [table], "checks": [check], "notes": ["slow"]}
+    folder = results / "bench" / "nvidia-h200" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "step.json").write_text(json.dumps({**content, "result": result}))
+    (folder / "nccl.json").write_text(json.dumps({**content, "result": {**result, "outcome": "absent"}}))
+    text = filled(region("bench"), results)
+    assert text.count("### gpu on nvidia-h200") == text.count("raw: `results/bench/nvidia-h200/gpu`") == 1
+    assert "**step: batch 256**" in text
+    assert "| peer | 3704 |  |" in text
+    assert "Checks **missed**: deterministic / free." in text
+
+
 def test_filling_twice_changes_nothing_and_leaves_the_rest(results: Path) -> None:
     once = filled(region("goals") + region("bench", ""), results)
     assert filled(once, results) == once

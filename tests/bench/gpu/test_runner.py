@@ -79,9 +79,9 @@ def test_a_part_that_fails_or_dies_is_named_and_the_next_one_runs(store: Store, 
 def test_a_part_that_hangs_is_ended_at_its_limit_with_all_that_it_started(
     store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "LEAST_LIMIT_S", 20.0)
+    monkeypatch.setattr(runner, "LEAST_LIMIT_S", 15.0)
     (result,) = run(store, fake.part(fake.hangs))
-    assert (result.outcome, result.why) == ("cut", "ended at its limit of 20 s")
+    assert (result.outcome, result.why) == ("cut", "ended at its limit of 15 s")
     (table,) = result.tables
     below = table.rows["one"]["process"]
     assert isinstance(below, float)
