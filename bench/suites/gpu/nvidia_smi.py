@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -60,7 +60,11 @@ def nvidia_smi(task: Task, report: Report) -> None:
         told = parse(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout)
         read = nvml.read(uuid)
     report.holds("nvidia-smi knows NVML's devices by the same UUIDs", sorted(told) == sorted(nvml.uuids))
-    theirs = told.get(uuid, {})
+    compare(read, told.get(uuid, {}), report)
+
+
+def compare(read: Mapping[str, float], theirs: Mapping[str, float], report: Report) -> None:
+    """NVML's readings of a device beside nvidia-smi's."""
     names = [name for name in COLUMNS if name in theirs and name in read]
     rows: dict[str, dict[str, Figure]] = {name: {"NVML": read[name], "nvidia-smi": theirs[name]} for name in names}
     report.table("under load", rows)

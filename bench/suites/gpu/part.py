@@ -43,7 +43,7 @@ class Size:
 
 
 SIZES = {
-    "cuda": Size(side=224, batch=256, batches=(64, 1024), published_batch=128, pictures=1024, repetition_s=1.0),
+    "cuda": Size(side=224, batch=256, batches=(64, 1024), published_batch=128, pictures=1024, repetition_s=0.5),
     "cpu": Size(side=64, batch=32, batches=(8, 64), published_batch=4, pictures=128, repetition_s=0.3),
 }
 
