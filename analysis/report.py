@@ -129,8 +129,15 @@ def report(
 
 def results_table(summary: pd.DataFrame) -> Table:
     """A row an arm."""
-    busy = summary["gpu_busy_percent"].notna().any()
-    device, label = ("gpu_busy_percent", "GPU busy, %") if busy else ("cpu_percent", "CPU, %")
+    device, label = next(
+        (column, title)
+        for column, title in (
+            ("gpu_busy_percent", "GPU busy, %"),
+            ("shared_gpu_busy_percent", "Shared GPU busy, %"),
+            ("cpu_percent", "CPU, %"),
+        )
+        if column == "cpu_percent" or summary[column].notna().any()
+    )
     rows = []
     for _, row in summary.iterrows():
         cells = [Cell(row["arm"], sort=row["arm"]), _cell(str(row["n"]), row["n"])]
@@ -237,6 +244,12 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
         )
     if counts.min() != counts.max() or len(counts) < len(recorded.arms):
         lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
+    if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:
+        lines.append(
+            "Some runs shared a GPU: busy and power are the device's and not a run's, no run is given its energy, and "
+            "images/s are those of a share."
+        )
+    lines += [f"GPU telemetry is incomplete: {reason}." for reason in untold_devices(recorded.runs)]
     concurrent = statistics.concurrent_runs(recorded.runs)
     if concurrent > 1:
         lines.append(
@@ -244,6 +257,14 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
             "benchmark of an arm."
         )
     return lines
+
+
+def untold_devices(runs: pd.DataFrame) -> list[str]:
+    """What of the runs' GPUs was not sampled and why, each reason with its number of runs."""
+    if schema.TAG_GPU_ABSENT not in runs:
+        return []
+    reasons = runs[schema.TAG_GPU_ABSENT].dropna().value_counts().drop("-", errors="ignore")
+    return [f"{reason} ({_count(count, 'run')})" for reason, count in reasons.items()]
 
 
 def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, str]]:

@@ -282,6 +282,7 @@ SUMMARISED = {
     "images_per_s": schema.FINAL_IMAGES_PER_S,
     "duration_s": schema.FINAL_DURATION_S,
     "gpu_busy_percent": schema.GPU_BUSY_PERCENT,
+    "shared_gpu_busy_percent": schema.SHARED_GPU_BUSY_PERCENT,
     "gpu_energy_j": schema.GPU_ENERGY_J,
     "cpu_percent": schema.HOST_CPU_PERCENT,
 }

@@ -116,8 +116,13 @@ def render(table: Sequence[Row], concurrency: int, height: int | None = None) ->
     errors = [
         Text(f"{row.planned.name}: {row.state.error}", style="red") for row in shown if row.state.status == "failed"
     ]
+    untold = [
+        Text(f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}", style="yellow")
+        for row in shown
+        if row.state.gpu_absent
+    ]
     hidden = [Text(f"... and {len(table) - len(shown)} more", style="dim")] if len(shown) < len(table) else []
-    return Group(summary(table, concurrency), view, *hidden, *errors)
+    return Group(summary(table, concurrency), view, *hidden, *errors, *untold)
 
 
 def as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
@@ -134,6 +139,7 @@ def as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
             "metrics": row.state.metrics,
             "error": row.state.error,
             "reason": row.state.reason,
+            "gpu_absent": row.state.gpu_absent,
             "seconds_left": row.seconds_left,
         }
         for row in table
@@ -146,6 +152,8 @@ class PlainProgress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.last: dict[str, tuple[str, int]] = {}
+        self.untold: set[str] = set()
+        """Keys of runs whose GPU telemetry was said to lack something."""
 
     def update(self, table: Sequence[Row], concurrency: int) -> None:
         for row in table:
@@ -159,6 +167,10 @@ class PlainProgress:
                 if row.state.status == "failed":
                     line += f": {row.state.error}"
                 self.console.print(line, highlight=False, soft_wrap=True)
+            if row.state.gpu_absent and row.planned.key not in self.untold:
+                self.untold.add(row.planned.key)
+                text = f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}"
+                self.console.print(text, highlight=False, soft_wrap=True, markup=False, style="yellow")
             self.last[row.planned.key] = now
 
 

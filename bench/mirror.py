@@ -283,7 +283,7 @@ def _started(news: _News, event: Mapping[str, Any], entry: PlanEntry) -> None:
         machine = environment["machine"]
         news.tags |= {
             schema.TAG_HOST: machine["hostname"],
-            schema.TAG_GPU: _devices(event["device"], environment),
+            schema.TAG_GPU: _devices(event, environment),
             **{f"{schema.TAG_ENVIRONMENT}{name}": version for name, version in environment["packages"].items()},
             f"{schema.TAG_ENVIRONMENT}python": machine["python"],
             f"{schema.TAG_ENVIRONMENT}cpu": f"{machine['cpu']}, {machine['cores']} cores",
@@ -299,6 +299,8 @@ def _ended(news: _News, event: Mapping[str, Any], epoch: int) -> None:
     news.tags[schema.TAG_OUTCOME] = event["outcome"]
     if event["error"]:
         news.tags[schema.TAG_ERROR] = event["error"][:5000]
+    absent = (event["telemetry"] or {}).get("gpu_absent")
+    news.tags[schema.TAG_GPU_ABSENT] = absent if absent and absent != schema.NO_GPU_USED else "-"
     _measured(news, event["metrics"], event["t"], epoch)
 
 
@@ -306,11 +308,14 @@ def _measured(news: _News, metrics: Mapping[str, float], seconds: float, step: i
     news.metrics += [(name, value, _ms(seconds), step) for name, value in metrics.items()]
 
 
-def _devices(device: str, environment: Mapping[str, Any]) -> str:
+def _devices(start: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     names = sorted({gpu["name"] for gpu in environment["gpus"]})
     if not names:
         return str(environment["gpu_absent"])
-    return ", ".join(names) if device.startswith("cuda") else f"not used ({', '.join(names)})"
+    if not start["device"].startswith("cuda"):
+        return f"not used ({', '.join(names)})"
+    share = start.get("resources", {}).get("gpus_per_worker", 1)
+    return ", ".join(names) + (f", {share:g} of one a run" if share < 1 else "")
 
 
 def _ms(seconds: float) -> int:

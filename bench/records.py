@@ -135,6 +135,8 @@ class Record:
         self._began = 0.0
         self._events: int | None = None
         self._lock: int | None = None
+        self.gpu_absent: str | None = None
+        """What telemetry does not tell of the run's GPUs; shown while it runs, see `progress`."""
 
     def begin(
         self,
@@ -143,11 +145,13 @@ class Record:
         environment: Mapping[str, Any],
         world_size: int,
         device: str,
+        resources: Mapping[str, float] | None = None,
         resume: Mapping[str, int] | None = None,
     ) -> int:
         """Claim the run, write what determines it and a start event; the number of the attempt, from 1.
 
-        `resume` is the epoch and step that the attempt goes on from, None for a fresh start.
+        `resources` are those of a worker: cpus_per_worker, gpus_per_worker, compile. `resume` is the epoch and step
+        that the attempt goes on from, None for a fresh start.
         Raises RunBusy if another process holds the run, RunFinished if it is done.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -172,6 +176,7 @@ class Record:
                 world_size=world_size,
                 device=device,
                 epochs=run.recipe.epochs,
+                resources=dict(resources or {}),
                 resume=dict(resume) if resume is not None else None,
             )
         except BaseException:
@@ -207,6 +212,7 @@ class Record:
             "epochs": epochs,
             "step": step,
             "steps": steps,
+            "gpu_absent": self.gpu_absent,
             **_writable({name: value for name, value in values.items() if value is not None}),
         }
         write_atomically(self.folder / PROGRESS, json.dumps(content).encode(), durable=False)

@@ -17,10 +17,12 @@ def recorded_training(
     context: Context,
     *,
     gpus: Sequence[str] = (),
+    gpus_elsewhere: int = 0,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     why_stopped: Callable[[], str | None] = lambda: None,
 ) -> Result:
-    """`train`, recorded in `context.folder`; `gpus` are all devices of the run, as CUDA_VISIBLE_DEVICES names them.
+    """`train`, recorded in `context.folder`; `gpus` are the run's devices on this host, as CUDA_VISIBLE_DEVICES names
+    them, `gpus_elsewhere` how many it has on others.
 
     `why_stopped` is asked for the reason where the run was stopped before its end. Whatever training raises is recorded
     as the attempt's failure and raised again. Raises `RunBusy` where another process does this run, `RunFinished` where
@@ -32,9 +34,22 @@ def recorded_training(
         environment=environment(),
         world_size=context.world_size,
         device=str(context.device),
+        resources={
+            "cpus_per_worker": context.threads,
+            "gpus_per_worker": context.gpu_share if gpus else 0,
+            "compile": context.compiled,
+        },
         resume=resume_point(context.folder, config.key),
     )
-    telemetry = Sampler(context.folder, attempt=attempt, devices=gpus, rate_hz=recording.telemetry_hz).start()
+    telemetry = Sampler(
+        context.folder,
+        attempt=attempt,
+        devices=gpus,
+        share=context.gpu_share,
+        elsewhere=gpus_elsewhere,
+        rate_hz=recording.telemetry_hz,
+    ).start()
+    record.gpu_absent = telemetry.gpu_absent
     try:
         result = train(config, context, record)
     except BaseException as error:

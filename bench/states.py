@@ -46,6 +46,8 @@ class RunState:
     """Why the last attempt was interrupted; None where it was killed before it could say, or not interrupted."""
     progress: Mapping[str, Any] | None = None
     """Content of `progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
+    gpu_absent: str | None = None
+    """What telemetry of the last attempt does not tell of the run's GPUs, and why; None where nothing is amiss."""
     started: float | None = None
     """Epoch seconds of the first attempt's start."""
     updated: float | None = None
@@ -125,10 +127,18 @@ def read_state(folder: Path) -> RunState:
         error=last["error"] if ended else None,
         reason=last.get("reason") if ended else None,
         progress=progress,
+        gpu_absent=_gpu_absent(last if ended else progress),
         started=events[0]["t"],
         updated=updated,
         duration_s=duration + (updated - last["t"]),
     )
+
+
+def _gpu_absent(told: Mapping[str, Any] | None) -> str | None:
+    """From an end event or the progress; records before 2026-11-26 tell it in the former alone."""
+    telemetry = (told or {}).get("telemetry", told) or {}
+    reason: str | None = telemetry.get("gpu_absent")
+    return None if reason == schema.NO_GPU_USED else reason
 
 
 def _read_progress(folder: Path) -> dict[str, Any] | None:

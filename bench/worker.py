@@ -15,12 +15,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 
 from bench.records import Recording, RunFinished
+from bench.telemetry.nvml import DEVICE_ORDER, NVML_ORDER
 from reproduce.spec import ResourcesConfig, RunConfig
+
+if TYPE_CHECKING:
+    import torch
 
 LOG_FILE = "log.txt"
 CONTROL = "control"  # concurrency group: answers while a run trains
@@ -49,7 +53,7 @@ class Rank:
 
     def __init__(self, rank: int, resources: ResourcesConfig) -> None:
         self.rank, self.world_size = rank, resources.workers
-        self.threads, self.compiled = resources.cpus_per_worker, resources.compile
+        self.resources = resources
         self.store: Any = None
         self.stop_reason: str | None = None
 
@@ -78,10 +82,13 @@ class Rank:
         self.device_index: int | None = None
         mine = seats[self.rank]
         self.gpus: list[str] = []
+        self.gpus_elsewhere = sum(len(seat.gpus) for seat in seats if seat.host != mine.host)
         if mine.gpus:
             # NCCL reaches a peer directly only where each process sees the other's device.
             visible = [gpu for seat in seats if seat.host == mine.host for gpu in seat.gpus]
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
+            # Ray's indices are NVML's; CUDA by itself would count the fastest device first.
+            os.environ.setdefault(DEVICE_ORDER, NVML_ORDER)
             self.gpus = visible
             self.device_index = visible.index(mine.gpus[0])
         if self.world_size == 1:
@@ -100,6 +107,12 @@ class Rank:
             timeout=timedelta(minutes=10),
         )
 
+    def device(self) -> torch.device:
+        """Where this rank computes; to be asked once it has joined."""
+        import torch
+
+        return torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
+
     def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
         """Train a run, or go on with it from its checkpoint. What is printed meanwhile goes to the run's log."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,22 +129,28 @@ class Rank:
         from bench.session import recorded_training
         from reproduce.training import Context, SilentObserver, train
 
-        device = torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
+        device = self.device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
         context = Context(
             rank=self.rank,
             world_size=self.world_size,
             device=device,
-            threads=self.threads,
+            threads=self.resources.cpus_per_worker,
             folder=folder,
             data_root=data_root,
             stop_requested=lambda: self.stop_reason is not None,
-            compiled=self.compiled,
+            compiled=self.resources.compile,
+            gpu_share=self.resources.gpus_per_worker or 1.0,
         )
         if self.rank == 0:
             result = recorded_training(
-                config, context, gpus=self.gpus, recording=recording, why_stopped=lambda: self.stop_reason
+                config,
+                context,
+                gpus=self.gpus,
+                gpus_elsewhere=self.gpus_elsewhere,
+                recording=recording,
+                why_stopped=lambda: self.stop_reason,
             )
         else:
             result = train(config, context, SilentObserver())

@@ -74,6 +74,16 @@ GPU_POWER_W = "system/gpu_power_w"  # mean
 GPU_ENERGY_J = "system/gpu_energy_j"  # difference of the energy counter, all devices
 GPU_SM_CLOCK_MHZ = "system/gpu_sm_clock_mhz"  # mean
 GPU_TEMPERATURE_C = "system/gpu_temperature_c"  # maximum
+GPU_PROCESSES = "system/gpu_processes"  # that computed on each of the run's devices, mean: above 1 others did, too
+NO_GPU_USED: Final = "the run uses no GPU"  # the reason for which a run on CPUs has no GPU telemetry
+
+
+def shared(metric: str) -> str:
+    """The name of a GPU's metric where several runs shared the device: it is the device's, not the run's."""
+    return metric.replace("/gpu_", "/shared_gpu_")
+
+
+SHARED_GPU_BUSY_PERCENT = shared(GPU_BUSY_PERCENT)
 
 # --- MLflow tags ----------------------------------------------------------------------------------
 TAG_KEY = "deeper.key"  # the run's key: the same key is the same run
@@ -84,6 +94,7 @@ TAG_ATTEMPT = "deeper.attempt"
 TAG_OUTCOME = "deeper.outcome"
 TAG_ERROR = "deeper.error"
 TAG_GPU = "deeper.gpu"  # device names, or the reason why there are none
+TAG_GPU_ABSENT = "deeper.gpu_absent"  # what of the run's GPUs was not sampled, and why; "-" where nothing is amiss
 TAG_HOST = "deeper.host"
 TAG_COMMIT = "mlflow.source.git.commit"  # fills the dashboard's Version column
 TAG_DIRTY = "deeper.dirty"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +57,14 @@ def photo_data(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     out = tmp_path_factory.mktemp("photos")
     prepare(folder(image_folder), out, options=PrepareOptions(write_mode="jpg"), workers=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def nvml_double(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for LD_LIBRARY_PATH whose NVML is nvml_double.c."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc to build the double of NVML")
+    library = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+    source = Path(__file__).parent / "bench" / "nvml_double.c"
+    subprocess.run(["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library.parent

@@ -135,7 +135,7 @@ def _nothing(run: RunConfig, context: Context) -> None:
 
 
 def _telemetry(hz: float, run: RunConfig, context: Context) -> None:
-    devices = [0] if context.device.type == "cuda" else []
+    devices = ["0"] if context.device.type == "cuda" else []
     sampler = Sampler(context.folder, attempt=1, devices=devices, rate_hz=hz).start()
     _nothing(run, context)
     sampler.stop()

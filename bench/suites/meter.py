@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -21,12 +22,11 @@ class Meter:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._nvml: Nvml | None = None
+        self._uuids: tuple[str, ...] = ()
         if device.type == "cuda":
-            try:
+            with suppress(NvmlAbsent):
                 self._nvml = Nvml()
-                (self._uuid,) = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)])
-            except NvmlAbsent:
-                self._nvml = None
+                self._uuids = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)]).uuids
 
     def seconds(
         self, work: Callable[[], object], times: int = 1, meanwhile: Callable[[], None] = lambda: None
@@ -67,5 +67,5 @@ class Meter:
         return found
 
     def readings(self) -> dict[str, Any]:
-        """NVML's, of the device; none without it."""
-        return self._nvml.read(self._uuid) if self._nvml is not None else {}
+        """NVML's, of the device; none where it does not know it."""
+        return self._nvml.read(self._uuids[0]) if self._nvml is not None and self._uuids else {}

@@ -9,15 +9,27 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 pynvml: Any = importlib.import_module("pynvml")  # its functions have no annotations
 
 GIB = 2**30
+DEVICE_ORDER = "CUDA_DEVICE_ORDER"
+NVML_ORDER = "PCI_BUS_ID"
+"""The order in which NVML counts, and nvidia-smi and SLURM do; CUDA does where `DEVICE_ORDER` says so."""
 
 
 class NvmlAbsent(RuntimeError):  # noqa: N818 - a state of the machine, told as a reason
     """There is no NVML here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Wanted devices: those that NVML knows by their UUIDs, and a sentence on each that it does not."""
+
+    uuids: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 class Nvml:
@@ -35,49 +47,74 @@ class Nvml:
 
     @property
     def uuids(self) -> list[str]:
-        """UUIDs of all devices of the machine, in NVML's (PCI) order."""
-        return list(self._handles)
+        """UUIDs of all GPUs of the machine, in NVML's (PCI) order."""
+        return [uuid for uuid in self._handles if not uuid.startswith("MIG-")]
 
     def name(self, uuid: str) -> str:
         return str(pynvml.nvmlDeviceGetName(self._handles[uuid]))
 
-    def select(self, wanted: Sequence[str | int]) -> list[str]:
-        """UUIDs of the wanted devices: indices in PCI order, or (beginnings of) UUIDs with or without `GPU-`.
+    def select(self, wanted: Sequence[str], environment: Mapping[str, str] = os.environ) -> Selection:
+        """Find devices by the names that CUDA_VISIBLE_DEVICES, Ray and torch have for them.
 
-        A device that this machine does not have is left out: it belongs to a rank elsewhere.
+        An index counts as CUDA counts; the (beginning of the) UUID of a GPU may lack its `GPU-`; a MIG instance has a
+        UUID with `MIG-`.
         """
-        chosen = []
-        for device in wanted:
-            if isinstance(device, int):
-                chosen += self.uuids[device : device + 1]
-            else:
-                start = device if device.startswith("GPU-") else f"GPU-{device}"
-                chosen += [uuid for uuid in self.uuids if uuid.startswith(start)][:1]
-        return list(dict.fromkeys(chosen))
+        found: dict[str, None] = {}
+        missing = []
+        for name in dict.fromkeys(wanted):
+            try:
+                found[self._find(name.strip(), environment)] = None
+            except LookupError as error:
+                missing.append(str(error.args[0]))
+        return Selection(tuple(found), tuple(missing))
+
+    def _find(self, name: str, environment: Mapping[str, str]) -> str:
+        """The UUID of a device. Raises LookupError with a sentence."""
+        gpus = self.uuids
+        if name.isdecimal():
+            if environment.get(DEVICE_ORDER) != NVML_ORDER and len(set(map(self.name, gpus))) > 1:
+                raise LookupError(
+                    f"which device CUDA calls {name} is not known to NVML, since devices differ and {DEVICE_ORDER} is "
+                    f"not {NVML_ORDER}"
+                )
+            if int(name) < len(gpus):
+                return gpus[int(name)]
+        elif name.startswith("MIG-"):
+            try:
+                self._handles[name] = pynvml.nvmlDeviceGetHandleByUUID(name)
+                return name
+            except pynvml.NVMLError as error:
+                raise LookupError(f"NVML does not know MIG instance {name}: {error}") from None
+        else:
+            start = name if name.startswith("GPU-") else f"GPU-{name}"
+            matching = [uuid for uuid in gpus if uuid.startswith(start)]
+            if len(matching) == 1:
+                return matching[0]
+        raise LookupError(f"NVML does not know device {name}; it has {', '.join(gpus) or 'none'}")
 
     def read(self, uuid: str) -> dict[str, float]:
         """Readings of one device; what it does not support is left out.
 
         busy_percent, memory_gib (used), power_w, energy_j (counter since the driver was loaded), sm_clock_mhz,
-        temperature_c, throttle_reasons (NVML's bit mask).
+        temperature_c, throttle_reasons (NVML's bit mask), processes (that compute on it). Of a MIG instance NVML tells
+        hardly more than the memory.
         """
         handle = self._handles[uuid]
         readings = {}
         for column, read in _READERS.items():
             try:
                 readings[column] = float(read(handle))
-            except (pynvml.NVMLError_NotSupported, pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NoPermission):
+            except _NOT_TOLD:
                 continue
         return readings
 
 
-def visible_devices(environment: Mapping[str, str] = os.environ) -> list[str | int]:
-    """The devices of CUDA_VISIBLE_DEVICES for `Nvml.select`; none if it is not set.
-
-    Indices mean NVML's order only with CUDA_DEVICE_ORDER=PCI_BUS_ID or equal devices; UUIDs are always right.
-    """
-    items = [item.strip() for item in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return [int(item) if item.isdigit() else item for item in items if item and item != "-1"]
+_NOT_TOLD = (
+    pynvml.NVMLError_NotSupported,
+    pynvml.NVMLError_FunctionNotFound,
+    pynvml.NVMLError_NoPermission,
+    pynvml.NVMLError_InvalidArgument,  # some drivers' answer to a MIG instance
+)
 
 
 def _throttle_reasons(handle: Any) -> int:
@@ -95,4 +132,5 @@ _READERS: Mapping[str, Callable[[Any], float]] = {
     "sm_clock_mhz": lambda handle: pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM),
     "temperature_c": lambda handle: pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
     "throttle_reasons": _throttle_reasons,
+    "processes": lambda handle: len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)),
 }

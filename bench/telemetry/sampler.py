@@ -25,7 +25,10 @@ HOST = "host"
 READINGS = (
     *("cpu_percent", "memory_gib", "rss_gib"),
     *("busy_percent", "power_w", "energy_j", "sm_clock_mhz", "temperature_c", "throttle_reasons"),
+    *("processes", "share"),
 )
+SHARED_FROM = 1.05
+"""Mean number of processes on a device above which it counts as shared; one that is just ending does not count."""
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +36,20 @@ log = logging.getLogger(__name__)
 class Sampler:
     """Samples from `start` to `stop`; one failed poll is counted and logged, and never ends the thread.
 
-    `devices` are the GPUs of the run, as `Nvml.select` takes them; where NVML is missing, `gpu_absent` says why.
+    devices: the GPUs of the run on this host, as `Nvml.select` takes them. share: of each that the run may use.
+    elsewhere: how many more the run has on other hosts. What of them is not sampled is told in `gpu_absent`.
     """
 
-    def __init__(self, folder: Path, *, attempt: int, devices: Sequence[str | int] = (), rate_hz: float = 1.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        attempt: int,
+        devices: Sequence[str] = (),
+        share: float = 1.0,
+        elsewhere: int = 0,
+        rate_hz: float = 1.0,
+    ) -> None:
         self.folder = folder
         self.samples = 0
         self.failed_polls = 0
@@ -44,16 +57,22 @@ class Sampler:
         self._attempt = attempt
         self._period_s = 1.0 / rate_hz
         self._host = Host()
+        self._share = share
         self._nvml: Nvml | None = None
-        self._uuids: list[str] = []
+        self._uuids: tuple[str, ...] = ()
         if not devices:
-            self.gpu_absent = "the run uses no GPU"
+            self.gpu_absent = schema.NO_GPU_USED
         else:
             try:
                 self._nvml = Nvml()
-                self._uuids = self._nvml.select(devices)
+                selection = self._nvml.select(devices)
+                self._uuids, reasons = selection.uuids, list(selection.missing)
+                reasons += [f"NVML does not tell how busy {uuid} is" for uuid in self._uuids if not self._is_told(uuid)]
             except NvmlAbsent as absent:
-                self.gpu_absent = str(absent)
+                reasons = [str(absent)]
+            if elsewhere:
+                reasons.append(f"{elsewhere} GPUs on other hosts are not sampled")
+            self.gpu_absent = "; ".join(reasons) or None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
 
@@ -70,8 +89,18 @@ class Sampler:
         return _aggregates(table)
 
     def summary(self) -> dict[str, Any]:
-        """What a reader needs to judge the samples: their count, failed polls, and why there is no GPU, if so."""
-        return {"samples": self.samples, "failed_polls": self.failed_polls, "gpu_absent": self.gpu_absent}
+        """What a reader needs to judge the samples: their count, failed polls, and what is not told of which GPU."""
+        return {
+            "samples": self.samples,
+            "failed_polls": self.failed_polls,
+            "gpus": list(self._uuids),
+            "gpu_share": self._share if self._uuids else None,
+            "gpu_absent": self.gpu_absent,
+        }
+
+    def _is_told(self, uuid: str) -> bool:
+        assert self._nvml is not None
+        return "busy_percent" in self._nvml.read(uuid)
 
     def _sample(self) -> None:
         with open(self.folder / f"telemetry-{self._attempt}.jsonl", "ab", buffering=0) as file:
@@ -94,7 +123,7 @@ class Sampler:
         base = {"t": round(time.time(), 3), "attempt": self._attempt}
         rows = [{**base, "device": HOST, **self._host.read()}]
         if self._nvml is not None:
-            rows += [{**base, "device": uuid, **self._nvml.read(uuid)} for uuid in self._uuids]
+            rows += [{**base, "device": uuid, "share": self._share, **self._nvml.read(uuid)} for uuid in self._uuids]
         return rows
 
 
@@ -102,7 +131,8 @@ def aggregates(folder: Path) -> dict[str, float]:
     """A run's telemetry as metrics of `reproduce.schema`; what was never read is absent.
 
     Energy sums, over attempts and devices, the difference between the first and the last counter value; it does not
-    hold what was spent while no attempt was sampling.
+    hold what was spent while no attempt was sampling. Of devices that the run shared with others the metrics have names
+    of their own (`schema.shared`), since they are the devices' and not the run's; energy is given to none.
     """
     return _aggregates(_table(folder))
 
@@ -131,14 +161,22 @@ def _aggregates(table: Any) -> dict[str, float]:
     gpus = table.filter(compute.not_equal(table["device"], HOST))
     counters = gpus.group_by(["attempt", "device"]).aggregate([("energy_j", "min"), ("energy_j", "max")])
     spent = compute.subtract(counters["energy_j_max"], counters["energy_j_min"])
-    found = {
+    of_host = {
         schema.HOST_CPU_PERCENT: compute.mean(host["cpu_percent"]),
         schema.HOST_MEMORY_GIB: compute.max(host["memory_gib"]),
+    }
+    of_gpus = {
         schema.GPU_BUSY_PERCENT: compute.mean(gpus["busy_percent"]),
         schema.GPU_MEMORY_GIB: compute.max(gpus["memory_gib"]),
         schema.GPU_POWER_W: compute.mean(gpus["power_w"]),
-        schema.GPU_ENERGY_J: compute.sum(spent),
         schema.GPU_SM_CLOCK_MHZ: compute.mean(gpus["sm_clock_mhz"]),
         schema.GPU_TEMPERATURE_C: compute.max(gpus["temperature_c"]),
     }
+    processes = compute.mean(gpus["processes"])
+    share = compute.min(gpus["share"]).as_py()
+    if (share is not None and share < 1) or (processes.is_valid and processes.as_py() > SHARED_FROM):
+        of_gpus = {schema.shared(name): value for name, value in of_gpus.items()}
+    else:
+        of_gpus[schema.GPU_ENERGY_J] = compute.sum(spent)
+    found = {**of_host, **of_gpus, schema.GPU_PROCESSES: processes}
     return {name: float(value.as_py()) for name, value in found.items() if value.is_valid}

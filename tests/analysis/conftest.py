@@ -20,10 +20,20 @@ SEEDS = (0, 1, 2)
 EPOCHS = 4
 STARTED = 1_700_000_000_000
 FAILED_RUN = ("plain-unreduced", 2)
+GPU_ABSENT = "NVML does not know device 7; it has GPU-a"
 STAGES = ("stem", "3", "4", "5", "head")
 
 
-def log_run(client: Any, experiment_id: str, arm: str, seed: int, start: int, *, outcome: str) -> str:
+def log_run(
+    client: Any,
+    experiment_id: str,
+    arm: str,
+    seed: int,
+    start: int,
+    *,
+    outcome: str,
+    gpu: dict[str, float] | None = None,
+) -> str:
     """One run with the names of reproduce.schema; returns its run id."""
     from mlflow.entities import Metric, Param, RunTag
 
@@ -51,6 +61,8 @@ def log_run(client: Any, experiment_id: str, arm: str, seed: int, start: int, *,
     }
     if outcome == schema.FAILED:
         tags[schema.TAG_ERROR] = "NotFiniteLoss: loss is nan in epoch 1, step 17"
+    if gpu is not None:
+        tags |= {schema.TAG_GPU: "FAKE GPU, 0.25 of one a run", schema.TAG_GPU_ABSENT: GPU_ABSENT if seed else "-"}
     params = {
         "network.aux": aux,
         "network.reduction": reduction,
@@ -92,6 +104,7 @@ def log_run(client: Any, experiment_id: str, arm: str, seed: int, start: int, *,
             schema.FINAL_IMAGES_PER_S: (700 if reduction == "reduced" else 310) + noise.gauss(0, 12),
             schema.FINAL_DURATION_S: 125.0,
             schema.HOST_CPU_PERCENT: 93.0,
+            **(gpu or {}),
         }
     end = start + 130_000
     metrics += [Metric(name, float(value), end, 0) for name, value in final.items()]
@@ -104,7 +117,8 @@ def log_run(client: Any, experiment_id: str, arm: str, seed: int, start: int, *,
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Holds experiments: grid (11 of 12 finished), single (one arm, one run), broken (one failed run), empty."""
+    """Holds experiments: grid (11 of 12 finished), single (one arm, one run), broken (one failed run), shared (two runs
+    that shared a GPU; of one a device was not sampled), empty."""
     return build_store(tmp_path_factory.mktemp("mlflow"))
 
 
@@ -114,8 +128,9 @@ def build_store(folder: Path) -> str:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
     artifacts = (folder / "artifacts").as_uri()
-    grid, single, broken, _ = (
-        client.create_experiment(name, artifact_location=artifacts) for name in ("grid", "single", "broken", "empty")
+    grid, single, broken, shared, _ = (
+        client.create_experiment(name, artifact_location=artifacts)
+        for name in ("grid", "single", "broken", "shared", "empty")
     )
     client.set_experiment_tag(
         grid, "mlflow.note.content", "## grid\nHeads and reductions of GoogLeNet on a small set.\n\n| arm |\n|---|"
@@ -128,4 +143,7 @@ def build_store(folder: Path) -> str:
             start += 70_000  # runs last 130 s, so two at a time
     log_run(client, single, "heads-reduced", 0, STARTED, outcome=schema.FINISHED)
     log_run(client, broken, "plain-reduced", 0, STARTED, outcome=schema.FAILED)
+    for seed in (0, 1):
+        gpu = {schema.SHARED_GPU_BUSY_PERCENT: 70.0}
+        log_run(client, shared, "plain-reduced", seed, STARTED, outcome=schema.FINISHED, gpu=gpu)
     return uri

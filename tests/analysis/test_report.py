@@ -42,6 +42,14 @@ def test_of_several_attempts_the_last_written_epoch_counts(tracking_uri: str) ->
     assert epochs[schema.VAL_TOP1].tolist() == [0.6]
 
 
+def test_a_shared_gpu_and_one_that_was_not_sampled_are_said(tracking_uri: str, tmp_path: Path) -> None:
+    page = report("shared", tracking_uri=tracking_uri, out=tmp_path).read_text()
+    assert "Shared GPU busy, %" in page
+    assert "no run is given its energy" in page
+    assert "GPU telemetry is incomplete: NVML does not know device 7; it has GPU-a (1 run)." in page
+    assert "Shared GPU busy, %" in (tmp_path / "results.md").read_text()
+
+
 def test_page_is_self_contained_and_well_formed(page: Path) -> None:
     html = page.read_text()
     html_without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
@@ -124,7 +132,7 @@ def test_claims_that_the_runs_decide_have_a_section(tracking_uri: str, tmp_path:
 @pytest.mark.parametrize(
     ("experiment", "told"),
     [
-        ("gird", "'gird' is not in .*there are: broken, empty, grid, single"),
+        ("gird", "'gird' is not in .*there are: broken, empty, grid, shared, single"),
         ("broken", "no finished run; 1 failed\n.*plain-reduced s0: NotFiniteLoss"),
         ("empty", "'empty' .* has no runs yet"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from bench.display import Row, as_json, duration, render, summary, time_left
+from bench.display import PlainProgress, Row, as_json, duration, render, summary, time_left
 from bench.records import PlanEntry
 from bench.states import RunState
 from reproduce import schema
@@ -60,6 +60,18 @@ def test_an_interrupted_run_says_why(capsys: pytest.CaptureFixture[str]) -> None
     assert "interrupted (time limit)" in first
     assert "(" not in second
     assert [run["reason"] for run in as_json(table)] == ["time limit", None]
+
+
+def test_gpu_telemetry_that_lacks_something_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "NVML does not know device 7; it has none"
+    table = [row("a s0", "running", gpu_absent=reason), row("a s1", "running")]
+    Console(width=100).print(render(table, 1))
+    assert f"a s0: GPU telemetry: {reason}" in capsys.readouterr().out.splitlines()
+    assert [run["gpu_absent"] for run in as_json(table)] == [reason, None]
+    plain = PlainProgress(Console(width=200))
+    for _ in range(2):
+        plain.update(table, 1)
+    assert capsys.readouterr().out.count(reason) == 1, "once a run"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from bench.evaluations import write_evaluation
-from bench.mirror import Mirror
+from bench.mirror import Mirror, _devices
 from bench.records import Record, write_plan
 from bench.states import run_folder
 from bench.tracking import pending, start_publisher, stop_publisher
@@ -85,6 +85,30 @@ def test_two_experiments_share_a_run_and_each_shows_its_outcome(records: Path, p
         assert artifacts == {"config.yaml", "environment.json", "events.jsonl", "predictions.parquet"}
     assert first["full s1"].info.status == "FAILED"
     assert "epoch 0, step 3" in first["full s1"].data.tags[schema.TAG_ERROR]
+
+
+def test_what_telemetry_lacks_and_a_shared_gpu_show_as_tags(records: Path, planned: Planned, begin: Begin) -> None:
+    sampled, blind = planned(0), planned(1)
+    write_plan(records, "first", [sampled, blind], {})
+    begin(records, sampled).end("finished", telemetry={"gpu_absent": schema.NO_GPU_USED})
+    begin(records, blind).end("finished", telemetry={"gpu_absent": "NVML does not know device 7"})
+    mirror = Mirror(records, uri(records))
+    assert mirror.publish(final=True)
+    tags = {name: run.data.tags[schema.TAG_GPU_ABSENT] for name, run in runs(mirror, "first").items()}
+    assert tags == {"full s0": "-", "full s1": "NVML does not know device 7"}
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [
+        ({"device": "cuda:0", "resources": {"gpus_per_worker": 0.25}}, "H200, 0.25 of one a run"),
+        ({"device": "cuda:0", "resources": {"gpus_per_worker": 1}}, "H200"),
+        ({"device": "cuda:0"}, "H200"),  # as recorded before resources were
+        ({"device": "cpu"}, "not used (H200)"),
+    ],
+)
+def test_devices_are_told_with_the_share_that_a_run_had(start: dict[str, Any], told: str) -> None:
+    assert _devices(start, {"gpus": [{"name": "H200", "uuid": "GPU-a"}]}) == told
 
 
 def test_an_evaluation_shows_on_the_runs_that_it_is_of(records: Path, planned: Planned, begin: Begin) -> None:

@@ -1,101 +1,142 @@
 """Samplers: the host is always read; a GPU's readings are there, or absent, never zero.
 
-NVML is tested with a library of our own that says so in its device's name: it proves the sampler's logic, not a
-GPU's numbers.
+NVML is tested with a double that calls itself FAKE (nvml_double.c): it proves the sampler's logic, not a GPU's numbers.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from bench.environment import environment
 from bench.telemetry import Sampler, aggregates
-from bench.telemetry.nvml import visible_devices
 from reproduce import schema
-
-# Two devices; the second supports nothing but its memory. The counters move with every call.
-FAKE_NVML = r"""
-#include <stdio.h>
-#include <string.h>
-typedef struct { unsigned long long total, free, used; } Memory;
-typedef struct { unsigned int gpu, memory; } Utilization;
-static int devices[2] = {0, 1};
-static unsigned long long energy = 1000000;
-enum { OK = 0, NOT_SUPPORTED = 3 };
-#define FIRST_ONLY(d) if (*(int *)(d) != 0) return NOT_SUPPORTED
-int nvmlInitWithFlags(unsigned int flags) { return OK; }
-int nvmlSystemGetDriverVersion(char *text, unsigned int n) { strncpy(text, "FAKE 1.0", n); return OK; }
-int nvmlDeviceGetCount_v2(unsigned int *count) { *count = 2; return OK; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void **device) { *device = &devices[index]; return OK; }
-int nvmlDeviceGetUUID(void *d, char *text, unsigned int n) { snprintf(text, n, "GPU-fake-%d", *(int *)d); return OK; }
-int nvmlDeviceGetName(void *d, char *text, unsigned int n) { strncpy(text, "FAKE device", n); return OK; }
-int nvmlDeviceGetMemoryInfo(void *d, Memory *m) { m->used = 2ULL << 30; return OK; }
-int nvmlDeviceGetUtilizationRates(void *d, Utilization *u) { FIRST_ONLY(d); u->gpu = 80; return OK; }
-int nvmlDeviceGetPowerUsage(void *d, unsigned int *mw) { FIRST_ONLY(d); *mw = 250000; return OK; }
-int nvmlDeviceGetTotalEnergyConsumption(void *d, unsigned long long *mj) {
-    FIRST_ONLY(d); *mj = energy; energy += 5000; return OK; }
-int nvmlDeviceGetClockInfo(void *d, int type, unsigned int *mhz) { FIRST_ONLY(d); *mhz = 1400 + type; return OK; }
-int nvmlDeviceGetTemperature(void *d, int sensor, unsigned int *c) { FIRST_ONLY(d); *c = 61; return OK; }
-"""
 
 SAMPLE = """
 import json, sys, time
 from pathlib import Path
+from typing import Any
 from bench.environment import environment
 from bench.telemetry import Sampler
-sampler = Sampler(Path(sys.argv[1]), attempt=1, devices=json.loads(sys.argv[2]), rate_hz=50).start()
+sampler = Sampler(Path(sys.argv[1]), attempt=1, rate_hz=50, **json.loads(sys.argv[2])).start()
 while sampler.samples < 4:
     time.sleep(0.01)
 print(json.dumps([sampler.stop(), sampler.summary(), environment()["gpus"]]))
 """
 
 
-@pytest.fixture(scope="module")
-def fake_nvml(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc to build the NVML double")
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "fake.c").write_text(FAKE_NVML)
-    subprocess.run(
-        ["gcc", "-w", "-shared", "-fPIC", "-o", str(folder / "libnvidia-ml.so.1"), str(folder / "fake.c")], check=True
-    )
-    return folder
+FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
+MIG = "MIG-fa6e0000-0000-0000-0000-000000000000"
 
 
-def sample(library: Path, folder: Path, devices: list[str | int]) -> list[dict[str, float]]:
+def answer_of(script: str, *arguments: str, library: Path, **environment: str) -> Any:
+    """What a script prints in a process of its own, which has the double of NVML."""
     done = subprocess.run(
-        [sys.executable, "-c", SAMPLE, str(folder), json.dumps(devices)],
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, "LD_LIBRARY_PATH": str(library), **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    return list(json.loads(done.stdout))
+    return json.loads(done.stdout)
 
 
-def test_a_gpus_readings_are_kept_by_uuid_and_what_it_lacks_is_absent(fake_nvml: Path, tmp_path: Path) -> None:
-    metrics, summary, gpus = sample(fake_nvml, tmp_path, [0, "fake-1", "GPU-elsewhere"])
+def sample(library: Path, folder: Path, devices: list[str], processes: str = "1", **arguments: Any) -> Any:
+    """Aggregates, summary and the environment's GPUs of a sampler."""
+    asked = json.dumps({"devices": devices, **arguments})
+    return answer_of(SAMPLE, str(folder), asked, library=library, FAKE_NVML_PROCESSES=processes)
+
+
+def test_a_gpus_readings_are_kept_by_uuid(nvml_double: Path, tmp_path: Path) -> None:
+    metrics, summary, gpus = sample(nvml_double, tmp_path, ["0", "fa1e"])
     assert metrics[schema.GPU_BUSY_PERCENT] == 80
     assert metrics[schema.GPU_MEMORY_GIB] == 2
     assert metrics[schema.GPU_POWER_W] == 250
     assert metrics[schema.GPU_SM_CLOCK_MHZ] == 1401
     assert metrics[schema.GPU_TEMPERATURE_C] == 61
-    assert metrics[schema.GPU_ENERGY_J] == 5 * (summary["samples"] - 1)
+    assert metrics[schema.GPU_PROCESSES] == 1
+    assert metrics[schema.GPU_ENERGY_J] == 2 * 10 * (summary["samples"] - 1)  # the counter is of both
     assert summary["gpu_absent"] is None
-    assert [gpu["uuid"] for gpu in gpus] == ["GPU-fake-0", "GPU-fake-1"]  # type: ignore[index]
+    assert summary["gpus"] == [gpu["uuid"] for gpu in gpus] == [FIRST, SECOND]
     frame = pd.read_parquet(tmp_path / "telemetry.parquet").set_index("device")
-    assert set(frame.index) == {"host", "GPU-fake-0", "GPU-fake-1"}
-    poor = frame.loc["GPU-fake-1"]
-    assert (poor["memory_gib"] == 2).all()
-    assert poor[["busy_percent", "power_w", "energy_j", "throttle_reasons"]].isna().all(axis=None)
+    assert set(frame.index) == {"host", FIRST, SECOND}
+
+
+def test_what_nvml_does_not_tell_is_absent_and_said(nvml_double: Path, tmp_path: Path) -> None:
+    metrics, summary, _ = sample(nvml_double, tmp_path, [MIG])
+    row = pd.read_parquet(tmp_path / "telemetry.parquet").set_index("device").loc[MIG]
+    assert (row["memory_gib"] == 2).all()
+    assert row[["busy_percent", "power_w", "energy_j", "temperature_c", "processes"]].isna().all(axis=None)
+    assert not {schema.GPU_BUSY_PERCENT, schema.GPU_ENERGY_J} & set(metrics)
+    assert summary["gpu_absent"] == f"NVML does not tell how busy {MIG} is"
+
+
+UNEQUAL = {"FAKE_NVML_NAMES": "FAKE A,FAKE B"}
+SELECTIONS: list[tuple[list[str], dict[str, str], list[str], str]] = [
+    (["0", "1"], {}, [FIRST, SECOND], ""),
+    (["1"], {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, [SECOND], ""),  # the devices are equal
+    (["1"], {**UNEQUAL, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, [SECOND], ""),
+    (["1"], UNEQUAL, [], "which device CUDA calls 1 is not known to NVML, since devices differ and CUDA_DEVICE_ORDER"),
+    ([SECOND], UNEQUAL, [SECOND], ""),
+    (["GPU-fa1"], {}, [SECOND], ""),
+    ([SECOND.removeprefix("GPU-")], {}, [SECOND], ""),  # as torch tells it
+    (["GPU-fa"], {}, [], f"NVML does not know device GPU-fa; it has {FIRST}, {SECOND}"),  # which of both?
+    (["0", "2"], {}, [FIRST], f"NVML does not know device 2; it has {FIRST}, {SECOND}"),
+    ([MIG], {}, [MIG], ""),
+    (["MIG-00"], {}, [], "NVML does not know MIG instance MIG-00: Not Found"),
+]
+SELECT = """
+import json, os, sys
+from bench.telemetry.nvml import Nvml
+found = []
+for devices, environment in json.loads(sys.argv[1]):
+    os.environ.update({"FAKE_NVML_NAMES": "FAKE device,FAKE device", **environment})
+    selection = Nvml().select(devices, environment)
+    found.append([selection.uuids, selection.missing])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def selections(nvml_double: Path) -> list[tuple[list[str], list[str]]]:
+    asked = json.dumps([(devices, environment) for devices, environment, _, _ in SELECTIONS])
+    return list(answer_of(SELECT, asked, library=nvml_double))
+
+
+@pytest.mark.parametrize("index", range(len(SELECTIONS)))
+def test_a_device_is_found_by_any_name_that_cuda_takes_and_one_that_is_not_is_said(
+    selections: list[tuple[list[str], list[str]]], index: int
+) -> None:
+    _, _, expected, said = SELECTIONS[index]
+    uuids, missing = selections[index]
+    assert uuids == expected
+    assert len(missing) == bool(said)
+    assert not said or missing[0].startswith(said)
+
+
+def test_gpus_of_other_hosts_are_said_to_be_missing(nvml_double: Path, tmp_path: Path) -> None:
+    _, summary, _ = sample(nvml_double, tmp_path, ["0"], elsewhere=4)
+    assert summary["gpu_absent"] == "4 GPUs on other hosts are not sampled"
+
+
+@pytest.mark.parametrize(
+    ("share", "processes", "shared"), [(1.0, "1", False), (0.25, "1", True), (1.0, "3", True)], ids=str
+)
+def test_a_shared_devices_readings_are_not_told_as_the_runs_own(
+    nvml_double: Path, tmp_path: Path, share: float, processes: str, shared: bool
+) -> None:
+    metrics, summary, _ = sample(nvml_double, tmp_path, ["0"], processes, share=share)
+    assert (schema.GPU_BUSY_PERCENT in metrics) is (schema.GPU_ENERGY_J in metrics) is not shared
+    assert (metrics.get(schema.SHARED_GPU_BUSY_PERCENT) == 80) is shared
+    assert metrics[schema.GPU_PROCESSES] == float(processes)
+    assert summary["gpu_share"] == share
 
 
 def test_no_nvml_is_a_reason_and_no_number(tmp_path: Path) -> None:
@@ -134,12 +175,6 @@ def test_a_killed_attempts_samples_count(tmp_path: Path) -> None:
     rows = [{"t": 9.0, "attempt": 2, "device": "GPU-a", "energy_j": joules} for joules in (100.0, 107.0)]
     (tmp_path / "telemetry-2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert aggregates(tmp_path) == {schema.GPU_ENERGY_J: 37.0}
-
-
-def test_visible_devices_are_indices_or_uuids() -> None:
-    assert visible_devices({"CUDA_VISIBLE_DEVICES": "2, GPU-ab"}) == [2, "GPU-ab"]
-    assert visible_devices({"CUDA_VISIBLE_DEVICES": "-1"}) == []
-    assert visible_devices({}) == []
 
 
 def test_the_environment_names_machine_and_packages() -> None:

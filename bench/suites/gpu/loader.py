@@ -10,13 +10,14 @@ import torch
 
 from bench.suites.ceilings import synchronise
 from bench.suites.gpu.part import Figure, Report, Task
-from bench.suites.loaders.contestants import MARKED
-from bench.suites.loaders.pictures import generated
 from reproduce.training.process import prepare_process
 from reproduce.training.step import precision_dtype
 
 
 def loader(task: Task, report: Report) -> None:
+    from bench.suites.loaders.contestants import MARKED
+    from bench.suites.loaders.pictures import generated  # needs FFCV
+
     report.progress("making pictures")
     pictures = generated(task.scratch / "pictures", images=task.size.pictures)
     files = pictures.source(MARKED)

@@ -53,7 +53,12 @@ def nvidia_smi(task: Task, report: Report) -> None:
         nvml = Nvml()
     except NvmlAbsent as absent:
         raise LackingError(str(absent)) from None
-    (uuid,) = nvml.select([str(torch.cuda.get_device_properties(task.device).uuid)])
+    selected = nvml.select([str(torch.cuda.get_device_properties(task.device).uuid)])
+    report.holds("NVML knows torch's device by its UUID", len(selected.uuids) == 1)
+    if not selected.uuids:
+        report.note("; ".join(selected.missing))
+        return
+    (uuid,) = selected.uuids
     command = [tool, f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
     with _load(task.device):
         time.sleep(LOAD_S)
