@@ -67,8 +67,8 @@ class Child:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
 
-    def join(self) -> None:
-        self._process.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        self._process.join(timeout_s)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from reproduce.spec import Config, SpecError
 MINUTES = 8.0  # for which the limits of the parts are stated
 LEAST_LIMIT_S = 30.0  # of a part; torch alone may take ten seconds to import
 LEAST_LEFT_S = 10.0  # for a part to be begun
+GRACE_S = 5.0  # for a process to end by itself
 POLL_S = 0.25
 LOG = "log.txt"
 
@@ -153,7 +154,7 @@ class Suite:
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
             task = Task(
                 device=self._device,
-                threads=psutil.cpu_count(logical=False) or 1,
+                threads=min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0))),
                 deadline=start + limit_s,
                 scratch=Path(scratch),
             )
@@ -170,6 +171,8 @@ class Suite:
                         continue
                     if isinstance(message, tuple):
                         outcome, why = message
+                        process.close()
+                        process.join(GRACE_S)
                         break
                     if isinstance(message, Progress):
                         tell(message.text)
