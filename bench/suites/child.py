@@ -61,6 +61,8 @@ class Child:
 
     def kill(self) -> None:
         """End it at once, with all that it has started."""
+        if not self._process.is_alive():
+            return
         with suppress(psutil.NoSuchProcess):
             own = psutil.Process(self._process.pid)
             for process in (*own.children(recursive=True), own):

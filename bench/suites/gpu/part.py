@@ -189,6 +189,9 @@ class Result(Config):
     def passed(self) -> bool:
         return self.outcome != "failed" and all(check.passed for check in self.checks)
 
+    def ended(self, outcome: Outcome, why: str) -> Result:
+        return self.model_copy(update={"outcome": outcome, "why": why})
+
     def told(self, message: Message) -> Result:
         """With one message more."""
         match message:

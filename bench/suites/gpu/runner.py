@@ -148,7 +148,7 @@ class Suite:
             yield tell
 
     def _one(self, part: Part, limit_s: float, tell: Callable[[str], None]) -> Result:
-        """A part in its process, to its end, its limit or an interruption; written whenever it tells something."""
+        """A part in its process, to its end, its limit or an interruption."""
         start = time.monotonic()
         result = Result(part=part.name, outcome="cut", limit_s=round(limit_s, 1))
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
@@ -159,43 +159,46 @@ class Suite:
                 scratch=Path(scratch),
             )
             process = Child(part.name, _serve, part.work, task)
-            outcome, why = "cut", f"ended at its limit of {limit_s:.0f} s"
             try:
-                while (left := task.left_s) > 0:
-                    if reason := self._stopped():
-                        why = reason
-                        break
-                    try:
-                        message = process.answer(min(POLL_S, left))
-                    except TimeoutError:
-                        continue
-                    if isinstance(message, tuple):
-                        outcome, why = message
-                        process.close()
-                        process.join(GRACE_S)
-                        break
-                    if isinstance(message, Progress):
-                        tell(message.text)
-                        continue
-                    result = result.told(message)
-                    self._store.write(result)
-            except RuntimeError as error:
-                outcome, why = "failed", str(error)
+                result = self._listen(process, task, result, tell)
             finally:
                 process.kill()
                 process.close()
                 process.join()
-            self._keep_log(part.name, Path(scratch) / LOG, came_to_an_end=outcome in ("done", "absent"))
-        seconds = round(time.monotonic() - start, 1)
-        result = Result.model_validate({**dict(result), "outcome": outcome, "why": why, "seconds": seconds})
+            self._keep_log(result, Path(scratch) / LOG)
+        result = result.model_copy(update={"seconds": round(time.monotonic() - start, 1)})
         self._store.write(result)
-        ending = f"; {why}" if why else ""
-        self._console.print(f"{part.name}: {outcome} in {seconds:.0f} s{ending}", highlight=False, soft_wrap=True)
+        ending = f"; {result.why}" if result.why else ""
+        self._console.print(
+            f"{part.name}: {result.outcome} in {result.seconds:.0f} s{ending}", highlight=False, soft_wrap=True
+        )
         return result
 
-    def _keep_log(self, part: str, log: Path, *, came_to_an_end: bool) -> None:
-        kept = self._store.log(part)
-        if came_to_an_end or not log.is_file() or not log.stat().st_size:
+    def _listen(self, process: Child, task: Task, result: Result, tell: Callable[[str], None]) -> Result:
+        """What a part tells until it is done; written each time."""
+        while (left := task.left_s) > 0:
+            if reason := self._stopped():
+                return result.ended("cut", reason)
+            try:
+                message = process.answer(min(POLL_S, left))
+            except TimeoutError:
+                continue
+            except RuntimeError as error:
+                return result.ended("failed", str(error))
+            if isinstance(message, tuple):
+                process.join(GRACE_S)
+                return result.ended(*message)
+            if isinstance(message, Progress):
+                tell(message.text)
+                continue
+            result = result.told(message)
+            self._store.write(result)
+        return result.ended("cut", f"ended at its limit of {result.limit_s:.0f} s")
+
+    def _keep_log(self, result: Result, log: Path) -> None:
+        """What a part printed that came to no good end."""
+        kept = self._store.log(result.part)
+        if result.outcome in ("done", "absent") or not log.is_file() or not log.stat().st_size:
             kept.unlink(missing_ok=True)
             return
         kept.parent.mkdir(parents=True, exist_ok=True)
