@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run
 from bench.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
-from reproduce.native import SOURCES
-from slurm import commands as slurm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parsed = _parser().parse_args(arguments)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a command as Ctrl-C does
     try:
-        for source in SOURCES:
-            source.asked()
-        return int(parsed.call(parsed))
+        return _call(arguments)
     except ValueError as error:  # every mistake of a user is one: SpecError, DataError, AnalysisError, ...
         if os.environ.get("DEEPER_TRACEBACK"):
             raise
@@ -38,7 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
 
 
+def _call(arguments: Sequence[str] | None) -> int:
+    from reproduce.native import SOURCES
+
+    parsed = _parser().parse_args(arguments)
+    for source in SOURCES:
+        source.asked()
+    return int(parsed.call(parsed))
+
+
 def _parser() -> argparse.ArgumentParser:
+    # Here and not above: some of these take seconds to import, in which a command can be interrupted as well.
+    from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run
+    from slurm import commands as slurm
+
     parser = argparse.ArgumentParser(
         prog="deeper",
         description="Benchmark and reproduce GoogLeNet: ablations as data, DDP runs on Ray, MLflow records, reports.",

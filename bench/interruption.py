@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,12 @@ class Interruption:
             return self._stop_file.read_text().strip() or None  # None: it is being written right now
         except FileNotFoundError:
             return None
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not beyond a signal."""
+        known, until = self._signal, time.monotonic() + seconds
+        while self._signal == known and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
 
     def __enter__(self) -> Interruption:
         for number in REASONS:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import signal
 import threading
 import time
 from collections import deque
@@ -26,6 +24,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from bench.cluster import capacity
 from bench.leases import Lease, take
 from bench.records import Record, Recording, RunBusy
 from bench.states import read_state, run_folder
@@ -36,6 +35,7 @@ from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 log = logging.getLogger(__name__)
 
 GANG_START_S = 600  # a node may have to read torch from a cold network file system
+LOOK_EVERY_S = 0.5  # how soon a stop, or the end of a run, is noticed
 NODES_LOST = "nodes lost"  # the reason of a stop
 STOP_GRACE_S = 120  # for a checkpoint to be written before a stopped run is given up
 
@@ -61,44 +61,6 @@ class Options:
         return {schema.FINISHED} if self.retry_failed else {schema.FINISHED, schema.FAILED}
 
 
-@contextlib.contextmanager
-def cluster(options: Options) -> Any:
-    """Ray, started here or joined. Its chatter goes to its own log files."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
-    terminated = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=options.address or "local",
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        **({} if options.address else local),
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)  # Ray puts its own there, which ends this process at once
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def capacity(resources: ResourcesConfig) -> int:
-    """Gangs that the cluster holds at once. Raises `SpecError` where not even one fits."""
-    slots, offered = 0, []
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        cpus, gpus = int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
-        offered.append(f"{node['NodeManagerHostname']}: {cpus} CPUs, {gpus} GPUs")
-        slots += resources.workers_within(cpus, gpus)
-    if slots < resources.workers:
-        raise SpecError(
-            f"resources.workers: {resources.workers} workers with {resources.cpus_per_worker} CPUs and "
-            f"{resources.gpus_per_worker:g} GPUs each do not fit; {slots} would, on {'; '.join(offered)}"
-        )
-    return slots // resources.workers
-
-
 class NoPlace(Exception):  # noqa: N818 - reads as a state
     """Waiting for a place in the cluster was given up."""
 
@@ -109,39 +71,59 @@ class Gang:
     def __init__(self, resources: ResourcesConfig, keep_waiting: Callable[[], bool] = lambda: True) -> None:
         """Start and join the ranks, as soon as there is a place for all of them.
 
-        Raises `RayError` where that fails, `NoPlace` once `keep_waiting`, asked every second, says no.
+        Raises `RayError` where that fails, `NoPlace` once `keep_waiting`, asked every now and then, says no.
         """
         bundle = {"CPU": float(resources.cpus_per_worker)}
         if resources.gpus_per_worker:
             bundle["GPU"] = float(resources.gpus_per_worker)
+        self._keep_waiting = keep_waiting
+        self._stopping: Any = None
+        self.ranks: list[Any] = []
         self.group = placement_group([bundle] * resources.workers, strategy="PACK")
         try:
-            while not self.group.wait(1):
-                if not keep_waiting():
-                    raise NoPlace
+            while not self.group.wait(LOOK_EVERY_S):
+                self._look()
             remote: Any = ray.remote
             actor = remote(concurrency_groups={CONTROL: 1})(Rank)
-            self.ranks: list[Any] = [
-                actor.options(
+            for rank in range(resources.workers):
+                placed = actor.options(
                     num_cpus=resources.cpus_per_worker,
                     num_gpus=resources.gpus_per_worker,
                     scheduling_strategy=PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=rank),
-                ).remote(rank, resources)
-                for rank in range(resources.workers)
-            ]
-            seats = ray.get([rank.seat.remote() for rank in self.ranks], timeout=GANG_START_S)
-            port = ray.get(self.ranks[0].open_store.remote(), timeout=GANG_START_S) if resources.workers > 1 else 0
-            ray.get([rank.join.remote(seats, port) for rank in self.ranks], timeout=GANG_START_S)
+                )
+                self.ranks.append(placed.remote(rank, resources))
+            seats = self._answers([rank.seat.remote() for rank in self.ranks])
+            port = self._answers([self.ranks[0].open_store.remote()])[0] if resources.workers > 1 else 0
+            self._answers([rank.join.remote(seats, port) for rank in self.ranks])
         except BaseException:
-            remove_placement_group(self.group)
+            self.kill()
             raise
 
+    def _look(self) -> None:
+        if not self._keep_waiting():
+            raise NoPlace
+
+    def _answers(self, references: list[Any]) -> list[Any]:
+        """Of all ranks, or the error of the first that fails."""
+        deadline = time.monotonic() + GANG_START_S
+        waiting = references
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=LOOK_EVERY_S)
+            ray.get(done)
+            self._look()
+            if time.monotonic() > deadline:
+                raise GetTimeoutError(f"the ranks did not start within {GANG_START_S} s")
+        return list(ray.get(references))
+
     def train(self, planned: PlannedRun, folder: Path, options: Options, give_up: Callable[[], bool]) -> Verdict:
-        """Train one run; returns once every rank has, or the first has failed, or `give_up` says so."""
+        """Train one run; returns once every rank has, or the first has failed, or `give_up` says so.
+
+        A run that is stopped before its first step has nothing to save: it is not waited for.
+        """
         waiting = [rank.train.remote(planned.config, folder, options.data, options.recording) for rank in self.ranks]
         verdict = Verdict(schema.INTERRUPTED)
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=1)
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=LOOK_EVERY_S)
             for reference in done:
                 try:
                     verdict = ray.get(reference)
@@ -149,15 +131,28 @@ class Gang:
                     verdict = Verdict(schema.FAILED, f"a worker died: {_first_line(error)}", retry=True)
                 if verdict.outcome == schema.FAILED:
                     return verdict
+            if waiting and not self._has_begun():
+                return Verdict(schema.INTERRUPTED)
             if give_up():
                 return Verdict(schema.INTERRUPTED, f"no checkpoint within {STOP_GRACE_S} s of the stop")
         return verdict
 
+    def _has_begun(self) -> bool:
+        """False where the ranks were told to stop and the run is not in its steps yet."""
+        if self._stopping is None or not ray.wait([self._stopping], timeout=0)[0]:
+            return True
+        try:
+            return bool(ray.get(self._stopping))
+        except RayActorError:  # which the run's own answer will tell
+            return True
+
     def stop(self, reason: str) -> None:
         """Have this run, and any later one, write a checkpoint and return."""
-        self.ranks[0].stop.remote(reason)
+        self._stopping = self.ranks[0].stop.remote(reason)
 
     def kill(self) -> None:
+        for rank in self.ranks:
+            ray.kill(rank)
         remove_placement_group(self.group)
 
 
@@ -260,8 +255,11 @@ class Grid:
             if verdict.outcome == schema.INTERRUPTED or not verdict.retry or self.stopped is not None:
                 break
             log.warning("%s: %s; %d retries left", planned.name, verdict.error, attempts_left)
-        if verdict.outcome == schema.FAILED and self.stopped is None:
+        if self.stopped is not None and verdict.outcome != schema.FINISHED:
             with contextlib.suppress(RunBusy):  # then whoever holds the run will record its end
+                Record(folder).interrupt(self.stopped)
+        elif verdict.outcome == schema.FAILED:
+            with contextlib.suppress(RunBusy):
                 Record(folder).abandon(verdict.error)
         self.verdicts[planned.key] = verdict
         return gang

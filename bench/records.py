@@ -271,19 +271,37 @@ class Record:
 
         Raises RunBusy if a process still holds the run.
         """
+        attempts = self._open_unended()
+        if attempts is None:
+            return
+        if not attempts:
+            self._append(schema.START, environment={}, world_size=0, device="none", epochs=None, resume=None)
+        self.end(schema.FAILED, error=error)
+
+    def interrupt(self, reason: str) -> None:
+        """End, as interrupted, an attempt whose worker was stopped before it could; else nothing is recorded.
+
+        Raises RunBusy if a process still holds the run.
+        """
+        if not (self.folder / EVENTS).exists():
+            return
+        if self._open_unended():
+            self.end(schema.INTERRUPTED, reason=reason)
+        self.close()
+
+    def _open_unended(self) -> list[list[dict[str, Any]]] | None:
+        """Claim a run whose last attempt has no end, and open its events; the attempts. None where there is an end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _claim(self.folder, self._lock_patience_s)
         attempts = attempts_of(read_events(self.folder))
         if attempts and attempts[-1][-1]["kind"] == schema.END:
             self.close()
-            return
+            return None
         self.attempt = len(attempts) or 1
         self._events = _open_events(self.folder / EVENTS)
-        if not attempts:
-            self._append(schema.START, environment={}, world_size=0, device="none", epochs=None, resume=None)
         self._earlier_s = sum(seconds_of(attempt) for attempt in attempts[:-1])
         self._began = time.monotonic() - (seconds_of(attempts[-1]) if attempts else 0.0)
-        self.end(schema.FAILED, error=error)
+        return attempts
 
     def __enter__(self) -> Record:
         return self

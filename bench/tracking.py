@@ -29,6 +29,7 @@ from bench.filesystems import filesystem
 from bench.records import experiments, read_plan, write_atomically
 from bench.states import events_from, run_folder
 
+HURRY_S = 3.0  # that a command which was interrupted waits for its publisher
 SERVER_START_S = 120.0  # measured 14 to 69 s on a loaded machine
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -144,13 +145,18 @@ def start_publisher(records: Path, *, uri: str | None = None) -> Publisher:
     return Publisher(records, uri, process)
 
 
-def stop_publisher(publisher: Publisher, *, timeout_s: float = 60.0) -> str | None:
-    """Let the publisher make its last pass; None if all is mirrored, else a sentence on what is not and how to."""
+def stop_publisher(publisher: Publisher, *, timeout_s: float = 60.0, hurry: bool = False) -> str | None:
+    """Let the publisher make its last pass; None if all is mirrored, else a sentence on what is not and how to.
+
+    hurry: wait some seconds for it alone; it goes on by itself for as long as its patience lasts, and ends.
+    """
     assert publisher.process.stdin is not None
     publisher.process.stdin.close()
     try:
-        publisher.process.wait(timeout_s)
+        publisher.process.wait(HURRY_S if hurry else timeout_s)
     except subprocess.TimeoutExpired:
+        if hurry:
+            return f"MLflow at {publisher.uri} gets the rest in the background"
         publisher.process.kill()
         publisher.process.wait()
     missing = pending(publisher.records, publisher.uri)

@@ -56,14 +56,22 @@ class Rank:
         self.resources = resources
         self.store: Any = None
         self.stop_reason: str | None = None
+        self.in_steps = False
 
     @ray.method(concurrency_group=CONTROL)
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str) -> bool:
         """Have the run write a checkpoint at the next step that its ranks agree on, and return; later ones too.
 
-        A call and not a file: a network file system may hide a new file for a minute.
+        A call and not a file: a network file system may hide a new file for a minute. False where the run is still
+        warming up, which may take half a minute, and has nothing to save.
         """
         self.stop_reason = reason
+        return self.in_steps
+
+    def _stop_requested(self) -> bool:
+        """Asked by the training, from its first step on."""
+        self.in_steps = True
+        return self.stop_reason is not None
 
     def seat(self) -> Seat:
         return Seat(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
@@ -116,6 +124,7 @@ class Rank:
     def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
         """Train a run, or go on with it from its checkpoint. What is printed meanwhile goes to the run's log."""
         folder.mkdir(parents=True, exist_ok=True)
+        self.in_steps = False
         with _printing_to(folder / LOG_FILE):
             try:
                 return self._train(config, folder, data_root, recording)
@@ -139,7 +148,7 @@ class Rank:
             threads=self.resources.cpus_per_worker,
             folder=folder,
             data_root=data_root,
-            stop_requested=lambda: self.stop_reason is not None,
+            stop_requested=self._stop_requested,
             compiled=self.resources.compile,
             gpu_share=self.resources.gpus_per_worker or 1.0,
         )

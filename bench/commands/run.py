@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from bench import orchestrator, tracking
     from bench.display import render, rows
+    from bench.interruption import Interruption
     from bench.planning import check_disk, make_plan, part, select
     from bench.records import Recording, read_plan, write_plan
     from reproduce.spec import load_experiment
@@ -78,14 +78,16 @@ def _run(arguments: argparse.Namespace) -> int:
     settled = {row.planned.key for row in rows(entries, records) if row.state.status in options.settled}
     left = [run for run in (part(runs, *which) if which else runs) if run.key not in settled]
     stopped = None
-    publisher = None if arguments.no_publish else tracking.start_publisher(records)
-    try:
-        if left:
-            stopped = _carry_out(left, entries, experiment.resources, options, arguments.stop_file, console)
-    finally:
-        not_published = publisher and tracking.stop_publisher(publisher)
-        if not_published:
-            console.print(not_published, highlight=False, style="yellow")
+    with Interruption(arguments.stop_file) as interruption:
+        publisher = None if arguments.no_publish else tracking.start_publisher(records)
+        try:
+            if left:
+                stopped = _carry_out(left, entries, experiment.resources, options, interruption, console)
+        finally:
+            hurry = interruption.reason is not None
+            not_published = publisher and tracking.stop_publisher(publisher, hurry=hurry)
+            if not_published:
+                console.print(not_published, highlight=False, style="yellow")
     table = rows(entries, records)
     console.print(render(table, 1))
     if stopped is not None:
@@ -96,22 +98,21 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _carry_out(
-    left: Sequence[Any], entries: Sequence[Any], resources: Any, options: Any, stop_file: Path | None, console: Any
+    left: Sequence[Any], entries: Sequence[Any], resources: Any, options: Any, interruption: Any, console: Any
 ) -> str | None:
     """The grid under a live display; returns why it was stopped, if it was."""
     from rich.live import Live
 
-    from bench import orchestrator
+    from bench.cluster import capacity, cluster
     from bench.display import PlainProgress, Watch, render
-    from bench.interruption import Interruption
     from bench.leases import holder
+    from bench.orchestrator import Grid
     from bench.states import run_folder
 
     console.print(f"{len(entries)} runs, {len(left)} to do; starting Ray ...", highlight=False)
-    with Interruption(stop_file) as interruption, orchestrator.cluster(options):
-        slots = orchestrator.capacity(resources)
-        grid = orchestrator.Grid(left, resources, options)
-        grid.start(slots)
+    with cluster(options.address):
+        grid = Grid(left, resources, options)
+        grid.start(capacity(resources))
         look = Watch(entries, options.records, every_s=options.recording.heartbeat_s)
 
         def watch(show: Any) -> None:
@@ -120,7 +121,7 @@ def _carry_out(
                     grid.stop(interruption.reason)
                     console.print(f"stopping ({grid.stopped}): every run writes a checkpoint first", highlight=False)
                 show(look.rows())
-                time.sleep(1)
+                interruption.wait(1)
 
         if console.is_terminal:
             with Live(console=console, transient=True, auto_refresh=False) as live:

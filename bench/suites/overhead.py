@@ -24,6 +24,7 @@ from pydantic import Field
 from rich.console import Console
 
 from bench import orchestrator, tracking
+from bench.cluster import cluster
 from bench.planning import make_plan
 from bench.records import write_plan
 from bench.states import run_folder
@@ -166,7 +167,7 @@ def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contesta
     go = time.time()
     publisher = tracking.start_publisher(place.records)
     try:
-        with orchestrator.cluster(options):
+        with cluster(options.address):
             gang = orchestrator.Gang(place.experiment.resources)
             fresh = train(gang, place.runs[-1], go)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import statistics as stats
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, NoReturn
 
@@ -85,8 +85,6 @@ class _Training:
         )
         self.val_loader = self._val_loader("val")
         self.steps = self.train_loader.steps
-        # Every rank has at least so many validation batches, so that all can be asked before each of them.
-        self.common_val_batches = self.val_loader.images // context.world_size // batch_size
 
         self.step = build_step(
             run, device=context.device, distributed=context.world_size > 1, compiled=context.compiled
@@ -136,11 +134,15 @@ class _Training:
             self._close_epoch(epoch, validation, time.perf_counter() - started)
         if validation is None:  # finished in an earlier attempt, which may have died before telling all
             validation = self._validate(epochs)
-        assert validation is not None
+            if validation is None:
+                return Result(finished=False, metrics={})
         if self.context.rank == 0:
             assert validation.predictions is not None
             self.observer.predictions(validation.predictions)
-        return Result(finished=True, metrics=self._final_metrics() | self._measure_the_end())
+        measured = self._measure_the_end()
+        if measured is None:
+            return Result(finished=False, metrics={})
+        return Result(finished=True, metrics=self._final_metrics() | measured)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -203,7 +205,10 @@ class _Training:
         return True
 
     def _validate(self, epoch: int) -> Validation | None:
-        """Validate after an epoch; None if it was stopped, with a checkpoint from which validation is next."""
+        """Validate after an epoch; None if it was stopped, with a checkpoint from which validation is next.
+
+        epoch: the recipe's number of epochs for a run whose training is complete and in the checkpoint.
+        """
         validation = validate(
             self.evaluated,
             self.val_loader,
@@ -211,10 +216,11 @@ class _Training:
             self.ranks,
             bf16=self.step.bf16,
             predictions=epoch >= self.recipe.epochs - 1,
-            stopped=lambda batch: epoch < self.recipe.epochs and self._stop_in_validation(batch),
+            stopped=self._stop_in_validation(self.val_loader),
         )
         if validation is None:
-            self._save(epoch, self.steps)
+            if epoch < self.recipe.epochs:
+                self._save(epoch, self.steps)
         elif not math.isfinite(validation.loss):
             self._fail(epoch, self.steps)
         return validation
@@ -287,10 +293,10 @@ class _Training:
     def _checkpoint_due(self) -> bool:
         return self.context.rank == 0 and time.monotonic() - self.saved > self.context.checkpoint_every_s
 
-    def _stop_in_validation(self, batch: int) -> bool:
-        if batch >= self.common_val_batches:
-            return False
-        return self.ranks.agree([self.context.stop_requested()])[0]
+    def _stop_in_validation(self, loader: ValLoader) -> Callable[[int], bool]:
+        """Whether to stop before a batch of a loader. Asked of all ranks alike: for as many batches as each one has."""
+        common = loader.images // self.context.world_size // (self.recipe.batch_size // self.context.world_size)
+        return lambda batch: batch < common and self.ranks.agree([self.context.stop_requested()])[0]
 
     def _first_not_finite(self, losses: list[Tensor]) -> int | None:
         finite = torch.stack(losses).isfinite().tolist()
@@ -332,12 +338,17 @@ class _Training:
             schema.FINAL_WARM_UP_S: sum(metrics.get(schema.WARM_UP_SECONDS, 0.0) for metrics in self.history),
         }
 
-    def _measure_the_end(self) -> dict[str, float]:
-        """What the final weights tell beyond validation: accuracy on training images, clusters of channels."""
+    def _measure_the_end(self) -> dict[str, float] | None:
+        """What the final weights tell beyond validation: accuracy on training images, clusters of channels.
+
+        None if it was stopped; the next attempt begins with the validation before it.
+        """
         network, bf16 = self.evaluated, self.step.bf16
-        images = min(self.train_loader.images, self.val_loader.images)
-        seen = validate(network, self._val_loader("train", images), self.step.normalise, self.ranks, bf16=bf16)
-        assert seen is not None
+        loader = self._val_loader("train", min(self.train_loader.images, self.val_loader.images))
+        stopped = self._stop_in_validation(loader)
+        seen = validate(network, loader, self.step.normalise, self.ranks, bf16=bf16, stopped=stopped)
+        if seen is None:
+            return None
         untrained = build_step(self.run, device=self.context.device).network
         found, before = (self._clusters(of) for of in (network, untrained))
         return {

@@ -36,6 +36,7 @@ from pathlib import Path
 import ray
 
 from bench import orchestrator
+from bench.cluster import capacity
 from bench.planning import make_plan
 from bench.states import read_events, run_folder
 from bench.worker import Rank
@@ -58,7 +59,7 @@ experiment = load_experiment(place / "on-devices.yaml")
 runs = make_plan(experiment, place / "data").runs
 options = orchestrator.Options(records=place / "records", data=place / "data")
 ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
-answer = {"capacity": orchestrator.capacity(experiment.resources), "runs": []}
+answer = {"capacity": capacity(experiment.resources), "runs": []}
 gangs = [orchestrator.Gang(experiment.resources) for _ in runs]  # both at once, so that each has a device of its own
 for run, gang in zip(runs, gangs):
     folder = run_folder(options.records, run.key)
