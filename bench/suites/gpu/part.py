@@ -1,4 +1,4 @@
-"""What a part of the suite is, what it is given, and what it tells as soon as it knows it."""
+"""What a part of the suite is, what it is given, and what it tells as soon as it knows it. Needs no torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from reproduce.spec import Config
+
+if TYPE_CHECKING:
+    import torch
 
 Figure = float | str | None
 """None: there is no such figure, or it is not finite."""
@@ -52,7 +53,8 @@ SIZES = {
 class Task:
     """What a part is given."""
 
-    device: torch.device
+    device_name: str
+    """As torch has it: cpu, cuda:0."""
     threads: int
     """Of torch, and of a run."""
     deadline: float
@@ -61,8 +63,14 @@ class Task:
     """A folder that is removed afterwards."""
 
     @property
+    def device(self) -> torch.device:
+        import torch
+
+        return torch.device(self.device_name)
+
+    @property
     def size(self) -> Size:
-        return SIZES[self.device.type]
+        return SIZES[self.device_name.partition(":")[0]]
 
     @property
     def left_s(self) -> float:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import psutil
@@ -27,7 +25,8 @@ from bench.interruption import Interruption
 from bench.results import COMMITTED, here
 from bench.suites.child import Child
 from bench.suites.gpu.markdown import report
-from bench.suites.gpu.part import LackingError, Message, Part, Progress, Report, Result, Task
+from bench.suites.gpu.part import Part, Progress, Result, Task
+from bench.suites.gpu.process import LOG, serve
 from bench.suites.gpu.store import Store
 from reproduce.spec import Config, SpecError
 
@@ -36,7 +35,6 @@ LEAST_LIMIT_S = 30.0  # of a part; torch alone may take ten seconds to import
 LEAST_LEFT_S = 10.0  # for a part to be begun
 GRACE_S = 5.0  # for a process to end by itself
 POLL_S = 0.25
-LOG = "log.txt"
 
 
 class GpuOptions(Config):
@@ -153,12 +151,12 @@ class Suite:
         result = Result(part=part.name, outcome="cut", limit_s=round(limit_s, 1))
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
             task = Task(
-                device=self._device,
+                device_name=str(self._device),
                 threads=min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0))),
                 deadline=start + limit_s,
                 scratch=Path(scratch),
             )
-            process = Child(part.name, _serve, part.work, task)
+            process = Child(part.name, serve, part.work, task)
             try:
                 result = self._listen(process, task, result, tell)
             finally:
@@ -204,26 +202,3 @@ class Suite:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(log.read_bytes())
         self._console.print(f"what it printed: {kept}", highlight=False, soft_wrap=True)
-
-
-def _serve(pipe: Connection, work: Callable[[Task, Report], None], task: Task) -> None:
-    """In the part's process: what is printed goes to a log; at last (outcome, why)."""
-    with (task.scratch / LOG).open("ab") as log:
-        for descriptor in (1, 2):
-            os.dup2(log.fileno(), descriptor)
-
-    def send(message: Message) -> None:
-        pipe.send(message)
-
-    try:
-        work(task, Report(send))
-        pipe.send(("done", ""))
-    except LackingError as lacking:
-        pipe.send(("absent", str(lacking)))
-    except Exception as error:
-        traceback.print_exc()
-        first = next(iter(str(error).splitlines()), "")
-        pipe.send(("failed", f"{type(error).__name__}: {first}"))
-    finally:
-        for stream in (1, 2):
-            os.fsync(stream)

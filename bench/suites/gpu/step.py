@@ -174,4 +174,4 @@ def published(task: Task, report: Report) -> None:
         bench = Bench(task, report, both)
         job = bench.job(NetworkConfig(aux="none", norm="none"), batch, names=(OURS,))
         bench.table(job, {name: {SPEED: figure} for name, figure in PUBLISHED.items()})
-    report.note(f"published: batch 128, forward and backward; ours: batch {batch}, with the update")
+    report.note(f"published is batch 128, forward and backward; ours is batch {batch}, with the update")

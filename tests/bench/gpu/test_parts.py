@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor
 
 from bench.suites.forms import FORMS, OURS
@@ -25,7 +24,7 @@ TINY = Size(side=32, batch=4, batches=(2,), published_batch=2, pictures=32, repe
 @pytest.fixture
 def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setitem(part.SIZES, "cpu", TINY)
-    return Task(device=torch.device("cpu"), threads=1, deadline=time.monotonic() + 600, scratch=tmp_path)
+    return Task(device_name="cpu", threads=1, deadline=time.monotonic() + 600, scratch=tmp_path)
 
 
 class Told:
@@ -97,10 +96,9 @@ def test_threads_are_doubled_up_to_the_cores() -> None:
 RANKS = """
 import os, sys, time
 from pathlib import Path
-import torch
 from bench.suites.gpu import nccl
 from bench.suites.gpu.part import Check, Report, Task
-task = Task(device=torch.device("cpu"), threads=1, deadline=time.monotonic() + 600, scratch=Path(sys.argv[1]))
+task = Task(device_name="cpu", threads=1, deadline=time.monotonic() + 600, scratch=Path(sys.argv[1]))
 told = []
 nccl.ranks(task, Report(told.append), "gloo")
 os._exit(sum(isinstance(one, Check) and not one.passed for one in told))
