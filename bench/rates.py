@@ -41,6 +41,8 @@ class Rate:
     """Multiply-adds of one image's forward pass in training."""
     parameters: float
     source: str
+    share: float = 1.0
+    """Of a GPU, which the run used with others."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Estimate:
     """What a run will take."""
 
     device_hours: float
-    """A device is one worker: a GPU, or a worker's CPU cores."""
+    """A device is one worker: a GPU, of which a run may have a share, or a worker's CPU cores."""
     images_per_s: float
     source: str
 
@@ -78,7 +80,8 @@ class Rates:
         """None where nothing was measured on the device."""
         costs, resources = plan.costs[run.key], plan.experiment.resources
         macs, parameters = costs[schema.COST_MACS_TRAINING], costs[schema.COST_PARAMETERS]
-        rate = self._rate(macs, parameters, resources.workers)
+        share = resources.gpus_per_worker or 1.0
+        rate = self._rate(macs, parameters, resources.workers, share)
         if rate is None:
             return None
         speed, source = rate.images_per_s / rate.workers, rate.source
@@ -88,6 +91,9 @@ class Rates:
         if rate.cpus is not None and rate.cpus != resources.cpus_per_worker and not resources.gpus_per_worker:
             speed *= resources.cpus_per_worker / rate.cpus
             source += f", by {resources.cpus_per_worker} for {rate.cpus} cores"
+        if rate.share != share:
+            speed *= share / rate.share
+            source += f", {share:g} of a GPU for {rate.share:g}"
         if rate.workers != resources.workers:
             alone_s = run.config.recipe.batch_size / resources.workers / speed
             speed, source = self._together(speed, alone_s, resources.workers, int(parameters), source)
@@ -96,22 +102,25 @@ class Rates:
         forward = costs[schema.COST_MACS] / (3 * macs)  # an evaluation has no backward pass
         passes += plan.val_images[data.path] * forward
         seconds = recipe.epochs * passes / speed
-        return Estimate(seconds / 3600, speed * resources.workers, source)
+        return Estimate(share * seconds / 3600, speed * resources.workers, source)
 
-    def _rate(self, macs: float, parameters: float, workers: int) -> Rate | None:
+    def _rate(self, macs: float, parameters: float, workers: int, share: float) -> Rate | None:
         recorded = self._recorded if self._here else []
-        same = [rate for rate in recorded if (rate.macs, rate.parameters, rate.workers) == (macs, parameters, workers)]
+        wanted = (macs, parameters, workers, share)
+        same = [rate for rate in recorded if (rate.macs, rate.parameters, rate.workers, rate.share) == wanted]
         measured = [rate for result in self._results for rate in _rates(result)]
         for found in (same, measured, recorded):
             if found:
-                return min(found, key=lambda rate: (rate.workers != workers, abs(rate.macs - macs)))
+                return min(
+                    found, key=lambda rate: (rate.share != share, rate.workers != workers, abs(rate.macs - macs))
+                )
         return None
 
     @cached_property
     def _recorded(self) -> list[Rate]:
         """Of finished runs on this device: one rate for each arm of each experiment, the median over its seeds."""
-        arms: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-        costs: dict[tuple[str, str, int], Mapping[str, float]] = {}
+        arms: dict[tuple[str, str, int, float], list[tuple[float, float]]] = {}
+        costs: dict[tuple[str, str, int, float], Mapping[str, float]] = {}
         for experiment in experiments(self._records):
             for entry in read_plan(self._records, experiment):
                 events = read_events(run_folder(self._records, entry.key))
@@ -120,13 +129,15 @@ class Rates:
                 start, end = next(event for event in events if event["kind"] == schema.START), events[-1]
                 if device_of(start["environment"], gpu=start["device"] != "cpu") != self.device:
                     continue
-                arm = (experiment, entry.arm, int(start["world_size"]))
+                share = start.get("resources", {}).get("gpus_per_worker") or 1.0
+                arm = (experiment, entry.arm, int(start["world_size"]), float(share))
                 arms.setdefault(arm, []).append((end["metrics"][schema.FINAL_IMAGES_PER_S], end["t"]))
                 costs[arm] = entry.costs
         return [
             Rate(
                 images_per_s=median(speed for speed, _ in runs),
                 workers=arm[2],
+                share=arm[3],
                 cpus=None,
                 macs=costs[arm][schema.COST_MACS_TRAINING],
                 parameters=costs[arm][schema.COST_PARAMETERS],

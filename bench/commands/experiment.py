@@ -41,7 +41,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.planning import make_plan, select
+    from bench.planning import make_plan, proposed_share, select
     from bench.rates import Rates
     from reproduce import schema
     from reproduce.spec import load_experiment
@@ -88,6 +88,15 @@ def _plan(arguments: argparse.Namespace) -> int:
     )
     for line in _device_hours(runs, estimates, rates.device):
         console.print(line, highlight=False, soft_wrap=True)
+    if share := proposed_share(plan.experiment):
+        recipe = plan.experiment.recipe
+        console.print(
+            f"Steps of {recipe.batch_size} images of {recipe.resolution} px leave a large GPU idle most of the time: "
+            f"resources.gpus_per_worker: {share:g} runs {round(1 / share)} at once on each, every one with that share "
+            "of its memory.",
+            highlight=False,
+            soft_wrap=True,
+        )
     return 0
 
 

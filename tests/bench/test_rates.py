@@ -34,7 +34,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def made_plan(*, workers: int = 1, gpus: int = 0) -> Plan:
+def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
     """3 600 training images, none for validation, ten epochs; arms none and both."""
     content = {
         "name": "first",
@@ -57,11 +57,15 @@ def made_plan(*, workers: int = 1, gpus: int = 0) -> Plan:
     return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": 0})
 
 
-def recorded(records: Path, made: Plan, arm: str, images_per_s: float) -> None:
+def recorded(records: Path, made: Plan, arm: str, images_per_s: float, *, share: float | None = None) -> None:
     run = next(run for run in made.runs if run.arm == arm)
     write_plan(records, "first", made.runs, made.costs)
     record = Record(run_folder(records, run.key))
-    record.begin(run.config, environment=HERE, world_size=run.config.workers, device="cpu")
+    if share is None:
+        record.begin(run.config, environment=HERE, world_size=run.config.workers, device="cpu")
+    else:
+        resources = {"gpus_per_worker": share}
+        record.begin(run.config, environment=THERE, world_size=1, device="cuda:0", resources=resources)
     record.end(schema.FINISHED, metrics={schema.FINAL_IMAGES_PER_S: images_per_s})
 
 
@@ -87,6 +91,23 @@ def test_recorded_runs_of_the_same_network_come_first_and_others_are_scaled(tmp_
     assert found["none"].source.startswith("1 run of first, none, recorded on this device 20")
     assert found["both"].device_hours == pytest.approx(36000 / 50 / 3600)
     assert found["both"].source.startswith("scaled by multiply-adds from 1 run")
+
+
+def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "environment", lambda: THERE)
+    made = made_plan(gpus=0.25)
+    recorded(tmp_path, made, "none", 1000.0, share=1)
+    from_whole = estimates(Rates(tmp_path, gpu=True), made)["none"]
+    assert from_whole.images_per_s == pytest.approx(250), "at least its share of what a whole one gives"
+    assert from_whole.device_hours == pytest.approx(36000 / 1000 / 3600)
+    assert from_whole.source.endswith(", 0.25 of a GPU for 1")
+
+    recorded(tmp_path / "shared", made, "none", 800.0, share=0.25)
+    own = estimates(Rates(tmp_path / "shared", gpu=True), made)["none"]
+    assert own.images_per_s == pytest.approx(800)
+    assert own.device_hours == pytest.approx(36000 / 800 / 3600 / 4), "four run at once"
 
 
 def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(

@@ -128,6 +128,21 @@ def test_a_run_whose_worker_died_is_ended_by_another(tmp_path: Path) -> None:
     assert (state.status, state.attempt, state.error) == ("failed", 1, "the worker died")
 
 
+def test_an_attempt_stopped_before_it_could_say_so_is_ended_as_interrupted_by_another(tmp_path: Path) -> None:
+    begin(tmp_path).close()
+    Record(tmp_path).interrupt("terminated")
+    state = read_state(tmp_path)
+    assert (state.status, state.attempt, state.reason) == ("interrupted", 1, "terminated")
+    Record(tmp_path).interrupt("again")
+    assert read_state(tmp_path).reason == "terminated", "an end that is there stays"
+    assert begin(tmp_path).attempt == 2
+
+
+def test_a_run_that_never_began_stays_waiting_when_it_is_interrupted(tmp_path: Path) -> None:
+    Record(tmp_path / "none").interrupt("terminated")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_failed_run_tells_why(tmp_path: Path) -> None:
     begin(tmp_path).end("failed", error="loss is nan at epoch 0, step 3")
     state = read_state(tmp_path)

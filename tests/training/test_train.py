@@ -93,6 +93,35 @@ def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
     np.testing.assert_array_equal(plain.table["top5"], copied.table["top5"])
 
 
+def test_a_deterministic_run_repeats_bit_for_bit_also_when_it_is_resumed(tmp_path: Path, data_root: Path) -> None:
+    """On a CPU; a GPU's kernels are asked for the same way."""
+    run = tiny_run(**RUN).model_copy(update={"deterministic": True})
+    whole, again, broken = (Recorder(tmp_path / name) for name in ("whole", "again", "broken"))
+    try:
+        for observer in (whole, again):
+            assert train(run, context(observer.folder, data_root), observer).finished
+        stop = StopAt(3)
+        ends = [train(run, context(broken.folder, data_root, stop), broken).finished for _ in range(2)]
+        assert ends == [False, True]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_end(whole.folder, again.folder)
+    assert_same_end(whole.folder, broken.folder)
+
+
+def test_a_run_stopped_while_its_end_is_measured_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
+    run, whole, broken = tiny_run(), Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
+    count = StopAt()
+    end = train(run, context(whole.folder, data_root, count), whole)
+    attempts = [train(run, context(broken.folder, data_root, StopAt(count.count)), broken)]
+    assert not attempts[0].finished, "at the last question that a whole run asks"
+    attempts += [train(run, context(broken.folder, data_root), broken)]
+    assert attempts[1].finished
+    assert_same_end(whole.folder, broken.folder)
+    assert attempts[1].metrics[schema.FINAL_TRAIN_TOP1_PLAIN] == end.metrics[schema.FINAL_TRAIN_TOP1_PLAIN]
+    np.testing.assert_array_equal(whole.table["top5"], broken.table["top5"])
+
+
 def test_warm_up_is_recorded_on_its_own_and_is_no_part_of_the_throughput(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
