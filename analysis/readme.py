@@ -4,7 +4,8 @@
     python -m analysis.readme --check    # exit 1 where a document and the results disagree
 
 A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
-`goals` and `bench` of all suites in results/bench, `arms` and `effects` of an experiment's report, `claims`.
+`goals` and `bench` of all suites in results/bench, by kind of machine, `arms` and `effects` of an experiment's report,
+`claims`.
 """
 
 from __future__ import annotations
@@ -52,34 +53,67 @@ def _region(name: str, results: Path) -> str:
 
 def _goals(results: Path, _: str) -> str:
     """What suites have goals for: medians with ranges, reached or missed and why."""
-    found = _benchmarks(results)
-    rows = [
-        _goal_row(comparison, goal)
-        for result in found
-        for comparison in result["comparisons"]
-        for goal in comparison["goals"]
-    ]
-    table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
-    return "\n\n".join([table.markdown(), *map(_source, found)]) if found else NOTHING
+    parts = []
+    for kind, found in _benchmarks(results).items():
+        rows = [
+            _goal_row(comparison, goal)
+            for result in found
+            for comparison in result["comparisons"]
+            for goal in comparison["goals"]
+        ]
+        if rows:
+            table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
+            parts += [f"**On {kind}**:", table.markdown(), *map(_source, found)]
+    return "\n\n".join(parts) or NOTHING
 
 
 def _tables(results: Path, _: str) -> str:
     """All that suites measured, a table a comparison."""
     parts = []
-    for result in _benchmarks(results):
-        parts += [f"### {result['suite']}", _source(result), *map(_comparison_table, result["comparisons"])]
+    for kind, found in _benchmarks(results).items():
+        for result in found:
+            heading = f"### {result['suite']} on {kind}"
+            parts += [heading, _source(result), *map(_comparison_table, result["comparisons"])]
+    for folder in sorted((results / "bench").glob("*/gpu")):
+        parts += _gpu_tables(folder, results)
     return "\n\n".join(parts) or NOTHING
+
+
+def _gpu_tables(folder: Path, results: Path) -> list[str]:
+    """What the parts of `deeper bench gpu` found on a kind of machine, with their checks."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [content for content in found if content["result"]["outcome"] != "absent"]
+    sources = dict.fromkeys(_source({**content, "file": folder.relative_to(results)}) for content in found)
+    parts = [f"### gpu on {folder.parent.name}", *sources] if found else []
+    for result in (content["result"] for content in found):
+        for table in result["tables"]:
+            columns = list(dict.fromkeys(figure for row in table["rows"].values() for figure in row))
+            rows = [
+                [Cell(name), *(_figure(row.get(column)) for column in columns)] for name, row in table["rows"].items()
+            ]
+            parts += [f"**{result['part']}: {table['title']}**", Table("", ["", *columns], rows).markdown()]
+        if missed := [check for check in result["checks"] if not _within(check["value"], check)]:
+            parts.append(f"Checks **missed**: {'; '.join(check['what'] for check in missed)}.")
+        parts += [f"{result['part']}: {note}" for note in result["notes"]]
+    return parts
+
+
+def _figure(value: float | str | None) -> Cell:
+    return Cell(f"{value:.4g}" if isinstance(value, int | float) else value or "")
+
+
+def _within(value: float | None, bounds: Mapping[str, Any]) -> bool:
+    least, most = bounds["at_least"], bounds["at_most"]
+    return value is not None and (least is None or value >= least) and (most is None or value <= most)
 
 
 def _goal_row(comparison: Mapping[str, Any], goal: Mapping[str, Any]) -> list[Cell]:
     values = _outcome(comparison, goal["figure"], goal["ours"], goal["peer"])
     middle = median(values)
-    least, most = goal["at_least"], goal["at_most"]
-    reached = (least is None or middle >= least) and (most is None or middle <= most)
-    bounds = (("at least", least), ("at most", most))
+    bounds = (("at least", goal["at_least"]), ("at most", goal["at_most"]))
     bound = " and ".join(f"{name} {value:g}" for name, value in bounds if value is not None)
     against = f", {goal['ours']} / {goal['peer']}" if goal["peer"] else f", {goal['ours']}"
-    missed = "" if reached else f", **missed**{': ' if goal['note'] else ''}{goal['note']}"
+    missed = "" if _within(middle, goal) else f", **missed**{': ' if goal['note'] else ''}{goal['note']}"
     return [
         Cell(f"{comparison['title']}: {goal['figure']}{against}"),
         Cell(f"{middle:.3g} ({min(values):.3g} to {max(values):.3g}, n = {len(values)})"),
@@ -114,21 +148,25 @@ def _outcome(comparison: Mapping[str, Any], figure: str, ours: str, peer: str | 
     return [a / b[figure] for a, b in zip(mine, comparison["rounds"][peer], strict=True)]
 
 
-def _benchmarks(results: Path) -> list[dict[str, Any]]:
-    """The committed results, by file name; but for that of the quick check, which repeats parts of others."""
-    paths = sorted(path for path in (results / "bench").glob("*.json") if path.stem != "quick")
-    found = [{"file": path.name, **json.loads(path.read_text())} for path in paths]
-    return [result for result in found if "comparisons" in result]
+def _benchmarks(results: Path) -> dict[str, list[dict[str, Any]]]:
+    """The committed results of suites, by kind of machine; but for the quick check's, which repeats parts of others."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((results / "bench").glob("*/*.json")):
+        result = {"file": path.relative_to(results), **json.loads(path.read_text())}
+        if path.stem != "quick" and "comparisons" in result:
+            found.setdefault(path.parent.name, []).append(result)
+    return found
 
 
 def _source(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
     machine, packages = environment["machine"], environment["packages"]
+    cpu = ", ".join([machine["cpu"], *machine.get("cpu_flags", [])])
     device = environment["gpus"][0]["name"] if environment["gpus"] else f"{machine['cores_physical']} cores, no GPU"
     commit = str(environment.get("commit", "none"))[:7] + (" with changes" if environment.get("dirty") else "")
     return (
-        f"{result['suite']}: `{result['command']}` on {machine['cpu']}, {device}, torch {packages['torch']}, "
-        f"{result['date']}, commit {commit}; raw: `results/bench/{result['file']}`."
+        f"{result['suite']}: `{result['command']}` on {cpu}, {device}, torch {packages['torch']}, "
+        f"{result['date']}, commit {commit}; raw: `results/{result['file']}`."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from bench.cpu import this_cpu
 from bench.telemetry import nvml
 from reproduce.native import SOURCES, ChoiceError, Source
 
@@ -80,24 +81,19 @@ def _packages() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
+    cpu = this_cpu()
     return {
         "hostname": socket.gethostname(),
         "system": platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "cpu": _cpu_model(),
+        "cpu": cpu.model,
+        "cpu_vendor": cpu.vendor,
+        "cpu_flags": list(cpu.flags),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 2),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except FileNotFoundError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _devices() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from statistics import median
 
-from bench.suites.rounds import kept_results
+from bench.results import kept_results
 
 FIGURE = "images/s"
 

@@ -18,16 +18,14 @@ from statistics import median
 from typing import Any
 
 from bench.communication import Link, step_s
-from bench.environment import SOURCE, environment
+from bench.environment import environment
 from bench.planning import Plan
 from bench.records import experiments, read_plan
+from bench.results import COMMITTED, kept_results
 from bench.states import read_events, run_folder
-from bench.suites.rounds import kept_results
 from reproduce import schema
 from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, SpecError
-
-COMMITTED = SOURCE / "results" / "bench"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +71,7 @@ class Rates:
                 raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --json` and `scaling` write one")
             self.device = device_of(self._results[0]["environment"])
             return
-        known = [_read(path) for folder in (kept_results(), COMMITTED) for path in sorted(folder.glob("*.json"))]
+        known = [_read(path) for folder in (kept_results(), COMMITTED) for path in sorted(folder.rglob("*.json"))]
         known = [result for result in known if "rates" in result.get("setting", {})]
         self.device = _this_device(gpu) if device is None else _named(device, known)
         self._results = [result for result in known if device_of(result["environment"]) == self.device]

@@ -8,6 +8,9 @@ from typing import Any
 
 from reproduce.spec import SpecError, validated
 
+OF_KIND = Path("results/bench/<kind of machine>")
+"""`--json` without a file; which kind this machine is, is only looked up once it is needed."""
+
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     bench = verbs.add_parser("bench", help="benchmarks beside their peers, interleaved in one run")
@@ -21,6 +24,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     _add_quick(suites)
     _add_training(suites)
     _add_evaluation(suites)
+    _add_gpu(suites)
 
 
 def _add_loader(suites: Any) -> None:
@@ -93,13 +97,47 @@ def _add_evaluation(suites: Any) -> None:
     suite.set_defaults(call=_evaluation)
 
 
+def _add_gpu(suites: Any) -> None:
+    suite = suites.add_parser(
+        "gpu",
+        help="in minutes: is this machine right, how fast is it? On GPUs, and as far as it goes on CPUs",
+        description="Parts in order of worth, each with a limit of time of its own. Each result is written to "
+        "OUT/gpu/PART.json as soon as it is there; at the end, or on Ctrl-C, a table in Markdown. The same command "
+        "goes on with what is missing.",
+    )
+    suite.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
+    suite.add_argument("--out", type=Path, help=f"folder of the results ({OF_KIND})")
+    suite.add_argument("--part", action="append", default=[], metavar="NAME", help="only this one (may be repeated)")
+    suite.add_argument("--force", action="store_true", help="repeat parts whose results are there")
+    suite.set_defaults(call=_gpu)
+
+
 def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
     suite.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds ({rounds})")
     _add_json(suite)
 
 
 def _add_json(suite: argparse.ArgumentParser) -> None:
-    suite.add_argument("--json", type=Path, metavar="FILE", help="write the raw results here")
+    suite.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=OF_KIND,
+        metavar="FILE",
+        help=f"write the raw results here; without FILE to {OF_KIND}/",
+    )
+
+
+def _output(arguments: argparse.Namespace, suite: str) -> Path | None:
+    """Where the raw results go. Raises `SpecError`."""
+    path: Path | None = arguments.json
+    if path == OF_KIND:
+        from bench.results import COMMITTED, here
+
+        return COMMITTED / here() / f"{suite}.json"
+    if path is not None and path.is_dir():
+        raise SpecError(f"--json: {path} is a folder; give a file, or none for {OF_KIND}/")
+    return path
 
 
 def _loader(arguments: argparse.Namespace) -> int:
@@ -111,7 +149,7 @@ def _loader(arguments: argparse.Namespace) -> int:
     if arguments.size is not None:
         given["size"] = size_from(arguments.size)
     options = validated(LoaderOptions, {**given, "sides": arguments.side}, where="")
-    return main(options, output=arguments.json)
+    return main(options, output=_output(arguments, "loader"))
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -126,7 +164,7 @@ def _step(arguments: argparse.Namespace) -> int:
         "threads": arguments.threads,
         "rounds": arguments.rounds,
     }
-    return main(validated(StepOptions, given, where=""), output=arguments.json)
+    return main(validated(StepOptions, given, where=""), output=_output(arguments, "step"))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
@@ -134,14 +172,14 @@ def _overhead(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
     options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
-    return main(options, output=arguments.json)
+    return main(options, output=_output(arguments, "overhead"))
 
 
 def _scaling(arguments: argparse.Namespace) -> int:
     from bench.suites.scaling import ScalingOptions, main
 
     given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "rounds")}
-    return main(validated(ScalingOptions, given, where=""), output=arguments.json)
+    return main(validated(ScalingOptions, given, where=""), output=_output(arguments, "scaling"))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -153,16 +191,24 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _quick(arguments: argparse.Namespace) -> int:
     from bench.suites.quick import main
 
-    return main(output=arguments.json)
+    return main(output=_output(arguments, "quick"))
 
 
 def _training(arguments: argparse.Namespace) -> int:
     from bench.suites.training import main
 
-    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=arguments.json)
+    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=_output(arguments, "training"))
 
 
 def _evaluation(arguments: argparse.Namespace) -> int:
     from bench.suites.evaluation import main
 
-    return main(arguments.data, rounds=arguments.rounds, output=arguments.json)
+    return main(arguments.data, rounds=arguments.rounds, output=_output(arguments, "evaluation"))
+
+
+def _gpu(arguments: argparse.Namespace) -> int:
+    from bench.suites.gpu.parts import PARTS
+    from bench.suites.gpu.runner import GpuOptions, main
+
+    given = {name: getattr(arguments, name) for name in ("minutes", "out", "force")}
+    return main(validated(GpuOptions, {**given, "parts": arguments.part}, where=""), PARTS)

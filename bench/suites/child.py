@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
+
+import psutil
 
 from bench.suites.rounds import Contestant
 
@@ -29,9 +31,14 @@ class Child:
     def send(self, request: Any) -> None:
         self._pipe.send(request)
 
-    def answer(self) -> Any:
-        """What it sends next. Raises RuntimeError where it ended instead; what it printed tells why."""
+    def answer(self, timeout_s: float | None = None) -> Any:
+        """What it sends next. Raises RuntimeError where it ended instead; what it printed tells why.
+
+        Raises TimeoutError where nothing comes for so long.
+        """
         try:
+            if timeout_s is not None and not self._pipe.poll(timeout_s):
+                raise TimeoutError
             return self._pipe.recv()
         except EOFError:
             self._process.join()
@@ -52,8 +59,18 @@ class Child:
     def terminate(self) -> None:
         self._process.terminate()
 
-    def join(self) -> None:
-        self._process.join()
+    def kill(self) -> None:
+        """End it at once, with all that it has started."""
+        if not self._process.is_alive():
+            return
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(self._process.pid)
+            for process in (*own.children(recursive=True), own):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        self._process.join(timeout_s)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """`deeper bench --quick`: has a change made anything slower? Two minutes on 2 cores, ratios only.
 
-The short form of each suite, and its ratios beside those of results/bench/quick.json. A ratio to a peer of the same
-minute carries from machine to machine of a kind, images/s do not. Goals are for the whole suites, on a quiet machine.
+The short form of each suite, and its ratios beside those of results/bench/<kind of machine>/quick.json. A ratio to a
+peer of the same minute carries from machine to machine of a kind, images/s do not. Goals are for the whole suites, on a
+quiet machine.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from bench.environment import SOURCE
+from bench.results import COMMITTED, committed_kinds, here
 from bench.suites.rounds import Comparison, publish
 from reproduce.spec import SpecError
 
-REFERENCE = SOURCE / "results" / "bench" / "quick.json"
+FILE = "quick.json"
 TOLERANCE = 0.15
 """Share by which a median of two or three rounds moves on a busy machine without meaning anything."""
 
@@ -45,15 +46,25 @@ class Change:
 def main(*, output: Path | None) -> int:
     """Measure and compare; 1 where a ratio got worse by more than `TOLERANCE`. Raises `SpecError`."""
     console = Console()
-    reference = _reference(REFERENCE) if REFERENCE.exists() else None
+    kind = here()
+    path = COMMITTED / kind / FILE
+    reference = _reference(path) if path.exists() else None
+    if reference is None:
+        console.print(no_reference(kind), highlight=False)
     comparisons = [comparison for part in _parts() for comparison in part(console)]
     publish("quick", [replace(comparison, goals=()) for comparison in comparisons], setting={}, output=output)
     if reference is None:
-        console.print(f"no reference: --json {REFERENCE} writes one", highlight=False)
         return 0
     found = changes(comparisons, reference)
     console.print(_table(found))
     return int(any(change.is_regression for change in found))
+
+
+def no_reference(kind: str) -> str:
+    """What is told where this kind of machine has nothing to compare with."""
+    others = [name for name in committed_kinds() if (COMMITTED / name / FILE).exists()]
+    there = f"there are those of {', '.join(others)}" if others else "there is none of any other"
+    return f"no reference for {kind}, {there}: nothing is compared; `deeper bench quick --json` writes one"
 
 
 def changes(comparisons: Sequence[Comparison], reference: Mapping[str, Comparison]) -> list[Change]:

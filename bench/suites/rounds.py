@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,8 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.environment import environment
-from reproduce.native import cache
+from bench.results import kept_results, write
 
 Figures = Mapping[str, float]
 """What one measurement gives, by name with its unit: {"images/s": 812.0, "images per CPU-second": 410.5}."""
@@ -114,25 +110,10 @@ def publish(
     outputs = [output] if output is not None else []
     if keep:
         outputs.append(kept_results() / f"{suite}.json")
-    if outputs:
-        content = {
-            "suite": suite,
-            "date": time.strftime("%Y-%m-%d"),
-            "command": shlex.join(["deeper", *sys.argv[1:]]),
-            "setting": setting,
-            "comparisons": [asdict(comparison) for comparison in comparisons],
-            "environment": environment(),
-        }
-        for path in outputs:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(content, indent=1) + "\n")
-            console.print(f"raw results: {path}", highlight=False)
+    for path in outputs:
+        write(path, suite, {"setting": setting, "comparisons": [asdict(comparison) for comparison in comparisons]})
+        console.print(f"raw results: {path}", highlight=False)
     return 0 if reached else 1
-
-
-def kept_results() -> Path:
-    """Folder of this machine's latest results, a file a suite, in the user's cache."""
-    return cache() / "bench"
 
 
 def _print(comparison: Comparison, console: Console) -> None:

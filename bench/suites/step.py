@@ -1,9 +1,7 @@
 """`deeper bench step`: forward, backward and update on random images that lie ready, ours against torchvision's.
 
-Ours as a run takes it (channels_last, bf16 where the device has it, fused SGD; at evaluation `folded`), and
-`torchvision.models.googlenet` as one would write it: float32 NCHW, channels_last, bf16 autocast, both, both compiled.
-Ours is in the port's form, so that both networks are the same; at evaluation neither has heads. Ours and torchvision's
-run in a process each, ours prepared as a run's is.
+The forms are those of `bench.suites.forms`. Ours is in the port's form, so that both networks are the same. Ours and
+torchvision's run in a process each, ours prepared as a run's is.
 
 "Of the roofline": the share of the images/s that the device could give, by our network's arithmetic and bytes in our
 precision, layer by layer (`reproduce.models.roofline`), and by the best convolution or product and the copy that this
@@ -12,53 +10,30 @@ process measured before and after the rounds. The parts for GPUs have not been r
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import psutil
 import torch
-import torchvision
 from pydantic import Field
 from rich.console import Console
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.rates import rate_entry
-from bench.suites.ceilings import measured_ceiling, synchronise
-from bench.suites.child import Child, child, requests
-from bench.suites.inputs import LEARNING_RATE, random_batch, run_without_data
-from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
-from bench.telemetry.nvml import Nvml, NvmlAbsent
-from reproduce.models.compiled import compile_parts
+from bench.suites.ceilings import measured_ceiling
+from bench.suites.forms import OURS, PEER, names, port
+from bench.suites.meter import SPEED
+from bench.suites.rounds import Comparison, Goal, publish
+from bench.suites.stepping import Job, benches
 from reproduce.models.cost import cost
-from reproduce.models.folding import folded
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
-from reproduce.training.process import prepare_process
-from reproduce.training.step import build_step, precision_dtype
+from reproduce.training.step import precision_dtype
 
-OURS, PEER = "deeper", "torchvision"
-COMPILED, PEER_COMPILED = "deeper, compiled", "torchvision, channels_last, autocast, compiled"
-PEERS = {  # channels_last, autocast
-    PEER: (False, False),
-    "torchvision, channels_last": (True, False),
-    "torchvision, autocast": (False, True),
-    "torchvision, channels_last, autocast": (True, True),
-}
-SPEED, CPU_SPEED, SHARE = "images/s", "images per CPU-second", "of the roofline"
-JOULE, BUSY, FIRST = "images per joule", "GPU busy, %", "first pass, s"
-Task = tuple[NetworkConfig, int, bool, bool]
-"""Network, images a batch, whether training, whether compiled contestants as well."""
-CLASSES = 1000
+SHARE, FIRST = "of the roofline", "first pass, s"
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
-STEPS = {"cpu": 1, "cuda": 50}  # a round; on GPUs seconds, in which NVML samples its device several times
+REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # of a round; in two seconds NVML samples its device several times
 GOALS = {
     ("cpu", "training"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=3.0),),
     ("cpu", "evaluation"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=4.0),),
@@ -84,73 +59,6 @@ class StepOptions(Config):
     rounds: int = Field(5, ge=1)
 
 
-class _Bench:
-    """One network at one side: its contestants."""
-
-    def __init__(self, network: NetworkConfig, batch: int, device: torch.device) -> None:
-        self.network, self.batch, self.device = network, batch, device
-        self.run = run_without_data(network, batch=batch)
-        self.images, self.labels = random_batch(self.run, device)
-
-    def ours(self, training: bool, compiled: bool) -> Callable[[], object]:
-        step = build_step(self.run, device=self.device, compiled=compiled and training)
-        if training:
-            step.network.train()
-            return lambda: step(self.images, self.labels, LEARNING_RATE)
-        network: nn.Module = folded(step.network, torch.bfloat16 if step.bf16 else None)
-        if compiled:
-            compile_parts(network)
-        return torch.inference_mode()(lambda: network(step.normalise(self.images)))
-
-    def torchvision(self, training: bool, channels_last: bool, autocast: bool, compiled: bool) -> Callable[[], object]:
-        memory = torch.channels_last if channels_last else torch.contiguous_format
-        heads = training and self.network.aux == "both"
-        network: nn.Module = torchvision.models.googlenet(
-            num_classes=self.network.classes, aux_logits=heads, init_weights=False
-        ).to(device=self.device, memory_format=memory)  # type: ignore[call-overload]
-        pixels = torch.randn(self.images.shape, device=self.device).contiguous(memory_format=memory)
-        mixed = partial(torch.autocast, self.device.type, dtype=torch.bfloat16) if autocast else nullcontext
-        if compiled:
-            network.compile(dynamic=False)
-        if not training:
-            network.eval()
-
-            @torch.inference_mode()
-            def evaluate() -> Tensor:
-                with mixed():
-                    logits: Tensor = network(pixels)
-                return logits
-
-            return evaluate
-        optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
-
-        def train() -> None:
-            optimiser.zero_grad()
-            with mixed():
-                outputs = network(pixels)
-                main, *others = outputs if heads else [outputs]
-                loss = F.cross_entropy(main, self.labels)
-                for logits in others:
-                    loss = loss + 0.3 * F.cross_entropy(logits, self.labels)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-
-        return train
-
-    def contestants(self, ours: bool, training: bool, compiled: bool) -> dict[str, Callable[[], object]]:
-        found = {}
-        if ours:
-            found[OURS] = self.ours(training, compiled=False)
-            if compiled:
-                found[COMPILED] = self.ours(training, compiled=True)
-        elif self.network.reduction == "reduced" and self.network.aux in ("none", "both"):  # torchvision has no others
-            for name, (channels_last, autocast) in PEERS.items():
-                found[name] = self.torchvision(training, channels_last, autocast, compiled=False)
-            if compiled:
-                found[PEER_COMPILED] = self.torchvision(training, channels_last=True, autocast=True, compiled=True)
-        return found
-
-
 def main(options: StepOptions, *, output: Path | None) -> int:
     """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
     comparisons, setting = _compare(options, Console())
@@ -169,9 +77,7 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(threads)
     networks = [
-        NetworkConfig(
-            classes=CLASSES, resolution=side, large_kernel="3x3", pooling="port", reduction=reduction, aux=aux
-        )
+        port(side, reduction=reduction, aux=aux)
         for side in options.sides
         for reduction in options.reductions
         for aux in options.aux
@@ -179,13 +85,19 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     dtype = precision_dtype("auto", device)
     ceiling = measured_ceiling(device, dtype)
     measured = []
-    with child(OURS, _serve, True, device, threads) as ours, child(PEER, _serve, False, device, threads) as peers:
+    with benches(device, threads, timed=True) as both:
         for network in networks:
             batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
             for mode in ("training", "evaluation"):
                 console.print(f"{mode} at {network.resolution} px ...", highlight=False)
-                task = (network, batch, mode == "training", options.compiled)
-                measured.append((network, mode, batch, *_measure((ours, peers), task, options.rounds, console)))
+                job = Job(
+                    network=network,
+                    batch=batch,
+                    training=mode == "training",
+                    names=names(compiled=options.compiled),
+                    repetition_s=REPETITION_S[device.type],
+                )
+                measured.append((job, both.measure(job, rounds=options.rounds, console=console)))
     again = measured_ceiling(device, dtype)
     ceiling = Ceiling(
         flops_per_s=max(ceiling.flops_per_s, again.flops_per_s), bytes_per_s=max(ceiling.bytes_per_s, again.bytes_per_s)
@@ -195,15 +107,16 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         highlight=False,
     )
     comparisons, layers, rates = [], {}, []
-    for network, mode, batch, rounds, once in measured:
-        training = mode == "training"
+    for job, found in measured:
+        network, batch, training = job.network, job.batch, job.training
+        mode = "training" if training else "evaluation"
         bounds = roofline(
             cost(network, training=training), ceiling, batch=batch, training=training, element_bytes=dtype.itemsize
         )
         name = _name(network, mode, options)
         layers[name] = [asdict(bound) for bound in bounds]
         if training:
-            speed = median(figures[SPEED] for figures in rounds[OURS])
+            speed = median(figures[SPEED] for figures in found.rounds[OURS])
             cpus = threads if device.type == "cpu" else None
             rates.append(rate_entry(cost(network, training=True), images_per_s=speed, cpus=cpus))
         comparisons.append(
@@ -215,9 +128,10 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
                     contestant: [
                         {**figures, SHARE: figures[SPEED] * seconds_per_image(bounds)} for figures in of_contestant
                     ]
-                    for contestant, of_contestant in rounds.items()
+                    for contestant, of_contestant in found.rounds.items()
                 },
-                once=once,
+                once={form: {FIRST: seconds} for form, seconds in found.first_s.items()},
+                absent=found.absent,
                 goals=_goals(network, mode, device),
             )
         )
@@ -242,82 +156,3 @@ def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
 def _goals(network: NetworkConfig, mode: str, device: torch.device) -> tuple[Goal, ...]:
     stated = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
     return GOALS.get((device.type, mode), ()) if stated else ()
-
-
-def _measure(
-    children: Sequence[Child], task: Task, rounds: int, console: Console
-) -> tuple[Mapping[str, list[dict[str, float]]], Mapping[str, Figures]]:
-    """Figures of the rounds, and those of each contestant's first pass, in which kernels are chosen or compiled."""
-    once: dict[str, Figures] = {}
-    contestants: dict[str, Contestant] = {}
-    for one in children:
-        first = one.ask(task)
-        once.update(first)
-        contestants.update({name: one.contestant(name) for name in first})
-    return interleave(contestants, rounds=rounds, console=console), once
-
-
-# --- in a process of ours or torchvision's -------------------------------------------------------------
-
-
-def _serve(pipe: Connection, ours: bool, device: torch.device, threads: int) -> None:
-    """Answers a task with the first pass of each of its contestants, by name, and name and round with the figures."""
-    if ours:
-        prepare_process(device, threads)
-    else:
-        torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True  # in a long training cuDNN's algorithms are timed, whoever's network it is
-    meter = _Meter(device)
-    work: dict[str, Callable[[], object]] = {}
-    batch = 0
-    for request in requests(pipe):
-        match request:
-            case (name, _):
-                pipe.send(meter.figures(work[name], batch))
-            case (network, batch, training, compiled):
-                work = _Bench(network, batch, device).contestants(ours, training, compiled)
-                pipe.send({name: {FIRST: meter.seconds(one)} for name, one in work.items()})
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # the other process wants it, too
-
-
-class _Meter:
-    """Times work, with the CPU time of this process on CPUs, with energy and use where NVML tells of a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._nvml: Nvml | None = None
-        if device.type == "cuda":
-            try:
-                self._nvml = Nvml()
-                (self._uuid,) = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)]).uuids
-            except NvmlAbsent:
-                self._nvml = None
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        work()
-        synchronise(self.device)
-        return time.perf_counter() - start
-
-    def figures(self, work: Callable[[], object], batch: int) -> dict[str, float]:
-        steps = STEPS[self.device.type]
-        before, cpu, start = self._readings(), time.process_time(), time.perf_counter()
-        for _ in range(steps):
-            work()
-        during = self._readings()  # kernels still run
-        synchronise(self.device)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-        after = self._readings()
-        images = steps * batch
-        found: dict[str, float] = {SPEED: images / seconds}
-        if self.device.type == "cpu":
-            found[CPU_SPEED] = images / cpu_seconds
-        if "energy_j" in before:
-            found[JOULE] = images / (after["energy_j"] - before["energy_j"])
-        if "busy_percent" in during:
-            found[BUSY] = during["busy_percent"]
-        return found
-
-    def _readings(self) -> dict[str, Any]:
-        return self._nvml.read(self._uuid) if self._nvml is not None else {}

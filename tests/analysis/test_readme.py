@@ -32,12 +32,13 @@ def results(tmp_path: Path) -> Path:
         "commit": "c0ffee1234",
         "dirty": False,
         "gpus": [],
-        "machine": {"cpu": "a CPU", "cores_physical": 2},
+        "machine": {"cpu": "a CPU", "cpu_flags": ["avx2"], "cores_physical": 2},
         "packages": {"torch": "2.14.1"},
     }
     content = {"suite": "step", "date": "2026-11-24", "command": "deeper bench step", "comparisons": [comparison]}
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "step.json").write_text(json.dumps({**content, "environment": environment}))
+    for kind in ("amd-avx2", "intel-amx-bf16"):
+        (tmp_path / "bench" / kind).mkdir(parents=True)
+        (tmp_path / "bench" / kind / "step.json").write_text(json.dumps({**content, "environment": environment}))
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_a_missed_goal_is_printed_with_its_reason(results: Path) -> None:
     assert "| Training: images/s, deeper / peer | 2.5 (2 to 3, n = 2) | at least 2 |" in text
     assert "| 2.5 (2 to 3, n = 2) | at least 3, **missed**: the disk is slow |" in text
     assert "| Training: images/s, deeper | 25 (20 to 30, n = 2) | at most 24, **missed** |" in text
-    assert "`deeper bench step` on a CPU, 2 cores, no GPU, torch 2.14.1, 2026-11-24, commit c0ffee1" in text
+    assert "`deeper bench step` on a CPU, avx2, 2 cores, no GPU, torch 2.14.1, 2026-11-24, commit c0ffee1" in text
 
 
 def test_a_table_has_a_row_a_contestant_and_names_the_absent(results: Path) -> None:
@@ -62,6 +63,31 @@ def test_a_table_has_a_row_a_contestant_and_names_the_absent(results: Path) -> N
     assert "| peer | 10 | 2.50 (2.00 to 3.00) |  |" in text
     assert "| deeper | 25 |  | 0.25 |" in text
     assert "DALI did not take part: not installed" in text
+
+
+@pytest.mark.parametrize("kind", ["amd-avx2", "intel-amx-bf16"])
+def test_each_kind_of_machine_has_tables_of_its_own(results: Path, kind: str) -> None:
+    assert f"**On {kind}**:" in filled(region("goals"), results)
+    text = filled(region("bench"), results)
+    assert f"### step on {kind}\n" in text
+    assert f"raw: `results/bench/{kind}/step.json`" in text
+
+
+def test_parts_of_the_gpu_suite_stand_with_their_kind_of_machine(results: Path) -> None:
+    whole = json.loads((results / "bench" / "amd-avx2" / "step.json").read_text())
+    content = {**{name: whole[name] for name in ("date", "command", "environment")}, "suite": "gpu"}
+    check = {"what": "deterministic / free", "value": 1.4, "at_least": None, "at_most": 1.25}
+    table = {"title": "batch 256", "rows": {"deeper": {"images/s": 6557.8}, "peer": {"images/s": 3704.5, "W": None}}}
+    result = {"part": "step", "outcome": "done", "tables": [table], "checks": [check], "notes": ["slow"]}
+    folder = results / "bench" / "nvidia-h200" / "gpu"
+    folder.mkdir(parents=True)
+    (folder / "step.json").write_text(json.dumps({**content, "result": result}))
+    (folder / "nccl.json").write_text(json.dumps({**content, "result": {**result, "outcome": "absent"}}))
+    text = filled(region("bench"), results)
+    assert text.count("### gpu on nvidia-h200") == text.count("raw: `results/bench/nvidia-h200/gpu`") == 1
+    assert "**step: batch 256**" in text
+    assert "| peer | 3704 |  |" in text
+    assert "Checks **missed**: deterministic / free." in text
 
 
 def test_filling_twice_changes_nothing_and_leaves_the_rest(results: Path) -> None:

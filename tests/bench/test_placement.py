@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import doctor, placement
-from bench.suites.rounds import kept_results
+from bench.results import kept_results
 
 
 def _keep(threads: float, ranks: float, runs: float) -> None:

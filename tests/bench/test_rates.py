@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import rates
+from bench import rates, results
 from bench.planning import Plan
 from bench.rates import Rates
 from bench.records import Record, write_plan
@@ -18,7 +18,10 @@ from reproduce import schema
 from reproduce.grid import plan
 from reproduce.spec import ExperimentConfig, SpecError, validated
 
-HERE = {"gpus": [], "machine": {"cpu": "a CPU", "cores_physical": 2}}
+HERE = {
+    "gpus": [],
+    "machine": {"cpu": "a CPU", "cpu_vendor": "amd", "cpu_flags": ["avx2"], "cores_physical": 2},
+}
 THERE = {"gpus": [{"name": "NVIDIA H100"}], "machine": {"cpu": "another", "cores_physical": 96}}
 RATE = {"images_per_s": 50.0, "cpus": 1, "macs": 100e6, "parameters": 25e7}
 MACS = {"none": 100e6, "both": 200e6}
@@ -110,7 +113,7 @@ def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
 def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "environment", lambda: HERE)
+    monkeypatch.setattr(results, "environment", lambda: HERE)
     rounds.publish("step", [], setting={"rates": [RATE]}, keep=True)
     found = estimates(Rates(tmp_path, gpu=False), made_plan())
     assert found["none"].images_per_s == pytest.approx(100)
@@ -135,12 +138,12 @@ def test_without_a_link_it_says_that_communication_is_not_counted(tmp_path: Path
 
 
 def test_nothing_measured_is_no_estimate(tmp_path: Path) -> None:
-    result(tmp_path / "committed", THERE)
+    result(tmp_path / "committed" / "nvidia-h100", THERE)
     assert estimates(Rates(tmp_path, gpu=False), made_plan()) == {"none": None, "both": None}
 
 
 def test_a_named_device_is_one_that_was_measured(tmp_path: Path) -> None:
-    result(tmp_path / "committed", THERE)
+    result(tmp_path / "committed" / "nvidia-h100", THERE)
     assert Rates(tmp_path, gpu=True, device="h100").device == "NVIDIA H100"
     with pytest.raises(SpecError, match="--device: 'a100' is none of those measured: NVIDIA H100"):
         Rates(tmp_path, gpu=True, device="a100")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.suites import step
+from bench.suites import forms, meter, step
 from reproduce.models import GoogLeNet
 from reproduce.models.roofline import Ceiling
 from reproduce.spec import NetworkConfig, SpecError, validated
@@ -35,11 +35,11 @@ def test_a_whole_run_writes_every_contestants_share_of_the_roofline(
     names = [comparison["name"] for comparison in result["comparisons"]]
     assert names == [f"{mode}-32-{form}" for form in ("reduced", "naive") for mode in ("training", "evaluation")]
     for comparison in result["comparisons"]:
-        peers = step.PEERS if comparison["name"].endswith("reduced") else ()  # torchvision has no other form
-        assert list(comparison["rounds"]) == [step.OURS, *peers]
+        peers = forms.PEERS if comparison["name"].endswith("reduced") else ()  # torchvision has no other form
+        assert list(comparison["rounds"]) == [forms.OURS, *peers]
         bound = 1 / sum(layer["seconds"] for layer in result["setting"]["roofline"][comparison["name"]])
         for (figures,) in comparison["rounds"].values():
-            assert figures[step.SHARE] == pytest.approx(figures[step.SPEED] / bound)
+            assert figures[step.SHARE] == pytest.approx(figures[meter.SPEED] / bound)
 
 
 def test_both_networks_have_the_same_convolutions_and_heads() -> None:
