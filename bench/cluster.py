@@ -6,8 +6,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,22 +22,39 @@ checkpoints; it is the driver that decides."""
 
 
 @contextlib.contextmanager
-def cluster(address: str | None) -> Iterator[None]:
-    """Ray at `address`, or a cluster of this machine while the block runs. Its chatter goes to its own log files."""
+def cluster(address: str | None, log: Path) -> Iterator[None]:
+    """Ray at `address`, or a cluster of this machine while the block runs. What it says meanwhile goes to `log`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
-    with _shielding():
-        ray.init(
-            address=address or "local",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            **({} if address else local),
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with _diverting(log):
+        with _shielding():
+            ray.init(
+                address=address or "local",
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                **({} if address else local),
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _diverting(log: Path) -> Iterator[None]:
+    """Send what native code, Ray's, writes to standard error to a file; Python's own still goes where it went."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    terminal, of_python = os.dup(2), sys.stderr
+    with log.open("ab") as file, open(os.dup(2), "w", buffering=1, errors="replace") as sys.stderr:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            sys.stderr.flush()
+            sys.stderr = of_python
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ def _carry_out(
     from bench.states import run_folder
 
     console.print(f"{len(entries)} runs, {len(left)} to do; starting Ray ...", highlight=False)
-    with cluster(options.address):
+    with cluster(options.address, options.records / "logs" / "ray.log"):
         grid = Grid(left, resources, options)
         grid.start(capacity(resources))
         look = Watch(entries, options.records, every_s=options.recording.heartbeat_s)

@@ -167,7 +167,7 @@ def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contesta
     go = time.time()
     publisher = tracking.start_publisher(place.records)
     try:
-        with cluster(options.address):
+        with cluster(options.address, options.records / "logs" / "ray.log"):
             gang = orchestrator.Gang(place.experiment.resources)
             fresh = train(gang, place.runs[-1], go)
 
