@@ -43,8 +43,11 @@ lock: ## pin and hash what requirements*.in ask for (needs uv)
 		--custom-compile-command 'make lock' requirements.in --output-file requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' requirements-dev.in --output-file requirements-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' slurm/bundle/tools.in --output-file slurm/bundle/tools.txt
+	for name in tools carried; do \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-emit-find-links --custom-compile-command 'make lock' slurm/bundle/$$name.in \
+			--output-file slurm/bundle/$$name.txt || exit 1; \
+	done
 
 clean: ## remove .venv and caches; never records, reports or data
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

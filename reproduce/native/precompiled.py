@@ -11,8 +11,8 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "libraries"
 
-_V3 = frozenset("avx avx2 bmi1 bmi2 f16c fma abm movbe xsave".split())
-_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3}
 """What -march is given, the best first, and the CPU's flags, as Linux names them, that it takes."""
 

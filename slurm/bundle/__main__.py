@@ -10,18 +10,20 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final
 
 from packaging.utils import canonicalize_name
 
 from slurm.bundle import machine, packing, selection, wheels
-from slurm.bundle.selection import BundleError, Pin
+from slurm.bundle.selection import BundleError
 
 MIB = 2**20
 UNITS = {"K": 2**10, "M": MIB, "G": 2**30}
 LEAST_PART = MIB
-DATA_PRESET = 1  # of xz: a tenth of the time of its default, for a few MiB
+DESKTOP, HEADLESS = "opencv-python", "opencv-python-headless"  # the latter needs no X11 and is the same otherwise
+DATA_PRESET: Final = 1  # of xz: a tenth of the time of its default, for a few MiB
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +51,8 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     lock = selection.read_lock(wheels.ROOT / "requirements.txt", environment)
     wanted = selection.roots(wheels.ROOT / "pyproject.toml")
     kept, left_out = selection.select(lock, wanted, environment, without)
+    carried = selection.read_lock(wheels.HERE / "carried.txt", environment)
+    fetched = [carried[HEADLESS] if pin.name == DESKTOP else pin for pin in kept.values()]
     out.mkdir(parents=True, exist_ok=True)
     content = out / "content"
     shutil.rmtree(content, ignore_errors=True)
@@ -57,14 +61,14 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     using = wheels.tools(out / "tools", out / "build.log")
 
     _say(f"Fetching {len(kept)} distributions for Python {python}" + _less(without, left_out))
-    wheels.fetch(kept.values(), python, place, using)
+    wheels.fetch(fetched, python, place, using)
     sources = sorted(path for path in place.iterdir() if path.suffix != ".whl")
     _say(f"Building wheels of {', '.join(path.name for path in sources)}, and of the suite")
     wheels.build(sources, python, place, using)
     for source in sources:
         source.unlink()
     commit = wheels.build_suite(place, using)
-    wheels.fetch(_pip(), python, content, using)
+    wheels.fetch([carried["pip"]], python, content, using)
     _say("Preparing the quickstart's data")
     _add_data(content, out / "data")
     shutil.copy(machine.__file__, content)
@@ -115,11 +119,6 @@ def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str
     return f"deeper-{version[1]}-{state}-cp{python.replace('.', '')}{less}"
 
 
-def _pip() -> Iterable[Pin]:
-    pins = selection.read_lock(wheels.HERE / "tools.txt", selection.target_environment(_own_python()))
-    return [pins["pip"]]
-
-
 def _add_data(content: Path, data: Path) -> None:
     """Fashion-MNIST as FFCV files, prepared so that `deeper run quickstart` can be typed as it is."""
     folder = data / "fashion-mnist"
@@ -127,7 +126,7 @@ def _add_data(content: Path, data: Path) -> None:
     done = subprocess.run(command, cwd=wheels.ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise BundleError(f"the quickstart's data cannot be prepared: {done.stderr.strip()}")
-    with tarfile.open(content / "data.tar.xz", "w:xz", preset=DATA_PRESET) as archive:
+    with tarfile.open(content / "data.tar.xz", mode="w:xz", preset=DATA_PRESET) as archive:
         archive.add(folder, folder.name, filter=packing.anonymous)
 
 

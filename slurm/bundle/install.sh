@@ -133,10 +133,10 @@ check_folder() {
 
 # --- installing --------------------------------------------------------------------------------------------------
 
+# The functions of a step chain their commands: within `if`, `set -e` does not end a function.
 unpack() {
-    rm -rf "$unpacked"
-    mkdir "$unpacked"
-    cat "$here/$bundle".part-* | tar -x --no-same-owner -C "$unpacked" -f -
+    rm -rf "$unpacked" && mkdir -p "$unpacked/tmp" &&
+        cat "$here/$bundle".part-* | tar -x --no-same-owner -C "$unpacked" -f -
 }
 
 make_environment() {
@@ -156,13 +156,11 @@ make_environment() {
         case " $from_machine " in *" mlflow "*) no_publish=' --no-publish' ;; esac
 }
 
+# No configuration of this machine's pip counts, and no folder but this one is written.
 install() {
     pip=$(echo "$unpacked"/pip-*.whl)/pip
-    # No configuration of this machine's pip counts, and no folder but this is written.
-    mkdir "$unpacked/tmp"
-    PIP_CONFIG_FILE=/dev/null TMPDIR=$unpacked/tmp "$folder/.venv/bin/python" "$pip" --isolated install \
-        --no-index --no-deps --no-cache-dir --ignore-installed --disable-pip-version-check "$unpacked"/wheels/*.whl
-    "$python" -c 'import sys, tarfile
+    PIP_CONFIG_FILE=/dev/null TMPDIR=$unpacked/tmp "$folder/.venv/bin/python" "$pip" --isolated install --no-index --no-deps --no-cache-dir --ignore-installed --disable-pip-version-check "$unpacked"/wheels/*.whl &&
+        "$python" -c 'import sys, tarfile
 tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="data")' "$unpacked/data.tar.xz" "$folder/data"
 }
 

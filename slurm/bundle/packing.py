@@ -65,7 +65,7 @@ def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[s
             archive.add(path, path.name, filter=anonymous)
     script = out / INSTALL.name
     text = INSTALL.read_text()
-    for word, value in (values | {"name": name, "mib": installed_mib(content)}).items():
+    for word, value in ({**values, "name": name, "mib": installed_mib(content)}).items():
         text = text.replace(f"@{word}@", str(value))
     script.write_text(text)
     script.chmod(0o755)

@@ -38,7 +38,7 @@ def target_environment(python: str) -> dict[str, str]:
 
 def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
     """The lock's requirements whose markers hold in that environment, by name."""
-    pins = {}
+    pins: dict[str, Pin] = {}
     for line in path.read_text().replace("\\\n", " ").splitlines():
         text, *hashes = line.split(" --hash=")
         if not text.strip() or text.startswith("#") or text.startswith(" "):

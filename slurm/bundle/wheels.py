@@ -1,4 +1,4 @@
-"""The wheels of a bundle: fetched in the lock's versions, built where there are only sources, their libraries inside."""
+"""The wheels of a bundle: in the lock's versions, built where there are only sources, with their libraries inside."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LEGACY = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
 """Older names of manylinux_2_N."""
+DESKTOP = ("libX", "libGL", "libICE", "libSM", "libglib", "libgobject", "libgthread")
 STABLE_SINCE = "3.11"
 """Extensions are compiled against Python's stable ABI of this version: the compiler refuses what lies outside of it,
 and the result serves this version and all later ones."""
@@ -61,8 +62,18 @@ def tools(folder: Path, log: Path) -> Tools:
     if not stamp.is_file() or stamp.read_text() != wanted:
         venv.create(folder, clear=True, with_pip=True)
         made.run("pip", "install", "--require-hashes", "-r", HERE / "tools.txt")
+        _expect_no_desktop(folder)
         stamp.write_text(wanted)
     return made
+
+
+def _expect_no_desktop(folder: Path) -> None:
+    """Has auditwheel put X11 and OpenGL, which OpenCV is linked with, into a wheel: a compute node lacks them."""
+    (policies,) = folder.glob("lib/python3*/site-packages/auditwheel/policy/manylinux-policy.json")
+    content = json.loads(policies.read_text())
+    for policy in content:
+        policy["lib_whitelist"] = [name for name in policy["lib_whitelist"] if not name.startswith(DESKTOP)]
+    policies.write_text(json.dumps(content))
 
 
 def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
@@ -101,7 +112,7 @@ def build(sources: Iterable[Path], python: str, into: Path, using: Tools) -> Non
 
 
 def build_suite(into: Path, using: Tools) -> dict[str, object]:
-    """The suite's own wheel from the working tree, with the decoder and the kernels compiled; its commit, as recorded."""
+    """The suite's own wheel from the working tree, decoder and kernels compiled; its commit, as recorded."""
     commit = environment.source()
     place = into / "built"
     staged = place / "source"
