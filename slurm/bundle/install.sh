@@ -16,6 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 folder=${1:-deeper}
 
 main() {
+    case $folder in -*) usage ;; esac
     check_system
     check_python
     check_parts
@@ -39,6 +40,11 @@ END
     [ -n "$no_publish" ] || echo "    deeper report quickstart"
 }
 
+usage() {
+    sed -n '2,5s/^# //p' "$0"
+    exit 2
+}
+
 fail() {
     for line in "$@"; do echo "install.sh: $line" >&2; done
     exit 1
@@ -47,7 +53,7 @@ fail() {
 # step TEXT FUNCTION: runs it; one line, and what it says only if it fails.
 step() {
     printf '%s ... ' "$1"
-    if "$2" >"$folder/install.log" 2>&1; then
+    if ("$2") >"$folder/install.log" 2>&1; then
         echo "done"
     else
         echo failed
@@ -86,12 +92,12 @@ print(platform.python_implementation() + " %d.%d" % sys.version_info[:2] + threa
     [ "$found" = "CPython $python_version" ] || fail \
         "this bundle is for CPython $python_version; $python is $found." \
         "Name another: PYTHON=/path/to/python$python_version sh install.sh"
-    found=$("$python" -c 'import importlib.util
-modules = ("ctypes", "lzma", "sqlite3", "ssl", "venv", "zlib")
-absent = [name for name in modules if not importlib.util.find_spec(name) or not importlib.util.find_spec({
-    "ctypes": "_ctypes", "lzma": "_lzma", "sqlite3": "_sqlite3", "ssl": "_ssl"}.get(name, name))]
-print(" ".join(absent))')
-    [ -z "$found" ] || fail "$python lacks modules of the standard library that are needed: $found."
+    found=$("$python" -c 'for name in ("ctypes", "lzma", "sqlite3", "ssl", "venv", "zlib"):
+    try:
+        __import__(name)
+    except ImportError:
+        print(name, end=" ")')
+    [ -z "$found" ] || fail "$python lacks modules of the standard library that the suite needs: $found"
 }
 
 check_parts() {
@@ -113,8 +119,9 @@ check_parts() {
     fi
     if [ -n "$absent$damaged" ]; then
         echo failed
-        [ -z "$absent" ] || fail "of $count parts these are missing in $here:$absent"
-        fail "these parts are damaged, as their checksums tell; copy them again:$damaged"
+        [ -z "$absent" ] || echo "install.sh: of $count parts these are missing in $here:$absent" >&2
+        [ -z "$damaged" ] || echo "install.sh: these parts differ from their checksums; copy them again:$damaged" >&2
+        exit 1
     fi
     echo "done ($count)"
 }
@@ -159,15 +166,18 @@ make_environment() {
 # No configuration of this machine's pip counts, and no folder but this one is written.
 install() {
     pip=$(echo "$unpacked"/pip-*.whl)/pip
-    PIP_CONFIG_FILE=/dev/null TMPDIR=$unpacked/tmp "$folder/.venv/bin/python" "$pip" --isolated install --no-index --no-deps --no-cache-dir --ignore-installed --disable-pip-version-check "$unpacked"/wheels/*.whl &&
+    set -- --no-index --no-deps --no-cache-dir --ignore-installed --disable-pip-version-check
+    PIP_CONFIG_FILE=/dev/null TMPDIR=$unpacked/tmp \
+        "$folder/.venv/bin/python" "$pip" --isolated install "$@" "$unpacked"/wheels/*.whl &&
         "$python" -c 'import sys, tarfile
-tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="data")' "$unpacked/data.tar.xz" "$folder/data"
+tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$unpacked/data.tar.xz" "$folder/data"
 }
 
+# In a home of its own: what is imported makes caches there.
 try() {
-    (cd "$folder" && .venv/bin/python -c 'import torch, torchvision, ffcv, ray, numba, pandas, pyarrow, scipy, matplotlib
-from reproduce.native import SOURCES
-for source in SOURCES: print(source.what, source.choice())' && .venv/bin/deeper plan quickstart)
+    cd "$folder" &&
+        HOME=$unpacked/tmp .venv/bin/python -c 'import torch, torchvision, ffcv.loader, ray, numba, pandas, matplotlib' &&
+        HOME=$unpacked/tmp .venv/bin/deeper plan quickstart
 }
 
 main

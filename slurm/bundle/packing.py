@@ -13,7 +13,6 @@ from typing import BinaryIO
 
 INSTALL = Path(__file__).with_name("install.sh")
 SUMS = "SHA256SUMS"
-COMPILED = 1.3  # bytecode beside the sources, blocks half filled
 
 
 class Parts(io.RawIOBase):
@@ -76,17 +75,18 @@ def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[s
 
 def installed_mib(content: Path) -> int:
     """What installing takes at most: the unpacked bundle, and what its archives hold."""
-    total = 0.0
+    total = 0
     for path in content.rglob("*"):
         if path.is_file():
             total += path.stat().st_size
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as archive:
-                total += COMPILED * sum(member.file_size for member in archive.infolist())
+                # Bytecode is as large as its source.
+                total += sum(m.file_size * (2 if m.filename.endswith(".py") else 1) for m in archive.infolist())
         elif path.suffix == ".xz":
             with tarfile.open(path) as packed:
                 total += sum(member.size for member in packed)
-    return int(total / 2**20) + 1
+    return total // 2**20 + 1
 
 
 def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
