@@ -22,7 +22,7 @@ from slurm.bundle.selection import BundleError
 MIB = 2**20
 UNITS = {"K": 2**10, "M": MIB, "G": 2**30}
 LEAST_PART = MIB
-DESKTOP, HEADLESS = "opencv-python", "opencv-python-headless"  # the latter needs no X11 and is the same otherwise
+OPENCV, HEADLESS = "opencv-python", "opencv-python-headless"  # the latter needs no X11 and is the same otherwise
 DATA_PRESET: Final = 1  # of xz: a tenth of the time of its default, for a few MiB
 
 
@@ -52,7 +52,7 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     wanted = selection.roots(wheels.ROOT / "pyproject.toml")
     kept, left_out = selection.select(lock, wanted, environment, without)
     carried = selection.read_lock(wheels.HERE / "carried.txt", environment)
-    fetched = [carried[HEADLESS] if pin.name == DESKTOP else pin for pin in kept.values()]
+    fetched = [carried[HEADLESS] if pin.name == OPENCV else pin for pin in kept.values()]
     out.mkdir(parents=True, exist_ok=True)
     content = out / "content"
     shutil.rmtree(content, ignore_errors=True)
@@ -64,7 +64,7 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     wheels.fetch(fetched, python, place, using)
     sources = sorted(path for path in place.iterdir() if path.suffix != ".whl")
     _say(f"Building wheels of {', '.join(path.name for path in sources)}, and of the suite")
-    wheels.build(sources, python, place, using)
+    wheels.build(sources, place, using)
     for source in sources:
         source.unlink()
     commit = wheels.build_suite(place, using)

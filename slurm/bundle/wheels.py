@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from bench import environment
-from reproduce.native import SOURCES
+from reproduce.native import SOURCES, UnavailableError
 from slurm.bundle.selection import BundleError, Pin
 
 HERE = Path(__file__).parent
@@ -90,9 +90,8 @@ def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
     wanted.unlink()
 
 
-def build(sources: Iterable[Path], python: str, into: Path, using: Tools) -> None:
-    """A wheel of each source distribution; one with compiled code serves `STABLE_SINCE` and later and has its libraries
-    inside. Raises `BundleError` where such a wheel would not fit that version of Python."""
+def build(sources: Iterable[Path], into: Path, using: Tools) -> None:
+    """A wheel of each source distribution; one with compiled code has its libraries inside, see `STABLE_SINCE`."""
     packed = STABLE_SINCE.replace(".", "")
     for source in sources:
         place = into / "built"
@@ -135,7 +134,10 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
         libraries = unpacked / "reproduce" / "native" / "libraries"
         libraries.mkdir()
         for source in SOURCES:
-            source.precompile(libraries)
+            try:
+                source.precompile(libraries)
+            except UnavailableError as error:
+                raise BundleError(f"the {source.what} cannot be compiled: {error}; {source.cure}") from None
 
     _repaired(_repacked(wheel, add, "py3-none-linux_x86_64", using), into, using)
     shutil.rmtree(place)
