@@ -154,7 +154,9 @@ make_environment() {
     if [ -z "$from_machine" ]; then return; fi
     # An environment made from one of the machine's sees the packages of Python's own installation only.
     site=$("$folder/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    "$python" -c 'import site, sys; sys.prefix == sys.base_prefix or print(*site.getsitepackages(), sep="\n")' >"$site/machine.pth"
+    "$python" -c 'import site, sys
+if sys.prefix != sys.base_prefix:
+    print(*(f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()), sep="\n")' >"$site/machine.pth"
     echo "Checking what the machine brings: $from_machine"
     "$folder/.venv/bin/python" "$unpacked/machine.py" "$unpacked/machine.json" || fail \
         "$python does not bring what this bundle leaves to the machine." \

@@ -12,6 +12,9 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+UNDECLARED = ("setuptools",)
+"""What the suite needs although no metadata says so: FFCV imports distutils, which Python has no more since 3.12."""
+
 Requires = Callable[[str], Sequence[str]]
 """A distribution's requirements as its metadata states them, by its name; none for one that is not known."""
 
@@ -55,7 +58,8 @@ def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
 
 def roots(pyproject: Path) -> list[Requirement]:
     """What the suite itself requires."""
-    return [Requirement(text) for text in tomllib.loads(pyproject.read_text())["project"]["dependencies"]]
+    declared = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
+    return [Requirement(text) for text in (*declared, *UNDECLARED)]
 
 
 def installed_requirements(name: str) -> Sequence[str]:
