@@ -66,8 +66,8 @@ def require_mlflow() -> None:
     """Raises `MlflowAbsent` where MLflow is not installed, as on a cluster that was given a bundle without it."""
     if importlib.util.find_spec("mlflow") is None:
         raise MlflowAbsent(
-            "MLflow is not installed here; add --no-publish to only write records, and publish them on a machine that "
-            "has it: deeper dashboard, or python -m bench.publisher --records FOLDER --once"
+            "MLflow is not installed here; with --no-publish runs are recorded without it, and a machine that has it "
+            "publishes the records: python -m bench.publisher --records FOLDER --once"
         )
 
 

@@ -33,7 +33,7 @@ def problem(name: str, oldest: str) -> str:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         if name in OPTIONAL:
-            print(f"{name} is not installed for {sys.executable}: {OPTIONAL[name]}.")
+            print(f"{name} is not installed: {OPTIONAL[name]}.")
             return ""
         return f"{name} is not installed for this Python; the bundle was made without it and needs {name}{at_least}."
     if oldest and _release(version) < _release(oldest):
