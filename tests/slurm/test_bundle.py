@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -12,9 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from packaging.requirements import Requirement
+from torch import nn
 
 from bench import environment
+from reproduce.models import kernels
 from reproduce.native import DECODER, KERNELS, SOURCES, precompiled
 from slurm.bundle import __main__ as builder
 from slurm.bundle import machine, packing, selection, wheels
@@ -287,24 +291,23 @@ def test_a_precompiled_library_of_these_sources_is_taken(libraries: Path, monkey
     assert precompiled.find(DECODER.name, DECODER.digest()) is None
 
 
-def test_all_levels_compute_the_same_numbers(libraries: Path) -> None:
+def test_all_levels_compute_the_same_numbers(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the kernels, whose sums an optimiser could order otherwise; the decoder computes with integers."""
-    code = """
-import ctypes, hashlib, sys, torch
-from reproduce.models import kernels
-kernels._library = lambda: ctypes.CDLL(sys.argv[1])
-torch.manual_seed(0)
-x = torch.randn(4, 100, 9, 9).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
-norm = torch.nn.BatchNorm2d(100)
-y = kernels.norm_relu(norm, x)
-y.backward(torch.randn_like(y))
-parts = (y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var)
-print(hashlib.sha256(b"".join(part.detach().float().numpy().tobytes() for part in parts)).hexdigest())
-"""
     able = [level for level, flags in precompiled.LEVELS.items() if flags <= precompiled.cpu_flags()]
-    paths = [libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level) for level in able]
-    told = {subprocess.check_output([sys.executable, "-c", code, str(path)], text=True) for path in paths}
-    assert len(told) == min(1, len(able))
+    results = []
+    for level in able:
+        library = ctypes.CDLL(str(libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level)))
+        library.max_pool.restype = library.max_pool_backward.restype = None
+        monkeypatch.setattr(kernels, "_library", lambda library=library: library)
+        torch.manual_seed(0)
+        x = torch.randn(4, 100, 9, 9).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+        norm = nn.BatchNorm2d(100)
+        y = kernels.norm_relu(norm, kernels.MaxPool(3, stride=1, padding=1)(x))
+        y.backward(torch.randn_like(y))
+        assert x.grad is not None
+        results.append([y, x.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+    for result in results[1:]:
+        assert all(map(torch.equal, results[0], result))
 
 
 # --- a whole bundle ----------------------------------------------------------------------------------
