@@ -14,7 +14,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-OLDEST_TRIED = {"torch": "2.11", "torchvision": "0.26"}
+OLDEST_TRIED = {"torch": "2.11", "torchvision": "0.26", "mlflow": "3.17"}
 OPTIONAL = {"mlflow": "records are written with `deeper run --no-publish`, to be published and reported elsewhere"}
 
 
