@@ -1,7 +1,7 @@
 # Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-long lint format tables lock clean
+.PHONY: help setup quickstart test test-long lint format tables bundle lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,11 +32,22 @@ format: setup ## rewrite the code in the project's format
 tables: ## make the documents' tables again from results/
 	@$(BIN)/python -m analysis.readme
 
+# PYTHON names the interpreter of a set-up, and here the version that the other machine has.
+bundle: ## the suite for a machine without network and root: [PYTHON=3.12] [WITHOUT=torch,torchvision] [PART=60M]
+	@env -u PYTHON ./setup.sh
+	@$(BIN)/python -m slurm.bundle $(if $(PYTHON),--python $(PYTHON)) $(if $(WITHOUT),--without $(WITHOUT)) \
+		$(if $(PART),--part $(PART)) $(if $(OUT),--out "$(OUT)")
+
 lock: ## pin and hash what requirements*.in ask for (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' requirements.in --output-file requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--custom-compile-command 'make lock' requirements-dev.in --output-file requirements-dev.txt
+	for name in tools carried; do \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+			--no-emit-find-links --custom-compile-command 'make lock' slurm/bundle/$$name.in \
+			--output-file slurm/bundle/$$name.txt || exit 1; \
+	done
 
 clean: ## remove .venv and caches; never records, reports or data
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

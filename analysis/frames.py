@@ -5,6 +5,7 @@ Reads a tracking server or the sqlite store and nothing else, so anyone who can 
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -153,6 +154,8 @@ def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
 
 
 def _connect(tracking_uri: str) -> MlflowClient:
+    if importlib.util.find_spec("mlflow") is None:
+        raise AnalysisError("MLflow is not installed here, and a report is made from what it holds; make it elsewhere")
     if tracking_uri.startswith("sqlite:///"):
         store = Path(tracking_uri.removeprefix("sqlite:///"))
         if not store.is_file():  # MLflow would make an empty one

@@ -67,7 +67,8 @@ def doctor(records: Path, data: Path) -> list[Check]:
         _package("torchvision"),
         _ffcv(),
         *map(_compiled, SOURCES),
-        *(_package(name) for name in ("ray", "mlflow")),
+        _package("ray"),
+        _mlflow(),
         _gpus(),
         _cores(),
         _threads_and_ranks(),
@@ -139,6 +140,13 @@ def _package(name: str) -> Check:
         return Check(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Check(name, "fail", "not installed", _SET_UP)
+
+
+def _mlflow() -> Check:
+    check = _package("mlflow")
+    if check.status == "ok":
+        return check
+    return Check("mlflow", "warn", "not installed: no reports here", "deeper run --no-publish; report elsewhere")
 
 
 def _ffcv() -> Check:

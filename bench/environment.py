@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import platform
 import socket
@@ -18,6 +19,7 @@ from bench.telemetry import nvml
 from reproduce.native import SOURCES, ChoiceError, Source
 
 SOURCE = Path(__file__).resolve().parents[1]
+BUNDLED = Path(__file__).with_name("commit.json")  # in a wheel that `slurm.bundle` made: what git would say
 CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")  # what counts for the dirty flag
 PACKAGES = (
     "deeper",
@@ -38,12 +40,12 @@ PACKAGES = (
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Commit (absent outside a git checkout), package versions, machine and devices, as plain JSON.
+    """Commit (absent outside a git checkout or a bundle), package versions, machine and devices, as plain JSON.
 
     `gpus` lists NVML's devices; where there are none, `gpu_absent` says why.
     """
     return {
-        **_source(),
+        **source(),
         "packages": _packages(),
         "machine": _machine(),
         **_devices(),
@@ -52,10 +54,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _source() -> dict[str, Any]:
+def source() -> dict[str, Any]:
+    """Commit and whether the tree has changes to it; nothing outside a git checkout or a bundle."""
     top, commit = _git("rev-parse", "--show-toplevel", "HEAD") or (None, None)
     if top is None or Path(top) != SOURCE:  # not a checkout of ours: installed, or inside someone else's
-        return {}
+        found: dict[str, Any] = json.loads(BUNDLED.read_text()) if BUNDLED.is_file() else {}
+        return found
     changes = _git("status", "--porcelain", "--", *CODE)
     return {"commit": commit, "dirty": bool(changes)}
 

@@ -66,9 +66,11 @@ class FileSystem:
 
 
 def filesystem(path: Path) -> FileSystem:
-    """The file system that a path lies on, or would once it exists."""
+    """The file system that a path lies on, or would once it exists; unknown where no mount tells, as in a chroot."""
     place = path.resolve()  # walks the path, so that an automounter has done its work before the mounts are read
     found = [mount for mount in map(_mount, MOUNTS.read_text().splitlines()) if place.is_relative_to(mount.mount_point)]
+    if not found:
+        return FileSystem("unknown", Path("/"), frozenset())
     longest = max(len(mount.mount_point.parts) for mount in found)
     # Of two on one mount point the later one lies over the other.
     return [mount for mount in found if len(mount.mount_point.parts) == longest][-1]

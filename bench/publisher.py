@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bench.locks import try_lock
 from bench.mirror import Mirror
-from bench.tracking import pending, tracking_uri
+from bench.tracking import MlflowAbsent, pending, require_mlflow, tracking_uri
 
 LONGEST_PAUSE_S = 30.0
 
@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=float, default=2.0, help="seconds between passes (default: 2)")
     parser.add_argument("--patience", type=float, default=30.0, help="seconds that the last pass is tried for")
     options = parser.parse_args(arguments)
+    try:
+        require_mlflow()
+    except MlflowAbsent as absent:
+        parser.error(str(absent))
     records = options.records.resolve()
     uri = options.tracking_uri or tracking_uri(records)
     folder = records / "publisher"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -38,6 +39,10 @@ QUIET = {
 }
 
 
+class MlflowAbsent(ValueError):  # noqa: N818 - reads as a state
+    """MLflow is not installed here; the message says what goes without it."""
+
+
 class DashboardError(ValueError):
     """The dashboard cannot be started; the message says why and what would work."""
 
@@ -56,6 +61,15 @@ def tracking_uri(records: Path) -> str:
         return f"sqlite:///{records}/mlflow.db"
     digest = hashlib.sha256(os.fsencode(records)).hexdigest()[:8]
     return f"sqlite:////var/tmp/deeper-{getpass.getuser()}/{socket.gethostname()}-{digest}/mlflow.db"
+
+
+def require_mlflow() -> None:
+    """Raises `MlflowAbsent` where MLflow is not installed, as on a cluster that was given a bundle without it."""
+    if importlib.util.find_spec("mlflow") is None:
+        raise MlflowAbsent(
+            "MLflow is not installed here; with --no-publish runs are recorded without it, and a machine that has it "
+            "publishes the records: python -m bench.publisher --records FOLDER --once"
+        )
 
 
 # --- how far the mirror is ---------------------------------------------------------------------------
@@ -217,7 +231,9 @@ class Server:
 def serving(
     records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 5000, allowed_hosts: str | None = None
 ) -> Iterator[Server]:
-    """An MLflow server on an embedded store while the block runs. Raises DashboardError if it does not come up."""
+    """An MLflow server on an embedded store while the block runs. Raises DashboardError if it does not come up, and
+    MlflowAbsent."""
+    require_mlflow()
     _check_port(host, port)
     if not experiments(records):
         raise DashboardError(f"records: {records} holds no experiment; run one first: deeper run quickstart")

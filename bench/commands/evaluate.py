@@ -63,6 +63,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from bench.evaluations import evaluation_folder, find_runs, own_validation, read_evaluation, table_rows
+    from bench.tracking import require_mlflow
     from reproduce.evaluation.models import EvaluationError
 
     runs = find_runs(arguments.records, arguments.run)
@@ -79,8 +80,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     target = evaluation_folder(arguments.records, arguments.protocol, identities, manifest.hash)
     content = read_evaluation(target)
     if content is None:
+        publish = bool(runs) and not arguments.no_publish
+        if publish:
+            require_mlflow()
         content = _carry_out(arguments, sources, about, folder, manifest, target)
-        if runs and not arguments.no_publish:
+        if publish:
             _publish(arguments.records)
 
     beside: list[Any] = [own_validation(runs[0])] if runs else []

@@ -54,6 +54,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.records import Recording, read_plan, write_plan
     from reproduce.spec import load_experiment
 
+    if not arguments.no_publish:
+        tracking.require_mlflow()
     console = Console()
     experiment = load_experiment(arguments.experiment)
     which = _part(arguments.part) if arguments.part else None

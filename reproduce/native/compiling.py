@@ -1,4 +1,7 @@
-"""C sources of ours: compiled at a machine's first use, with its own compiler, and kept for the next process."""
+"""C sources of ours: compiled at a machine's first use, with its own compiler, and kept for the next process.
+
+Where a library compiled beforehand belongs to these sources and this CPU (`reproduce.native.precompiled`), it is taken.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduce.native import precompiled
+
 # Without contraction of a * b + c: the same numbers on every machine, and those of numba's and numpy's code.
-FLAGS = ("-O3", "-march=native", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
 
 
 class UnavailableError(Exception):
@@ -85,15 +90,17 @@ class Source:
         return found
 
     def load(self) -> ctypes.CDLL:
-        """The library from the cache, or built now (2 s); raises `UnavailableError`.
+        """The precompiled library, that from the cache, or one built now (2 s); raises `UnavailableError`.
 
         The cache is $XDG_CACHE_HOME/deeper (~/.cache/deeper), a file for each source, compiler, flags and CPU.
         Processes that build at once each put a whole file in place. Where it cannot be written, each builds its own.
         """
         if self.openmp:
             import torch  # noqa: F401  (brings the OpenMP runtime)
-        name = self.paths[0].stem
-        target = cache() / f"{name}-{self._key()}.so"
+        ready = precompiled.find(self.name, self.digest())
+        if ready is not None:
+            return _open(ready)
+        target = cache() / f"{self.name}-{self._key()}.so"
         if target.is_file():
             return _open(target)
         try:
@@ -103,24 +110,42 @@ class Source:
             place = tempfile.TemporaryDirectory()
         with place as folder:
             built = Path(folder) / target.name
-            sources = [path for path in self.paths if path.suffix == ".c"]
-            objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
-            for source, compiled in zip(sources, objects, strict=True):
-                _run([*_compiler(), *self._flags(), "-c", str(source), "-o", compiled])
-            # Linked without OpenMP's library: its symbols are looked up in the process.
-            _run([*_compiler(), "-shared", "-pthread", *objects, "-o", str(built), *_prefixes(), *self.libraries])
+            self._build(built, "native")
             library = _open(built)
             with contextlib.suppress(OSError):
                 built.replace(target)
         return library
 
-    def _flags(self) -> list[str]:
-        return [*FLAGS, *(["-fopenmp"] if self.openmp else []), *_prefixes()]
+    def precompile(self, folder: Path) -> None:
+        """Build the libraries that `precompiled` looks for, one a level; raises `UnavailableError`."""
+        for level in precompiled.LEVELS:
+            self._build(folder / precompiled.file_name(self.name, self.digest(), level), level)
+
+    @property
+    def name(self) -> str:
+        return self.paths[0].stem
+
+    def digest(self) -> str:
+        """Of the sources and what else, besides compiler and CPU, determines the library."""
+        parts = [*(path.read_text() for path in self.paths), *FLAGS, *self.libraries]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def _build(self, built: Path, march: str) -> None:
+        sources = [path for path in self.paths if path.suffix == ".c"]
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+            objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
+            for source, compiled in zip(sources, objects, strict=True):
+                _run([*_compiler(), *self._flags(march), "-c", str(source), "-o", compiled])
+            # Linked without OpenMP's library: its symbols are looked up in the process.
+            _run([*_compiler(), "-shared", "-pthread", *objects, "-o", str(built), *_prefixes(), *self.libraries])
+
+    def _flags(self, march: str) -> list[str]:
+        return [f"-march={march}", *FLAGS, *(["-fopenmp"] if self.openmp else []), *_prefixes()]
 
     def _key(self) -> str:
         compiler = _compiler()
         parts = [
-            *(path.read_text() for path in self.paths), *compiler, *self._flags(), *self.libraries,
+            *(path.read_text() for path in self.paths), *compiler, *self._flags("native"), *self.libraries,
             _compiler_version(compiler), _cpu(),
         ]  # fmt: skip
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -147,7 +172,7 @@ def _choose(source: Source, asked: str) -> Choice:
     found = _load_once(source)
     if isinstance(found, ctypes.CDLL):
         found.built_with.restype = ctypes.c_char_p
-        return Choice("native", found.built_with().decode())
+        return Choice("native", found.built_with().decode() + precompiled.told_of(Path(found._name)))
     if asked == "native":
         raise ChoiceError(f"{source.variable}=native: {found}; {source.cure}")
     return Choice(source.stand_in, found, source.cure)

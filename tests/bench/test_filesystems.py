@@ -83,3 +83,12 @@ def test_the_cure_is_that_of_the_kind() -> None:
     assert "option flock" in FileSystem("lustre", Path("/scratch"), frozenset()).locking_cure
     assert "without nolock" in FileSystem("nfs", Path("/home"), frozenset({"nolock"})).locking_cure
     assert "flock -n FILE" in FileSystem("beegfs", Path("/data"), frozenset()).locking_cure
+
+
+def test_a_chroot_does_not_list_the_mount_that_its_root_lies_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mountinfo").write_text("1 0 0:1 / /nowhere rw - ext4 disk rw\n")
+    monkeypatch.setattr(filesystems, "MOUNTS", tmp_path / "mountinfo")
+    found = filesystems.filesystem(tmp_path)
+    assert (found.kind, found.is_network) == ("unknown", False)

@@ -1,0 +1,146 @@
+"""Makes a bundle: `python -m slurm.bundle --help`; `make bundle` sets everything up before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+
+from packaging.utils import canonicalize_name
+
+from slurm.bundle import machine, packing, selection, wheels
+from slurm.bundle.selection import BundleError
+
+MIB = 2**20
+UNITS = {"K": 2**10, "M": MIB, "G": 2**30}
+LEAST_PART = MIB
+OPENCV, HEADLESS = "opencv-python", "opencv-python-headless"  # the latter needs no X11 and is the same otherwise
+DATA_PRESET: Final = 1  # of xz: a tenth of the time of its default, for a few MiB
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    parser = argparse.ArgumentParser(prog="python -m slurm.bundle", description=__doc__)
+    parser.add_argument("--python", default=own, help=f"version of the machine's CPython, e.g. 3.12 ({own})")
+    parser.add_argument("--without", default="", help="requirements that the machine brings, e.g. torch,torchvision")
+    parser.add_argument("--part", default="2G", help="size of a part at most, e.g. 60M (2G)")
+    parser.add_argument("--out", type=Path, default=wheels.ROOT / "build" / "bundle", help="folder (build/bundle)")
+    options = parser.parse_args(arguments)
+    try:
+        without = tuple(canonicalize_name(name) for name in options.without.split(",") if name)
+        make(_python(options.python), without, part_bytes(options.part), options.out)
+    except BundleError as error:
+        print(f"bundle: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
+    """Make the bundle; returns its folder. Raises `BundleError`."""
+    if platform.machine() != "x86_64":
+        raise BundleError(f"bundles are made on and for x86_64; this is {platform.machine()}")
+    environment = selection.target_environment(python)
+    lock = selection.read_lock(wheels.ROOT / "requirements.txt", environment)
+    wanted = selection.roots(wheels.ROOT / "pyproject.toml")
+    kept, left_out = selection.select(lock, wanted, environment, without)
+    carried = selection.read_lock(wheels.HERE / "carried.txt", environment)
+    fetched = [carried[HEADLESS] if pin.name == OPENCV else pin for pin in kept.values()]
+    out.mkdir(parents=True, exist_ok=True)
+    content = out / "content"
+    shutil.rmtree(content, ignore_errors=True)
+    place = content / "wheels"
+    place.mkdir(parents=True)
+    using = wheels.tools(out / "tools", out / "build.log")
+
+    _say(f"Fetching {len(kept)} distributions for Python {python}" + _less(without, left_out))
+    wheels.fetch(fetched, python, place, using)
+    sources = sorted(path for path in place.iterdir() if path.suffix != ".whl")
+    _say(f"Building wheels of {', '.join(path.name for path in sources)}, and of the suite")
+    wheels.build(sources, place, using)
+    for source in sources:
+        source.unlink()
+    commit = wheels.build_suite(place, using)
+    wheels.fetch([carried["pip"]], python, content, using)
+    _say("Preparing the quickstart's data")
+    _add_data(content, out / "data")
+    shutil.copy(machine.__file__, content)
+    needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
+    (content / "machine.json").write_text(json.dumps(needed))
+
+    name = _name(python, without, commit)
+    floor = wheels.glibc_floor(place.iterdir())
+    values = {"python": python, "glibc": floor, "machine": " ".join(without)}
+    files = packing.pack(content, out / name, name, part, values)
+    shutil.rmtree(content)
+    _say(
+        f"{out / name}: {len(files)} files, {sum(path.stat().st_size for path in files) / MIB:,.0f} MiB, for CPython "
+        f"{python} on x86_64 with glibc 2.{floor} or newer."
+    )
+    if python != _own_python():
+        _say(f"Made for Python {python} from wheels alone: nothing of it has been run here.")
+    _say("Carry the folder to the machine and type: sh install.sh")
+    return out / name
+
+
+def part_bytes(text: str) -> int:
+    """A size such as 60M in bytes; raises `BundleError`."""
+    match = re.fullmatch(r"(\d+)([KMG])(?:i?B)?", text)
+    size = int(match[1]) * UNITS[match[2]] if match else 0
+    if size < LEAST_PART:
+        raise BundleError(f"PART={text}: not a size of at least 1M; write it as 60M or 2G")
+    return size
+
+
+def _python(text: str) -> str:
+    oldest = wheels.STABLE_SINCE
+    match = re.fullmatch(r"3\.(\d+)", text)
+    if not match or int(match[1]) < int(oldest.split(".")[1]):
+        raise BundleError(f"PYTHON={text}: not a version of CPython from {oldest} on; write it as {oldest}")
+    return text
+
+
+def _own_python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str:
+    version = re.search(r'^version = "(.+)"', (wheels.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert version is not None
+    state = f"{str(commit.get('commit', 'unknown'))[:7]}{'-dirty' if commit.get('dirty') else ''}"
+    less = f"-without-{'-'.join(without)}" if without else ""
+    return f"deeper-{version[1]}-{state}-cp{python.replace('.', '')}{less}"
+
+
+def _add_data(content: Path, data: Path) -> None:
+    """Fashion-MNIST as FFCV files, prepared so that `deeper run quickstart` can be typed as it is."""
+    folder = data / "fashion-mnist"
+    command = [sys.executable, "-m", "bench.cli", "data", "prepare", "fashion-mnist", "--out", str(folder)]
+    done = subprocess.run(command, cwd=wheels.ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BundleError(f"the quickstart's data cannot be prepared: {done.stderr.strip()}")
+    with tarfile.open(content / "data.tar.xz", mode="w:xz", preset=DATA_PRESET) as archive:
+        archive.add(folder, folder.name, filter=packing.anonymous)
+
+
+def _less(without: Sequence[str], left_out: Collection[str]) -> str:
+    """What is left out, for people."""
+    if not without:
+        return ""
+    more = len(left_out) - len(without)
+    return f", without {', '.join(without)}" + (f" and {more} that only they need" if more else "")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
