@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import resource
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
-from reproduce.training.process import prepare_process, timed_kernels
+from reproduce.training.process import CONTEXT_BYTES, prepare_process, timed_kernels
 
 SIZE = 64 << 20  # 16384 pages, or 32 where the system gives huge ones unasked
 
@@ -40,3 +43,21 @@ def test_kernels_are_timed_only_where_asked_and_never_where_they_must_be_determi
     finally:
         prepare_process(torch.device("cpu"), threads=1)
     assert not torch.are_deterministic_algorithms_enabled(), "the next run of a kept worker is free again"
+
+
+@pytest.mark.parametrize(
+    ("share", "limit"), [(1.0, 1.0), (0.25, 0.25 - CONTEXT_BYTES / (80 * 2**30)), (0.001, 0.0)], ids=str
+)
+def test_a_run_that_shares_a_gpu_may_take_its_share_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, share: float, limit: float
+) -> None:
+    """torch's calls alone: what they do is a GPU's to show."""
+    called: dict[str, Any] = {}
+    properties = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    for name in ("set_device", "set_per_process_memory_fraction", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments, name=name: called.update({name: arguments}))
+    device = torch.device("cuda", 1)
+    prepare_process(device, threads=torch.get_num_threads(), gpu_share=share)
+    assert called["set_per_process_memory_fraction"] == (pytest.approx(limit), device)
+    assert called["set_device"] == (device,)
