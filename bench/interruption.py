@@ -36,6 +36,11 @@ class Interruption:
         except FileNotFoundError:
             return None
 
+    @property
+    def signalled(self) -> bool:
+        """Whether it was a signal: somebody waits for the command to end."""
+        return self._signal is not None
+
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond a signal."""
         known, until = self._signal, time.monotonic() + seconds

@@ -20,7 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -30,7 +30,7 @@ from bench.filesystems import filesystem
 from bench.records import experiments, read_plan, write_atomically
 from bench.states import events_from, run_folder
 
-HURRY_S = 3.0  # that a command which was interrupted waits for its publisher
+HURRY_S = 3.0  # that a command to which a signal was sent waits for its publisher
 SERVER_START_S = 120.0  # measured 14 to 69 s on a loaded machine
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -159,17 +159,22 @@ def start_publisher(records: Path, *, uri: str | None = None) -> Publisher:
     return Publisher(records, uri, process)
 
 
-def stop_publisher(publisher: Publisher, *, timeout_s: float = 60.0, hurry: bool = False) -> str | None:
+def stop_publisher(
+    publisher: Publisher, *, timeout_s: float = 60.0, hurry: Callable[[], bool] = lambda: False
+) -> str | None:
     """Let the publisher make its last pass; None if all is mirrored, else a sentence on what is not and how to.
 
-    hurry: wait some seconds for it alone; it goes on by itself for as long as its patience lasts, and ends.
+    Once `hurry` says so it is given some seconds more, and then left to itself: it ends when its patience does.
     """
     assert publisher.process.stdin is not None
     publisher.process.stdin.close()
-    try:
-        publisher.process.wait(HURRY_S if hurry else timeout_s)
-    except subprocess.TimeoutExpired:
-        if hurry:
+    deadline, hurried = time.monotonic() + timeout_s, False
+    while publisher.process.poll() is None and time.monotonic() < deadline:
+        if hurry() and not hurried:
+            deadline, hurried = min(deadline, time.monotonic() + HURRY_S), True
+        time.sleep(0.1)
+    if publisher.process.poll() is None:
+        if hurried:
             return f"MLflow at {publisher.uri} gets the rest in the background"
         publisher.process.kill()
         publisher.process.wait()

@@ -86,8 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if left:
                 stopped = _carry_out(left, entries, experiment.resources, options, interruption, console)
         finally:
-            hurry = interruption.reason is not None
-            not_published = publisher and tracking.stop_publisher(publisher, hurry=hurry)
+            not_published = publisher and tracking.stop_publisher(publisher, hurry=lambda: interruption.signalled)
             if not_published:
                 console.print(not_published, highlight=False, style="yellow")
     table = rows(entries, records)

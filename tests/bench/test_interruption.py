@@ -17,6 +17,7 @@ def test_the_first_signal_is_a_reason_and_ends_a_wait() -> None:
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         interruption.wait(600)
         assert interruption.reason == "terminated"
+        assert interruption.signalled
         before = time.monotonic()
         interruption.wait(0.3)
         assert time.monotonic() - before >= 0.3, "the loop that waits does not spin once it knows"
@@ -30,3 +31,4 @@ def test_a_stop_file_tells_its_reason_once_it_is_written(tmp_path: Path) -> None
         assert interruption.reason is None
         stop.write_text("time limit\n")
         assert interruption.reason == "time limit"
+        assert not interruption.signalled

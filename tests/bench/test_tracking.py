@@ -69,6 +69,18 @@ def test_a_server_that_is_away_is_told_and_nothing_is_lost(records: Path) -> Non
     assert pending(records, away) == 1
 
 
+def test_a_command_in_a_hurry_leaves_the_publisher_to_itself(records: Path) -> None:
+    publisher = start_publisher(records, uri=f"http://127.0.0.1:{free_port()}")
+    try:
+        message = stop_publisher(publisher, timeout_s=600, hurry=lambda: True)
+        assert message is not None
+        assert message.endswith("gets the rest in the background")
+        assert publisher.process.poll() is None
+    finally:
+        publisher.process.kill()
+        publisher.process.wait()
+
+
 def test_the_dashboard_serves_what_was_mirrored(records: Path, store: Path) -> None:
     uri = f"sqlite:///{shutil.copy(store, records)}"
     Mirror(records, uri).publish()
