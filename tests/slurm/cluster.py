@@ -213,7 +213,10 @@ class Cluster:
     def _boot(self, host: str) -> None:
         self._start(host, HOST, private=["/run", "/tmp"])
         pid = str(_child(self._nodes[host].pid))
-        self._in_network("login", "ip", "link", "add", host, "type", "veth", "peer", "name", "uplink", "netns", pid)
+        # The same hardware address after a reboot, as a real host has: others still have it in their tables.
+        hardware = f"02:00:00:00:00:{int(ADDRESSES[host].rpartition('.')[2]):02x}"
+        peer = ("peer", "name", "uplink", "address", hardware, "netns", pid)
+        self._in_network("login", "ip", "link", "add", host, "type", "veth", *peer)
         self._in_network("login", "ip", "link", "set", host, "master", "nodes", "up")
 
     def _await_idle(self, host: str) -> None:
