@@ -208,7 +208,7 @@ def progress(runs: dict[tuple[str, int], Run]) -> str:
             f"{own[seed].top1:.2f}" + (f" ({own[seed].wrong})" if own[seed].wrong else "") if seed in own else ""
             for seed in seeds
         ]
-        lines.append(f"| `{arm}` | {len(own)} | " + " | ".join(cells) + " |")
+        lines.append(f"| `{arm}` | {len(own)} |" + "".join(f" {cell} |" for cell in cells))
     return "\n".join(lines)
 
 
