@@ -68,7 +68,7 @@ class NetworkConfig(Config):
     average adaptively to 4x4."""
     branches: Annotated[Branches, ADDED] = "mixed"
     """mixed: the module's three kernels side by side. Else one of them alone: a 1x1 reduction, then that kernel to as
-    many channels as the three have, at their multiply-adds; the pool branch stays (issue 5)."""
+    many channels as the three have, at their multiply-adds; the pool branch stays."""
     classes: int = Field(1000, ge=2)
     resolution: int = Field(224, ge=SMALLEST_INPUT)
     """Nominal input side in pixels; the heads' linear layers are sized for it."""

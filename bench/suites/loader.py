@@ -1,4 +1,4 @@
-"""`deeper bench loader`: our loader beside what a user would pick instead, in images/s and per CPU-second (issue 4).
+"""`deeper bench loader`: our loader beside what a user would pick instead, in images/s and per CPU-second.
 
 Photographs of ImageNet's size are the task that matters; small ones and small outputs are compared, too. Every
 contestant is a process of its own (`bench.suites.loaders`), decodes with the same number of threads and delivers the

@@ -1,4 +1,4 @@
-"""`deeper bench overhead`: what the suite costs the worker function that it runs (issue 4, "Suite").
+"""`deeper bench overhead`: what the suite costs the worker function that it runs.
 
 The same function trains the same run in a plain process, under torchrun, and by the suite with all records on: a kept
 gang of Ray actors, telemetry at 1 Hz, events, predictions, a publisher into MLflow beside it. Each of the records is

@@ -1,4 +1,4 @@
-"""Claims as data: the ledger file, typed and validated (issue 5).
+"""Claims as data: the ledger file, typed and validated.
 
 A claim is a row of `ledger.yaml`. Its `parts` are the single values that are compared, each with what its measurement
 must give; a measurement is a function registered by name in `reproduce.claims.registry`.

@@ -1,4 +1,4 @@
-"""Crops of an FFCV file's images by crop.c and libjpeg-turbo (issue 4, "Loader"). Imports no torch, FFCV or numba."""
+"""Crops of an FFCV file's images by crop.c and libjpeg-turbo. Imports no torch, FFCV or numba."""
 
 from __future__ import annotations
 

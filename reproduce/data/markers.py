@@ -1,4 +1,4 @@
-"""JPEGs of which a part can be decoded alone, by parts.c (issue 4, "Loader"). Imports no torch, FFCV or numba."""
+"""JPEGs of which a part can be decoded alone, by parts.c. Imports no torch, FFCV or numba."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def compile_parts(network: nn.Module, **options: Any) -> None:
     """Compile each convolution of the stem and each Inception module by itself, in place, at its first call.
 
     A part compiles in seconds, where the whole network takes minutes. Names of parameters stay; a copy of the network
-    is not compiled. options: of torch.compile. Source: issue 4, "Step".
+    is not compiled. options: of torch.compile.
     """
     # All modules run one code object, of which torch compiles eight forms and computes further ones uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, FORMS)

@@ -20,7 +20,7 @@ def folded(network: Network, dtype: torch.dtype | None = None) -> Network:
 
     The same function of the images up to rounding, of which there is less: a folded convolution rounds its output once
     where convolution and normalisation round twice. In bfloat16 it takes images of that type and needs no autocast,
-    whose rounding of the weights it has done for good. Source: issue 4, "Step".
+    whose rounding of the weights it has done for good.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():

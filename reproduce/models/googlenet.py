@@ -48,7 +48,7 @@ class GoogLeNet(nn.Module):
     layouts (see `reproduce.models.interchange`).
 
     Weights are drawn from torch's global generator, the auxiliary heads' last, so that networks of one seed which
-    differ in their heads alone start from the same trunk. Source: issue 2, P Table 1 and section 5.
+    differ in their heads alone start from the same trunk. Source: P Table 1 and section 5.
     """
 
     def __init__(self, config: NetworkConfig) -> None:

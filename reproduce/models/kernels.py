@@ -1,6 +1,6 @@
 """Max pooling, and batch normalisation with ReLU, on CPUs in bfloat16 by kernels.c; torch's everywhere else.
 
-Issue 4, "Step": with torch's these take a quarter of a CPU's training step and of an evaluation. `DEEPER_KERNELS`
+With torch's these take a quarter of a CPU's training step and of an evaluation. `DEEPER_KERNELS`
 is native or torch: takes those; unset: native where they can be built.
 """
 

@@ -2,7 +2,7 @@
 
 Of a layer's arithmetic and its traffic to memory, the slower one is counted: each tensor is read or written once a
 pass, caches keep nothing from one layer to the next, ReLU and dropout cost nothing. A device whose caches hold a whole
-map can beat the bound. Source: Williams, Waterman and Patterson, "Roofline", 2009; issue 4, "Step".
+map can beat the bound. Source: Williams, Waterman and Patterson, "Roofline", 2009.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is written in C, for speed (issue 4): each source with the stand-in that gives the same results without it.
+"""What is written in C, for speed: each source with the stand-in that gives the same results without it.
 
 Imports neither torch nor FFCV, so that a command can check the choices before it starts anything.
 """

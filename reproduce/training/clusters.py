@@ -1,6 +1,6 @@
 """Do channels that go together gather in one branch? Correlations of a network's channels on validation images.
 
-Source: issue 5, claim S-clustered (Hebb: sparse connections into dense clusters). Channels of a branch also share its
+Source: claim S-clustered (Hebb: sparse connections into dense clusters). Channels of a branch also share its
 kernel, and with it their receptive field: the permutation baseline does not tell the two causes apart.
 """
 

@@ -1,4 +1,4 @@
-"""Our loader and its peers at one task, each as its documentation writes it (issue 4).
+"""Our loader and its peers at one task, each as its documentation writes it.
 
 Random resized crops (8 to 100 % of the area, ratio 3/4 to 4/3) to one side, flips, normalised float32 batches [N, 3,
 side, side] in the consumer's hands. Every import is a contestant's own: its start and its memory pay for it.
