@@ -129,15 +129,12 @@ def report(
 
 def results_table(summary: pd.DataFrame) -> Table:
     """A row an arm."""
-    device, label = next(
-        (column, title)
-        for column, title in (
-            ("gpu_busy_percent", "GPU busy, %"),
-            ("shared_gpu_busy_percent", "Shared GPU busy, %"),
-            ("cpu_percent", "CPU, %"),
-        )
-        if column == "cpu_percent" or summary[column].notna().any()
-    )
+    labels = {
+        "gpu_busy_percent": "GPU busy, %",
+        "shared_gpu_busy_percent": "Shared GPU busy, %",
+        "cpu_percent": "CPU, %",
+    }
+    device = next((column for column in labels if summary[column].notna().any()), "cpu_percent")
     rows = []
     for _, row in summary.iterrows():
         cells = [Cell(row["arm"], sort=row["arm"]), _cell(str(row["n"]), row["n"])]
@@ -155,7 +152,7 @@ def results_table(summary: pd.DataFrame) -> Table:
         rows.append(cells)
     columns = [
         "Arm", "n", "Top-1, %", "Top-5, %", "Parameters, training", "Parameters, inference", "Multiply-adds",
-        "Images/s", label, "Time a run",
+        "Images/s", labels[device], "Time a run",
     ]  # fmt: skip
     brackets = ", 95 % intervals in brackets" if summary["top1_low"].notna().any() else ""
     return Table(f"Results by arm: means over seeds{brackets}", columns, rows)
