@@ -92,6 +92,14 @@ class Nvml:
                 return matching[0]
         raise LookupError(f"NVML does not know device {name}; it has {', '.join(gpus) or 'none'}")
 
+    def tells_use(self, uuid: str) -> bool:
+        """Whether NVML says how busy a device is, which it does not of a MIG instance."""
+        try:
+            _READERS["busy_percent"](self._handles[uuid])
+        except pynvml.NVMLError:
+            return False
+        return True
+
     def read(self, uuid: str) -> dict[str, float]:
         """Readings of one device; what it does not support is left out.
 

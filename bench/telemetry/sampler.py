@@ -66,8 +66,9 @@ class Sampler:
             try:
                 self._nvml = Nvml()
                 selection = self._nvml.select(devices)
-                self._uuids, reasons = selection.uuids, list(selection.missing)
-                reasons += [f"NVML does not tell how busy {uuid} is" for uuid in self._uuids if not self._is_told(uuid)]
+                self._uuids = selection.uuids
+                silent = [uuid for uuid in self._uuids if not self._nvml.tells_use(uuid)]
+                reasons = [*selection.missing, *(f"NVML does not tell how busy {uuid} is" for uuid in silent)]
             except NvmlAbsent as absent:
                 reasons = [str(absent)]
             if elsewhere:
@@ -97,10 +98,6 @@ class Sampler:
             "gpu_share": self._share if self._uuids else None,
             "gpu_absent": self.gpu_absent,
         }
-
-    def _is_told(self, uuid: str) -> bool:
-        assert self._nvml is not None
-        return "busy_percent" in self._nvml.read(uuid)
 
     def _sample(self) -> None:
         with open(self.folder / f"telemetry-{self._attempt}.jsonl", "ab", buffering=0) as file:
