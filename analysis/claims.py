@@ -27,7 +27,7 @@ def ledger_table(claims: Sequence[Mapping[str, Any]], caption: str = "Claims") -
 
 def readme_table(path: Path) -> str:
     """Markdown of a ledger that `deeper claims --json` wrote: how many claims got which verdict, and the table."""
-    claims = json.loads(path.read_text())["claims"]
+    claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
     verdicts = [claim["verdict"] for claim in claims]
     counts = ", ".join(f"{verdict}: {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
     return f"{counts}.\n\n{ledger_table(claims).markdown()}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from reproduce import schema
+from reproduce.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,7 +36,7 @@ PAGE = 1000
 READERS = 8  # histories are read one a request: over HTTP the waits overlap
 
 
-class AnalysisError(ValueError):
+class AnalysisError(UserError):
     """A report that cannot be made: says of what, and what there is instead."""
 
 

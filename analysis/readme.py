@@ -21,6 +21,7 @@ from typing import Any
 
 from analysis.claims import readme_table
 from analysis.tables import Cell, Table
+from reproduce.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "results/README.md")
@@ -28,7 +29,7 @@ NOTHING = "No results are committed yet."
 REGION = re.compile(r"^<!-- generated: (?P<name>[^>]*?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
-class RegionError(ValueError):
+class RegionError(UserError):
     """A region of an unknown kind, or whose results are not there."""
 
 
@@ -81,7 +82,7 @@ def _tables(results: Path, _: str) -> str:
 
 def _gpu_tables(folder: Path, results: Path) -> list[str]:
     """What the parts of `deeper bench gpu` found on a kind of machine, with their checks."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     found = [content for content in found if content["result"]["outcome"] != "absent"]
     sources = dict.fromkeys(_source({**content, "file": folder.relative_to(results)}) for content in found)
     parts = [f"### gpu on {folder.parent.name}", *sources] if found else []
@@ -152,7 +153,7 @@ def _benchmarks(results: Path) -> dict[str, list[dict[str, Any]]]:
     """The committed results of suites, by kind of machine; but for the quick check's, which repeats parts of others."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((results / "bench").glob("*/*.json")):
-        result = {"file": path.relative_to(results), **json.loads(path.read_text())}
+        result = {"file": path.relative_to(results), **json.loads(path.read_text(encoding="utf-8"))}
         if path.stem != "quick" and "comparisons" in result:
             found.setdefault(path.parent.name, []).append(result)
     return found
@@ -175,7 +176,7 @@ def _source(result: Mapping[str, Any]) -> str:
 
 def _table_of_report(results: Path, experiment: str, number: int) -> str:
     """The `number`-th table of a report, from 0, with its caption."""
-    blocks = (results / experiment / "report" / "results.md").read_text().split("\n\n")
+    blocks = (results / experiment / "report" / "results.md").read_text(encoding="utf-8").split("\n\n")
     starts = [place for place, block in enumerate(blocks) if block.startswith("**")]
     return "\n\n".join(blocks[starts[number] : starts[number] + 2])
 
@@ -201,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     stale = []
     for name in DOCUMENTS:
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         try:
             new = filled(text, ROOT / "results")
         except RegionError as error:
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if new != text:
             stale.append(name)
             if not check:
-                (ROOT / name).write_text(new)
+                (ROOT / name).write_text(new, encoding="utf-8")
     for name in stale:
         print(f"{name}: {'does not agree with results/; run: python -m analysis.readme' if check else 'written'}")
     return int(check and bool(stale))

@@ -85,13 +85,13 @@ def report(
     on_top1 = effects[effects["outcome"] == schema.FINAL_TOP1]
     results, effect_table = results_table(summary), effects_table(on_top1)
     (out / "tables").mkdir(exist_ok=True)
-    (out / "tables" / "results.tex").write_text(results.latex("results"))
+    (out / "tables" / "results.tex").write_text(results.latex("results"), encoding="utf-8")
     tables = {"results": results}
     if effect_table.rows:
         tables["effects"] = effect_table
-        (out / "tables" / "effects.tex").write_text(effect_table.latex("effects"))
+        (out / "tables" / "effects.tex").write_text(effect_table.latex("effects"), encoding="utf-8")
     environment = environment_rows(recorded, tracking_uri)
-    (out / "results.md").write_text(_markdown(recorded, tables, environment))
+    (out / "results.md").write_text(_markdown(recorded, tables, environment), encoding="utf-8")
 
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -120,7 +120,7 @@ def report(
         dash=DASH,
     )
     index = out / "index.html"
-    index.write_text(page)
+    index.write_text(page, encoding="utf-8")
     return index
 
 

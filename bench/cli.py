@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
+from bench.console.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
+from reproduce.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a command as Ctrl-C does
     try:
         return _call(arguments)
-    except ValueError as error:  # every mistake of a user is one: SpecError, DataError, AnalysisError, ...
+    except UserError as error:
         if os.environ.get("DEEPER_TRACEBACK"):
             raise
         for line in str(error).splitlines():

@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reproduce.errors import UserError
+
 Reduction = Literal["reduced", "unreduced", "naive"]
 Branches = Literal["mixed", "1x1", "3x3", "5x5"]
 Auxiliary = Literal["none", "aux1", "aux2", "both"]
@@ -29,7 +31,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 SMALLEST_INPUT = 32  # the network halves its input five times
 
 
-class SpecError(ValueError):
+class SpecError(UserError):
     """A user's mistake in an experiment, told in one line a mistake."""
 
 
@@ -290,12 +292,12 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise SpecError(f"experiment: no file {path}")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     else:
         names = shipped_experiments()
         if str(name_or_path) not in names:
             raise SpecError(f"experiment: {name_or_path!r} is no file (*.yaml) and none of {', '.join(names)}")
-        text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text()
+        text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))
 
 

@@ -1,1 +1,6 @@
-"""How it is carried out on a SLURM cluster: profiles, job scripts, submission, and what runs inside the job."""
+"""The suite on a cluster: profiles, batch scripts, submission, status, and what runs inside a job.
+
+An experiment and a profile come in; jobs go out. It registers its verbs, its part of `status` and its checks of
+`doctor` with the command line, which names it in one place. It may import `bench.console`, `machine`, `planning`,
+`orchestration`, `records` and `reproduce`.
+"""

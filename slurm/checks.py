@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.filesystems import filesystem
+from bench.machine.filesystems import filesystem
 from reproduce.spec import ResourcesConfig
 from slurm import queries
 from slurm.profile import Profile
@@ -75,7 +75,7 @@ def partition_misfits(profile: Profile, partitions: Sequence[Partition]) -> list
 
 
 def world_size_misfits(profile: Profile, resources: ResourcesConfig) -> list[Misfit]:
-    """Whether the nodes of a job hold at least one run, counted as `bench.cluster.capacity` does."""
+    """Whether the nodes of a job hold at least one run, counted as `bench.orchestration.cluster.capacity` does."""
     wants: list[tuple[str, int, float, str]] = [
         ("cpus_per_node", profile.cpus_per_node, resources.cpus_per_worker, "CPUs")
     ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.verbs import add_choice, add_experiment, add_retry, add_verb
+from bench.console.options import add_choice, add_experiment, add_retry, add_verb
 
 if TYPE_CHECKING:
     from reproduce.spec import ExperimentConfig, PlannedRun
@@ -79,8 +79,8 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
-    from bench.planning import check_disk, make_plan
-    from bench.records import write_plan
+    from bench.planning.plan import check_disk, make_plan
+    from bench.records.record import write_plan
     from reproduce.spec import load_experiment
     from slurm import submission
 
@@ -138,7 +138,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
 
 def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """The runs that are asked for; checks the form of the job as well."""
-    from bench.planning import select
+    from bench.planning.plan import select
     from reproduce.spec import SpecError
 
     selected = select(runs, arguments.arm, arguments.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bench.doctor import Check
+from bench.commands.doctor import Check
 from slurm import queries
 from slurm.checks import describe_nodes, partition_misfits, path_misfits, slurm_time
 from slurm.profile import load_profile

@@ -149,7 +149,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
                 f"your own belong into {own_folder()}"
             )
         path = known[str(name_or_path)]
-    return from_yaml(Profile, path.read_text(), what="a profile", where=str(path))
+    return from_yaml(Profile, path.read_text(encoding="utf-8"), what="a profile", where=str(path))
 
 
 def profiles() -> dict[str, Path]:

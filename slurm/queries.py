@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from reproduce.errors import UserError
+
 ANSWER_S = 30.0
 
 PARTITION_FORMAT = "%R|%P|%a|%l|%D|%c|%m|%G|%T|%N"
@@ -20,7 +22,7 @@ JOB_FORMAT = ",".join(
 ACCOUNTING_FORMAT = "JobID,State,NodeList,Elapsed,Timelimit"
 
 
-class SlurmError(ValueError):
+class SlurmError(UserError):
     """SLURM is not here, does not answer or refuses; told in one line."""
 
 
@@ -177,7 +179,9 @@ def ask(*command: str) -> str:
     """What a command of SLURM's prints. Raises `SlurmError`."""
     program = command[0]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=True).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=ANSWER_S, check=True, encoding="utf-8"
+        ).stdout
     except FileNotFoundError:
         raise SlurmError(f"SLURM: no {program} on PATH; this works on a login node of a cluster") from None
     except subprocess.TimeoutExpired:

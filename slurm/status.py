@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench.display import duration
+from bench.orchestration.display import duration
 from slurm import queries
 from slurm.queries import Job, SlurmError
 from slurm.submission import JOBS, submissions
@@ -52,7 +52,7 @@ def view(records: Path, experiment: str) -> View:
     submitted = [
         (path.parent, what, job_id)
         for path in sorted(submissions(records.absolute(), experiment).glob(f"*/{JOBS}"))
-        for what, job_id in json.loads(path.read_text()).items()
+        for what, job_id in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     missing = None
     try:

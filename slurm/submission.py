@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.records import experiment_folder, write_atomically
+from bench.records.record import experiment_folder, write_atomically
 from reproduce.grid import arm_data, plan
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 from slurm.profile import Profile
@@ -35,8 +35,8 @@ EXPERIMENT, PROFILE, JOB, REPORT = "experiment.yaml", "profile.yaml", "job.sh", 
 def experiment_text(name_or_path: str) -> str:
     """The file of an experiment that `load_experiment` has read, as it is."""
     if Path(name_or_path).suffix in (".yaml", ".yml"):
-        return Path(name_or_path).read_text()
-    return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text()
+        return Path(name_or_path).read_text(encoding="utf-8")
+    return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 
 def runs_on_paper(experiment: ExperimentConfig) -> list[PlannedRun]:
@@ -75,10 +75,12 @@ def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     if (job.folder / JOB).exists():
         raise SpecError(f"--out: {job.folder} holds a submission, which is never overwritten; name another folder")
-    (job.folder / EXPERIMENT).write_text(experiment)
-    (job.folder / PROFILE).write_text(yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
+    (job.folder / EXPERIMENT).write_text(experiment, encoding="utf-8")
+    (job.folder / PROFILE).write_text(
+        yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+    )
     for name, script in ((JOB, render_job(job, profile)), (REPORT, render_report(job, profile))):
-        (job.folder / name).write_text(script)
+        (job.folder / name).write_text(script, encoding="utf-8")
         (job.folder / name).chmod(0o755)
 
 
@@ -101,7 +103,7 @@ def slurm_is_here() -> bool:
 
 def what_slurm_says(job: Job, profile: Profile) -> str:
     """When and where the job would start, by `sbatch --test-only`; leaves nothing. Raises `SlurmError`."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as script:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as script:
         script.write(render_job(job, profile))
         script.flush()
         return _run(["sbatch", "--test-only", script.name]).stderr.strip()
@@ -113,7 +115,7 @@ def _sbatch(script: Path, *options: str) -> str:
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    answer = subprocess.run(command, capture_output=True, text=True)
+    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if answer.returncode:
         said = " ".join(line.removeprefix("sbatch: error: ").strip() for line in answer.stderr.splitlines())
         raise SlurmError(f"sbatch: {said}; the script: {command[-1]}")

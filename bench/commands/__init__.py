@@ -1,1 +1,5 @@
-"""The verbs of `deeper`, a module a theme. Each imports what it needs when it is called, so `--help` is instant."""
+"""The verbs of `deeper`: each parses its options, calls one other room and prints what comes back.
+
+Command lines come in; exit codes and text go out. It may import every room of `bench`, `analysis` and `reproduce`. Only
+`bench.cli`, which puts the verbs together, knows `slurm`.
+"""

@@ -132,7 +132,7 @@ def _output(arguments: argparse.Namespace, suite: str) -> Path | None:
     """Where the raw results go. Raises `SpecError`."""
     path: Path | None = arguments.json
     if path == OF_KIND:
-        from bench.results import COMMITTED, here
+        from bench.results.store import COMMITTED, here
 
         return COMMITTED / here() / f"{suite}.json"
     if path is not None and path.is_dir():
@@ -141,7 +141,7 @@ def _output(arguments: argparse.Namespace, suite: str) -> Path | None:
 
 
 def _loader(arguments: argparse.Namespace) -> int:
-    from bench.suites.loader import LoaderOptions, main, size_from
+    from bench.suites.loader.suite import LoaderOptions, main, size_from
 
     given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "rounds")}
     if arguments.threads is not None:
@@ -153,7 +153,7 @@ def _loader(arguments: argparse.Namespace) -> int:
 
 
 def _step(arguments: argparse.Namespace) -> int:
-    from bench.suites.step import StepOptions, main
+    from bench.suites.step.suite import StepOptions, main
 
     given = {
         "sides": arguments.side,
@@ -168,7 +168,7 @@ def _step(arguments: argparse.Namespace) -> int:
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
-    from bench.suites.overhead import OverheadOptions, main
+    from bench.suites.overhead.suite import OverheadOptions, main
 
     given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
     options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
@@ -207,7 +207,7 @@ def _evaluation(arguments: argparse.Namespace) -> int:
 
 
 def _gpu(arguments: argparse.Namespace) -> int:
-    from bench.suites.gpu.parts import PARTS
+    from bench.suites.gpu.registry import PARTS
     from bench.suites.gpu.runner import GpuOptions, main
 
     given = {name: getattr(arguments, name) for name in ("minutes", "out", "force")}

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.verbs import add_verb
+from bench.console.options import add_verb
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 def _claims(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bench.environment import environment
+    from bench.machine.environment import environment
     from reproduce.claims import rendering
     from reproduce.claims.ledger import load_ledger
     from reproduce.claims.registry import names
@@ -67,9 +67,9 @@ def _claims(arguments: argparse.Namespace) -> int:
     _print(console, findings, parts=bool(arguments.id))
     if arguments.json:
         content = rendering.as_json(findings, environment())
-        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.markdown:
-        arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()))
+        arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
     return 0
 
 
@@ -77,7 +77,7 @@ class _Runs:
     """What is recorded: the runs of each experiment that claims name, from MLflow, each read once; evaluations."""
 
     def __init__(self, records: Path, experiment: str | None) -> None:
-        from bench.tracking import tracking_uri
+        from bench.tracking.store import tracking_uri
 
         self._records, self._uri = records, tracking_uri(records)
         self._all = experiment
@@ -105,7 +105,7 @@ class _Runs:
         return found
 
     def evaluations(self) -> pd.DataFrame:
-        from bench.evaluations import evaluation_table
+        from bench.records.evaluations import evaluation_table
 
         return evaluation_table(self._records)
 
@@ -179,7 +179,7 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
 
 def _origin() -> str:
     """What the findings were measured on, as a sentence."""
-    from bench.environment import environment
+    from bench.machine.environment import environment
 
     found = environment()
     versions = ", ".join(f"{name} {found['packages'][name]}" for name in ("torch", "torchvision"))

@@ -12,18 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.verbs import add_verb
-from bench.exit_codes import DONE
+from bench.console.exit_codes import DONE
+from bench.console.options import add_verb
 from reproduce.evaluation.protocols import CROPS, is_imagenet, sides
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.evaluations import RecordedRun, TableRow
+    from bench.records.evaluations import RecordedRun, TableRow
     from reproduce.data import Manifest
     from reproduce.evaluation.models import Source
     from reproduce.evaluation.parts import Found
-    from reproduce.training.validation import Validation
+    from reproduce.execution.validation import Validation
 
 EXAMPLES = """examples:
   deeper evaluate ablation-imagenette:reduced-both:0 --protocol 144-crop
@@ -62,8 +62,8 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from bench.evaluations import evaluation_folder, find_runs, own_validation, read_evaluation, table_rows
-    from bench.tracking import require_mlflow
+    from bench.records.evaluations import evaluation_folder, find_runs, own_validation, read_evaluation, table_rows
+    from bench.tracking.store import require_mlflow
     from reproduce.evaluation.models import EvaluationError
 
     runs = find_runs(arguments.records, arguments.run)
@@ -103,7 +103,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _publish(records: Path) -> None:
     """Bring what was found to the runs in MLflow."""
-    from bench import tracking
+    from bench.tracking import store as tracking
 
     not_published = tracking.stop_publisher(tracking.start_publisher(records))
     if not_published:
@@ -159,8 +159,8 @@ def _carry_out(
     """Evaluate under a progress bar; write and return the result."""
     import torch
 
-    from bench.environment import environment
-    from bench.evaluations import DATE, parts_folder, write_evaluation
+    from bench.machine.environment import environment
+    from bench.records.evaluations import DATE, parts_folder, write_evaluation
     from reproduce.evaluation.distributed import device_of
     from reproduce.evaluation.ensemble import enlarged
     from reproduce.evaluation.models import EvaluationError

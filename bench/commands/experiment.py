@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.verbs import add_choice, add_experiment, add_verb
+from bench.console.options import add_choice, add_experiment, add_verb
 
 if TYPE_CHECKING:
-    from bench.rates import Estimate
+    from bench.planning.rates import Estimate
     from reproduce.spec import PlannedRun
 
 
@@ -41,8 +41,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.planning import make_plan, proposed_share, select
-    from bench.rates import Rates
+    from bench.planning.plan import make_plan, proposed_share, select
+    from bench.planning.rates import Rates
     from reproduce import schema
     from reproduce.spec import load_experiment
 
@@ -115,8 +115,8 @@ def _device_hours(runs: Sequence[PlannedRun], estimates: Mapping[str, Estimate |
 def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bench.display import as_json, render, rows
-    from bench.records import read_plan
+    from bench.orchestration.display import as_json, render, rows
+    from bench.records.record import read_plan
     from slurm import status
 
     name = _experiment_name(arguments.experiment)
@@ -136,7 +136,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.report import report
     from bench.commands.claims import of_experiment
-    from bench.tracking import tracking_uri
+    from bench.tracking.store import tracking_uri
 
     name = _experiment_name(arguments.experiment)
     out = arguments.out or Path("reports") / name

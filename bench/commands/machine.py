@@ -25,7 +25,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from bench.doctor import run_doctor
+    from bench.commands.doctor import run_doctor
     from slurm.doctor import cluster_checks
 
     cluster = cluster_checks(arguments.profile, records=arguments.records, data=arguments.data)
@@ -33,6 +33,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
-    from bench.tracking import dashboard
+    from bench.tracking.store import dashboard
 
     return dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=arguments.experiment)

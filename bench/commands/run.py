@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands.verbs import add_choice, add_experiment, add_retry, add_verb
-from bench.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.console.options import add_choice, add_experiment, add_retry, add_verb
 
 EXAMPLES = """examples:
   deeper run quickstart --prepare
@@ -47,11 +47,12 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bench import orchestrator, tracking
-    from bench.display import render, rows
-    from bench.interruption import Interruption
-    from bench.planning import check_disk, make_plan, part, select
-    from bench.records import Recording, read_plan, write_plan
+    from bench.orchestration import orchestrator
+    from bench.orchestration.display import render, rows
+    from bench.orchestration.interruption import Interruption
+    from bench.planning.plan import check_disk, make_plan, part, select
+    from bench.records.record import Recording, read_plan, write_plan
+    from bench.tracking import store as tracking
     from reproduce.spec import load_experiment
 
     if not arguments.no_publish:
@@ -104,11 +105,11 @@ def _carry_out(
     """The grid under a live display; returns why it was stopped, if it was."""
     from rich.live import Live
 
-    from bench.cluster import capacity, cluster
-    from bench.display import PlainProgress, Watch, render
-    from bench.leases import holder
-    from bench.orchestrator import Grid
-    from bench.states import run_folder
+    from bench.orchestration.cluster import capacity, cluster
+    from bench.orchestration.display import PlainProgress, Watch, render
+    from bench.orchestration.leases import holder
+    from bench.orchestration.orchestrator import Grid
+    from bench.records.states import run_folder
 
     console.print(f"{len(entries)} runs, {len(left)} to do; starting Ray ...", highlight=False)
     with cluster(options.address, options.records / "logs" / "ray.log"):

@@ -16,14 +16,14 @@ import torch
 import torchvision
 from rich.console import Console
 
-from bench.suites.rounds import Comparison, Figures, Goal, interleave, publish
+from bench.suites.harness.comparison import Comparison, Figures, Goal, interleave, publish
 from reproduce.data import DataError, load_manifest
 from reproduce.evaluation.distributed import device_of
 from reproduce.evaluation.ensemble import averaged_probabilities, multi_crop, multi_crop_batches
 from reproduce.evaluation.models import FileModel
 from reproduce.evaluation.protocols import CROPS, Protocol
-from reproduce.training.process import prepare_process
-from reproduce.training.ranks import Ranks
+from reproduce.execution.process import prepare_process
+from reproduce.execution.ranks import Ranks
 
 GOAL = 0.8
 SPEED = "crops/s"

@@ -16,8 +16,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import COMMITTED, committed_kinds, here
-from bench.suites.rounds import Comparison, publish
+from bench.results.store import COMMITTED, committed_kinds, here
+from bench.suites.harness.comparison import Comparison, publish
 from reproduce.spec import SpecError
 
 FILE = "quick.json"
@@ -87,14 +87,16 @@ def changes(comparisons: Sequence[Comparison], reference: Mapping[str, Compariso
 
 
 def _parts() -> list[Callable[[Console], list[Comparison]]]:
-    from bench.suites import loader, overhead, step
+    from bench.suites.loader import suite as loader
+    from bench.suites.overhead import suite as overhead
+    from bench.suites.step import suite as step
 
     return [loader.quick, step.quick, overhead.quick]
 
 
 def _reference(path: Path) -> dict[str, Comparison]:
     try:
-        content = json.loads(path.read_text())["comparisons"]
+        content = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
         return {one["name"]: Comparison(name=one["name"], title=one["title"], rounds=one["rounds"]) for one in content}
     except (ValueError, KeyError, TypeError) as error:
         raise SpecError(f"{path}: not what `deeper bench --quick --json` writes: {error!r}") from None

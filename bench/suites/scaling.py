@@ -1,8 +1,9 @@
 """`deeper bench scaling`: images/s over the ranks of this machine, and how well the model of communication predicts it.
 
-Weak scaling of the real step (bench.communication has the model): every rank has the same batch and, on CPUs, one
-thread. Ranks of one machine share its memory and its clock, so the base of the prediction is not one rank on an idle
-machine but as many as there are, not connected. GPUs are used where there are two or more; that has not been tried.
+Weak scaling of the real step (bench.planning.communication has the model): every rank has the same batch and, on
+CPUs, one thread. Ranks of one machine share its memory and its clock, so the base of the prediction is not one rank
+on an idle machine but as many as there are, not connected. GPUs are used where there are two or more; that has not
+been tried.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import psutil
 from pydantic import Field
 from rich.console import Console
 
-from bench.communication import OVERLAP, Sample, fit, step_s
-from bench.rates import rate_entry
-from bench.suites.child import Child, requests
-from bench.suites.inputs import random_batch, run_without_data
-from bench.suites.rounds import Comparison, Figures, interleave, publish
+from bench.planning.communication import OVERLAP, Sample, fit, step_s
+from bench.planning.rates import rate_entry
+from bench.suites.harness.child import Child, requests
+from bench.suites.harness.comparison import Comparison, Figures, interleave, publish
+from bench.suites.harness.inputs import random_batch, run_without_data
 from reproduce.spec import Config, NetworkConfig, RunConfig, SpecError
 
 SPEED = "images/s"
@@ -170,9 +171,9 @@ def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous:
     import torch
     import torch.distributed as dist
 
+    from reproduce.execution.process import prepare_process
+    from reproduce.execution.ranks import leave_process_group
     from reproduce.training import build_step
-    from reproduce.training.process import prepare_process
-    from reproduce.training.ranks import leave_process_group
 
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     prepare_process(device, threads=1)

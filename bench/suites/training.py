@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
-from bench.suites.child import child, requests
-from bench.suites.rounds import Comparison, Contestant, Figures, Goal, interleave, publish
+from bench.suites.harness.child import child, requests
+from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
 from reproduce.data import DataError, PrepareOptions, TrainLoader, ValLoader, load_manifest, prepare
 from reproduce.data import folder as folder_source
+from reproduce.data.loading.normalise import MEAN, STD
 from reproduce.data.manifest import Split
-from reproduce.data.normalise import MEAN, STD
+from reproduce.execution.process import prepare_process
 from reproduce.models.folding import folded
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
-from reproduce.training.process import prepare_process
 from reproduce.training.step import build_step, precision_dtype
 
 TRAINING_GOAL, EVALUATION_GOAL = 3.3, 4.0

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.records import write_parquet
+from bench.machine.nvml import Nvml, NvmlAbsent
+from bench.records.record import write_parquet
 from bench.telemetry.host import Host
-from bench.telemetry.nvml import Nvml, NvmlAbsent
 from reproduce import schema
 
 HOST = "host"

@@ -1,7 +1,7 @@
 """Measurements on evaluations (`deeper evaluate`): errors by crops and models, and published weights.
 
-They take the frame that `bench.evaluations.evaluation_table` describes. Published errors are of ILSVRC's validation
-images: of other images the verdict is "not measured here", with what was found on them.
+They take the frame that `bench.records.evaluations.evaluation_table` describes. Published errors are of ILSVRC's
+validation images: of other images the verdict is "not measured here", with what was found on them.
 """
 
 from __future__ import annotations

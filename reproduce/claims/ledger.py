@@ -120,7 +120,7 @@ def load_ledger(path: Path | None = None, *, measurements: Mapping[Kind, Collect
     if not place.is_file():
         raise SpecError(f"ledger: no file {path}")
     try:
-        content = yaml.safe_load(place.read_text())
+        content = yaml.safe_load(place.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise SpecError(f"ledger {path}: not YAML: {error}") from error
     match content:

@@ -13,8 +13,8 @@ from reproduce.data.manifest import DataError, Manifest, PrepareOptions, SplitMa
 from reproduce.data.sources import Source, fashion_mnist, folder, imagenette, source_from, synthetic, tar
 
 if TYPE_CHECKING:
-    from reproduce.data.loaders import TrainLoader, ValLoader
-    from reproduce.data.normalise import Normalise
+    from reproduce.data.loading.loaders import TrainLoader, ValLoader
+    from reproduce.data.loading.normalise import Normalise
     from reproduce.data.writing import prepare
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from reproduce.errors import UserError
 from reproduce.spec import Config, Fraction
 
 Split = Literal["train", "val"]
@@ -16,7 +17,7 @@ SPLITS: tuple[Split, ...] = ("train", "val")
 MANIFEST = "manifest.json"
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A user's mistake about data: the file or option, what is wrong with it, what would be valid."""
 
 

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from reproduce.atomic import replacing, sync_folder
 from reproduce.data.encoding import LARGEST_STORED, Encoded
-from reproduce.data.engine import (
+from reproduce.data.loading.engine import (
     ALLOC_TABLE_TYPE,
     CURRENT_VERSION,
     TYPE_ID_HANDLER,
@@ -34,6 +34,7 @@ from reproduce.data.engine import (
     RGBImageField,
     get_metadata_type,
 )
+from reproduce.data.loading.pool import Unreadable, encode_sample, encoded_chunks
 from reproduce.data.manifest import (
     MANIFEST,
     SPLITS,
@@ -47,7 +48,6 @@ from reproduce.data.manifest import (
     load_manifest,
     sha256,
 )
-from reproduce.data.pool import Unreadable, encode_sample, encoded_chunks
 from reproduce.data.sources import Listing, Source
 from reproduce.spec import Config
 

@@ -19,9 +19,9 @@ from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import Source
 from reproduce.evaluation.parts import Found
 from reproduce.evaluation.protocols import Protocol
-from reproduce.training.process import prepare_process
-from reproduce.training.ranks import Ranks, leave_process_group
-from reproduce.training.validation import Validation
+from reproduce.execution.process import prepare_process
+from reproduce.execution.ranks import Ranks, leave_process_group
+from reproduce.execution.validation import Validation
 
 START = "forkserver"
 SLOWEST = timedelta(days=7)  # ranks meet once, at the end; a rank that dies is noticed at once all the same

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from reproduce.data import ValLoader
-from reproduce.data.loaders import NONE, Numbers
-from reproduce.data.multicrop import MultiCrop, MultiCropLoader, shorter_sides
+from reproduce.data.loading.loaders import NONE, Numbers
+from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.models import SingleCrop, Source
 from reproduce.evaluation.parts import Found, Parts
 from reproduce.evaluation.protocols import Protocol, sides
-from reproduce.training.ranks import Ranks
+from reproduce.execution.ranks import Ranks
+from reproduce.execution.validation import Validation
 from reproduce.training.sums import hits
-from reproduce.training.validation import Validation
 
 CROPS_A_BATCH = {"cpu": 144, "cuda": 1152}
 """Crops of a forward pass, as far as whole images fill them; at least one image."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from reproduce.data import Normalise
 from reproduce.data.manifest import sha256
+from reproduce.errors import UserError
 from reproduce.evaluation.protocols import PUBLISHED
 from reproduce.models import GoogLeNet, interchange
 from reproduce.models.folding import folded
@@ -20,7 +21,7 @@ from reproduce.spec import RunConfig
 from reproduce.training import checkpoint, precision_dtype
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """A user's mistake about what is to be evaluated: the run or file, what is wrong with it, what would be valid."""
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from reproduce.models.auxiliary import AuxiliaryPool
 from reproduce.models.googlenet import GoogLeNet
 from reproduce.models.inception import Inception
-from reproduce.models.kernels import MaxPool
 from reproduce.models.pooling import AdaptiveAveragePool
+from reproduce.native.kernels import MaxPool
 from reproduce.spec import SMALLEST_INPUT, NetworkConfig, SpecError
 
 KINDS: dict[type[nn.Module], str] = {

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from reproduce.models.auxiliary import AuxiliaryClassifier, class_linear, hidden_linear
 from reproduce.models.inception import Convolution, Inception, Widths
-from reproduce.models.kernels import MaxPool
 from reproduce.models.pooling import AdaptiveAveragePool
+from reproduce.native.kernels import MaxPool
 from reproduce.spec import NetworkConfig
 
 WIDTHS = {

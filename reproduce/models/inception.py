@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reproduce.models.kernels import MaxPool, norm_relu
+from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
 BATCH_NORM_EPS = 1e-3  # of TF-slim and torchvision; weights of theirs need it

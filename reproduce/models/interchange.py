@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from reproduce.errors import UserError
 from reproduce.models.googlenet import GoogLeNet
 from reproduce.spec import Auxiliary, NetworkConfig
 
@@ -32,7 +33,7 @@ LAYOUTS: dict[Layout, dict[str, Any]] = {
 NAMED_AT_MOST = 5  # of each kind of mistake
 
 
-class InterchangeError(ValueError):
+class InterchangeError(UserError):
     """A state dict that is not of the layout."""
 
 

@@ -24,7 +24,7 @@ DECODER = Source(
     ),
     libraries=("-ljpeg", "-lm"),
 )
-"""Crops of an FFCV file's images (`reproduce.data.cropping`), restart markers in what is written
+"""Crops of an FFCV file's images (`reproduce.data.loading.cropping`), restart markers in what is written
 (`reproduce.data.markers`); stock: FFCV's own decoder, no markers."""
 
 KERNELS = Source(
@@ -35,6 +35,6 @@ KERNELS = Source(
     cure="install gcc (Debian: apt-get install gcc; conda: conda install -c conda-forge c-compiler)",
     openmp=True,
 )
-"""Max pooling and batch normalisation with ReLU in bfloat16 on CPUs (`reproduce.models.kernels`); torch: torch's."""
+"""Max pooling and batch normalisation with ReLU in bfloat16 on CPUs (`reproduce.native.kernels`); torch: torch's."""
 
 SOURCES = (DECODER, KERNELS)

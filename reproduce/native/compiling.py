@@ -18,6 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduce.errors import UserError
 from reproduce.native import precompiled
 
 # Without contraction of a * b + c: the same numbers on every machine, and those of numba's and numpy's code.
@@ -28,7 +29,7 @@ class UnavailableError(Exception):
     """A source cannot be compiled or loaded here; the message says why in one line."""
 
 
-class ChoiceError(ValueError):
+class ChoiceError(UserError):
     """The environment asks for what is not there; the message names the variable, its value and what is valid."""
 
 
@@ -127,7 +128,7 @@ class Source:
 
     def digest(self) -> str:
         """Of the sources and what else, besides compiler and CPU, determines the library."""
-        parts = [*(path.read_text() for path in self.paths), *FLAGS, *self.libraries]
+        parts = [*(path.read_text(encoding="utf-8") for path in self.paths), *FLAGS, *self.libraries]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     def _build(self, built: Path, march: str) -> None:
@@ -145,8 +146,8 @@ class Source:
     def _key(self) -> str:
         compiler = _compiler()
         parts = [
-            *(path.read_text() for path in self.paths), *compiler, *self._flags("native"), *self.libraries,
-            _compiler_version(compiler), _cpu(),
+            *(path.read_text(encoding="utf-8") for path in self.paths),
+            *compiler, *self._flags("native"), *self.libraries, _compiler_version(compiler), _cpu(),
         ]  # fmt: skip
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -188,7 +189,7 @@ def _compiler_version(compiler: list[str]) -> str:
 
 def _cpu() -> str:
     """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     told = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
     return "\n".join([platform.machine(), *dict.fromkeys(told)])
 
@@ -207,7 +208,7 @@ def _prefixes() -> list[str]:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     except OSError as error:
         raise UnavailableError(f"no C compiler: {command[0]}: {error.strerror}") from None
     if done.returncode != 0:

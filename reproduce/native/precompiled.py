@@ -43,7 +43,7 @@ def cpu_flags() -> frozenset[str]:
     """What this CPU can do; nothing where it is no x86-64."""
     if platform.machine() != "x86_64":
         return frozenset()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("flags"):
             return frozenset(line.partition(":")[2].split())
     return frozenset()

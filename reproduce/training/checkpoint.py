@@ -20,11 +20,12 @@ from typing import Any
 import torch
 
 from reproduce.atomic import replacing
+from reproduce.errors import UserError
 
 FILE_NAME = "checkpoint.pt"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that does not belong to this run."""
 
 

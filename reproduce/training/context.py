@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from reproduce.training.validation import Table
+from reproduce.execution.validation import Table
 
 
 class NotFiniteLoss(RuntimeError):  # noqa: N818 - it names what happened to the run

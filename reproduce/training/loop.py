@@ -20,11 +20,7 @@ from torch import Tensor, nn
 from reproduce import schema
 from reproduce.data import TrainLoader, ValLoader
 from reproduce.data.manifest import Split
-from reproduce.spec import RunConfig
-from reproduce.training import checkpoint, clusters
-from reproduce.training.averaging import Average, statistics
-from reproduce.training.context import Context, NotFiniteLoss, Observer, Result
-from reproduce.training.process import (
+from reproduce.execution.process import (
     dropout_seed,
     generators,
     peak_memory_gib,
@@ -32,11 +28,15 @@ from reproduce.training.process import (
     set_generators,
     timed_kernels,
 )
-from reproduce.training.ranks import Ranks
+from reproduce.execution.ranks import Ranks
+from reproduce.execution.validation import Validation, validate
+from reproduce.spec import RunConfig
+from reproduce.training import checkpoint, clusters
+from reproduce.training.averaging import Average, statistics
+from reproduce.training.context import Context, NotFiniteLoss, Observer, Result
 from reproduce.training.schedules import epochs_at, input_side, step_learning_rate
 from reproduce.training.step import build_step, precision_dtype
 from reproduce.training.sums import EpochSums
-from reproduce.training.validation import Validation, validate
 
 AGREE_EVERY = {"cpu": 1, "cuda": 10}
 """Steps between two looks at the stop request and the losses. One on CPUs, whose steps take long and where a look

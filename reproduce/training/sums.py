@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from reproduce import schema
+from reproduce.execution.ranks import Ranks
 from reproduce.models import GoogLeNet, stage_parameters
-from reproduce.training.ranks import Ranks
 from reproduce.training.step import StepResult
 
 COLUMNS = (

@@ -40,7 +40,7 @@ class Run:
 
 def read(records: Path) -> dict[tuple[str, int], Run]:
     """The runs of the recorded plan that finished or diverged, by arm and seed."""
-    plan = json.loads((records / "experiments" / EXPERIMENT / "plan.json").read_text())
+    plan = json.loads((records / "experiments" / EXPERIMENT / "plan.json").read_text(encoding="utf-8"))
     found = {}
     for entry in plan:
         folder = records / "runs" / entry["key"]
@@ -50,7 +50,7 @@ def read(records: Path) -> dict[tuple[str, int], Run]:
 
 
 def _read_run(folder: Path) -> Run | None:
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
     ends = [event for event in events if event["kind"] == "end"]
     epochs = {event["epoch"]: event["metrics"] for event in events if event["kind"] == "epoch"}
     metrics = [epochs[number] for number in sorted(epochs)]

@@ -1,4 +1,4 @@
-"""Measures what `slurm.study` needs and what needs no cluster, into measured.json: every value, not only a median.
+"""Measures what `study.py` needs and what needs no cluster, into measured.json: every value, not only a median.
 
     python results/study-imagenet/measure.py --images IMAGENETTE_FOLDER_OR_TAR
 
@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.environment import environment
-from bench.records import read_plan, write_plan
-from bench.states import EVENTS, LOCK, PROGRESS, read_state, run_folder
+from bench.machine.environment import environment
+from bench.records.record import read_plan, write_plan
+from bench.records.states import EVENTS, LOCK, PROGRESS, read_state, run_folder
 from bench.telemetry.sampler import HOST, READINGS
 from reproduce import schema
 from reproduce.grid import plan
@@ -57,7 +57,7 @@ def main() -> None:
         "environment": environment(),
         "figures": figures,
     }
-    options.out.write_text(json.dumps(content, indent=1) + "\n")
+    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _figure(unit: str, what: str, values: Sequence[float]) -> dict[str, Any]:
@@ -79,7 +79,9 @@ def _seconds(call: Callable[[], object], times: int) -> list[float]:
 def _reference_events() -> list[dict[str, Any]]:
     """Start, the epoch with the most metrics, and end of the committed runs."""
     events = [
-        json.loads(line) for path in sorted(REFERENCE.glob(f"*/{EVENTS}")) for line in path.read_text().splitlines()
+        json.loads(line)
+        for path in sorted(REFERENCE.glob(f"*/{EVENTS}"))
+        for line in path.read_text(encoding="utf-8").splitlines()
     ]
     kinds = [[event for event in events if event["kind"] == kind] for kind in (schema.START, schema.EPOCH, schema.END)]
     finished = [event for event in kinds[2] if event["outcome"] == schema.FINISHED]
@@ -97,10 +99,14 @@ def _write_run(records: Path, planned: PlannedRun, epochs: int, finished: bool) 
     events = [{**start, "epochs": EPOCHS}]
     events += [{**epoch, "epoch": number, "t": start["t"] + 60 * (number + 1)} for number in range(epochs)]
     events += [{**end, "t": start["t"] + 60 * (epochs + 1)}] if finished else []
-    (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events))
-    (folder / schema.ARTIFACT_CONFIG).write_text(yaml.safe_dump(planned.config.model_dump(mode="json")))
+    (folder / EVENTS).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    (folder / schema.ARTIFACT_CONFIG).write_text(
+        yaml.safe_dump(planned.config.model_dump(mode="json")), encoding="utf-8"
+    )
     progress = {"t": time.time(), "attempt": 1, "epoch": epochs, "epochs": EPOCHS, "step": 1, "steps": 2}
-    (folder / PROGRESS).write_text(json.dumps({**progress, "images_per_s": 1e4, "loss": 3.0, "top1": 0.5}))
+    (folder / PROGRESS).write_text(
+        json.dumps({**progress, "images_per_s": 1e4, "loss": 3.0, "top1": 0.5}), encoding="utf-8"
+    )
 
 
 def _study() -> ExperimentConfig:
@@ -135,18 +141,20 @@ def _records(_: Path) -> dict[str, Any]:
 
 
 def _planning(scratch: Path) -> dict[str, Any]:
-    from bench.planning import make_plan
+    from bench.planning.plan import make_plan
     from reproduce.data import PrepareOptions
     from reproduce.data.sources import synthetic
     from reproduce.data.writing import prepare
 
     prepare(synthetic(images=1100, size=16), scratch / "imagenet", options=PrepareOptions())
     values = _seconds(lambda: make_plan(_study(), scratch), 4)[1:]  # the first pays for torch's imports
-    return {"make_plan_s": _figure("s", f"bench.planning.make_plan, {RUNS} runs of 7 networks, torch imported", values)}
+    return {
+        "make_plan_s": _figure("s", f"bench.planning.plan.make_plan, {RUNS} runs of 7 networks, torch imported", values)
+    }
 
 
 def _display(scratch: Path) -> dict[str, Any]:
-    from bench.display import Watch
+    from bench.orchestration.display import Watch
 
     records, planned = scratch / "display", _planned()
     write_plan(records, "study", planned, {})
@@ -170,7 +178,7 @@ def _display(scratch: Path) -> dict[str, Any]:
     return {
         "look_first_s": _figure("s", f"{text}; the first look", first),
         "look_s": _figure("s", f"{text}; a later look", middle),
-        "read_state_s": _figure("s", f"bench.states.read_state, one run of {EPOCHS} epochs", one),
+        "read_state_s": _figure("s", f"bench.records.states.read_state, one run of {EPOCHS} epochs", one),
     }
 
 
@@ -178,7 +186,7 @@ def _display(scratch: Path) -> dict[str, Any]:
 
 
 def _mirror(scratch: Path) -> dict[str, Any]:
-    from bench.mirror import Mirror
+    from bench.tracking.mirror import Mirror
 
     records, planned = scratch / "mirror", _planned()[:MIRRORED]
     write_plan(records, "study", planned, {})
@@ -194,7 +202,7 @@ def _mirror(scratch: Path) -> dict[str, Any]:
     news = []
     for number in range(1, 6):
         for run in planned:
-            with (run_folder(records, run.key) / EVENTS).open("a") as file:
+            with (run_folder(records, run.key) / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**epoch, "epoch": number, "t": epoch["t"] + 60 * number}) + "\n")
         news += _seconds(mirror.publish, 1)
     for lock in held:
@@ -212,7 +220,7 @@ def _mirror(scratch: Path) -> dict[str, Any]:
 def _whole_study(scratch: Path) -> dict[str, Any]:
     """What a report job has to do where nothing was mirrored before."""
     from analysis.frames import read
-    from bench.mirror import Mirror
+    from bench.tracking.mirror import Mirror
 
     records, planned = scratch / "whole", _planned()[:WHOLE]
     uri = f"sqlite:///{records}/mlflow.db"
@@ -276,7 +284,7 @@ def _imports(_: Path) -> dict[str, Any]:
     code = (
         "import sys; opened = []\n"
         "sys.addaudithook(lambda event, arguments: opened.append(1) if event == 'open' else None)\n"
-        "import bench.worker, bench.session, reproduce.training, torch.nn.parallel\n"
+        "import bench.orchestration.worker, bench.orchestration.session, reproduce.training, torch.nn.parallel\n"
         "print(len(opened))"
     )
     values = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]

@@ -73,7 +73,7 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     _add_data(content, out / "data")
     shutil.copy(machine.__file__, content)
     needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
-    (content / "machine.json").write_text(json.dumps(needed))
+    (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
 
     name = _name(python, without, commit)
     floor = wheels.glibc_floor(place.iterdir())
@@ -112,7 +112,9 @@ def _own_python() -> str:
 
 
 def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str:
-    version = re.search(r'^version = "(.+)"', (wheels.ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    version = re.search(
+        r'^version = "(.+)"', (wheels.ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert version is not None
     state = f"{str(commit.get('commit', 'unknown'))[:7]}{'-dirty' if commit.get('dirty') else ''}"
     less = f"-without-{'-'.join(without)}" if without else ""
@@ -123,7 +125,7 @@ def _add_data(content: Path, data: Path) -> None:
     """Fashion-MNIST as FFCV files, prepared so that `deeper run quickstart` can be typed as it is."""
     folder = data / "fashion-mnist"
     command = [sys.executable, "-m", "bench.cli", "data", "prepare", "fashion-mnist", "--out", str(folder)]
-    done = subprocess.run(command, cwd=wheels.ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=wheels.ROOT, capture_output=True, text=True, encoding="utf-8")
     if done.returncode != 0:
         raise BundleError(f"the quickstart's data cannot be prepared: {done.stderr.strip()}")
     with tarfile.open(content / "data.tar.xz", mode="w:xz", preset=DATA_PRESET) as archive:

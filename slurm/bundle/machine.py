@@ -19,7 +19,7 @@ OPTIONAL = {"mlflow": "records are written with `deeper run --no-publish`, to be
 
 
 def main() -> int:
-    needed: dict[str, str] = json.loads(Path(sys.argv[1]).read_text())
+    needed: dict[str, str] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     wrong = [sentence for name, oldest in needed.items() if (sentence := problem(name, oldest))]
     for sentence in wrong:
         print(sentence, file=sys.stderr)

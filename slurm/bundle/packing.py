@@ -63,13 +63,13 @@ def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[s
         for path in sorted(content.iterdir()):
             archive.add(path, path.name, filter=anonymous)
     script = out / INSTALL.name
-    text = INSTALL.read_text()
+    text = INSTALL.read_text(encoding="utf-8")
     for word, value in ({**values, "name": name, "mib": installed_mib(content)}).items():
         text = text.replace(f"@{word}@", str(value))
-    script.write_text(text)
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
     listed = [script, *parts.paths]
-    (out / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in listed))
+    (out / SUMS).write_text("".join(f"{_sha256(path)}  {path.name}\n" for path in listed), encoding="utf-8")
     return [*listed, out / SUMS]
 
 

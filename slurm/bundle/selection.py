@@ -12,6 +12,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from reproduce.errors import UserError
+
 UNDECLARED = ("setuptools",)
 """What the suite needs although no metadata says so: FFCV imports distutils, which Python has no more since 3.12."""
 
@@ -19,7 +21,7 @@ Requires = Callable[[str], Sequence[str]]
 """A distribution's requirements as its metadata states them, by its name; none for one that is not known."""
 
 
-class BundleError(ValueError):
+class BundleError(UserError):
     """A bundle that cannot be made: names what was asked for, and what would be valid."""
 
 
@@ -42,7 +44,7 @@ def target_environment(python: str) -> dict[str, str]:
 def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
     """The lock's requirements whose markers hold in that environment, by name."""
     pins: dict[str, Pin] = {}
-    for line in path.read_text().replace("\\\n", " ").splitlines():
+    for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         text, *hashes = line.split(" --hash=")
         if not text.strip() or text.startswith("#") or text.startswith(" "):
             continue
@@ -58,7 +60,7 @@ def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
 
 def roots(pyproject: Path) -> list[Requirement]:
     """What the suite itself requires."""
-    declared = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
+    declared = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     return [Requirement(text) for text in (*declared, *UNDECLARED)]
 
 

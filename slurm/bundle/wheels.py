@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from bench import environment
+from bench.machine import environment
 from reproduce.native import SOURCES, UnavailableError
 from slurm.bundle.selection import BundleError, Pin
 
@@ -47,8 +47,9 @@ class Tools:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            encoding="utf-8",
         )
-        with self.log.open("a") as log:
+        with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n{done.stdout}")
         if done.returncode != 0:
             last = "\n".join(done.stdout.strip().splitlines()[-8:])
@@ -57,29 +58,29 @@ class Tools:
 
 def tools(folder: Path, log: Path) -> Tools:
     """The environment in that folder, made unless it is there."""
-    made, wanted = Tools(folder, log), (HERE / "tools.txt").read_text()
+    made, wanted = Tools(folder, log), (HERE / "tools.txt").read_text(encoding="utf-8")
     stamp = folder / "tools.txt"
-    if not stamp.is_file() or stamp.read_text() != wanted:
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         venv.create(folder, clear=True, with_pip=True)
         made.run("pip", "install", "--require-hashes", "-r", HERE / "tools.txt")
         _expect_no_desktop(folder)
-        stamp.write_text(wanted)
+        stamp.write_text(wanted, encoding="utf-8")
     return made
 
 
 def _expect_no_desktop(folder: Path) -> None:
     """Has auditwheel put X11 and OpenGL, which OpenCV is linked with, into a wheel: a compute node lacks them."""
     (policies,) = folder.glob("lib/python3*/site-packages/auditwheel/policy/manylinux-policy.json")
-    content = json.loads(policies.read_text())
+    content = json.loads(policies.read_text(encoding="utf-8"))
     for policy in content:
         policy["lib_whitelist"] = [name for name in policy["lib_whitelist"] if not name.startswith(DESKTOP)]
-    policies.write_text(json.dumps(content))
+    policies.write_text(json.dumps(content), encoding="utf-8")
 
 
 def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
     """Download distributions for that version of Python, wheels where there are any, each checked against its hash."""
     wanted = into / "wanted.txt"
-    wanted.write_text("".join(f"{pin.line}\n" for pin in pins))
+    wanted.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
     platforms = [*(f"manylinux_2_{minor}_x86_64" for minor in range(5, own_glibc() + 1)), "linux_x86_64"]
     platforms += [f"{name}_x86_64" for name in LEGACY]
     using.run(
@@ -121,6 +122,7 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
         capture_output=True,
         text=True,
         check=True,
+        encoding="utf-8",
     )
     for name in filter(None, listing.stdout.split("\0")):
         if (ROOT / name).is_file():  # not one deleted but still in the index
@@ -130,7 +132,7 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
     (wheel,) = place.glob("*.whl")
 
     def add(unpacked: Path) -> None:
-        (unpacked / "bench" / environment.BUNDLED.name).write_text(json.dumps(commit))
+        (unpacked / "bench" / environment.BUNDLED.name).write_text(json.dumps(commit), encoding="utf-8")
         libraries = unpacked / "reproduce" / "native" / "libraries"
         libraries.mkdir()
         for source in SOURCES:
@@ -168,8 +170,12 @@ def _repacked(wheel: Path, change: Callable[[Path], None], tag: str, using: Tool
     (unpacked,) = place.iterdir()
     change(unpacked)
     (about,) = unpacked.glob("*.dist-info/WHEEL")
-    lines = [line for line in about.read_text().splitlines() if line and not line.startswith(("Tag:", "Root-Is-Pure"))]
-    about.write_text("\n".join([*lines, "Root-Is-Purelib: false", f"Tag: {tag}", ""]))
+    lines = [
+        line
+        for line in about.read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith(("Tag:", "Root-Is-Pure"))
+    ]
+    about.write_text("\n".join([*lines, "Root-Is-Purelib: false", f"Tag: {tag}", ""]), encoding="utf-8")
     wheel.unlink()
     using.run("wheel", "pack", unpacked, "-d", wheel.parent)
     (packed,) = wheel.parent.glob("*.whl")

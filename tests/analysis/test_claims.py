@@ -15,6 +15,6 @@ def test_a_written_ledger_becomes_a_markdown_table(tmp_path: Path) -> None:
     lines = readme_table(path).splitlines()
     assert lines[0] == "holds: 2."
     assert lines[2] == "| Id | Claim | Claimed | Measured | Verdict | Evidence |"
-    claims = {claim["id"]: claim for claim in json.loads(path.read_text())["claims"]}
+    claims = {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| S-reduce-example", "| P-depth"]
     assert f"| holds | {claims['P-depth']['evidence']} |" in lines[5]

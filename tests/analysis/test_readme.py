@@ -38,7 +38,9 @@ def results(tmp_path: Path) -> Path:
     content = {"suite": "step", "date": "2026-11-24", "command": "deeper bench step", "comparisons": [comparison]}
     for kind in ("amd-avx2", "intel-amx-bf16"):
         (tmp_path / "bench" / kind).mkdir(parents=True)
-        (tmp_path / "bench" / kind / "step.json").write_text(json.dumps({**content, "environment": environment}))
+        (tmp_path / "bench" / kind / "step.json").write_text(
+            json.dumps({**content, "environment": environment}), encoding="utf-8"
+        )
     return tmp_path
 
 
@@ -74,15 +76,17 @@ def test_each_kind_of_machine_has_tables_of_its_own(results: Path, kind: str) ->
 
 
 def test_parts_of_the_gpu_suite_stand_with_their_kind_of_machine(results: Path) -> None:
-    whole = json.loads((results / "bench" / "amd-avx2" / "step.json").read_text())
+    whole = json.loads((results / "bench" / "amd-avx2" / "step.json").read_text(encoding="utf-8"))
     content = {**{name: whole[name] for name in ("date", "command", "environment")}, "suite": "gpu"}
     check = {"what": "deterministic / free", "value": 1.4, "at_least": None, "at_most": 1.25}
     table = {"title": "batch 256", "rows": {"deeper": {"images/s": 6557.8}, "peer": {"images/s": 3704.5, "W": None}}}
     result = {"part": "step", "outcome": "done", "tables": [table], "checks": [check], "notes": ["slow"]}
     folder = results / "bench" / "nvidia-h200" / "gpu"
     folder.mkdir(parents=True)
-    (folder / "step.json").write_text(json.dumps({**content, "result": result}))
-    (folder / "nccl.json").write_text(json.dumps({**content, "result": {**result, "outcome": "absent"}}))
+    (folder / "step.json").write_text(json.dumps({**content, "result": result}), encoding="utf-8")
+    (folder / "nccl.json").write_text(
+        json.dumps({**content, "result": {**result, "outcome": "absent"}}), encoding="utf-8"
+    )
     text = filled(region("bench"), results)
     assert text.count("### gpu on nvidia-h200") == text.count("raw: `results/bench/nvidia-h200/gpu`") == 1
     assert "**step: batch 256**" in text

@@ -43,15 +43,15 @@ def test_of_several_attempts_the_last_written_epoch_counts(tracking_uri: str) ->
 
 
 def test_a_shared_gpu_and_one_that_was_not_sampled_are_said(tracking_uri: str, tmp_path: Path) -> None:
-    page = report("shared", tracking_uri=tracking_uri, out=tmp_path).read_text()
+    page = report("shared", tracking_uri=tracking_uri, out=tmp_path).read_text(encoding="utf-8")
     assert "Shared GPU busy, %" in page
     assert "no run is given its energy" in page
     assert "GPU telemetry is incomplete: NVML does not know device 7; it has GPU-a (1 run)." in page
-    assert "Shared GPU busy, %" in (tmp_path / "results.md").read_text()
+    assert "Shared GPU busy, %" in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 
 def test_page_is_self_contained_and_well_formed(page: Path) -> None:
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     html_without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", html)
     assert not re.findall(r"https?://|@import|<link|<img|\bsrc=", html_without_namespaces)
     ids = re.findall(r'\bid="([^"]*)"', html)
@@ -74,7 +74,7 @@ def test_page_is_self_contained_and_well_formed(page: Path) -> None:
 
 
 def test_page_tells_results_effects_failures_and_environment(page: Path) -> None:
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     for told in (
         "Auxiliary heads, both − none",
         "11 of 12",
@@ -98,21 +98,21 @@ def test_tables_are_written_as_csv_markdown_and_latex(page: Path) -> None:
     )
     assert (len(runs), len(arms), len(epochs)) == (12, 4, 45)
     assert set(effects["kind"]) == {"main", "interaction", "pairwise"}
-    markdown = (folder / "results.md").read_text()
+    markdown = (folder / "results.md").read_text(encoding="utf-8")
     assert "| plain-unreduced | 2 |" in markdown
     assert "commit: 0123456789ab with local changes" in markdown
-    latex = (folder / "tables" / "results.tex").read_text()
+    latex = (folder / "tables" / "results.tex").read_text(encoding="utf-8")
     assert r"\toprule" in latex
     assert r"Top-1, \%" in latex
     assert latex.isascii()
-    assert (folder / "tables" / "effects.tex").read_text().isascii()
+    assert (folder / "tables" / "effects.tex").read_text(encoding="utf-8").isascii()
 
 
 def test_one_run_gives_a_report_without_intervals(tracking_uri: str, tmp_path: Path) -> None:
     index = report("single", tracking_uri=tracking_uri, out=tmp_path)
-    assert "One run an arm" in index.read_text()
+    assert "One run an arm" in index.read_text(encoding="utf-8")
     assert pd.read_csv(tmp_path / "arms.csv")["top1_low"].isna().all()
-    assert "[" not in (tmp_path / "results.md").read_text()
+    assert "[" not in (tmp_path / "results.md").read_text(encoding="utf-8")
     assert not (tmp_path / "tables" / "effects.tex").exists()
 
 
@@ -124,7 +124,7 @@ def test_claims_that_the_runs_decide_have_a_section(tracking_uri: str, tmp_path:
     index = report(
         "grid", tracking_uri=tracking_uri, out=tmp_path, claims=lambda recorded: [claim] * len(recorded.arms)
     )
-    page = index.read_text()
+    page = index.read_text(encoding="utf-8")
     assert page.count("S-one") == 8  # a cell and what it sorts by, once an arm
     assert "<h2>Claims</h2>" in page
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.mirror import Mirror
-from bench.records import Record
-from bench.states import run_folder
+from bench.records.record import Record
+from bench.records.states import run_folder
+from bench.tracking.mirror import Mirror
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
 
 ENVIRONMENT = {

@@ -69,14 +69,16 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, least in (("any", 0), ("five", 0.05))
     ]
     path = tmp_path / "ledger.yaml"
-    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": claims}))
+    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": claims}), encoding="utf-8")
     return path
 
 
 def decided(arguments: list[str], folder: Path) -> dict[str, tuple[str, str]]:
     out = folder / "claims.json"
     assert main(["claims", *arguments, "--json", str(out)]) == 0
-    return {row["id"]: (row["verdict"], row["evidence"]) for row in json.loads(out.read_text())["claims"]}
+    return {
+        row["id"]: (row["verdict"], row["evidence"]) for row in json.loads(out.read_text(encoding="utf-8"))["claims"]
+    }
 
 
 @pytest.mark.parametrize("experiment", [[], ["heads"]])
@@ -109,7 +111,7 @@ def test_one_claim_is_shown_with_its_parts(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "layers with parameters" in shown
     assert "holds: 1" in shown
-    assert "| building blocks | 100 ± 10 | 92 (−8 %) | holds |  |" in page.read_text()
+    assert "| building blocks | 100 ± 10 | 92 (−8 %) | holds |  |" in page.read_text(encoding="utf-8")
 
 
 def test_mistakes_end_with_code_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,4 +130,4 @@ def test_static_claims_take_seconds_and_neither_mlflow_nor_ray(tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, env={**os.environ, "COLUMNS": "120"})
     assert done.returncode == 0
     assert time.monotonic() - start < 60  # 20 s where the machine does nothing else
-    assert {row["kind"] for row in json.loads(out.read_text())["claims"]} == {"static"}
+    assert {row["kind"] for row in json.loads(out.read_text(encoding="utf-8"))["claims"]} == {"static"}

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from bench.evaluations import TABLE
+from bench.records.evaluations import TABLE
 from reproduce.claims.evaluations import multicrop, published_weights
 from reproduce.claims.verdicts import NotMeasured
 from reproduce.evaluation.protocols import PAPER

@@ -62,7 +62,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def load(folder: Path, *rows: Any, **top: Any) -> Any:
     path = folder / "ledger.yaml"
-    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": list(rows), **top}))
+    path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": list(rows), **top}), encoding="utf-8")
     return load_ledger(path, measurements=MEASUREMENTS)  # type: ignore[arg-type]
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
         load(tmp_path, "S-one")
     with pytest.raises(SpecError, match=r"ledger: no file .*none\.yaml"):
         load_ledger(tmp_path / "none.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
-    (tmp_path / "broken.yaml").write_text("claims: [")
+    (tmp_path / "broken.yaml").write_text("claims: [", encoding="utf-8")
     with pytest.raises(SpecError, match=r"broken\.yaml: not YAML"):
         load_ledger(tmp_path / "broken.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
 

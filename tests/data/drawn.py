@@ -7,8 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from reproduce.data import cropping
-from reproduce.data.cropping import Bytes, Integers
+from reproduce.data.loading import cropping
+from reproduce.data.loading.cropping import Bytes, Integers
 
 Box = tuple[int, int, int, int, bool]
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")

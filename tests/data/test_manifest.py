@@ -36,7 +36,7 @@ def test_a_folder_that_was_never_prepared_gets_the_command(tmp_path: Path) -> No
 @pytest.mark.parametrize(("old", "new"), [("class001", "class1"), ('"images"', '"pictures"'), ("{", "")])
 def test_an_edited_manifest_is_refused(data: Path, old: str, new: str) -> None:
     path = data / "manifest.json"
-    path.write_text(path.read_text().replace(old, new, 1))
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     with pytest.raises(DataError, match=r"manifest\.json: not a manifest"):
         load_manifest(data)
 

@@ -9,7 +9,7 @@ import pytest
 from drawn import SUBSAMPLINGS, Box, crop_all, jpeg, picture
 from PIL import Image
 
-from reproduce.data.decoding import RandomCrop
+from reproduce.data.loading.decoding import RandomCrop
 from reproduce.data.markers import with_restart_markers
 
 SHAPE = (203, 331)  # of no unit's multiple

@@ -26,7 +26,7 @@ from reproduce.data import (
     tar,
     verify,
 )
-from reproduce.data.engine import Loader
+from reproduce.data.loading.engine import Loader
 from reproduce.native import DECODER
 
 

@@ -16,16 +16,16 @@ from fixtures import run_model
 from torchvision.models import googlenet
 
 from bench.cli import main
-from bench.evaluations import TABLE, evaluation_table, table_rows
-from bench.records import Record, write_plan
-from bench.states import run_folder
+from bench.records.evaluations import TABLE, evaluation_table, table_rows
+from bench.records.record import Record, write_plan
+from bench.records.states import run_folder
 from reproduce import schema
 from reproduce.evaluation import ensemble
 from reproduce.evaluation.ensemble import evaluate
 from reproduce.evaluation.models import RunModel
+from reproduce.execution.ranks import Ranks
 from reproduce.spec import PlannedRun
 from reproduce.training import checkpoint
-from reproduce.training.ranks import Ranks
 from reproduce.training.sums import hits
 
 
@@ -141,7 +141,7 @@ def test_a_stopped_command_goes_on_where_it_was(deeper: Any, records: Path, monk
 
 
 def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
-    (key,) = (run["key"] for run in json.loads((records / "experiments/other/plan.json").read_text()))
+    (key,) = (run["key"] for run in json.loads((records / "experiments/other/plan.json").read_text(encoding="utf-8")))
     shutil.rmtree(records / "experiments" / "other")
     assert deeper(key, "--on", "nowhere")[2].startswith("deeper: nowhere/manifest.json: no such file")
     code, _, error = deeper("feedfeedfeed")
@@ -174,7 +174,9 @@ def test_a_mistake_is_told_in_one_line(deeper: Any, raw_data: Path, words: list[
 
 
 def test_runs_without_what_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
-    key, other = (run["key"] for run in json.loads((records / "experiments/tiny/plan.json").read_text()))
+    key, other = (
+        run["key"] for run in json.loads((records / "experiments/tiny/plan.json").read_text(encoding="utf-8"))
+    )
     code, _, error = deeper("tiny:both:0", "--on", str(synthetic_data))
     assert (code, error.count("\n")) == (2, 1)
     assert "name the same data set with --data or --on" in error
@@ -184,7 +186,7 @@ def test_runs_without_what_evaluation_needs_are_named(deeper: Any, records: Path
     assert f"run {key}: no checkpoint.pt in" in error
     (run_folder(records, key) / schema.ARTIFACT_PREDICTIONS).unlink()
     assert f"run: tiny:both:0 ({key}) has no predictions.parquet" in deeper("tiny:both:0")[2]
-    (run_folder(records, other) / "events.jsonl").write_text("")
+    (run_folder(records, other) / "events.jsonl").write_text("", encoding="utf-8")
     assert f"run: tiny:both:1 ({other}) is waiting; only a finished run can be evaluated" in deeper("tiny:both:1")[2]
     assert list(evaluation_table(records).columns) == list(TABLE)
     assert evaluation_table(records).empty

@@ -15,7 +15,7 @@ from reference import crops_10, crops_144
 from torchvision.transforms.functional import five_crop, pil_to_tensor
 
 from reproduce.data import DataError
-from reproduce.data.multicrop import MultiCrop, MultiCropLoader, shorter_sides
+from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.distributed import evaluate_on
 from reproduce.evaluation.ensemble import Enlarged, enlarged, multi_crop
 from reproduce.evaluation.models import SingleCrop

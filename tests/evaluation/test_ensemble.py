@@ -21,11 +21,11 @@ from reproduce.evaluation.ensemble import averaged_probabilities, evaluate
 from reproduce.evaluation.models import EvaluationError, FileModel, RunModel, Source
 from reproduce.evaluation.parts import read_parts
 from reproduce.evaluation.protocols import Protocol
+from reproduce.execution.ranks import Ranks
+from reproduce.execution.validation import validate
 from reproduce.models import GoogLeNet
 from reproduce.models.interchange import InterchangeError
 from reproduce.training import checkpoint
-from reproduce.training.ranks import Ranks
-from reproduce.training.validation import validate
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -158,7 +158,7 @@ def test_models_that_cannot_be_evaluated_are_named(tmp_path: Path, synthetic_dat
         run_model(tmp_path / "part", synthetic_data, finished=False).check()
     with pytest.raises(EvaluationError, match=r"--weights: nowhere\.pth: no such file"):
         FileModel(Path("nowhere.pth"), "torchvision").check()
-    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "text.pth").write_text("no weights", encoding="utf-8")
     with pytest.raises(EvaluationError, match=r"text\.pth: not a state dict"):
         FileModel(tmp_path / "text.pth", "torchvision").check()
     torch.save(googlenet(num_classes=2, aux_logits=False, init_weights=False).state_dict(), tmp_path / "own.pth")

@@ -36,10 +36,10 @@ from pathlib import Path
 import ray
 
 from bench import orchestrator
-from bench.cluster import capacity
-from bench.planning import make_plan
-from bench.states import read_events, run_folder
-from bench.worker import Rank
+from bench.orchestration.cluster import capacity
+from bench.planning.plan import make_plan
+from bench.records.states import read_events, run_folder
+from bench.orchestration.worker import Rank
 from reproduce.spec import load_experiment
 
 
@@ -83,7 +83,7 @@ def carry_out(data: Path, place: Path, library: Path, share: float, **environmen
     """Both runs of the experiment, each with `share` of a GPU."""
     (place / "data").symlink_to(data)
     resources = {"gpus_per_worker": share, "cpus_per_worker": 1}
-    (place / "on-devices.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "resources": resources}))
+    (place / "on-devices.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "resources": resources}), encoding="utf-8")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(place)],
@@ -92,6 +92,7 @@ def carry_out(data: Path, place: Path, library: Path, share: float, **environmen
         text=True,
         timeout=400,
         check=False,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

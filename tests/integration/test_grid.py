@@ -19,7 +19,7 @@ import psutil
 import pytest
 import yaml
 
-from bench.states import read_events, run_folder
+from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
 
@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(folder: Path, experiment: dict[str, Any], **changes: Any) -> Path:
     path = folder / f"{changes.get('name', experiment['name'])}.yaml"
-    path.write_text(yaml.safe_dump({**experiment, **changes}))
+    path.write_text(yaml.safe_dump({**experiment, **changes}), encoding="utf-8")
     return path
 
 
@@ -60,7 +60,14 @@ def command(*arguments: str) -> list[str]:
 def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     return subprocess.run(
-        command(*arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        command(*arguments),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        encoding="utf-8",
     )
 
 
@@ -105,7 +112,7 @@ def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(pl
 
     report = deeper(place, "report", "small-grid")
     assert report.returncode == 0, report.stderr
-    page = (place / "reports" / "small-grid" / "index.html").read_text()
+    page = (place / "reports" / "small-grid" / "index.html").read_text(encoding="utf-8")
     assert "both" in page
     assert "diverging" in page
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from analysis.report import report
-from bench.records import experiments
-from bench.tracking import tracking_uri
+from bench.records.record import experiments
+from bench.tracking.store import tracking_uri
 from reproduce.claims.ledger import load_ledger
 from reproduce.claims.registry import names
 
@@ -54,23 +54,29 @@ def test_there_are_reference_results() -> None:
 def test_tables_follow_from_the_raw_records(committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     records = shutil.copytree(committed, tmp_path / "records")
-    subprocess.run([sys.executable, "-m", "bench.publisher", "--records", str(records), "--once"], check=True)
+    subprocess.run([sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--once"], check=True)
     (name,) = experiments(records)
     report(name, tracking_uri=tracking_uri(records), out=tmp_path / "report")
     for table in ("arms.csv", "effects.csv", "results.md"):
-        ours, theirs = ((folder / "report" / table).read_text() for folder in (tmp_path, committed.parent))
+        ours, theirs = (
+            (folder / "report" / table).read_text(encoding="utf-8") for folder in (tmp_path, committed.parent)
+        )
         assert_same(ours, theirs)
 
 
 def test_verdicts_follow_from_the_raw_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     records, found = shutil.copytree(CLAIMS / "records", tmp_path / "records"), tmp_path / "ledger.json"
-    subprocess.run([sys.executable, "-m", "bench.publisher", "--records", str(records), "--once"], check=True)
+    subprocess.run([sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--once"], check=True)
     command = [sys.executable, "-m", "bench.cli", "claims", "--records", str(records), "--json", str(found)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     empirical = {claim.id for claim in load_ledger(None, measurements=names()).claims if claim.kind == "empirical"}
     ours, committed = (
-        {claim["id"]: claim for claim in json.loads(path.read_text())["claims"] if claim["id"] in empirical}
+        {
+            claim["id"]: claim
+            for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]
+            if claim["id"] in empirical
+        }
         for path in (found, CLAIMS / "ledger.json")
     )
     assert_same(ours, committed)

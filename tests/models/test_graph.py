@@ -3,13 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduce.models import GoogLeNet
-from reproduce.models.graph import (
-    POOLS,
-    WITH_PARAMETERS,
-    longest_path,
-    receptive_field_by_gradient,
-    receptive_fields,
-)
+from reproduce.models.graph import POOLS, WITH_PARAMETERS, longest_path, receptive_field_by_gradient, receptive_fields
 from reproduce.spec import NetworkConfig
 
 

@@ -127,9 +127,9 @@ class Cluster:
         (self.state / "controller").mkdir(parents=True)
         (self.state / "munge.key").write_bytes(os.urandom(128))
         (self.state / "munge.key").chmod(0o400)
-        (self.state / "slurm.conf").write_text(CONFIGURATION.format(state=self.state, **ADDRESSES))
+        (self.state / "slurm.conf").write_text(CONFIGURATION.format(state=self.state, **ADDRESSES), encoding="utf-8")
         names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
-        (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+        (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}", encoding="utf-8")
         try:
             self._start("login", LOGIN, private=["/run"])
             until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=20)
@@ -166,6 +166,7 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            encoding="utf-8",
         )
 
     def login(
@@ -298,7 +299,7 @@ class Cluster:
 def _child(pid: int) -> int | None:
     """The first child of a process, by the machine's process ids."""
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return None
     return int(children[0]) if children else None

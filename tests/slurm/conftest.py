@@ -24,7 +24,10 @@ def skip_reason() -> str | None:
         return f"no {', '.join(missing)} on PATH; `make setup` as root on Debian installs slurm-wlm, munge and iproute2"
     probe = "ip link add end1 type veth peer name end2 && ip link add bridge1 type bridge && mount -t tmpfs tmpfs /run"
     trial = subprocess.run(
-        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c", probe], capture_output=True, text=True
+        ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c", probe],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     if trial.returncode != 0:
         return f"namespaces cannot be made here: {trial.stderr.strip().splitlines()[-1]}"

@@ -17,9 +17,8 @@ import torch
 from packaging.requirements import Requirement
 from torch import nn
 
-from bench import environment
-from reproduce.models import kernels
-from reproduce.native import DECODER, KERNELS, SOURCES, precompiled
+from bench.machine import environment
+from reproduce.native import DECODER, KERNELS, SOURCES, kernels, precompiled
 from slurm.bundle import __main__ as builder
 from slurm.bundle import machine, packing, selection, wheels
 from slurm.bundle.selection import BundleError, Pin
@@ -162,6 +161,7 @@ def install(tmp_path: Path) -> Install:
             env={**os.environ, "PATH": path, "PYTHON": sys.executable, **variables},
             capture_output=True,
             text=True,
+            encoding="utf-8",
         )
 
     return run
@@ -169,7 +169,7 @@ def install(tmp_path: Path) -> Install:
 
 def program(folder: Path, name: str, script: str) -> None:
     (folder / "bin").mkdir(exist_ok=True)
-    (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "bin" / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     (folder / "bin" / name).chmod(0o755)
 
 
@@ -219,7 +219,7 @@ def test_missing_and_damaged_parts_are_named(tmp_path: Path, install: Install) -
 
 def test_a_list_of_another_bundle_is_refused(tmp_path: Path, install: Install) -> None:
     bundle = packed(tmp_path)
-    (bundle / packing.SUMS).write_text("00  deeper-0.part-000\n")
+    (bundle / packing.SUMS).write_text("00  deeper-0.part-000\n", encoding="utf-8")
     refused(install(bundle), "is of another bundle; this install.sh is of deeper-1.")
     (bundle / packing.SUMS).unlink()
     refused(install(bundle), "copy all files of the bundle into one folder")
@@ -228,7 +228,10 @@ def test_a_list_of_another_bundle_is_refused(tmp_path: Path, install: Install) -
 def test_a_full_disk_is_refused(tmp_path: Path, install: Install) -> None:
     program(tmp_path, "df", "echo header; echo disk 9 9 2048 9% /")
     bundle = packed(tmp_path)
-    (bundle / "install.sh").write_text((bundle / "install.sh").read_text().replace("needed_mib='1'", "needed_mib='7'"))
+    (bundle / "install.sh").write_text(
+        (bundle / "install.sh").read_text(encoding="utf-8").replace("needed_mib='1'", "needed_mib='7'"),
+        encoding="utf-8",
+    )
     refused(install(bundle), "2 MiB are free at", "installing takes 7 MiB.")
 
 
@@ -242,13 +245,13 @@ def test_what_the_machine_does_not_bring_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed = tmp_path / "machine.json"
-    needed.write_text(json.dumps({"torch": "99.1", "no-such-package": "1", "mlflow": ""}))
+    needed.write_text(json.dumps({"torch": "99.1", "no-such-package": "1", "mlflow": ""}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["machine.py", str(needed)])
     assert machine.main() == 1
     torch, absent = capsys.readouterr().err.splitlines()
     assert torch.endswith("is too old; the bundle needs torch 99.1 or newer.")
     assert absent.startswith("no-such-package is not installed")
-    needed.write_text(json.dumps({"packaging": "0"}))
+    needed.write_text(json.dumps({"packaging": "0"}), encoding="utf-8")
     assert machine.main() == 0
 
 
@@ -266,7 +269,7 @@ def test_the_commit_is_recorded_without_git(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(environment, "BUNDLED", bundled)
     monkeypatch.setenv("PATH", "")
     assert environment.source() == {}
-    bundled.write_text(json.dumps({"commit": "abc", "dirty": False}))
+    bundled.write_text(json.dumps({"commit": "abc", "dirty": False}), encoding="utf-8")
     assert environment.source() == {"commit": "abc", "dirty": False}
 
 
@@ -318,16 +321,20 @@ def test_a_bundle_installs_and_trains_without_network_root_or_compiler(tmp_path:
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         pytest.skip("a system without anything needs root and debootstrap; on Debian: apt-get install debootstrap")
     root = tmp_path / "root"
-    release = subprocess.check_output(["sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME"], text=True).strip()
+    release = subprocess.check_output(
+        ["sh", "-c", ". /etc/os-release; echo $VERSION_CODENAME"], text=True, encoding="utf-8"
+    ).strip()
     made = subprocess.run(["debootstrap", "--variant=minbase", "--include=python3", release, str(root)])
     if made.returncode != 0:
         pytest.skip(f"debootstrap cannot make a {release} here")
     version = "import sys; print('%d.%d' % sys.version_info[:2])"
-    python = subprocess.check_output(["chroot", str(root), "python3", "-c", version], text=True).strip()
+    python = subprocess.check_output(
+        ["chroot", str(root), "python3", "-c", version], text=True, encoding="utf-8"
+    ).strip()
     home = root / "home" / "user"
     home.mkdir()
     builder.make(python, (), builder.part_bytes("200M"), tmp_path / "out").rename(home / "bundle")
-    (root / "etc" / "hosts").write_text("127.0.0.1 localhost node\n")
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost node\n", encoding="utf-8")
     subprocess.run(["chown", "-R", "1000:1000", str(home)], check=True)
     script = """
         set -e
@@ -349,9 +356,10 @@ def test_a_bundle_installs_and_trains_without_network_root_or_compiler(tmp_path:
         ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "sh", "-e", "-c", enter, "sh", str(root), script],
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "precompiled" in done.stdout
     (events,) = (home / "a folder" / "records" / "runs").glob("*/events.jsonl")
-    start = json.loads(events.read_text().splitlines()[0])
+    start = json.loads(events.read_text(encoding="utf-8").splitlines()[0])
     assert start["environment"]["commit"] == environment.source()["commit"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from bench import filesystems
+from bench.machine import filesystems
 from reproduce.spec import ResourcesConfig
 from slurm import status
 from slurm.checks import check_submission, partition_misfits, path_misfits, slurm_time, world_size_misfits
@@ -163,7 +163,7 @@ MOUNTS = """\
 
 @pytest.fixture
 def _mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mountinfo").write_text(MOUNTS)
+    (tmp_path / "mountinfo").write_text(MOUNTS, encoding="utf-8")
     monkeypatch.setattr(filesystems, "MOUNTS", tmp_path / "mountinfo")
 
 
@@ -234,7 +234,7 @@ def test_status_without_slurm_is_one_line(
 ) -> None:
     folder = tmp_path / "experiments" / "tiny" / "slurm" / "20260101-000000"
     folder.mkdir(parents=True)
-    (folder / "jobs.json").write_text('{"grid": "17", "report": "18"}')
+    (folder / "jobs.json").write_text('{"grid": "17", "report": "18"}', encoding="utf-8")
     monkeypatch.setenv("PATH", str(tmp_path))
     found = status.view(tmp_path, "tiny")
     Console(width=200).print(status.render(found))
@@ -255,7 +255,9 @@ def deeper(cluster: Cluster, *arguments: str) -> str:
 
 
 def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not_get(cluster: Cluster) -> None:
-    (cluster.shared / "greedy.yaml").write_text("{time: '2:00:00', partition: gpu, cpus_per_node: 4, gpus_per_node: 8}")
+    (cluster.shared / "greedy.yaml").write_text(
+        "{time: '2:00:00', partition: gpu, cpus_per_node: 4, gpus_per_node: 8}", encoding="utf-8"
+    )
     told = deeper(cluster, "doctor", "--profile", str(cluster.shared / "greedy.yaml"), "--records", "/dev/shm/records")
     squeezed = " ".join(told.split())
     assert "ok partition main 2 x 4 CPUs, 7 GiB; at most 01:00:00; the default; 2 of 2 nodes up" in squeezed
@@ -292,9 +294,9 @@ def test_status_tells_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
     grid = cluster.login("sbatch", "--parsable", "--time=5", "--output=/dev/null", "--wrap=sleep 300").stdout.strip()
     after = ("--parsable", f"--dependency=afterany:{grid}", "--time=5", "--output=/dev/null", "--wrap=true")
     report = cluster.login("sbatch", *after).stdout.strip()
-    (folder / "jobs.json").write_text(f'{{"grid": "{grid}", "report": "{report}"}}')
+    (folder / "jobs.json").write_text(f'{{"grid": "{grid}", "report": "{report}"}}', encoding="utf-8")
     cluster.wait(grid, {"RUNNING"})
-    (records / "experiments" / "tiny" / "plan.json").write_text("[]")
+    (records / "experiments" / "tiny" / "plan.json").write_text("[]", encoding="utf-8")
     told = " ".join(deeper(cluster, "status", "tiny", "--records", str(records)).split())
     assert f"logs in {folder}" in told
     assert f"{grid} grid RUNNING n" in told

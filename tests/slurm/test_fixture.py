@@ -30,7 +30,7 @@ def test_a_job_runs_on_both_hosts_and_its_exit_code_is_kept(cluster: Cluster) ->
     job = cluster.login("sbatch", "--parsable", "-N2", "--output=both-%j.log", "--wrap", script).stdout.strip()
     assert cluster.wait(job) == "FAILED"
     assert cluster.job(job)["ExitCode"] == "7:0"
-    assert sorted((cluster.shared / f"both-{job}.log").read_text().split()) == list(HOSTS)
+    assert sorted((cluster.shared / f"both-{job}.log").read_text(encoding="utf-8").split()) == list(HOSTS)
 
 
 def test_a_killed_host_is_down_and_comes_back_with_an_empty_tmp(cluster: Cluster) -> None:
@@ -60,7 +60,11 @@ def test_a_cluster_ends_with_the_process_that_made_it(cluster: Cluster, tmp_path
     code = "import sys, time; from pathlib import Path; from cluster import Cluster\n"
     code += "with Cluster(Path(sys.argv[1])): print('up', flush=True); time.sleep(1000)"
     owner = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+        [sys.executable, "-c", code, tmp_path],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent,
+        encoding="utf-8",
     )
     assert owner.stdout is not None
     assert owner.stdout.readline() == "up\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from cluster import Cluster, until
 
-from bench.states import read_events, run_folder
+from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import PrepareOptions, prepare, synthetic
 
@@ -32,7 +32,7 @@ class Place:
 
     def write(self, name: str, **changes: Any) -> None:
         content = {"name": name, "data": {"path": "stripes"}, "recipe": RECIPE, "arms": ARM, "seeds": [0], **changes}
-        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def deeper(self, *arguments: str, check: bool = True) -> Any:
         command = [sys.executable, "-m", "bench.cli", *arguments, "--records", str(self.records)]
@@ -40,13 +40,15 @@ class Place:
         return self.cluster.login(*command, cwd=self.folder, timeout=PATIENCE_S, check=check, env=environment)
 
     def submit(self, name: str, *options: str, **profile: Any) -> dict[str, str]:
-        (self.folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}))
+        (self.folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}), encoding="utf-8")
         self.deeper("slurm", "submit", f"{name}.yaml", "--profile", "profile.yaml", *options)
         submissions = sorted((self.records / "experiments" / name / "slurm").iterdir())
-        return dict(json.loads((submissions[-1] / "jobs.json").read_text()))
+        return dict(json.loads((submissions[-1] / "jobs.json").read_text(encoding="utf-8")))
 
     def log(self, name: str) -> str:
-        return "\n".join(path.read_text() for path in self.records.glob(f"experiments/{name}/slurm/*/*.log"))
+        return "\n".join(
+            path.read_text(encoding="utf-8") for path in self.records.glob(f"experiments/{name}/slurm/*/*.log")
+        )
 
     def runs(self, name: str) -> dict[str, dict[str, Any]]:
         return {run["run"]: run for run in json.loads(self.deeper("status", name, "--json").stdout)["runs"]}
@@ -105,7 +107,7 @@ def test_one_run_over_two_hosts_and_its_report_after_a_failed_one(place: Place) 
     assert {name: run["state"] for name, run in runs.items()} == {"both s0": "finished", "diverging s0": "failed"}
     assert place.events(runs["both s0"]["key"])[0]["world_size"] == 2
     assert "loss is not finite" in place.log("over-both"), "the report's log says which run failed and why"
-    assert "diverging" in (place.records / "reports" / "over-both" / "index.html").read_text()
+    assert "diverging" in (place.records / "reports" / "over-both" / "index.html").read_text(encoding="utf-8")
     assert in_mlflow(place, "over-both") == {
         runs["both s0"]["key"]: "FINISHED",
         runs["diverging s0"]["key"]: "FAILED",
@@ -183,7 +185,9 @@ def test_elements_of_an_array_share_a_grid_on_one_host_without_doing_a_run_twice
     runs = place.runs("shared-grid")
     assert {run["state"] for run in runs.values()} == {"finished"}
     assert [starts(place.events(run["key"])) for run in runs.values()] == [1, 1, 1, 1]
-    elements = {run["key"]: (place.records / "runs" / run["key"] / "lease").read_text() for run in runs.values()}
+    elements = {
+        run["key"]: (place.records / "runs" / run["key"] / "lease").read_text(encoding="utf-8") for run in runs.values()
+    }
     assert len({who.split("job ")[1] for who in elements.values()}) == 2, "both elements have worked"
     assert in_mlflow(place, "shared-grid") == {run["key"]: "FINISHED" for run in runs.values()}
 

@@ -25,7 +25,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(folder: Path, name: str = "mine", **fields: Any) -> Path:
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({**SMALLEST, **fields}))
+    path.write_text(yaml.safe_dump({**SMALLEST, **fields}), encoding="utf-8")
     return path
 
 
@@ -36,11 +36,13 @@ def test_a_shipped_profile_is_valid_and_says_what_it_is(name: str) -> None:
 
 def test_what_is_commented_out_in_shipped_profiles_is_valid_too(tmp_path: Path) -> None:
     for shipped in SHIPPED.glob("*.yaml"):
-        lines = shipped.read_text().splitlines()
+        lines = shipped.read_text(encoding="utf-8").splitlines()
         fields = tuple(f"# {field}:" for field in Profile.model_fields)
         kept = [line.removeprefix("# ") if line.startswith((*fields, "#   -")) else line for line in lines]
         path = tmp_path / shipped.name
-        path.write_text("\n".join(line.removeprefix("#") for line in kept if not line.startswith("# ")))
+        path.write_text(
+            "\n".join(line.removeprefix("#") for line in kept if not line.startswith("# ")), encoding="utf-8"
+        )
         assert load_profile(path) != load_profile(shipped)
 
 
@@ -68,7 +70,7 @@ def test_a_missing_file_and_a_list_are_told() -> None:
 
 
 def test_a_list_is_no_profile(tmp_path: Path) -> None:
-    (tmp_path / "list.yaml").write_text("- nodes: 2\n")
+    (tmp_path / "list.yaml").write_text("- nodes: 2\n", encoding="utf-8")
     with pytest.raises(SpecError, match="a profile is a mapping with description, partition"):
         load_profile(tmp_path / "list.yaml")
 
@@ -117,7 +119,7 @@ def test_a_mistake_is_one_line_with_field_value_and_cure(tmp_path: Path, fields:
 
 def test_a_time_that_yaml_takes_for_a_number_is_told(tmp_path: Path) -> None:
     path = tmp_path / "unquoted.yaml"
-    path.write_text("time: 24:00:00\ncpus_per_node: 1\n")
+    path.write_text("time: 24:00:00\ncpus_per_node: 1\n", encoding="utf-8")
     with pytest.raises(SpecError, match=r"time: 86400: .* write it in quotes"):
         load_profile(path)
 

@@ -46,8 +46,8 @@ def test_scripts_are_as_the_golden_files_have_them(name: str) -> None:
         script = render(golden_job(FORMS[name]), golden_profile(name))
         golden = GOLDEN / f"{name}-{kind}.sh"
         if os.environ.get("DEEPER_GOLDEN") == "write":
-            golden.write_text(script)
-        assert script == golden.read_text(), f"{golden.name} differs; how to write it anew stands above"
+            golden.write_text(script, encoding="utf-8")
+        assert script == golden.read_text(encoding="utf-8"), f"{golden.name} differs; how to write it anew stands above"
 
 
 def test_every_shipped_profile_has_golden_files() -> None:
@@ -62,7 +62,7 @@ def test_golden_files_are_good_shell(golden: Path) -> None:
     subprocess.run(["bash", "-n", golden], check=True)
     if not shutil.which("shellcheck") and not os.environ.get("CI"):
         pytest.skip("shellcheck is not installed")
-    assert subprocess.run(["shellcheck", golden], capture_output=True, text=True).stdout == ""
+    assert subprocess.run(["shellcheck", golden], capture_output=True, text=True, encoding="utf-8").stdout == ""
 
 
 # --- run for real, with stubs of SLURM's commands --------------------------------------------------
@@ -91,7 +91,7 @@ class Node:
         self.stubs = folder / "stubs"
         self.stubs.mkdir()
         for name, text in STUBS.items():
-            (self.stubs / name).write_text(f"#!/bin/bash\n{text}")
+            (self.stubs / name).write_text(f"#!/bin/bash\n{text}", encoding="utf-8")
             (self.stubs / name).chmod(0o755)
         self.submission = folder / 'it\'s a "$submission"'
         self.submission.mkdir()
@@ -100,12 +100,12 @@ class Node:
         }
         job = Job("tiny", self.submission, records=folder / "my records", data=folder / "my data", **form)
         self.profile = Profile(**{"time": "1:00:00", "cpus_per_node": 2, "requeues": 2, **fields})
-        (self.submission / "job.sh").write_text(render_job(job, self.profile))
+        (self.submission / "job.sh").write_text(render_job(job, self.profile), encoding="utf-8")
         self.says(code="0", state="RUNNING None", requeue="0")
 
     def says(self, **files: str) -> None:
         for name, content in files.items():
-            (self.stubs / name).write_text(content)
+            (self.stubs / name).write_text(content, encoding="utf-8")
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         known = {
@@ -117,7 +117,7 @@ class Node:
         }
         script = str(self.submission / "job.sh")
         return subprocess.Popen(
-            ["bash", script], env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["bash", script], env=known, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
         )
 
     def run(self, **environment: str) -> tuple[int, str]:
@@ -128,15 +128,15 @@ class Node:
     @property
     def requeues(self) -> list[str]:
         calls = self.stubs / "scontrol.calls"
-        return calls.read_text().splitlines() if calls.exists() else []
+        return calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
 
     @property
     def srun(self) -> list[str]:
-        return (self.stubs / "srun.arguments").read_text().split("\0")[:-1]
+        return (self.stubs / "srun.arguments").read_text(encoding="utf-8").split("\0")[:-1]
 
     @property
     def environment(self) -> str:
-        return (self.stubs / "srun.environment").read_text()
+        return (self.stubs / "srun.environment").read_text(encoding="utf-8")
 
     @property
     def stop_file(self) -> Path:
@@ -250,7 +250,7 @@ def test_a_controller_that_is_away_does_not_keep_a_job_from_starting(tmp_path: P
 def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path)
     node.says(wait="", code=str(code))
-    node.stop_file.write_text("of an earlier start")
+    node.stop_file.write_text("of an earlier start", encoding="utf-8")
     job = node.start()
     wait_until(lambda: node.started)
     assert not node.stop_file.exists()
@@ -258,7 +258,7 @@ def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: 
         job.send_signal(number)
         time.sleep(0.1)
         assert job.poll() is None
-    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text() == "time limit")
+    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text(encoding="utf-8") == "time limit")
     (node.stubs / "wait").unlink()
     assert job.wait(10) == code
     assert node.requeues == ([] if code != 75 else ["requeue 17"])
@@ -271,7 +271,7 @@ def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: P
     job = node.start()
     wait_until(lambda: node.started)
     job.send_signal(signal.SIGINT)
-    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text() == "cancelled")
+    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text(encoding="utf-8") == "cancelled")
     (node.stubs / "wait").unlink()
     assert job.wait(10) == 130
     assert node.requeues == []
@@ -306,7 +306,7 @@ def test_what_users_wrote_reaches_the_launcher_as_it_is(tmp_path: Path) -> None:
     node.run()
     launcher = node.srun[node.srun.index("env") :]
     assert launcher == [
-        *("env", "GREETING=it's me", "/opt/my python", "-m", "slurm.launcher"),
+        *("env", "GREETING=it's me", "/opt/my python", "-m", "slurm.job.launcher"),
         *("--folder", str(node.submission), "--experiment", str(node.submission / "experiment.yaml")),
         *("--records", str(tmp_path / "my records"), "--data", str(tmp_path / "my data")),
         *("--scratch", "$TMPDIR/a b", "--interface", "ib0", "--object-store-mib", "512", "--"),
@@ -335,10 +335,10 @@ def test_every_job_has_a_ray_token_of_its_own_except_to_join_a_cluster(tmp_path:
 
 def test_a_folder_that_the_node_does_not_see_is_told(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    script = (node.submission / "job.sh").read_text()
+    script = (node.submission / "job.sh").read_text(encoding="utf-8")
     job = Job("tiny", Path("/not/here"), records=tmp_path, data=tmp_path)
-    (node.submission / "job.sh").write_text(render_job(job, node.profile))
-    assert script != (node.submission / "job.sh").read_text()
+    (node.submission / "job.sh").write_text(render_job(job, node.profile), encoding="utf-8")
+    assert script != (node.submission / "job.sh").read_text(encoding="utf-8")
     code, log = node.run()
     assert code == 2
     assert "does not see /not/here; --records must lie on" in log

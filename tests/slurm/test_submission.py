@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.records import read_plan
+from bench.records.record import read_plan
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job
@@ -37,8 +37,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}/bin")
     monkeypatch.delenv("DEEPER_PROFILE", raising=False)
     (tmp_path / "bin").mkdir()
-    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
-    (tmp_path / "lab.yaml").write_text("{time: '1:00:00', cpus_per_node: 2}")
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    (tmp_path / "lab.yaml").write_text("{time: '1:00:00', cpus_per_node: 2}", encoding="utf-8")
     return tmp_path
 
 
@@ -51,7 +51,7 @@ def with_sbatch(bare: Path, synthetic_data: Path, monkeypatch: pytest.MonkeyPatc
         bare,
         'echo "$@" >>calls; read -r number <counter || number=17; echo $((number + 1)) >counter; echo "$number;test"',
     )
-    (bare / "counter").write_text("17\n")
+    (bare / "counter").write_text("17\n", encoding="utf-8")
     monkeypatch.setattr("slurm.checks.check_submission", lambda *_, **__: None)
     return bare
 
@@ -59,7 +59,7 @@ def with_sbatch(bare: Path, synthetic_data: Path, monkeypatch: pytest.MonkeyPatc
 def stub(folder: Path, script: str) -> None:
     """An sbatch that runs `script` in `folder`."""
     sbatch = folder / "bin" / "sbatch"
-    sbatch.write_text(f"#!/bin/bash\ncd {folder}\n{script}\n")
+    sbatch.write_text(f"#!/bin/bash\ncd {folder}\n{script}\n", encoding="utf-8")
     sbatch.chmod(0o755)
 
 
@@ -73,11 +73,11 @@ def submissions(folder: Path) -> list[Path]:
 def test_submit_leaves_everything_a_requeued_job_needs(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--arm", "plain"]) == 0
     [folder] = submissions(with_sbatch)
-    assert (folder / "experiment.yaml").read_text() == EXPERIMENT
+    assert (folder / "experiment.yaml").read_text(encoding="utf-8") == EXPERIMENT
     assert load_profile(folder / "profile.yaml") == load_profile("lab.yaml")
-    assert json.loads((folder / "jobs.json").read_text()) == {"grid": "17", "report": "18"}
+    assert json.loads((folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17", "report": "18"}
     assert all(stat.S_IXUSR & (folder / name).stat().st_mode for name in ("job.sh", "report.sh"))
-    assert (with_sbatch / "calls").read_text().splitlines() == [
+    assert (with_sbatch / "calls").read_text(encoding="utf-8").splitlines() == [
         f"--parsable {folder}/job.sh",
         f"--parsable --dependency=afterany:17 {folder}/report.sh",
     ]
@@ -96,7 +96,7 @@ def test_submissions_of_one_moment_have_folders_of_their_own(tmp_path: Path) -> 
 def test_an_array_and_no_report(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--split", "2", "--no-report"]) == 0
     [folder] = submissions(with_sbatch)
-    assert json.loads((folder / "jobs.json").read_text()) == {"grid": "17"}
+    assert json.loads((folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17"}
     assert f"{folder}/grid-17_*.log" in capsys.readouterr().out
 
 
@@ -113,7 +113,7 @@ def test_a_grid_whose_report_was_refused_is_remembered(with_sbatch: Path) -> Non
     write_scripts(job, load_profile("lab.yaml"), EXPERIMENT)
     with pytest.raises(SlurmError, match="job 17 is submitted, its report is not: sbatch: no more jobs"):
         submit(job.folder)
-    assert json.loads((job.folder / "jobs.json").read_text()) == {"grid": "17"}
+    assert json.loads((job.folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17"}
 
 
 def test_without_slurm_the_way_by_hand_is_named(
@@ -131,7 +131,7 @@ def test_a_dry_run_leaves_nothing(with_sbatch: Path, capsys: pytest.CaptureFixtu
     stub(with_sbatch, 'echo "sbatch: Job 9 to start at noon" >&2; echo "$1" >calls')
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
     assert "Job 9 to start at noon" in capsys.readouterr().out
-    assert (with_sbatch / "calls").read_text() == "--test-only\n"
+    assert (with_sbatch / "calls").read_text(encoding="utf-8") == "--test-only\n"
     (with_sbatch / "bin" / "sbatch").unlink()
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
     assert "there is no SLURM here" in capsys.readouterr().out
@@ -155,14 +155,14 @@ def test_render_writes_a_folder_once(bare: Path, capsys: pytest.CaptureFixture[s
     assert {path.name for path in (bare / "scripts").iterdir()} == {
         *("job.sh", "report.sh", "experiment.yaml", "profile.yaml")
     }
-    assert f"folder={bare}/scripts\n" in (bare / "scripts" / "job.sh").read_text()
+    assert f"folder={bare}/scripts\n" in (bare / "scripts" / "job.sh").read_text(encoding="utf-8")
     assert main(command) == 2
     assert "is never overwritten; name another folder" in capsys.readouterr().err
 
 
 def test_a_shipped_experiment_is_copied_too(bare: Path) -> None:
     assert main(["slurm", "render", "quickstart", "--profile", "cpu", "--out", "scripts"]) == 0
-    assert yaml.safe_load((bare / "scripts" / "experiment.yaml").read_text())["name"] == "quickstart"
+    assert yaml.safe_load((bare / "scripts" / "experiment.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_profiles_lists_one_that_is_broken_with_its_mistake(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(bare))
     monkeypatch.setenv("COLUMNS", "400")
     (bare / "deeper").mkdir()
-    (bare / "deeper" / "lab.yaml").write_text("{time: '1:00', cpus: 2}")
+    (bare / "deeper" / "lab.yaml").write_text("{time: '1:00', cpus: 2}", encoding="utf-8")
     assert main(["slurm", "profiles"]) == 0
     said = capsys.readouterr().out
     assert "Two CPU nodes, gloo between them" in said
@@ -207,7 +207,7 @@ def test_help_is_quick_enough_to_load_no_yaml_and_no_torch() -> None:
 # Stands in for python: as the launcher it is interrupted at its first start, otherwise it says what it was asked for.
 STAND_IN = """#!/bin/bash
 case $2 in
-    slurm.launcher)
+    slurm.job.launcher)
         echo "$@" >>"$HERE/$SLURM_JOB_ID.starts"
         [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || exit 75
         ;;
@@ -221,7 +221,7 @@ def test_real_slurm_requeues_each_element_alone_and_then_makes_the_report(cluste
     place = cluster.shared / f"it's {'an array' if split else 'one job'}"
     place.mkdir()
     python = place / "stand in"
-    python.write_text(STAND_IN)
+    python.write_text(STAND_IN, encoding="utf-8")
     python.chmod(0o755)
     profile = Profile(
         time="2:00",
@@ -236,22 +236,22 @@ def test_real_slurm_requeues_each_element_alone_and_then_makes_the_report(cluste
     write_scripts(job, profile, EXPERIMENT)
     code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
     cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2])
-    jobs = json.loads((job.folder / "jobs.json").read_text())
+    jobs = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))
     assert cluster.wait(jobs["report"], timeout=90) == "COMPLETED"
 
-    starts = [path.read_text().splitlines() for path in place.glob("*.starts")]
+    starts = [path.read_text(encoding="utf-8").splitlines() for path in place.glob("*.starts")]
     if split is None:
         assert [len(lines) for lines in starts] == [2 + 2]  # two nodes, two starts
         assert cluster.job(jobs["grid"])["Comment"] == "two words"
     else:
         assert [len(lines) for lines in starts] == [2, 2]
         assert sorted(lines[0].split()[-1] for lines in starts) == ["1/2", "2/2"]
-    logs = [path.read_text() for path in job.folder.glob("grid-*.log")]
+    logs = [path.read_text(encoding="utf-8") for path in job.folder.glob("grid-*.log")]
     assert len(logs) == (split or 1)
     assert all("restart 1 of at most 10" in log and log.rstrip().endswith("job.sh: done") for log in logs)
-    report = (job.folder / f"report-{jobs['report']}.log").read_text()
+    report = (job.folder / f"report-{jobs['report']}.log").read_text(encoding="utf-8")
     assert [line.split()[2:4] for line in report.splitlines() if line.startswith("asked for:")] == [
-        ["bench.publisher", "--records"],
+        ["bench.tracking.publisher", "--records"],
         ["bench.cli", "status"],
         ["bench.cli", "report"],
     ]

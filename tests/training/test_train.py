@@ -12,8 +12,8 @@ import torch
 from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 
 from reproduce import schema
-from reproduce.data import loaders
-from reproduce.data.engine import ToDevice
+from reproduce.data.loading import loaders
+from reproduce.data.loading.engine import ToDevice
 from reproduce.training import NotFiniteLoss, SilentObserver, resume_point, train
 from reproduce.training.step import Step
 

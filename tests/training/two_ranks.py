@@ -8,8 +8,8 @@ from pathlib import Path
 import torch.distributed as dist
 from tiny import Recorder, StopAt, context, tiny_run
 
+from reproduce.execution.ranks import leave_process_group
 from reproduce.training import SilentObserver, train
-from reproduce.training.ranks import leave_process_group
 
 
 def main(rank: int, folder: Path, data_root: Path) -> None:

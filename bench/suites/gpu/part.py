@@ -114,7 +114,7 @@ class Progress(Config):
 
 
 class Rates(Config):
-    """Training images/s as `bench.rates` takes them."""
+    """Training images/s as `bench.planning.rates` takes them."""
 
     rates: list[dict[str, float | None]]
 

@@ -19,15 +19,15 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
-from bench.environment import environment
-from bench.exit_codes import DONE, FAILED, INTERRUPTED
-from bench.interruption import Interruption
-from bench.results import COMMITTED, here
-from bench.suites.child import Child
+from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.machine.environment import environment
+from bench.orchestration.interruption import Interruption
+from bench.results.store import COMMITTED, here
 from bench.suites.gpu.markdown import report
 from bench.suites.gpu.part import Part, Progress, Result, Task
 from bench.suites.gpu.process import LOG, serve
 from bench.suites.gpu.store import Store
+from bench.suites.harness.child import Child
 from reproduce.spec import Config, SpecError
 
 MINUTES = 8.0  # for which the limits of the parts are stated

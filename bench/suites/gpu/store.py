@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bench.environment import environment
-from bench.results import write
+from bench.machine.environment import environment
+from bench.results.store import write
 from bench.suites.gpu.part import Result
 from reproduce.spec import SpecError, validated
 
@@ -50,7 +50,7 @@ class Store:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["setting"]["kind"], content["result"], content["environment"]
     except (ValueError, KeyError, TypeError) as error:
         raise SpecError(f"{path}: not what `deeper bench gpu` writes: {error!r}") from None

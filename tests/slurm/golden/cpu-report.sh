@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED=1
 records=/project/records
 python=(/project/deeper/.venv/bin/python)
 
-"${python[@]}" -m bench.publisher --records "$records" --experiment ablation-imagenet --once ||
+"${python[@]}" -m bench.tracking.publisher --records "$records" --experiment ablation-imagenet --once ||
     echo "report.sh: not everything is in MLflow; $records/logs/publisher.log says why" >&2
 "${python[@]}" -m bench.cli status ablation-imagenet --records "$records"
 "${python[@]}" -m bench.cli report ablation-imagenet --records "$records" --out "$records/reports/ablation-imagenet"

@@ -56,7 +56,7 @@ trap 'trap '\''kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT 
 
 # --- one launcher a node ------------------------------------------------------------------------------------------
 launcher=(
-    /project/deeper/.venv/bin/python -m slurm.launcher
+    /project/deeper/.venv/bin/python -m slurm.job.launcher
     --folder "$folder"
     --experiment "$folder/experiment.yaml"
     --records /project/records

@@ -1,0 +1,63 @@
+"""What the machine is: the device as torch and NVML know it, its ceilings, and what the suite uses of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from bench.machine.environment import environment
+from bench.suites.gpu.part import Figure, Report, Task
+from bench.suites.harness.ceilings import measured_ceiling
+from reproduce.training.step import precision_dtype
+
+
+def machine(task: Task, report: Report) -> None:
+    found = environment()
+    here, packages = found["machine"], found["packages"]
+    rows: dict[str, str] = {
+        "CPU": f"{here['cpu']} ({', '.join(here['cpu_flags'])})",
+        "cores": f"{here['cores_physical']}, {len(os.sched_getaffinity(0))} usable",
+        "memory": f"{here['memory_gib']:.0f} GiB",
+        "GPUs": ", ".join(gpu["name"] for gpu in found["gpus"]) or f"none ({found.get('gpu_absent', '')})",
+        "driver": found.get("gpu_driver", ""),
+        "Python": platform.python_version(),
+        **{
+            name: packages[name]
+            for name in ("torch", "torchvision", "triton", "ffcv", "ray", "mlflow")
+            if name in packages
+        },
+        "decoder": found["decoder"],
+        "kernels": found["kernels"],
+        "commit": str(found.get("commit", "none"))[:7] + (" with changes" if found.get("dirty") else ""),
+    }
+    if task.device.type == "cuda":
+        rows |= _of_cuda(task.device)
+    report.table("what it is", {name: {"": value} for name, value in rows.items() if value})
+    report.table(
+        f"ceilings, {task.threads} threads" if task.device.type == "cpu" else "ceilings",
+        {str(dtype).removeprefix("torch."): _ceiling(task.device, dtype) for dtype in _dtypes(task.device)},
+    )
+
+
+def _of_cuda(device: torch.device) -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(device)
+    backend = torch.backends.cudnn.version()
+    return {
+        "CUDA": str(torch.version.cuda),
+        "cuDNN": str(backend),
+        "compute capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": str(properties.multi_processor_count),
+        "GPU memory": f"{properties.total_memory / 2**30:.0f} GiB",
+        "TF32 in convolutions": str(torch.backends.cudnn.allow_tf32),
+    }
+
+
+def _dtypes(device: torch.device) -> list[torch.dtype]:
+    return list(dict.fromkeys([precision_dtype("auto", device), torch.float32]))
+
+
+def _ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, Figure]:
+    ceiling = measured_ceiling(device, dtype)
+    return {"TFLOP/s": ceiling.flops_per_s / 1e12, "GB/s": ceiling.bytes_per_s / 1e9}

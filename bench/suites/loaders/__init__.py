@@ -1,1 +1,0 @@
-"""What `deeper bench loader` compares: pictures, contestants, and the processes that they run in."""

@@ -1,0 +1,53 @@
+"""What of Ray reaches the terminal and its processes: nothing, and no signal of the driver's group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.orchestration import cluster
+
+
+def test_what_ray_says_goes_to_a_log_and_what_python_says_to_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "logs" / "ray.log"
+    blocked: list[set[Any]] = []
+
+    def init(**_: Any) -> None:
+        """Writes as Ray's native half does, and looks at what a process started now would take over."""
+        os.write(2, b"network_util.cc:330: Failed to determine local IP\n")
+        blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: os.write(2, b"raylet ended\n"))
+    before, stderr = signal.getsignal(signal.SIGTERM), sys.stderr
+    with cluster.cluster(None, log):
+        print("ours", file=sys.stderr)
+        assert signal.getsignal(signal.SIGTERM) == before, "Ray puts a handler of its own there"
+        assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert sys.stderr is stderr
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "ours\nafterwards\n"
+    assert log.read_text(encoding="utf-8") == "network_util.cc:330: Failed to determine local IP\nraylet ended\n"
+    assert {signal.SIGTERM, signal.SIGINT} <= blocked[0]
+
+
+def test_the_terminal_is_given_back_where_ray_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def init(**_: Any) -> None:
+        raise ConnectionError("no Ray at that address")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    with pytest.raises(ConnectionError), cluster.cluster("nowhere:1", tmp_path / "ray.log"):
+        pass
+    os.write(2, b"afterwards\n")
+    assert capfd.readouterr().err == "afterwards\n"
+    assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -1,0 +1,59 @@
+"""What the doctor says of threads and ranks, from a kept result of `deeper bench scaling`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.commands import doctor
+from bench.planning import placement
+from bench.results.store import kept_results
+
+
+def _keep(threads: float, ranks: float, runs: float) -> None:
+    rounds = {"2 ranks": ranks, "2 ranks, not connected": runs, "1 rank, 2 threads": threads}
+    comparison = {
+        "name": "2 ranks",
+        "rounds": {name: [{"images/s": value * noise} for noise in (0.5, 1, 1.1)] for name, value in rounds.items()},
+    }
+    kept_results().mkdir(parents=True, exist_ok=True)
+    content = {"date": "2026-01-02", "comparisons": [comparison]}
+    (kept_results() / "scaling.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_without_a_measurement_the_doctor_names_the_command(tmp_path: Path) -> None:
+    (check,) = (found for found in doctor.doctor(tmp_path, tmp_path) if found.name == "threads and ranks")
+    assert "not measured" in check.detail
+    assert check.cure == "deeper bench scaling"
+
+
+def test_the_faster_way_is_recommended_with_its_ratio_and_source(tmp_path: Path) -> None:
+    _keep(threads=10, ranks=8, runs=12)
+    (check,) = (found for found in doctor.doctor(tmp_path, tmp_path) if found.name == "threads and ranks")
+    assert check.detail == (
+        "a run alone: workers: 1 with 2 CPUs (1.25 x 2 with 1); many runs: runs of 1 CPU each side by side (1.20 x); "
+        "deeper bench scaling of 2026-01-02"
+    )
+
+
+def test_the_recommendation_turns_with_the_figures() -> None:
+    _keep(threads=10, ranks=15, runs=12)
+    assert str(placement.measured()).startswith(
+        "a run alone: workers: 2 with 1 CPU each (1.50 x 1 with 2); many runs: one run after the other (1.25 x)"
+    )
+
+
+def test_a_result_without_threads_recommends_nothing() -> None:
+    _keep(threads=10, ranks=15, runs=12)
+    path = kept_results() / "scaling.json"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("1 rank, 2 threads", "1 rank, the others idle"), encoding="utf-8"
+    )
+    assert placement.measured() is None

@@ -1,0 +1,157 @@
+"""Device hours of a plan: which measured rate is taken, how far it is scaled, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.planning import rates
+from bench.planning.plan import Plan
+from bench.planning.rates import Rates
+from bench.records.record import Record, write_plan
+from bench.records.states import run_folder
+from bench.results import store as results
+from bench.suites.harness import comparison as rounds
+from reproduce import schema
+from reproduce.grid import plan
+from reproduce.spec import ExperimentConfig, SpecError, validated
+
+HERE = {
+    "gpus": [],
+    "machine": {"cpu": "a CPU", "cpu_vendor": "amd", "cpu_flags": ["avx2"], "cores_physical": 2},
+}
+THERE = {"gpus": [{"name": "NVIDIA H100"}], "machine": {"cpu": "another", "cores_physical": 96}}
+RATE = {"images_per_s": 50.0, "cpus": 1, "macs": 100e6, "parameters": 25e7}
+MACS = {"none": 100e6, "both": 200e6}
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(rates, "environment", lambda: HERE)
+    monkeypatch.setattr(rates, "COMMITTED", tmp_path / "committed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
+    """3 600 training images, none for validation, ten epochs; arms none and both."""
+    content = {
+        "name": "first",
+        "data": {"path": "tiny"},
+        "recipe": {"epochs": 10, "batch_size": 8, "learning_rate": 0.1},
+        "resources": {"workers": workers, "cpus_per_worker": 2, "gpus_per_worker": gpus},
+        "arms": {arm: {"network": {"aux": arm}} for arm in MACS},
+        "seeds": [0],
+    }
+    experiment = validated(ExperimentConfig, content, where="")
+    runs = plan(experiment, data_hashes={"tiny": "-"}, classes={"tiny": 10}, train_images={"tiny": 3600})
+    costs = {
+        run.key: {
+            schema.COST_MACS_TRAINING: MACS[run.arm],
+            schema.COST_MACS: MACS[run.arm],
+            schema.COST_PARAMETERS: 25e7,
+        }
+        for run in runs
+    }
+    return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": 0})
+
+
+def recorded(records: Path, made: Plan, arm: str, images_per_s: float, *, share: float | None = None) -> None:
+    run = next(run for run in made.runs if run.arm == arm)
+    write_plan(records, "first", made.runs, made.costs)
+    record = Record(run_folder(records, run.key))
+    if share is None:
+        record.begin(run.config, environment=HERE, world_size=run.config.workers, device="cpu")
+    else:
+        resources = {"gpus_per_worker": share}
+        record.begin(run.config, environment=THERE, world_size=1, device="cuda:0", resources=resources)
+    record.end(schema.FINISHED, metrics={schema.FINAL_IMAGES_PER_S: images_per_s})
+
+
+def result(folder: Path, environment: dict[str, Any], **setting: Any) -> Path:
+    """A result file of `deeper bench scaling`."""
+    rate = {**RATE, "cpus": None if environment["gpus"] else 1}
+    content = {"suite": "scaling", "date": "2026-11-24", "setting": {"rates": [rate], **setting}}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scaling.json"
+    path.write_text(json.dumps({**content, "environment": environment}), encoding="utf-8")
+    return path
+
+
+def estimates(found: Rates, made: Plan) -> dict[str, Any]:
+    return {run.arm: found.estimate(made, run) for run in made.runs}
+
+
+def test_recorded_runs_of_the_same_network_come_first_and_others_are_scaled(tmp_path: Path) -> None:
+    made = made_plan()
+    recorded(tmp_path, made, "none", 100.0)
+    found = estimates(Rates(tmp_path, gpu=False), made)
+    assert found["none"].device_hours == pytest.approx(36000 / 100 / 3600)
+    assert found["none"].source.startswith("1 run of first, none, recorded on this device 20")
+    assert found["both"].device_hours == pytest.approx(36000 / 50 / 3600)
+    assert found["both"].source.startswith("scaled by multiply-adds from 1 run")
+
+
+def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "environment", lambda: THERE)
+    made = made_plan(gpus=0.25)
+    recorded(tmp_path, made, "none", 1000.0, share=1)
+    from_whole = estimates(Rates(tmp_path, gpu=True), made)["none"]
+    assert from_whole.images_per_s == pytest.approx(250), "at least its share of what a whole one gives"
+    assert from_whole.device_hours == pytest.approx(36000 / 1000 / 3600)
+    assert from_whole.source.endswith(", 0.25 of a GPU for 1")
+
+    recorded(tmp_path / "shared", made, "none", 800.0, share=0.25)
+    own = estimates(Rates(tmp_path / "shared", gpu=True), made)["none"]
+    assert own.images_per_s == pytest.approx(800)
+    assert own.device_hours == pytest.approx(36000 / 800 / 3600 / 4), "four run at once"
+
+
+def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "environment", lambda: HERE)
+    rounds.publish("step", [], setting={"rates": [RATE]}, keep=True)
+    found = estimates(Rates(tmp_path, gpu=False), made_plan())
+    assert found["none"].images_per_s == pytest.approx(100)
+    assert "`deeper bench step` on a CPU, 2 cores, 20" in found["none"].source
+    assert "by 2 for 1 cores" in found["none"].source
+
+
+def test_workers_pay_for_communication_and_the_models_error_is_told(tmp_path: Path) -> None:
+    link = {"ranks": 2, "backend": "nccl", "latency_s": 0.0, "bytes_per_s": 1e9, "error": -0.05}
+    file = result(tmp_path, THERE, links=[link], overlap=0.0)
+    found = estimates(Rates(tmp_path, gpu=True, file=file), made_plan(workers=2, gpus=1))["none"]
+    step_s = 4 / 50 + 1.0  # a gigabyte of gradients over two ranks
+    assert found.images_per_s == pytest.approx(8 / step_s)
+    assert found.device_hours == pytest.approx(2 * 36000 / found.images_per_s / 3600)
+    assert "fitted on 2 ranks of one machine and wrong by -5.0 % there" in found.source
+
+
+def test_without_a_link_it_says_that_communication_is_not_counted(tmp_path: Path) -> None:
+    found = estimates(Rates(tmp_path, gpu=True, file=result(tmp_path, THERE)), made_plan(workers=2, gpus=1))["none"]
+    assert found.images_per_s == pytest.approx(100)
+    assert "communication not counted" in found.source
+
+
+def test_nothing_measured_is_no_estimate(tmp_path: Path) -> None:
+    result(tmp_path / "committed" / "nvidia-h100", THERE)
+    assert estimates(Rates(tmp_path, gpu=False), made_plan()) == {"none": None, "both": None}
+
+
+def test_a_named_device_is_one_that_was_measured(tmp_path: Path) -> None:
+    result(tmp_path / "committed" / "nvidia-h100", THERE)
+    assert Rates(tmp_path, gpu=True, device="h100").device == "NVIDIA H100"
+    with pytest.raises(SpecError, match="--device: 'a100' is none of those measured: NVIDIA H100"):
+        Rates(tmp_path, gpu=True, device="a100")
+
+
+def test_a_file_without_a_rate_is_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"x\.json: not what `deeper bench"):
+        Rates(tmp_path, gpu=False, file=path)

@@ -1,0 +1,88 @@
+"""The worker without the suite, and the whole benchmarks in their smallest form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
+from bench.suites.scaling import world_sizes
+from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
+
+
+def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.cli", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=500, check=False, encoding="utf-8"
+    )
+
+
+def test_torchrun_trains_the_same_run_on_two_ranks(synthetic_data: Path, tmp_path: Path) -> None:
+    run = RunConfig(
+        data=DataConfig(path=synthetic_data.name),
+        data_hash="-",
+        network=NetworkConfig(classes=4, resolution=32),
+        recipe=RecipeConfig(epochs=1, batch_size=32, learning_rate=0.01, resolution=32),
+        seeds=Seeds.of(0),
+        workers=2,
+    )
+    task = Task(run=run, folder=tmp_path, data_root=synthetic_data.parent, threads=1, gpu=False)
+    (tmp_path / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*launcher, "-m", "bench.suites.overhead.bare", str(tmp_path / "task.json")], check=True, timeout=200
+    )
+    assert (tmp_path / FIRST_STEP).stat().st_mtime <= float((tmp_path / RETURNED).read_text(encoding="utf-8"))
+
+
+def test_world_sizes_double_up_to_the_most() -> None:
+    assert [world_sizes(most) for most in (2, 3, 4, 6, 8)] == [[2], [2, 3], [2, 4], [2, 4, 6], [2, 4, 8]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["overhead", "--workers", "99"], "workers: 99 do not fit on"),
+        (["overhead", "--rounds", "0"], "rounds: 0: input should be greater than or equal to 1"),
+        (["scaling", "--ranks", "99"], "ranks: 99 of"),
+        ([], "which suite?"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    from bench.cli import main
+
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.long
+def test_overhead_compares_run_and_each_record(tmp_path: Path) -> None:
+    done = deeper(tmp_path, "bench", "overhead", "--rounds", "1", "--images", "64", "--json", "overhead.json")
+    assert done.returncode in (0, 1), done.stderr  # goals are for quiet machines
+    run, costs = json.loads((tmp_path / "overhead.json").read_text(encoding="utf-8"))["comparisons"]
+    assert list(run["rounds"]) == ["deeper", "plain process", "torchrun"]
+    assert run["once"]["deeper"]["peak memory, GiB"] > run["once"]["plain process"]["peak memory, GiB"] > 0.1
+    assert "telemetry, 10 Hz" in costs["rounds"]
+    assert costs["once"]["a checkpoint each second"]["seconds a checkpoint"] > 0
+
+
+@pytest.mark.long
+def test_scaling_predicts_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = deeper(
+        tmp_path,
+        *("bench", "scaling", "--ranks", "2", "--side", "32", "--batch", "4", "--rounds", "2", "--json", "s.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    (link,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["setting"]["links"]
+    assert link["bytes_per_s"] > 1e6
+    assert abs(link["error"]) < 0.9
+    assert (tmp_path / "deeper" / "bench" / "scaling.json").exists()

@@ -1,0 +1,63 @@
+"""A rank's process: memory that steps use again and again."""
+
+from __future__ import annotations
+
+import resource
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from reproduce.execution.process import CONTEXT_BYTES, prepare_process, timed_kernels
+
+SIZE = 64 << 20  # 16384 pages, or 32 where the system gives huge ones unasked
+
+
+def page_faults_of_a_large_tensor() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def test_freed_memory_is_kept_for_the_next_step_and_given_back_before_the_next_run() -> None:
+    prepare_process(torch.device("cpu"), threads=torch.get_num_threads())
+    assert min(page_faults_of_a_large_tensor() for _ in range(4)) < 10  # once the heap has grown
+    prepare_process(torch.device("cpu"), threads=torch.get_num_threads())
+    assert page_faults_of_a_large_tensor() > 20
+
+
+def test_kernels_are_timed_only_where_asked_and_never_where_they_must_be_deterministic() -> None:
+    cudnn = torch.backends.cudnn
+    prepare_process(torch.device("cpu"), threads=1)
+    assert not cudnn.benchmark
+    with timed_kernels(True):
+        assert cudnn.benchmark
+    assert not cudnn.benchmark, "validation takes the heuristics' choice"
+    try:
+        prepare_process(torch.device("cpu"), threads=1, deterministic=True)
+        assert cudnn.deterministic
+        assert torch.are_deterministic_algorithms_enabled()
+        with timed_kernels(True):
+            assert not cudnn.benchmark
+    finally:
+        prepare_process(torch.device("cpu"), threads=1)
+    assert not torch.are_deterministic_algorithms_enabled(), "the next run of a kept worker is free again"
+
+
+@pytest.mark.parametrize(
+    ("share", "limit"), [(1.0, 1.0), (0.25, 0.25 - CONTEXT_BYTES / (80 * 2**30)), (0.001, 0.0)], ids=str
+)
+def test_a_run_that_shares_a_gpu_may_take_its_share_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, share: float, limit: float
+) -> None:
+    """torch's calls alone: what they do is a GPU's to show."""
+    called: dict[str, Any] = {}
+    properties = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    for name in ("set_device", "set_per_process_memory_fraction", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *arguments, name=name: called.update({name: arguments}))
+    device = torch.device("cuda", 1)
+    prepare_process(device, threads=torch.get_num_threads(), gpu_share=share)
+    assert called["set_per_process_memory_fraction"] == (pytest.approx(limit), device)
+    assert called["set_device"] == (device,)

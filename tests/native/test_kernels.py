@@ -1,0 +1,175 @@
+"""The CPU kernels against torch's: the same pools, normalisation no further from exact, and where they keep out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reproduce.models import GoogLeNet
+from reproduce.models.inception import Convolution
+from reproduce.native import KERNELS
+from reproduce.native.kernels import MaxPool, norm_relu
+from reproduce.spec import NetworkConfig
+
+Pool = tuple[int, int, int, bool]
+
+
+@pytest.fixture(autouse=True)
+def native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KERNELS.variable, "native")
+
+
+@pytest.fixture(params=[1, 3], ids=["1 thread", "3 threads"])
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def maps(*shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + shift
+    return drawn.bfloat16().contiguous(memory_format=torch.channels_last)
+
+
+def by_kernel(result: Tensor, name: str) -> bool:
+    return result.grad_fn is not None and result.grad_fn.name() == f"{name}Backward"
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    "pool", [(3, 2, 0, True), (2, 2, 0, True), (3, 1, 1, False), (3, 2, 1, True), (5, 3, 2, False)]
+)
+@pytest.mark.parametrize("shape", [(2, 64, 16, 16), (3, 70, 9, 14), (1, 3, 7, 5), (2, 832, 3, 3)], ids=str)
+def test_pools_are_torchs_and_gradients_within_a_rounding(shape: tuple[int, ...], pool: Pool) -> None:
+    kernel, stride, padding, ceil = pool
+    if min(shape[2:]) + 2 * padding < kernel:
+        pytest.skip("a map smaller than the window")
+    x = maps(*shape).requires_grad_()
+    y = MaxPool(kernel, stride, padding, ceil_mode=ceil)(x)
+    assert by_kernel(y, "_MaxPool")
+    assert torch.equal(y, F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil))
+    with torch.no_grad():
+        assert torch.equal(y, MaxPool(kernel, stride, padding, ceil_mode=ceil)(x))
+
+    grad = maps(*y.shape, seed=1)
+    exact = x.detach().float().requires_grad_()
+    F.max_pool2d(exact, kernel, stride, padding, ceil_mode=ceil).backward(grad.float())
+    y.backward(grad)
+    assert exact.grad is not None
+    assert x.grad is not None
+    assert torch.equal(x.grad, exact.grad.bfloat16())
+
+
+def test_pools_hand_on_nan_infinities_and_the_first_of_equals() -> None:
+    x = maps(2, 40, 12, 12)
+    x[0, :, 3, 4] = float("nan")
+    x[0, :, 8:, :4] = float("-inf")
+    x[1, :, 2, 2] = float("inf")
+    x[1, ::2, 6:] = 0.5  # windows full of equals
+    x[1, 1::2, 6:9] = -0.0
+    x[1, 1::2, 9:] = 0.0
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, reference = MaxPool(3, 2, ceil_mode=True)(ours), F.max_pool2d(theirs, 3, 2, ceil_mode=True)
+    assert torch.equal(y.nan_to_num(7), reference.nan_to_num(7))
+    assert torch.equal(y.isnan(), reference.isnan())
+    y.sum().backward()
+    reference.sum().backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("shape", "shift"), [((4, 64, 16, 16), 0.0), ((3, 70, 9, 7), 30.0), ((2, 5, 1, 1), 0.3)])
+def test_normalisation_is_no_further_from_exact_than_torchs(shape: tuple[int, ...], shift: float) -> None:
+    channels = shape[1]
+    x, grad = maps(*shape, scale=2, shift=shift), maps(*shape, seed=1)
+    norm = nn.BatchNorm2d(channels, eps=1e-3)
+    nn.init.uniform_(norm.weight, 0.5, 1.5)
+    nn.init.normal_(norm.bias)
+
+    def passed(norm: nn.BatchNorm2d, x: Tensor, ours: bool) -> tuple[Tensor, list[Tensor]]:
+        x = x.clone().requires_grad_()
+        y = norm_relu(norm, x) if ours else F.relu(norm(x))
+        assert by_kernel(y, "_NormReLU") is ours
+        y.backward(grad.to(y.dtype))
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        gradients = [x.grad, norm.weight.grad, norm.bias.grad]
+        return y, [*(g for g in gradients if g is not None), norm.running_mean, norm.running_var]
+
+    exact = passed(copy.deepcopy(norm).double(), x.double(), ours=False)
+    theirs = passed(copy.deepcopy(norm), x, ours=False)
+    ours = passed(norm, x, ours=True)
+    for name, *values in zip(
+        ("y", "x", "weight", "bias", "running mean", "running variance"),
+        (exact[0], *exact[1]),
+        (theirs[0], *theirs[1]),
+        (ours[0], *ours[1]),
+        strict=True,
+    ):
+        reference, their, our = (value.detach().double() for value in values)
+        off, their_off = (float((value - reference).abs().max()) for value in (our, their))
+        assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()), name
+    assert norm.num_batches_tracked == 1
+
+
+def test_what_is_not_a_number_stays_so_through_normalisation() -> None:
+    x = maps(2, 8, 4, 4)
+    x[0, 3, 1, 1] = float("nan")
+    y = norm_relu(nn.BatchNorm2d(8), x)
+    assert y[:, 3].isnan().all()
+    assert not y[:, [0, 1, 2, 4, 5, 6, 7]].isnan().any()
+
+
+def test_one_value_a_channel_is_refused_as_torch_does() -> None:
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        norm_relu(nn.BatchNorm2d(8), maps(1, 8, 1, 1))
+
+
+@pytest.mark.parametrize(
+    "x",
+    [maps(2, 8, 4, 4).float(), maps(2, 8, 4, 4).contiguous(), maps(2, 8, 4, 4).to("meta")],
+    ids=["float32", "NCHW", "another device"],
+)
+def test_other_maps_are_left_to_torch(x: Tensor) -> None:
+    x.requires_grad_()
+    assert not by_kernel(MaxPool(3, 1, 1)(x), "_MaxPool")
+    assert not by_kernel(norm_relu(nn.BatchNorm2d(8, device=x.device), x), "_NormReLU")
+
+
+def test_torchs_are_taken_in_evaluation_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = maps(2, 8, 4, 4).requires_grad_()
+    assert by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
+    assert not by_kernel(norm_relu(nn.BatchNorm2d(8).eval(), x), "_NormReLU")
+    block = nn.Sequential(Convolution(8, 8, 3, norm=True), MaxPool(3, 1, 1)).bfloat16()
+    compiled = torch.compile(block, backend="eager", fullgraph=True)
+    assert compiled(x).shape == x.shape
+    monkeypatch.setenv(KERNELS.variable, "torch")
+    assert not by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
+
+
+def test_a_networks_gradients_are_as_near_to_float32_as_with_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network = GoogLeNet(NetworkConfig(norm="batch", aux="none", dropout=0.0, classes=10, resolution=64))
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 10
+
+    def gradients(bf16: bool) -> Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            logits = network(images.contiguous(memory_format=torch.channels_last)).main
+        F.cross_entropy(logits.float(), labels).backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    ours = gradients(bf16=True)
+    monkeypatch.setenv(KERNELS.variable, "torch")
+    theirs, exact = gradients(bf16=True), gradients(bf16=False)
+    assert not torch.equal(ours, theirs)
+    assert (ours - exact).norm() < 1.05 * (theirs - exact).norm()
