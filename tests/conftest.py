@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reproduce.data import PrepareOptions, folder, prepare, synthetic
+from reproduce.data import PrepareOptions, folder, synthetic
+from reproduce.data.writing import prepare
 
 # A shell's background jobs (make test &) ignore Ctrl-C, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

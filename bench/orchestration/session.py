@@ -9,7 +9,9 @@ from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.spec import RunConfig
-from reproduce.training import Context, Result, resume_point, train
+from reproduce.training.checkpoint import resume_point
+from reproduce.training.context import Context, Result
+from reproduce.training.loop import train
 
 
 def recorded_training(

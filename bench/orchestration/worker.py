@@ -136,7 +136,8 @@ class Rank:
         import torch
 
         from bench.orchestration.session import recorded_training
-        from reproduce.training import Context, SilentObserver, train
+        from reproduce.training.context import Context, SilentObserver
+        from reproduce.training.loop import train
 
         device = self.device()
         if device.type == "cuda":
@@ -168,7 +169,7 @@ class Rank:
 
 def _failure(error: Exception) -> Verdict:
     """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
-    from reproduce.training import NotFiniteLoss
+    from reproduce.training.context import NotFiniteLoss
 
     own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinished)
     return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)

@@ -173,7 +173,7 @@ def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous:
 
     from reproduce.execution.process import prepare_process
     from reproduce.execution.ranks import leave_process_group
-    from reproduce.training import build_step
+    from reproduce.training.step import build_step
 
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     prepare_process(device, threads=1)

@@ -27,10 +27,12 @@ from torchvision import transforms
 
 from bench.suites.harness.child import child, requests
 from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
-from reproduce.data import DataError, PrepareOptions, TrainLoader, ValLoader, load_manifest, prepare
+from reproduce.data import DataError, PrepareOptions, load_manifest
 from reproduce.data import folder as folder_source
+from reproduce.data.loading.loaders import TrainLoader, ValLoader
 from reproduce.data.loading.normalise import MEAN, STD
 from reproduce.data.manifest import Split
+from reproduce.data.writing import prepare
 from reproduce.execution.process import prepare_process
 from reproduce.models.folding import folded
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduce.data import ValLoader
-from reproduce.data.loading.loaders import NONE, Numbers
+from reproduce.data.loading.loaders import NONE, Numbers, ValLoader
 from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.models import SingleCrop, Source
 from reproduce.evaluation.parts import Found, Parts

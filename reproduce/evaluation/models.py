@@ -11,14 +11,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from reproduce.data import Normalise
+from reproduce.data.loading.normalise import Normalise
 from reproduce.data.manifest import sha256
 from reproduce.errors import UserError
 from reproduce.evaluation.protocols import PUBLISHED
 from reproduce.models import GoogLeNet, interchange
 from reproduce.models.folding import folded
 from reproduce.spec import RunConfig
-from reproduce.training import checkpoint, precision_dtype
+from reproduce.training import checkpoint
+from reproduce.training.step import precision_dtype
 
 
 class EvaluationError(UserError):

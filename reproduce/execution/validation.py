@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from reproduce.data import Normalise, ValLoader
+from reproduce.data.loading.loaders import ValLoader
+from reproduce.data.loading.normalise import Normalise
 from reproduce.execution.ranks import Ranks
 from reproduce.models.folding import folded
 from reproduce.training.sums import hits

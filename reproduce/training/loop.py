@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduce import schema
-from reproduce.data import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, ValLoader
 from reproduce.data.manifest import Split
 from reproduce.execution.process import (
     dropout_seed,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from reproduce.data import Normalise
+from reproduce.data.loading.normalise import Normalise
 from reproduce.models import GoogLeNet, Outputs
 from reproduce.models.compiled import compile_parts
 from reproduce.spec import RunConfig

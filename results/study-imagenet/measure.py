@@ -297,8 +297,9 @@ def _imports(_: Path) -> dict[str, Any]:
 def _images(scratch: Path, path: Path) -> dict[str, Any]:
     import cv2
 
-    from reproduce.data import PrepareOptions, TrainLoader
+    from reproduce.data import PrepareOptions
     from reproduce.data.encoding import encode
+    from reproduce.data.loading.loaders import TrainLoader
     from reproduce.data.sources import folder, imagenette
     from reproduce.data.writing import prepare
 

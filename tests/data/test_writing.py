@@ -20,13 +20,13 @@ from reproduce.data import (
     folder,
     imagenette,
     load_manifest,
-    prepare,
     source_from,
     synthetic,
     tar,
     verify,
 )
 from reproduce.data.loading.engine import Loader
+from reproduce.data.writing import prepare
 from reproduce.native import DECODER
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reproduce.data import PrepareOptions, folder, prepare
+from reproduce.data import PrepareOptions, folder
+from reproduce.data.writing import prepare
 
 sys.path.insert(0, str(Path(__file__).parent))  # reference.py, fixtures.py
 

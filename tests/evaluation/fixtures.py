@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reproduce.data import Normalise, ValLoader, load_manifest
+from reproduce.data import load_manifest
+from reproduce.data.loading.loaders import ValLoader
+from reproduce.data.loading.normalise import Normalise
 from reproduce.evaluation.models import RunModel
 from reproduce.models import GoogLeNet
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds

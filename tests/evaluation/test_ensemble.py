@@ -15,7 +15,8 @@ from reference import crops_10, crops_144
 from torchvision.models import googlenet
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
-from reproduce.data import Normalise, ValLoader
+from reproduce.data.loading.loaders import ValLoader
+from reproduce.data.loading.normalise import Normalise
 from reproduce.evaluation.distributed import evaluate_on
 from reproduce.evaluation.ensemble import averaged_probabilities, evaluate
 from reproduce.evaluation.models import EvaluationError, FileModel, RunModel, Source

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from reproduce import schema
-from reproduce.data import PrepareOptions, prepare, synthetic
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import prepare
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
 MIG = "MIG-fa6e0000-0000-0000-0000-000000000000"

@@ -21,7 +21,8 @@ import yaml
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
-from reproduce.data import PrepareOptions, prepare, synthetic
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import prepare
 
 EXPERIMENT: dict[str, Any] = {
     "name": "small-grid",

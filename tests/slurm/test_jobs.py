@@ -14,7 +14,8 @@ from cluster import Cluster, until
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
-from reproduce.data import PrepareOptions, prepare, synthetic
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import prepare
 
 RECIPE = {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "resolution": 32}
 ARM = {"both": {"network": {"aux": "both"}}}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduce.data import PrepareOptions, prepare, synthetic
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import prepare
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny.py, which the script of two ranks imports as well
 

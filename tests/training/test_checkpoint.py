@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduce.training import CheckpointError, resume_point
-from reproduce.training.checkpoint import load, save
+from reproduce.training.checkpoint import CheckpointError, load, resume_point, save
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
 from reproduce import schema
 from reproduce.data.loading import loaders
 from reproduce.data.loading.engine import ToDevice
-from reproduce.training import NotFiniteLoss, SilentObserver, resume_point, train
+from reproduce.training.checkpoint import resume_point
+from reproduce.training.context import NotFiniteLoss, SilentObserver
+from reproduce.training.loop import train
 from reproduce.training.step import Step
 
 RUN = {"averaging": "ema", "label_smoothing": 0.1, "resolution": 48, "resolution_start": 32}

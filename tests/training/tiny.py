@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
-from reproduce.training import Context
+from reproduce.training.context import Context
 
 
 class Recorder:

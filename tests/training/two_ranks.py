@@ -9,7 +9,8 @@ import torch.distributed as dist
 from tiny import Recorder, StopAt, context, tiny_run
 
 from reproduce.execution.ranks import leave_process_group
-from reproduce.training import SilentObserver, train
+from reproduce.training.context import SilentObserver
+from reproduce.training.loop import train
 
 
 def main(rank: int, folder: Path, data_root: Path) -> None:

@@ -58,7 +58,7 @@ class Contestant:
 def _deeper(task: Task, dtype: str = "float32") -> Epochs:
     import torch
 
-    from reproduce.data import TrainLoader
+    from reproduce.data.loading.loaders import TrainLoader
 
     loader = TrainLoader(
         task.source,

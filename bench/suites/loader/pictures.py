@@ -15,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bench.suites.loader.implementations import MARKED
-from reproduce.data import DataError, PrepareOptions, prepare
+from reproduce.data import DataError, PrepareOptions
 from reproduce.data import folder as folder_source
+from reproduce.data.writing import prepare
 
 Size = tuple[int, int]
 """Width, height in pixels."""

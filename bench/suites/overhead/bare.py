@@ -35,7 +35,8 @@ def main(task: Task) -> None:
     import torch
 
     from reproduce.execution.ranks import leave_process_group
-    from reproduce.training import Context, SilentObserver, train
+    from reproduce.training.context import Context, SilentObserver
+    from reproduce.training.loop import train
 
     class Observer(SilentObserver):
         def progress(self, **_: float | None) -> None:

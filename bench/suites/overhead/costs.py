@@ -31,7 +31,7 @@ from reproduce import schema
 
 if TYPE_CHECKING:
     from reproduce.spec import RunConfig
-    from reproduce.training import Context
+    from reproduce.training.context import Context
 
 SPEED, EFFICIENCY = "images/s", "images per CPU-second"
 NOTHING, CHECKPOINTS, PUBLISHED = "nothing on", "a checkpoint each second", "record and publisher"
@@ -82,7 +82,7 @@ def _serve(pipe: Connection, place: Place) -> None:
 def _round(training: Training, name: str, index: int, place: Place, publisher: tracking.Publisher) -> Figures:
     import torch
 
-    from reproduce.training import Context
+    from reproduce.training.context import Context
 
     run = place.runs[index].config
     folder = run_folder(place.scratch / name, run.key)
@@ -129,7 +129,8 @@ def _seconds_a_checkpoint(folder: Path) -> float:
 
 
 def _nothing(run: RunConfig, context: Context) -> None:
-    from reproduce.training import SilentObserver, train
+    from reproduce.training.context import SilentObserver
+    from reproduce.training.loop import train
 
     train(run, context, SilentObserver())
 
@@ -142,7 +143,7 @@ def _telemetry(hz: float, run: RunConfig, context: Context) -> None:
 
 
 def _record(run: RunConfig, context: Context) -> None:
-    from reproduce.training import train
+    from reproduce.training.loop import train
 
     record = Record(context.folder)
     record.begin(run, environment=environment(), world_size=1, device=str(context.device))

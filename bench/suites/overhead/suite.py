@@ -35,7 +35,8 @@ from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
 from bench.suites.overhead.workspace import Place
 from bench.tracking import store as tracking
 from reproduce import schema
-from reproduce.data import PrepareOptions, prepare, synthetic
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import prepare
 from reproduce.spec import Config, ExperimentConfig, PlannedRun, SpecError, validated
 
 SUITE, PLAIN, TORCHRUN = "deeper", "plain process", "torchrun"

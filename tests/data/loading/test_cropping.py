@@ -15,8 +15,10 @@ import torch
 from drawn import SUBSAMPLINGS, Box, crop_all, crop_one, jpeg, picture, pil
 from PIL import Image
 
-from reproduce.data import DataError, Normalise, TrainLoader, ValLoader
+from reproduce.data import DataError
 from reproduce.data.loading.decoding import CentralCrop, RandomCrop
+from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.normalise import Normalise
 from reproduce.native import DECODER
 
 

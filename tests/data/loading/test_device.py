@@ -18,9 +18,9 @@ import pytest
 import torch
 from ffcv.loader import epoch_iterator
 
-from reproduce.data import TrainLoader, ValLoader
 from reproduce.data.loading import loaders
 from reproduce.data.loading.engine import ToDevice
+from reproduce.data.loading.loaders import TrainLoader, ValLoader
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 

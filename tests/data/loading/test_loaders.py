@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import normalize
 
-from reproduce.data import DataError, Normalise, TrainLoader, ValLoader
-from reproduce.data.loading.loaders import subset
+from reproduce.data import DataError
+from reproduce.data.loading.loaders import TrainLoader, ValLoader, subset
+from reproduce.data.loading.normalise import Normalise
 
 Images = dict[int, tuple[torch.Tensor, int]]
 

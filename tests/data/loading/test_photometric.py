@@ -10,9 +10,10 @@ import torch
 from drawn import picture
 from PIL import Image, ImageEnhance
 
-from reproduce.data import Normalise, TrainLoader
 from reproduce.data.loading import photometric
 from reproduce.data.loading.decoding import epoch_key, stream_of, uniform, uniforms
+from reproduce.data.loading.loaders import TrainLoader
+from reproduce.data.loading.normalise import Normalise
 from reproduce.data.loading.photometric import BRIGHTNESS, COLOUR, CONTRAST, distorted
 
 KEY = 0xFEDCBA9876543210

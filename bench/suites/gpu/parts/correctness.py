@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.suites.gpu.part import Report, Task
 from bench.suites.harness.inputs import random_batch, run_without_data
-from reproduce.data import Normalise
+from reproduce.data.loading.normalise import Normalise
 from reproduce.execution.process import prepare_process
 from reproduce.models import GoogLeNet
 from reproduce.spec import NetworkConfig, RunConfig

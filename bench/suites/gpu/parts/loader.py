@@ -38,7 +38,7 @@ def thread_counts(most: int) -> list[int]:
 
 
 def _images_per_s(task: Task, files: Path, threads: int, photometric: bool) -> float:
-    from reproduce.data import TrainLoader
+    from reproduce.data.loading.loaders import TrainLoader
 
     # As a run has it: a GPU normalises bytes that crossed the bus as such; on CPUs the decoder does it.
     dtype = torch.uint8 if task.device.type == "cuda" else precision_dtype("auto", task.device)

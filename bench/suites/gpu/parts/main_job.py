@@ -102,7 +102,7 @@ class Job:
 
     def prepare(self, *, gpu: bool, cpus: int) -> None:
         """Images, and an experiment of one run that lasts for some ten seconds."""
-        from reproduce.data import prepare  # needs FFCV
+        from reproduce.data.writing import prepare
 
         images, side, batch, epochs = (2048, 64, 128, 30) if gpu else (256, 32, 32, 6)
         source = synthetic(classes=4, images=images, size=side, seed=0)
