@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,16 @@ def test_every_folder_says_what_it_is_for() -> None:
         if path.name == "__init__.py" and len(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "") < 60
     ]
     assert silent == []
+
+
+def test_every_distribution_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    }
+    roots = {name.split(".")[0] for _, path in modules() for name in imports(path)}
+    owners = packages_distributions()
+    foreign = {root for root in roots if root not in OURS and root not in sys.stdlib_module_names}
+    undeclared = {root for root in foreign if root in owners and not declared & set(owners[root])}
+    assert undeclared == set()
