@@ -4,7 +4,7 @@
     python -m analysis.documents --check    # exit 1 where a document and the results disagree
 
 A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
-`headlines` (the goals alone), `goals` (with their commands) and `bench` (all figures) of the suites in results/bench, by
+`headlines` (the goals alone), `goals` (with commands) and `bench` (all figures) of the suites in results/bench, by
 kind of machine; `arms` and `effects` of an experiment's report; `claims` and `claims-count` of the ledger.
 """
 
