@@ -284,7 +284,7 @@ def _imports(_: Path) -> dict[str, Any]:
     code = (
         "import sys; opened = []\n"
         "sys.addaudithook(lambda event, arguments: opened.append(1) if event == 'open' else None)\n"
-        "import bench.orchestration.worker, bench.orchestration.session, reproduce.training, torch.nn.parallel\n"
+        "import bench.orchestration.worker, bench.orchestration.session, reproduce.training.loop, torch.nn.parallel\n"
         "print(len(opened))"
     )
     values = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import ray
 
-from bench import orchestrator
+from bench.orchestration import orchestrator
 from bench.orchestration.cluster import capacity
 from bench.planning.plan import make_plan
 from bench.records.states import read_events, run_folder

@@ -156,7 +156,7 @@ def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest
 
 def test_without_a_compiler_stock_decoding_says_why_and_what_helps(synthetic_data: Path) -> None:
     loads = (
-        "import pathlib; from reproduce.data import ValLoader; "
+        "import pathlib; from reproduce.data.loading.loaders import ValLoader; "
         f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), batch_size=24, resolution=32); "
         "print(sum(len(images) for images, _, _ in loader), 'images')"
     )
