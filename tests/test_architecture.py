@@ -56,6 +56,10 @@ MUST_NOT_LOAD = {
 """Packages of others that a room does without."""
 
 
+IMPORT_WHAT_A_LOCK_NAMES = ("slurm.bundle.machine",)
+"""Modules that import packages of others by names that are data."""
+
+
 def within(module: str, room: str) -> bool:
     return module == room or module.startswith(f"{room}.")
 
@@ -131,7 +135,7 @@ def test_no_import_of_ours_is_hidden_in_a_computed_name() -> None:
                 case ast.Call(
                     func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"), args=[first, *_]
                 ):
-                    if not isinstance(first, ast.Constant):
+                    if not isinstance(first, ast.Constant) and name not in IMPORT_WHAT_A_LOCK_NAMES:
                         hidden.append(f"{name}:{node.lineno}")
     assert hidden == []
 
