@@ -42,7 +42,9 @@ ADDED = "added after results were committed"
 class Config(BaseModel):
     """Base of every config: frozen, no unknown keys, defaults validated like given values."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 C = TypeVar("C", bound=Config)
@@ -265,6 +267,16 @@ class ExperimentConfig(Config):
     resources: ResourcesConfig = ResourcesConfig()
     arms: dict[str, ArmConfig] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_sections(cls, content: Any) -> Any:
+        """YAML reads a section whose fields are all commented out as null; it is a section that changes nothing."""
+        if not isinstance(content, Mapping):
+            return content
+        return {
+            name: value for name, value in content.items() if value is not None or name not in ("network", "resources")
+        }
 
     @model_validator(mode="after")
     def _coherent(self) -> ExperimentConfig:
