@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from numba import njit
 
 from reproduce.data.encoding import JPG
 from reproduce.data.loading import cropping
-from reproduce.data.loading.cropping import Integers
+from reproduce.data.loading.cropping import Integers, StoredImages
 from reproduce.data.loading.engine import AllocationQuery, Compiler, SimpleRGBImageDecoder, State, imdecode, resize_crop
 from reproduce.data.loading.normalise import Normalise
 from reproduce.data.manifest import DataError
@@ -170,28 +170,29 @@ class NativeDecoder(CropDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         def decode(indices: Integers, out: Any, metadata: Any, storage: Any) -> Any:
-            content, places, sizes = storage
+            content, offsets, sizes = storage
             images = metadata[indices]
-            heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
-            boxes = self.crop.boxes(int(sizes[-1]), indices, heights, widths)
-            failed = cropping.crop(
-                content,
-                images["data_ptr"].astype(np.int64),
-                sizes[np.searchsorted(places, images["data_ptr"])].astype(np.int64),
-                heights,
-                widths,
-                images["mode"] == JPG,
-                boxes,
-                out,
-                self.scale,
-                self.shift,
-                self.threads,
+            places = np.searchsorted(offsets, images["data_ptr"])
+            for place in np.flatnonzero(offsets[np.minimum(places, len(offsets) - 1)] != images["data_ptr"])[:1]:
+                self._refuse(indices[place], f"the file has no size for its offset {images['data_ptr'][place]}")
+            stored = StoredImages(
+                content=content,
+                offsets=images["data_ptr"].astype(np.int64),
+                sizes=sizes[places].astype(np.int64),
+                heights=images["height"].astype(np.int64),
+                widths=images["width"].astype(np.int64),
+                is_jpeg=images["mode"] == JPG,
             )
-            for slot, reason in failed.items():
-                raise DataError(f"{self.file}: image {indices[slot]} is damaged: {reason}; prepare the data set again")
+            boxes = self.crop.boxes(int(sizes[-1]), indices, stored.heights, stored.widths)
+            failed = cropping.crop(stored, boxes, out, scale=self.scale, shift=self.shift, threads=self.threads)
+            for place, reason in failed.items():
+                self._refuse(indices[place], reason)
             return out
 
         return decode
+
+    def _refuse(self, number: int, reason: str) -> NoReturn:
+        raise DataError(f"{self.file}: image {number} is damaged: {reason}; prepare the data set again")
 
 
 class StockDecoder(CropDecoder):
