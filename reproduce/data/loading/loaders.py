@@ -218,7 +218,7 @@ class _Pipeline:
                 pipelines=pipelines,
             )
         self._spare: tuple[int, Any] | None = None
-        """Resolution and buffers of a finished epoch. The first write to a page of new ones would cost more than filling it."""
+        """Resolution and buffers of a finished epoch; the first write to a page of new ones would cost more time."""
         self._sizes = self._loader.memory_manager.sizes
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
 
