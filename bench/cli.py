@@ -37,11 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(arguments: Sequence[str] | None) -> int:
-    from reproduce.native import SOURCES
+    from reproduce.native import LIBRARIES
 
     parsed = _parser().parse_args(arguments)
-    for source in SOURCES:
-        source.asked()
+    for library in LIBRARIES:
+        library.requested()
     return int(parsed.call(parsed))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduce import schema
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 from reproduce.data.manifest import Split
 from reproduce.execution.process import (
     dropout_seed,
@@ -69,19 +69,21 @@ class _Training:
         self.pixels = precision_dtype(self.recipe.precision, context.device) if on_cpu else torch.uint8
         self.train_loader = TrainLoader(
             folder,
-            batch_size=batch_size,
-            seed_order=run.seeds.order,
-            seed_augmentation=run.seeds.augmentation,
-            rank=context.rank,
-            world_size=context.world_size,
-            crop_scale=self.recipe.crop_scale,
-            crop_ratio=self.recipe.crop_ratio,
-            flip=self.recipe.flip,
-            photometric=self.recipe.photometric,
-            train_fraction=run.data.train_fraction,
-            threads=context.threads,
-            device=context.device,
-            dtype=self.pixels,
+            TrainLoaderConfig(
+                batch_size=batch_size,
+                seed_order=run.seeds.order,
+                seed_augmentation=run.seeds.augmentation,
+                rank=context.rank,
+                world_size=context.world_size,
+                crop_scale=self.recipe.crop_scale,
+                crop_ratio=self.recipe.crop_ratio,
+                flip=self.recipe.flip,
+                photometric=self.recipe.photometric,
+                train_fraction=run.data.train_fraction,
+                threads=context.threads,
+                device=context.device,
+                dtype=self.pixels,
+            ),
         )
         self.val_loader = self._val_loader("val")
         self.steps = self.train_loader.steps
@@ -252,16 +254,18 @@ class _Training:
     def _val_loader(self, split: Split, at_most: int | None = None) -> ValLoader:
         return ValLoader(
             self.context.data_root / self.run.data.path,
-            batch_size=self.recipe.batch_size // self.context.world_size,
-            rank=self.context.rank,
-            world_size=self.context.world_size,
-            resolution=self.recipe.resolution,
-            val_crop=self.recipe.val_crop,
-            split=split,
-            at_most=at_most,
-            threads=self.context.threads,
-            device=self.context.device,
-            dtype=self.pixels,
+            ValLoaderConfig(
+                batch_size=self.recipe.batch_size // self.context.world_size,
+                rank=self.context.rank,
+                world_size=self.context.world_size,
+                resolution=self.recipe.resolution,
+                val_crop=self.recipe.val_crop,
+                split=split,
+                at_most=at_most,
+                threads=self.context.threads,
+                device=self.context.device,
+                dtype=self.pixels,
+            ),
         )
 
     def _new_sums(self) -> EpochSums:

@@ -1,4 +1,4 @@
-"""Crops: boxes, pixels, errors; and the stand-in for them."""
+"""Crops: boxes, pixels, errors; and the fallback for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from reproduce.data import DataError
 from reproduce.data.loading.decoding import CentralCrop, RandomCrop
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import Normalise
 from reproduce.native import DECODER
 
@@ -117,7 +117,7 @@ def test_threads_change_no_pixel_and_damage_stays_with_its_image() -> None:
 
 def test_a_damaged_image_of_a_file_is_named(photo_data: Path, tmp_path: Path) -> None:
     spoilt = Path(shutil.copytree(photo_data, tmp_path / "data"))
-    loader = ValLoader(spoilt, batch_size=4, resolution=32)
+    loader = ValLoader(spoilt, ValLoaderConfig(batch_size=4, resolution=32))
     image = loader._pipeline._loader.reader.metadata["f0"][6]
     with (spoilt / "val.beton").open("r+b") as file:
         file.seek(int(image["data_ptr"]))
@@ -134,7 +134,7 @@ def test_images_can_come_normalised(
 ) -> None:
     monkeypatch.setenv(DECODER.variable, decoder)
     plain, normalised = (
-        TrainLoader(photo_data, batch_size=5, seed_order=1, seed_augmentation=2, dtype=kind)
+        TrainLoader(photo_data, TrainLoaderConfig(batch_size=5, seed_order=1, seed_augmentation=2, dtype=kind))
         for kind in (torch.uint8, dtype)
     )
     for (pixels, _), (images, _) in zip(plain.epoch(0, 32), normalised.epoch(0, 32), strict=True):
@@ -147,7 +147,7 @@ def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest
     seen = []
     for decoder in ("native", "stock"):
         monkeypatch.setenv(DECODER.variable, decoder)
-        loader = TrainLoader(photo_data, batch_size=12, seed_order=1, seed_augmentation=2)
+        loader = TrainLoader(photo_data, TrainLoaderConfig(batch_size=12, seed_order=1, seed_augmentation=2))
         images, labels = next(loader.epoch(0, 64))
         seen.append((images.float(), labels))
     assert torch.equal(seen[0][1], seen[1][1])
@@ -156,8 +156,8 @@ def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest
 
 def test_without_a_compiler_stock_decoding_says_why_and_what_helps(synthetic_data: Path) -> None:
     loads = (
-        "import pathlib; from reproduce.data.loading.loaders import ValLoader; "
-        f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), batch_size=24, resolution=32); "
+        "import pathlib; from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig; "
+        f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), ValLoaderConfig(batch_size=24, resolution=32)); "
         "print(sum(len(images) for images, _, _ in loader), 'images')"
     )
     done = subprocess.run(
