@@ -1,6 +1,6 @@
-"""The runs of an experiment: `arms x seeds = runs`, each with everything resolved that determines its result.
+"""The runs of an experiment: one for each arm and seed, with everything filled in that determines its result.
 
-Every mistake raises `SpecError`. Imports neither torch nor FFCV, so that planning is quick.
+Every mistake raises `SpecError`. This module imports neither torch nor FFCV, so that planning is quick.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reproduce.config import C, SpecError, validated
 from reproduce.spec import (
     ArmConfig,
-    C,
     DataConfig,
     ExperimentConfig,
     NetworkConfig,
@@ -19,8 +19,6 @@ from reproduce.spec import (
     RecipeConfig,
     RunConfig,
     Seeds,
-    SpecError,
-    validated,
 )
 
 
@@ -31,16 +29,25 @@ def plan(
     classes: Mapping[str, int],
     train_images: Mapping[str, int],
 ) -> list[PlannedRun]:
-    """All runs of an experiment, seeds outermost so that a stopped grid has whole replicates.
+    """List all runs of an experiment.
 
-    The mappings tell, for each `data.path`, what its manifest says. Raises `SpecError`.
+    Seeds are the outer loop, so that a grid that is stopped has complete replicates.
+
+    Args:
+        experiment: The experiment.
+        data_hashes: The hash in each data set's manifest, by `data.path`.
+        classes: The number of classes of each data set, by `data.path`.
+        train_images: The number of training images of each data set, by `data.path`.
+
+    Raises:
+        SpecError: An arm is not valid, or two arms are the same.
     """
     arms = {name: _resolve_arm(experiment, name, arm, classes, train_images) for name, arm in experiment.arms.items()}
     seen: dict[str, str] = {}
     for name, parts in arms.items():
         content = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
         if content in seen:
-            raise SpecError(f"arms.{name}: changes nothing against arms.{seen[content]}; name a field that differs")
+            raise SpecError(f"arms.{name}: is the same as arms.{seen[content]}; change a field in which they differ")
         seen[content] = name
     return [
         PlannedRun(
@@ -55,6 +62,7 @@ def plan(
                 seeds=Seeds.of(seed),
                 workers=experiment.resources.workers,
                 deterministic=experiment.resources.deterministic,
+                probes=experiment.probes,
             ),
         )
         for seed in experiment.seeds
@@ -63,7 +71,7 @@ def plan(
 
 
 def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
-    """The data sets that an experiment needs, each once, before anything is prepared."""
+    """The data sets of an experiment's arms, each of them once. They need not be prepared yet."""
     paths: dict[str, DataConfig] = {}
     for name, arm in experiment.arms.items():
         data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
@@ -88,8 +96,8 @@ def _resolve_arm(
     workers = experiment.resources.workers
     if recipe.batch_size % workers:
         raise SpecError(
-            f"arms.{name}.recipe.batch_size: {recipe.batch_size} does not divide by resources.workers {workers}; "
-            f"{recipe.batch_size - recipe.batch_size % workers or workers} does"
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} is not divisible by resources.workers {workers}; "
+            f"use {recipe.batch_size - recipe.batch_size % workers or workers}"
         )
     images = int(train_images[data.path] * data.train_fraction)
     if images < recipe.batch_size:
@@ -99,8 +107,8 @@ def _resolve_arm(
         )
     if network.norm == "batch" and recipe.batch_size // workers < 2:
         raise SpecError(
-            f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives {recipe.batch_size // workers} image a worker; "
-            f"batch normalisation needs 2: use at least {2 * workers}"
+            f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives 1 image to each worker, "
+            f"and batch normalisation needs 2; use at least {2 * workers}"
         )
     return data, network, recipe
 

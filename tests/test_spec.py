@@ -117,6 +117,15 @@ def test_being_deterministic_is_part_of_a_key_and_not_being_so_keeps_older_keys(
     assert RunConfig(**older).key == free.key
 
 
+def test_other_probes_give_another_key_and_all_of_them_keep_older_keys() -> None:
+    key = planned(experiment())[0].key
+    assert planned(experiment(probes=["channel_clusters", "train_accuracy"]))[0].key == key
+    assert planned(experiment(probes=["train_accuracy"]))[0].key != key
+    assert planned(experiment(probes=["train_accuracy"]))[0].config.probes == ("train_accuracy",)
+    with pytest.raises(SpecError, match=r"probes\.1: 'accuracy': input should be 'train_accuracy' or"):
+        experiment(probes=["train_accuracy", "accuracy"])
+
+
 @pytest.mark.parametrize(
     ("resources", "cpus", "gpus", "workers"),
     [
@@ -132,7 +141,7 @@ def test_a_share_of_a_gpu_lies_within_one(resources: dict[str, Any], cpus: int, 
     assert ResourcesConfig(**resources).workers_within(cpus, gpus) == workers
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(SpecError) as raised:
         experiment(seeds=[], recipe={"epochs": 0, "batch_size": 0, "learning_rate": 0.1})
     assert len(str(raised.value).splitlines()) == 3
@@ -151,11 +160,11 @@ def test_every_mistake_is_told_at_once() -> None:
         ),
         (
             {"arms": {"a": {"network": {"aux": "none"}}, "b": {"network": {"aux": "none"}}}},
-            "arms.b: changes nothing against arms.a",
+            "arms.b: is the same as arms.a; change a field",
         ),
         ({"arms": {"a": {"network": {"auxx": "none"}}}}, "arms.a.network.auxx: unknown key.*did you mean aux?"),
         ({"arms": {"a": {"network": {"aux": "three"}}}}, "arms.a.network.aux: 'three': input should be 'none'"),
-        ({"resources": {"workers": 3}}, "batch_size: 64 does not divide by resources.workers 3; 63 does"),
+        ({"resources": {"workers": 3}}, "batch_size: 64 is not divisible by resources.workers 3; use 63"),
     ],
 )
 def test_an_impossible_arm_is_refused_before_anything_starts(changes: dict[str, Any], sentence: str) -> None:
@@ -169,5 +178,5 @@ def test_a_batch_larger_than_the_training_images_is_refused() -> None:
 
 
 def test_an_unknown_experiment_names_the_known_ones() -> None:
-    with pytest.raises(SpecError, match=r"'quick' is no file .* and none of .*quickstart"):
+    with pytest.raises(SpecError, match=r"'quick' is neither a file .* nor one of .*quickstart"):
         load_experiment("quick")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from bench.records.evaluations import RecordedRun, TableRow
     from reproduce.data import Manifest
-    from reproduce.evaluation.models import Source
-    from reproduce.evaluation.parts import Found
+    from reproduce.evaluation.ensemble import EvaluationConfig
+    from reproduce.evaluation.models import ModelReference
     from reproduce.execution.validation import Validation
 
 EXAMPLES = """examples:
@@ -110,7 +110,9 @@ def _publish(records: Path) -> None:
         print(not_published, file=sys.stderr)
 
 
-def _models(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[list[Source], list[dict[str, str]]]:
+def _models(
+    arguments: argparse.Namespace, runs: Sequence[RecordedRun]
+) -> tuple[list[ModelReference], list[dict[str, str]]]:
     """The models, runs first, and what people know each by."""
     from reproduce.evaluation.models import EvaluationError, FileModel, RunModel
 
@@ -150,7 +152,7 @@ def _data(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[P
 
 def _carry_out(
     arguments: argparse.Namespace,
-    sources: Sequence[Source],
+    sources: Sequence[ModelReference],
     about: Sequence[dict[str, str]],
     folder: Path,
     manifest: Manifest,
@@ -162,9 +164,9 @@ def _carry_out(
     from bench.machine.environment import environment
     from bench.records.evaluations import DATE, parts_folder, write_evaluation
     from reproduce.evaluation.distributed import device_of
-    from reproduce.evaluation.ensemble import enlarged
+    from reproduce.evaluation.ensemble import EvaluationConfig, enlarged
+    from reproduce.evaluation.image_results import read_results
     from reproduce.evaluation.models import EvaluationError
-    from reproduce.evaluation.parts import read_parts
 
     for source in sources:
         source.check()
@@ -174,11 +176,10 @@ def _carry_out(
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
     images = manifest.splits["val"].images
     start = time.perf_counter()
-    known = read_parts(parts_folder(target))
+    known = read_results(parts_folder(target))
     left = images - (0 if known is None else len(known.number))
-    validation = _under_progress(
-        sources, folder, arguments.protocol, workers, threads, left, parts_folder(target), known
-    )
+    config = EvaluationConfig(sources, folder, arguments.protocol, threads, parts_folder(target), known)
+    validation = _under_progress(config, workers, left)
     seconds = time.perf_counter() - start
     assert validation.predictions is not None
     content = {
@@ -215,26 +216,18 @@ def _carry_out(
     return content
 
 
-def _under_progress(
-    sources: Sequence[Source],
-    folder: Path,
-    protocol: Any,
-    workers: int,
-    threads: int,
-    images: int,
-    parts: Path,
-    known: Found | None,
-) -> Validation:
-    """images: that are not known yet."""
+def _under_progress(config: EvaluationConfig, workers: int, images: int) -> Validation:
+    """Evaluate under a progress bar; `images` is the number of images that are not known yet."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from reproduce.evaluation.distributed import evaluate_on
+    from reproduce.evaluation.distributed import evaluate_in_workers
 
     console = Console(stderr=True)
-    what = f"{len(sources)} model{'s' * (len(sources) > 1)}, {protocol}"
-    if known is not None:
-        console.print(f"{what}: {len(known.number)} images are done, {images} to do", highlight=False)
+    models = len(config.models)
+    what = f"{models} model{'s' * (models > 1)}, {config.protocol}"
+    if config.known is not None:
+        console.print(f"{what}: {len(config.known.number)} images are done, {images} to do", highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(what, total=images)
@@ -244,9 +237,7 @@ def _under_progress(
             bars.update(task, completed=done)
             lines.update(done)
 
-        return evaluate_on(
-            sources, folder, protocol, workers=workers, threads=threads, parts=parts, known=known, progress=show
-        )
+        return evaluate_in_workers(config, workers=workers, progress=show)
 
 
 class _Lines:

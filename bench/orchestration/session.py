@@ -8,21 +8,22 @@ from bench.machine.environment import environment
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
+from reproduce.execution.precision import resolve_precision
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
-from reproduce.training.context import Context, Result
+from reproduce.training.interface import RankSetup, TrainingResult
 from reproduce.training.loop import train
 
 
 def recorded_training(
     config: RunConfig,
-    context: Context,
+    context: RankSetup,
     *,
     gpus: Sequence[str] = (),
     gpus_elsewhere: int = 0,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     why_stopped: Callable[[], str | None] = lambda: None,
-) -> Result:
+) -> TrainingResult:
     """`train`, recorded in `context.folder`; `gpus` are the run's devices on this host, as CUDA_VISIBLE_DEVICES names
     them, `gpus_elsewhere` how many it has on others.
 
@@ -40,6 +41,7 @@ def recorded_training(
             "cpus_per_worker": context.threads,
             "gpus_per_worker": context.gpu_share if gpus else 0,
             "compile": context.compiled,
+            **resolve_precision(config.recipe.precision, context.device).describe(),
         },
         resume=resume_point(context.folder, config.key),
     )

@@ -136,13 +136,13 @@ class Rank:
         import torch
 
         from bench.orchestration.session import recorded_training
-        from reproduce.training.context import Context, SilentObserver
+        from reproduce.training.interface import RankSetup, SilentObserver
         from reproduce.training.loop import train
 
         device = self.device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        context = Context(
+        context = RankSetup(
             rank=self.rank,
             world_size=self.world_size,
             device=device,
@@ -169,9 +169,9 @@ class Rank:
 
 def _failure(error: Exception) -> Verdict:
     """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
-    from reproduce.training.context import NotFiniteLoss
+    from reproduce.training.interface import NonFiniteLossError
 
-    own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinished)
+    own_fault = isinstance(error, NonFiniteLossError | ValueError | RunFinished)
     return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)
 
 

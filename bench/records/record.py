@@ -138,12 +138,13 @@ class Record:
         environment: Mapping[str, Any],
         world_size: int,
         device: str,
-        resources: Mapping[str, float] | None = None,
+        resources: Mapping[str, float | str] | None = None,
         resume: Mapping[str, int] | None = None,
     ) -> int:
         """Claim the run, write what determines it and a start event; the number of the attempt, from 1.
 
-        `resources` are those of a worker: cpus_per_worker, gpus_per_worker, compile. `resume` is the epoch and step
+        `resources` are those of a worker: cpus_per_worker, gpus_per_worker, compile, and the precision and the
+        instructions that it computes with (absent in older records). `resume` is the epoch and step
         that the attempt goes on from, None for a fresh start.
         Raises RunBusy if another process holds the run, RunFinished if it is done.
         """

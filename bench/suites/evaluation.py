@@ -76,7 +76,7 @@ def main(data: Path, *, rounds: int, output: Path | None) -> int:
     setting = {
         "data": f"{manifest.source} {manifest.origin}",
         "device": str(ranks.device),
-        "bf16": model.bf16,
+        "bf16": model.dtype is torch.bfloat16,
         "images a batch": images,
         "batches": BATCHES,
         "threads": threads,

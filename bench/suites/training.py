@@ -33,10 +33,11 @@ from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLo
 from reproduce.data.loading.normalise import MEAN, STD
 from reproduce.data.manifest import Split
 from reproduce.data.writing import prepare
+from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
 from reproduce.models.folding import folded
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
-from reproduce.training.step import build_step, precision_dtype
+from reproduce.training.step import build_step
 
 TRAINING_GOAL, EVALUATION_GOAL = 3.3, 4.0
 OURS, PEER = "deeper", "torchvision"
@@ -111,7 +112,7 @@ def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
         seeds=Seeds.of(0),
         workers=1,
     )
-    dtype = precision_dtype(run.recipe.precision, CPU)
+    dtype = resolve_precision(run.recipe.precision, CPU).dtype
     common: dict[str, Any] = {"batch_size": batch, "threads": threads, "device": CPU, "dtype": dtype}
     training = TrainLoader(data, TrainLoaderConfig(seed_order=0, seed_augmentation=0, **common))
     validation = ValLoader(data, ValLoaderConfig(resolution=SIDE, **common))

@@ -179,7 +179,8 @@ def _members(archive: tarfile.TarFile, path: Path, inner: str = "") -> Iterator[
     """Files of a tar that lie in it in full."""
     where = f"{path}, {inner}" if inner else f"{path}"
     try:
-        end = archive.fileobj.seek(0, os.SEEK_END)  # type: ignore[union-attr]
+        file: Any = archive.fileobj
+        end = int(file.seek(0, os.SEEK_END))
         for member in archive:
             if member.isfile():
                 if member.offset_data + member.size > end:
@@ -256,7 +257,8 @@ def read_kit(path: Path) -> Kit:
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"imagenet: {path}: not the development kit, or damaged: {error}") from error
     try:
-        rows: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        load: Any = loadmat  # it has no annotations
+        rows = load(io.BytesIO(meta), squeeze_me=True)["synsets"]
         leaves = [row for row in rows if int(row["num_children"]) == 0]
         wordnet_ids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
         names = {str(row["WNID"]): str(row["words"]) for row in leaves}

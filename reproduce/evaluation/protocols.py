@@ -1,4 +1,4 @@
-"""The protocols' names and numbers, and what the paper reports of them. Imports no torch."""
+"""The names and crops of the evaluation protocols, and the paper's results with them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ Protocol = Literal["single", "10-crop", "144-crop"]
 CROPS: dict[Protocol, int] = {"single": 1, "10-crop": 10, "144-crop": 144}
 """Crops of an image, mirrored ones included.
 
-single: the run's own validation: the central square of `val_crop` of the shorter side.
-10-crop: shorter side 256; four corners and centre of the central square, mirrored (Krizhevsky et al. 2012, section
-4.1; P names 10 crops in Table 3 and does not say which).
-144-crop: shorter sides 256, 288, 320, 352; left, centre and right squares (portrait: top, centre, bottom); of each the
-four corners, the centre and the whole square resized; mirrored (P section 7).
+single: The run's own validation crop, see `RecipeConfig.val_crop`.
+10-crop: The image is resized to a shorter side of 256 pixels. Crops are the four corners and the centre of its central
+    square, and their mirror images (Krizhevsky et al. 2012, section 4.1). Table 3 of Szegedy et al. 2014 lists 10 crops
+    without defining them.
+144-crop: The image is resized to shorter sides of 256, 288, 320 and 352 pixels. Of each size, the left, centre and
+    right squares are taken (top, centre and bottom of a portrait). Crops are the four corners, the centre and the
+    resized whole of each square, and their mirror images (Szegedy et al. 2014, section 7).
 """
 
 INPUT = 224
 SIDES: dict[Protocol, tuple[int, ...]] = {"10-crop": (256,), "144-crop": (256, 288, 320, 352)}
-"""Shorter sides for crops of `INPUT` pixels."""
+"""Shorter sides in pixels for crops of `INPUT` pixels."""
 
 
 def sides(protocol: Protocol, resolution: int) -> tuple[int, ...]:
-    """Shorter sides for crops of `resolution` pixels, in proportion to those for 224, rounded; () for single."""
+    """Shorter sides in pixels for crops of `resolution` pixels, in proportion to those for 224; () for "single"."""
     return tuple(round(side * resolution / INPUT) for side in SIDES.get(protocol, ()))
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of P Table 3; ILSVRC 2014 validation, 50 000 images, 1000 classes."""
+    """A row of Table 3 of Szegedy et al. 2014: ILSVRC 2014 validation, 50 000 images of 1000 classes."""
 
     models: int
     crops: int
     top5_error: float
-    """Per cent."""
+    """In per cent."""
 
 
 PAPER = (
@@ -50,5 +52,5 @@ PUBLISHED = "1378be20"
 
 
 def is_imagenet(classes: int, images: int) -> bool:
-    """Whether a validation set has the size of ILSVRC 2014's, so that its errors stand beside published ones."""
+    """Whether a validation set has the size of ILSVRC 2014's, so that published errors compare with its own."""
     return (classes, images) == (1000, 50_000)

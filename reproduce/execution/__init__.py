@@ -1,4 +1,5 @@
-"""What training and evaluation share: ranks, the set-up of a process, and exact validation.
+"""What training and evaluation share: ranks, the set-up of a process, precision, top-k counts and exact validation.
 
-A configuration and a place among the ranks come in; counts that every rank agrees on go out.
+A configuration and a rank's position among the others come in; counts on which every rank agrees go out. This room
+knows nothing of `reproduce.training` and `reproduce.evaluation`, which are built on it.
 """

@@ -1,4 +1,4 @@
-"""What the ranks of one run tell each other; with a single rank nothing is sent."""
+"""Communication between the ranks of one run. A run of a single rank communicates nothing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """Collectives over the process group that the caller has initialised. All ranks call each of them alike."""
+    """Collectives over the default process group, which the caller has initialised if there is more than one rank.
+
+    Every rank must make the same calls in the same order.
+    """
 
     def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum of a tensor over the ranks, in place."""
+        """Sum a tensor over all ranks, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
-        """The values of all ranks, by rank, on every rank."""
+        """Return the values of all ranks, ordered by rank, on every rank."""
         if self.world_size == 1:
             return [value]
         values: list[T | None] = [None] * self.world_size
@@ -34,10 +37,17 @@ class Ranks:
         return values  # type: ignore[return-value]
 
     def agree(self, flags: Sequence[bool], statistics: Sequence[Tensor] = ()) -> list[bool]:
-        """Each flag, true where it is true on any rank; `statistics` become their means over the ranks, in place.
+        """Combine flags and average statistics over all ranks, in a single collective.
 
-        One collective for both. Running statistics change nothing in training mode, so it is enough to average
-        them now and then; a checkpoint or validation right after this call sees the same ones on every rank.
+        Training mode does not read the running statistics of batch normalisation, so averaging them every few steps
+        is enough. A checkpoint or a validation right after this call sees the same statistics on every rank.
+
+        Args:
+            flags: Flags of this rank.
+            statistics: Tensors that become their means over the ranks, in place.
+
+        Returns:
+            Each flag, true if it is true on any rank.
         """
         if self.world_size == 1:
             return list(flags)
@@ -52,10 +62,10 @@ class Ranks:
 
 
 def leave_process_group() -> NoReturn:
-    """Destroy the process group and end the process, with exit code 0 and without the interpreter's own end.
+    """Destroy the process group and end the process with exit code 0, skipping the interpreter's own shutdown.
 
-    DDP keeps gloo's threads alive beyond the group, and one of them that lets go of a tensor while the interpreter ends
-    aborts the process (torch 2.14).
+    DDP keeps gloo's threads alive beyond the process group. If one of them releases a tensor while the interpreter
+    shuts down, it aborts the process (torch 2.14).
     """
     dist.destroy_process_group()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Validation: every image counted once, whatever the world size."""
+"""Exact validation: every image counts once, whatever the number of ranks."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from torch import Tensor, nn
 
 from reproduce.data.loading.loaders import ValLoader
 from reproduce.data.loading.normalise import Normalise
+from reproduce.execution.metrics import topk_correct
 from reproduce.execution.ranks import Ranks
 from reproduce.models.folding import folded
-from reproduce.training.sums import hits
 
 Table = dict[str, NDArray[np.generic]]
+"""Columns by name, all of one length."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean cross-entropy and accuracies (0 to 1) over all images; `predictions` on request, on every rank."""
+    """Mean cross-entropy and accuracies over all images of a split, the same on every rank."""
 
     loss: float
     top1: float
+    """Share of the images, 0 to 1; `top5` likewise."""
     top5: float
     predictions: Table | None
+    """One row an image, ordered by index, if requested: index [n] int64, label [n] int64, top5 [n, min(5, classes)]
+    int64, correct [n] bool."""
 
 
 @torch.inference_mode()
@@ -37,40 +41,48 @@ def validate(
     normalise: Normalise,
     ranks: Ranks,
     *,
-    bf16: bool,
+    dtype: torch.dtype,
     predictions: bool = False,
-    stopped: Callable[[int], bool] = lambda batch: False,
-) -> Validation | None:
-    """Evaluate a network as it is in evaluation mode, `folded`; plain cross-entropy, no label smoothing.
+    before_batch: Callable[[int], None] = lambda batch: None,
+) -> Validation:
+    """Measure a network in evaluation mode. The loss is the plain cross-entropy, without label smoothing.
 
-    `stopped` is asked before each batch (from 0); once it says yes, on all ranks alike, validation ends with None.
-    Predictions: index [n] int64, label [n] int64, top5 [n, min(5, classes)] int64, correct [n] bool, by index.
+    Every rank calls this function with its own loader.
+
+    Args:
+        network: The network. It is left as it is; a `folded` copy of it runs.
+        loader: This rank's share of the images.
+        normalise: Turns the loader's pixels into the network's input.
+        ranks: The ranks that share the images.
+        dtype: What the network computes in, bfloat16 or float32.
+        predictions: Whether to return the predictions for each image.
+        before_batch: Called before each batch with its number on this rank, from 0. It may raise to end the
+            validation, and then has to do so on all ranks alike.
     """
-    network = folded(network, torch.bfloat16 if bf16 else None)
-    sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # images, loss, top-1 and top-5 hits
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    network = folded(network, dtype)
+    sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # images, loss, top-1 and top-5 counts
+    batches: list[tuple[Tensor, Tensor, Tensor]] = []
     for batch, (images, labels, indices) in enumerate(loader):
-        if stopped(batch):
-            return None
+        before_batch(batch)
         logits = network(normalise(images)).main
         loss = F.cross_entropy(logits.float(), labels, reduction="sum")
-        best, correct = hits(logits, labels)
+        classes, correct = topk_correct(logits, labels)
         sums[0] += len(labels)
         sums[1:] += torch.stack((loss, correct[:, 0].sum(), correct.sum()))
         if predictions:
-            seen.append((indices.cpu(), labels.cpu(), best.cpu()))
+            batches.append((indices.cpu(), labels.cpu(), classes.cpu()))
     count, *totals = ranks.sum_(sums).tolist()
     assert count == loader.images, f"validation counted {count:.0f} images of {loader.images}"
-    table = _gathered(seen, ranks) if predictions else None
+    table = _gather_predictions(batches, ranks) if predictions else None
     loss, top1, top5 = (total / count for total in totals)
     return Validation(loss, top1, top5, table)
 
 
-def _gathered(seen: list[tuple[Tensor, Tensor, Tensor]], ranks: Ranks) -> Table:
-    """One table of all ranks' predictions, by index; a rank may have seen no image at all."""
-    mine = [tuple(part.numpy() for part in batch) for batch in seen]
-    batches = [batch for rank in ranks.gather(mine) for batch in rank]
-    index, label, top5 = (np.concatenate(column) for column in zip(*batches, strict=True))
+def _gather_predictions(batches: list[tuple[Tensor, Tensor, Tensor]], ranks: Ranks) -> Table:
+    """Join the predictions of all ranks, ordered by index. A rank may have had no image at all."""
+    own = [tuple(column.numpy() for column in batch) for batch in batches]
+    gathered = [batch for rank in ranks.gather(own) for batch in rank]
+    index, label, top5 = (np.concatenate(column) for column in zip(*gathered, strict=True))
     order = np.argsort(index)
     index, label, top5 = index[order], label[order], top5[order]
     return {"index": index, "label": label, "top5": top5, "correct": top5[:, 0] == label}

@@ -1,4 +1,7 @@
-"""Auxiliary classifiers (P = arXiv:1409.4842, section 5): they help to train and vanish at evaluation."""
+"""Auxiliary classifiers (Szegedy et al. 2014, section 5).
+
+They add losses at intermediate layers in training and are not evaluated.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,23 @@ from reproduce.models.inception import Convolution
 from reproduce.models.pooling import adaptive_average
 from reproduce.spec import NetworkConfig
 
-PORT_GRID = 4  # torchvision pools to 4x4 whatever the input
+PORT_GRID = 4  # torchvision pools to 4x4 at every input size
 
 
 def paper_grid(side: int) -> int:
-    """Side of the map that the paper's average pool (5x5, or all of a smaller map, stride 3) makes of `side`."""
+    """Output side of the paper's average pool, 5x5 with stride 3, for an input side; a smaller map is pooled whole."""
     return (side - min(5, side)) // 3 + 1
 
 
 class AuxiliaryPool(nn.Module):
-    """Average pool of a head to its nominal grid: [N, C, H, W] -> [N, C, grid, grid].
+    """Average pool of an auxiliary classifier: [N, C, H, W] -> [N, C, grid, grid].
 
-    With `config.pooling` paper it is the paper's pool wherever that gives the grid, the nominal input size included,
-    and adaptive otherwise (progressive resizing).
+    With `config.pooling` "paper", it is the paper's pool for inputs for which that pool gives this grid, among them the
+    nominal input size. For other inputs (progressive resizing), and with "port", it is adaptive.
+
+    Args:
+        side: Side of its input at the nominal resolution.
+        config: The network's config.
     """
 
     def __init__(self, side: int, config: NetworkConfig) -> None:
@@ -41,8 +48,13 @@ class AuxiliaryPool(nn.Module):
 class AuxiliaryClassifier(nn.Module):
     """Average pool, 1x1 convolution to 128 channels, linear to 1024, ReLU, dropout, linear to the classes.
 
-    [N, in_channels, H, W] -> [N, classes]. `side` is that of its input at the nominal resolution: 14 at 224, where
-    the pool gives 4x4 and the first linear layer has 2048 inputs.
+    [N, in_channels, H, W] -> [N, classes].
+
+    Args:
+        in_channels: Channels of its input.
+        side: Side of its input at the nominal resolution. At 224 pixels it is 14; the pool then gives 4x4 and the first
+            linear layer has 2048 inputs.
+        config: The network's config.
     """
 
     def __init__(self, in_channels: int, side: int, config: NetworkConfig) -> None:
@@ -61,7 +73,7 @@ class AuxiliaryClassifier(nn.Module):
 
 
 def hidden_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Linear layer before a ReLU: He's uniform initialisation, zero bias."""
+    """A linear layer before a ReLU, with He's uniform initialisation and zero bias."""
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
@@ -69,8 +81,10 @@ def hidden_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def class_linear(inputs: int, classes: int) -> nn.Linear:
-    """Linear layer to the logits: small weights (deviation 0.009 at 1024 inputs) and zero bias, so that training starts
-    from a nearly uniform guess whatever the width."""
+    """A linear layer to the logits, with small weights (standard deviation 0.009 at 1024 inputs) and zero bias.
+
+    Training then starts from nearly uniform probabilities, whatever the number of inputs.
+    """
     layer = nn.Linear(inputs, classes)
     bound = 0.5 / math.sqrt(inputs)
     nn.init.uniform_(layer.weight, -bound, bound)

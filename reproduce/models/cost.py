@@ -1,4 +1,4 @@
-"""What a network costs, layer by layer: parameters, multiply-adds, activation memory; computed without any data."""
+"""Cost of a network, layer by layer: parameters, multiply-adds and activation memory, computed without any data."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer, for one image."""
+    """Cost of one layer for one image."""
 
     name: str
-    """Dotted path of the module, e.g. inception3a.branch2.0.conv."""
+    """Dotted path of the module, for example `inception3a.branch2.0.conv`."""
     kind: str
-    """One of the values of `KINDS`; "concatenation" is that of a module's branches, named like the module."""
+    """One of the values of `KINDS`. The concatenation of an Inception module's branches has the module's name."""
     input_elements: int
-    """What it reads of the map before it; a concatenation reads all that it writes."""
+    """Elements that the layer reads from its input; a concatenation reads as many as it writes."""
     output_shape: tuple[int, int, int]
-    """Channels, height, width; height and width are 1 for vectors."""
+    """Channels, height and width; height and width are 1 for vectors."""
     parameters: int
+    """Number of parameters."""
     macs: int
-    """Multiply-adds of convolutions and linear layers; biases, pools and normalisation count none."""
+    """Multiply-adds of convolutions and linear layers; biases, pools and normalisation count as none."""
     activation_bytes: int
-    """Size of the output in float32."""
+    """Size of the output in float32, in bytes."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The layers that run, in their order, and their sums for one image."""
+    """Costs of the layers of a network for one image, in the order in which they run, and their sums."""
 
     layers: tuple[LayerCost, ...]
 
@@ -62,30 +63,37 @@ class Cost:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes that one forward pass writes in float32 (in-place ReLU and dropout left out): what training has to
-        keep, not the peak of an evaluation, which frees as it goes."""
+        """Bytes that one forward pass writes in float32, without in-place ReLU and dropout.
+
+        Training has to keep them all. An evaluation frees memory as it proceeds, and its peak is lower.
+        """
         return sum(layer.activation_bytes for layer in self.layers)
 
     def part(self, name: str) -> Cost:
-        """The cost of a module and all that is in it, e.g. `part("inception3a")`."""
+        """The cost of a module with all its submodules, for example `part("inception3a")`."""
         return Cost(tuple(x for x in self.layers if x.name == name or x.name.startswith(f"{name}.")))
 
 
 def cost(config: NetworkConfig, resolution: int | None = None, training: bool = False) -> Cost:
-    """Cost of one image of `resolution` (default `config.resolution`) pixels a side.
+    """Compute the cost of a network for one image.
 
-    In training the auxiliary heads count, at evaluation they do not. Works on torch's meta device: no memory is
-    taken, nothing is computed, and the global generator is left as it is. Takes some 0.05 s, and a second more on a
-    process's first call, in which torch imports its shape rules for that device.
+    The network runs on torch's meta device, so that this takes no memory and leaves the global generator as it is. It
+    takes about 0.05 s, and a second more at the first call in a process, when torch imports its shape rules.
 
-    Raises `SpecError` for a resolution below the smallest input.
+    Args:
+        config: The network's config.
+        resolution: Side of the image in pixels; by default `config.resolution`.
+        training: Whether the auxiliary classifiers count, which only run in training.
+
+    Raises:
+        SpecError: The resolution is below the smallest input.
     """
     side = config.resolution if resolution is None else resolution
     if side < SMALLEST_INPUT:
         raise SpecError(f"resolution: {side} is too small for the network; use at least {SMALLEST_INPUT}")
     with torch.device("meta"):
         network = GoogLeNet(config).train(training)
-        images = torch.empty(2, 3, side, side)  # of one image, batch normalisation of a 1x1 map refuses to train
+        images = torch.empty(2, 3, side, side)  # batch normalisation cannot train on a single image of a 1x1 map
     layers: list[LayerCost] = []
     for name, module in network.named_modules():
         if type(module) in KINDS:

@@ -1,4 +1,4 @@
-"""A network as evaluation runs it: batch normalisation folded into the convolutions before it."""
+"""Networks for evaluation: batch normalisation is folded into the convolutions before it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @torch.no_grad()
 def folded(network: Network, dtype: torch.dtype | None = None) -> Network:
-    """A copy in evaluation mode whose `Convolution`s hold no normalisation, with weights in `dtype` (default: as is).
+    """Copy a network for evaluation, with its batch normalisation folded into the convolutions.
 
-    The same function of the images up to rounding, of which there is less: a folded convolution rounds its output once
-    where convolution and normalisation round twice. In bfloat16 it takes images of that type and needs no autocast,
-    whose rounding of the weights it has done for good.
+    The copy computes the same function up to rounding, and rounds less: once for each convolution, instead of once for
+    the convolution and once for its normalisation.
+
+    Args:
+        network: The network; it stays as it is.
+        dtype: Type of the copy's weights; by default that of the network's. In bfloat16, the copy takes images of that
+            type and needs no autocast.
+
+    Returns:
+        The copy, in evaluation mode and without gradients.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():

@@ -1,4 +1,4 @@
-"""GoogLeNet (P = arXiv:1409.4842, Table 1): one class for the whole family of `NetworkConfig`."""
+"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842): one class for all networks of `NetworkConfig`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ WIDTHS = {
     "5a": Widths(256, 160, 320, 32, 128, 128),
     "5b": Widths(384, 192, 384, 48, 128, 128),
 }
-"""Channels of the modules (P Table 1)."""
+"""Channels of the Inception modules (Szegedy et al. 2014, Table 1)."""
 
 STAGES = ("stem", "3", "4", "5", "head", "aux1", "aux2")
-"""Parts of a network for which gradients are looked at, from the input on; the heads last."""
+"""Parts of a network whose gradients are recorded, from input to output; "head" is the main classifier."""
 
 
 class Outputs(NamedTuple):
-    """Logits, [N, classes] each. The heads' are None in evaluation mode and where the network lacks the head."""
+    """Logits, [N, classes] each.
+
+    Those of an auxiliary classifier are None in evaluation mode, and if the network does not have it.
+    """
 
     main: Tensor
     aux1: Tensor | None
@@ -38,17 +41,19 @@ class Outputs(NamedTuple):
 
 
 class GoogLeNet(nn.Module):
-    """The network of a config: images [N, 3, H, W], normalised, H and W at least 32 -> `Outputs`.
+    """The network of a config: normalised images, [N, 3, H, W] with H and W at least 32, to `Outputs`.
 
-    Any input size goes: the linear layers of the heads (and of `head: fc`) are sized for `config.resolution`, and at
-    other sizes the maps before them are average pooled to the grid that they have there.
+    The network takes any input size. The linear layers of the auxiliary classifiers and of `head: fc` are sized for
+    `config.resolution`; at other sizes, the feature maps before them are average pooled to the grid of that resolution.
 
-    Every max pool of stride 2 rounds up, as Caffe's do. The local response normalisation of P's stem is left out with
-    either `norm`, as the common ports do; it has no parameters. Names of parameters are those of the two public
-    layouts (see `reproduce.models.interchange`).
+    Every max pool of stride 2 rounds up, as in Caffe. Like the common ports, it leaves out the local response
+    normalisation of the paper's stem, which has no parameters. Parameters have the names of the two public layouts, see
+    `reproduce.models.interchange`.
 
-    Weights are drawn from torch's global generator, the auxiliary heads' last, so that networks of one seed which
-    differ in their heads alone start from the same trunk. Source: P Table 1 and section 5.
+    Weights are drawn from torch's global generator, those of the auxiliary classifiers last. Networks of one seed that
+    differ only in their auxiliary classifiers therefore start with the same weights everywhere else.
+
+    Source: Szegedy et al. 2014, Table 1 and section 5.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -104,7 +109,8 @@ class GoogLeNet(nn.Module):
 
 
 def stage_parameters(network: GoogLeNet) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each stage that the network has, every parameter in one stage, in the order of `STAGES`."""
+    """The parameters of each stage, in the order of `STAGES`. Every parameter is in one stage; empty stages are left
+    out."""
     stages: dict[str, list[nn.Parameter]] = {stage: [] for stage in STAGES}
     for name, parameter in network.named_parameters():
         stages[_stage(name)].append(parameter)

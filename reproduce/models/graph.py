@@ -1,4 +1,4 @@
-"""What follows from a network's graph alone: depth and receptive fields. Traced with torch.fx, nothing is computed."""
+"""Depth and receptive fields of a network, from its graph alone. torch.fx traces it; nothing is computed."""
 
 from __future__ import annotations
 
@@ -16,28 +16,39 @@ POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.Dropout)
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The input pixels, along one side, that a layer's units depend on: unit i on i * jump + low to i * jump + high."""
+    """The input pixels, along one side, on which the units of a layer depend.
+
+    Unit i depends on the pixels from `i * jump + first` to `i * jump + last`.
+    """
 
     jump: int = 1
-    low: int = 0
-    """Of unit 0; negative where it reaches into the padding."""
-    high: int = 0
+    """Pixels between the fields of neighbouring units."""
+    first: int = 0
+    """First pixel of unit 0; negative if its field reaches into the padding."""
+    last: int = 0
+    """Last pixel of unit 0."""
 
     @property
     def size(self) -> int:
-        return self.high - self.low + 1
+        """Side of the field in pixels."""
+        return self.last - self.first + 1
 
     def through(self, kernel: int, stride: int, padding: int) -> ReceptiveField:
-        """The field of a layer whose input has this one."""
-        low = self.low - padding * self.jump
-        return ReceptiveField(self.jump * stride, low, low + self.size - 1 + (kernel - 1) * self.jump)
+        """The field of a layer whose input has this field."""
+        first = self.first - padding * self.jump
+        return ReceptiveField(self.jump * stride, first, first + self.size - 1 + (kernel - 1) * self.jump)
 
 
 def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
-    """The field of every convolution, max pool and concatenation (named like its module), in the order they run.
+    """Compute the receptive field of every convolution, max pool and concatenation.
 
-    The recursion over kernel, stride and padding; where branches meet, what any of them sees. Layers that see the
-    whole map (global pooling, linear) have none, nor has what follows them. Kernels are taken to be square.
+    Fields follow from kernel, stride and padding, layer by layer. A concatenation has the union of its branches'
+    fields. Layers that depend on the whole map (global pooling, linear layers) are left out, and so are those that
+    follow them. Kernels are assumed to be square.
+
+    Returns:
+        The fields by the name of the layer, in the order in which the layers run. A concatenation has the name of its
+        module.
     """
     fields: dict[fx.Node, ReceptiveField] = {}
     named: dict[str, ReceptiveField] = {}
@@ -51,7 +62,7 @@ def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
             kernel, stride, padding = (_side(x) for x in (module.kernel_size, module.stride, module.padding))
             named[str(node.target)] = fields[node] = before[0].through(kernel, stride, padding)
         elif node.target is torch.cat:
-            joined = ReceptiveField(before[0].jump, min(f.low for f in before), max(f.high for f in before))
+            joined = ReceptiveField(before[0].jump, min(f.first for f in before), max(f.last for f in before))
             named[list(node.meta["nn_module_stack"])[-1]] = fields[node] = joined
         elif isinstance(module, POINTWISE) or node.target is F.relu:
             fields[node] = before[0]
@@ -59,12 +70,17 @@ def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
 
 
 def receptive_field_by_gradient(network: nn.Module, layer: str, *, length: int, seed: int) -> int:
-    """Size of the field of `layer`, found from which rows of random images have a gradient.
+    """Measure the side of a layer's receptive field: which rows of a random image have a gradient.
 
-    `network` maps [N, 3, H, W]; its output is not looked at. `length` is the images' height in pixels and must leave
-    room on both sides of the field. A max pool hands its gradient to one unit alone, so the size is a lower bound
-    that random weights of signed values nearly always attain; take the largest over seeds. In float64: the rim of the
-    field is reached by few paths.
+    A max pool passes its gradient to a single unit, so that the measured size is a lower bound. Random weights nearly
+    always reach it; take the largest size over several seeds. The network computes in float64, because only few paths
+    reach the edge of the field.
+
+    Args:
+        network: A network that takes images, [N, 3, H, W]; its output is ignored.
+        layer: Dotted name of the layer.
+        length: Height of the image in pixels. It must be larger than the field.
+        seed: Seed of the image.
     """
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(1, 3, length, 32, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -79,7 +95,7 @@ def receptive_field_by_gradient(network: nn.Module, layer: str, *, length: int, 
 
 
 def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
-    """The most layers of `kinds` that lie one after another between input and output: the depth."""
+    """The depth of a network: the largest number of layers of these kinds on a path from input to output."""
     depth: dict[fx.Node, int] = {}
     for node, module in _nodes(network):
         before = max((depth[source] for source in node.all_input_nodes), default=0)
@@ -88,7 +104,7 @@ def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into every module but the layers that this file reckons with."""
+    """Traces through all modules except the layers that this module knows."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, POOLS) or super().is_leaf_module(module, name)

@@ -1,4 +1,4 @@
-"""The Inception module (P = arXiv:1409.4842, Fig. 2) and the convolution that everything is made of."""
+"""The Inception module (Szegedy et al. 2014, Fig. 2) and the convolution block of the whole network."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
-BATCH_NORM_EPS = 1e-3  # of TF-slim and torchvision; weights of theirs need it
+BATCH_NORM_EPS = 1e-3  # that of TF-slim and torchvision, which their weights need
 
 
 class Widths(NamedTuple):
-    """Channels of one module, in the order of P Table 1."""
+    """Channels of one module, in the order of Szegedy et al. 2014, Table 1."""
 
     one: int
     three_reduce: int
@@ -26,12 +26,14 @@ class Widths(NamedTuple):
 
     @property
     def convolved(self) -> int:
-        """Channels of the three convolutional branches together."""
+        """Output channels of the three convolutional branches together."""
         return self.one + self.three + self.five
 
     def single_reduce(self, in_channels: int, kernel: int) -> int:
-        """Channels to which a single branch of `kernel` reduces, so that it makes, to the nearest channel, the
-        multiply-adds of the three branches of Fig. 2b."""
+        """Channels of the 1x1 reduction before a single convolution that replaces the three branches of Fig. 2b.
+
+        They make its multiply-adds equal to those of the three branches, up to rounding to whole channels.
+        """
         mixed = (
             in_channels * (self.one + self.three_reduce + self.five_reduce)
             + 3 * 3 * self.three_reduce * self.three
@@ -41,11 +43,11 @@ class Widths(NamedTuple):
 
 
 class Convolution(nn.Module):
-    """Convolution that keeps the side (at stride 1), batch normalisation or a bias, ReLU.
+    """A convolution with batch normalisation or a bias, and ReLU.
 
-    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Weights start with He's uniform
-    initialisation over the fan-in, which keeps the variance of activations through the depth also without
-    normalisation; biases start at zero.
+    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Weights have He's uniform
+    initialisation over the fan-in, which preserves the variance of activations through the layers even without
+    normalisation. Biases start at zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, norm: bool, stride: int = 1) -> None:
@@ -60,16 +62,16 @@ class Convolution(nn.Module):
         x = self.conv(x)
         if self.bn is not None:
             return norm_relu(self.bn, x)
-        return F.relu(x, inplace=True)  # a convolution does not need its output for its gradient
+        return F.relu(x, inplace=True)  # the gradient of a convolution does not need its output
 
 
 class Inception(nn.Module):
-    """Four branches of equal height and width, concatenated: 1x1, 3x3, 5x5 (or 3x3 twice) and a max pool of stride 1.
+    """An Inception module: four parallel branches whose outputs are concatenated.
 
-    [N, in_channels, H, W] -> [N, out_channels, H, W]. `config.reduction` decides what stands before the 3x3 and 5x5
-    convolutions and behind the pool: reduced (P Fig. 2b) 1x1 convolutions; unreduced nothing before the convolutions
-    and the projection behind the pool; naive (P Fig. 2a) nothing at all. `config.branches` may put a single kernel in
-    the place of the three, at their width and multiply-adds (`Widths.single_reduce`).
+    [N, in_channels, H, W] -> [N, out_channels, H, W]. The branches are convolutions with 1x1, 3x3 and 5x5 kernels and a
+    max pool of stride 1. `config.large_kernel` may replace 5x5 by 3x3. `config.reduction` decides where 1x1
+    convolutions reduce the channels, and `config.branches` may replace the three convolutional branches by one; see
+    `NetworkConfig`.
     """
 
     def __init__(self, in_channels: int, widths: Widths, config: NetworkConfig) -> None:
@@ -97,7 +99,7 @@ class Inception(nn.Module):
         pooled = in_channels if config.reduction == "naive" else widths.pool
         convolved = (widths.one, widths.three, widths.five) if config.branches == "mixed" else (widths.convolved,)
         self.branch_channels = (*convolved, pooled)
-        """Channels of each branch, in the order of the concatenation."""
+        """Output channels of each branch, in the order of the concatenation."""
         self.out_channels = sum(self.branch_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
-"""Weights of the two public layouts of GoogLeNet.
+"""Weights in the two public layouts of GoogLeNet.
 
-- `torchvision`: `torchvision.models.googlenet`. Batch normalisation, 3x3 in place of 5x5 and its own pools. Its
-  `transform_input`, which re-scales images normalised for ImageNet to the range of TF-slim, is no part of our network:
-  outputs agree with those of a torchvision network that has `transform_input=False`. For the published weights,
-  which want it, re-scale the images first.
-- `plain`: convolutions with biases, no normalisation, 5x5 kernels, the paper's pools (names such as
-  `conv1.conv.weight`, `inception3a.branch2.0.conv.weight`, `aux1.fc1.weight`).
+- `torchvision`: the layout of `torchvision.models.googlenet`, with batch normalisation, 3x3 instead of 5x5 kernels, and
+  its own pools. torchvision's `transform_input`, which rescales images normalised for ImageNet to TF-slim's range, is
+  not part of the network: outputs agree with those of a torchvision network with `transform_input=False`. The published
+  weights need it, so rescale the images before the network.
+- `plain`: convolutions with biases, without normalisation, with 5x5 kernels and the paper's pools. Its keys are such as
+  `conv1.conv.weight`, `inception3a.branch2.0.conv.weight` and `aux1.fc1.weight`.
 
-Both are reduced networks for 224x224 images with global average pooling, and ours has their names of parameters.
+Both are networks for 224x224 images with 1x1 reductions and global average pooling. `GoogLeNet` has the same parameter
+names.
 """
 
 from __future__ import annotations
@@ -28,30 +29,38 @@ LAYOUTS: dict[Layout, dict[str, Any]] = {
     "torchvision": {"norm": "batch", "large_kernel": "3x3", "pooling": "port", "dropout": 0.2, "aux_dropout": 0.7},
     "plain": {"norm": "none", "large_kernel": "5x5", "pooling": "paper"},
 }
-"""What a layout says about the network, where its weights do not."""
+"""What a layout determines about the network that its weights do not show."""
 
-NAMED_AT_MOST = 5  # of each kind of mistake
+MAX_NAMED_KEYS = 5  # for each kind of mistake
 
 
 class InterchangeError(UserError):
-    """A state dict that is not of the layout."""
+    """A state dict does not have the layout."""
 
 
 def load(state_dict: Mapping[str, Tensor], *, layout: Layout) -> GoogLeNet:
-    """The network of a state dict, in training mode, float32, on the CPU; the weights are copied.
+    """Build the network of a state dict, with copies of its weights.
 
-    Classes and auxiliary heads follow from the state dict. Outputs agree to 1e-5 in float32 with the network that the
-    weights come from, in training (apart from dropout, whose rates a state dict does not hold: they are torchvision's
-    own or our defaults) and evaluation. The global generator is left as it is.
+    The number of classes and the auxiliary classifiers follow from the state dict. Outputs agree to 1e-5 in float32
+    with those of the network that the weights come from, in training and evaluation. Dropout rates are not in a state
+    dict; they are torchvision's own, or the defaults of `NetworkConfig`. The global generator stays as it is.
 
-    Raises `InterchangeError` naming the keys that are missing, unknown or of a wrong shape.
+    Args:
+        state_dict: The weights.
+        layout: Their layout.
+
+    Returns:
+        The network in training mode, in float32 and on the CPU.
+
+    Raises:
+        InterchangeError: Keys are missing, unknown or of a wrong shape; the message names them.
     """
     if layout not in LAYOUTS:
-        raise InterchangeError(f"layout: {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
+        raise InterchangeError(f"layout: {layout!r} is unknown; use one of {', '.join(LAYOUTS)}")
     with torch.device("meta"):
         network = GoogLeNet(_config(state_dict, layout))
     network = network.to_empty(device="cpu")
-    # Weights saved before torch 0.4.1 lack the batch counters, which play no part in the outputs.
+    # Weights saved before torch 0.4.1 lack the batch counters, which do not influence the outputs.
     counters = {
         name: torch.zeros_like(b) for name, b in network.named_buffers() if name.endswith("num_batches_tracked")
     }
@@ -64,17 +73,17 @@ def load(state_dict: Mapping[str, Tensor], *, layout: Layout) -> GoogLeNet:
 def _config(state_dict: Mapping[str, Tensor], layout: Layout) -> NetworkConfig:
     weight = state_dict.get("fc.weight")
     if weight is None:
-        some = ", ".join(list(state_dict)[:NAMED_AT_MOST]) or "none"
+        some = ", ".join(list(state_dict)[:MAX_NAMED_KEYS]) or "none"
         raise InterchangeError(f"{layout} layout: fc.weight is missing; the keys are {some}, ...")
     if weight.ndim != 2 or len(weight) < 2:
         raise InterchangeError(f"{layout} layout: fc.weight has shape {list(weight.shape)}; [classes, 1024] is needed")
-    heads = {head: any(key.startswith(f"{head}.") for key in state_dict) for head in ("aux1", "aux2")}
+    aux1, aux2 = (any(key.startswith(f"{name}.") for key in state_dict) for name in ("aux1", "aux2"))
     aux: Auxiliary = "none"
-    if all(heads.values()):
+    if aux1 and aux2:
         aux = "both"
-    elif heads["aux1"]:
+    elif aux1:
         aux = "aux1"
-    elif heads["aux2"]:
+    elif aux2:
         aux = "aux2"
     return NetworkConfig(classes=len(weight), aux=aux, **LAYOUTS[layout])
 
@@ -90,11 +99,11 @@ def _check(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: La
         "unknown": [key for key in given if key not in wanted],
         "wrong shape": shapes,
     }
-    told = [f"{kind}: {_some(names)}" for kind, names in mistakes.items() if names]
-    if told:
-        raise InterchangeError(f"{layout} layout: " + "; ".join(told))
+    sentences = [f"{kind}: {_first_names(names)}" for kind, names in mistakes.items() if names]
+    if sentences:
+        raise InterchangeError(f"{layout} layout: " + "; ".join(sentences))
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMED_AT_MOST
-    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+def _first_names(names: list[str]) -> str:
+    more = len(names) - MAX_NAMED_KEYS
+    return ", ".join(names[:MAX_NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
-"""The least time that a device could take for a network, layer by layer: a roofline of multiply-adds and bytes.
+"""A lower bound for the time that a device needs for a network, layer by layer: its roofline.
 
-Of a layer's arithmetic and its traffic to memory, the slower one is counted: each tensor is read or written once a
-pass, caches keep nothing from one layer to the next, ReLU and dropout cost nothing. A device whose caches hold a whole
-map can beat the bound. Source: Williams, Waterman and Patterson, "Roofline", 2009.
+A layer takes as long as the slower of its arithmetic and its memory traffic. Each pass reads or writes each tensor
+once, caches keep nothing from one layer to the next, and ReLU and dropout cost nothing. A device whose caches hold a
+whole feature map can be faster than this bound. Source: Williams, Waterman and Patterson, "Roofline", 2009.
 """
 
 from __future__ import annotations
@@ -14,22 +14,25 @@ from typing import Literal
 from reproduce.models.cost import Cost, LayerCost
 
 KEEPS_INPUT = ("convolution", "linear", "norm")
-"""Kinds whose gradient needs the input again."""
-UPDATE_BYTES = 20  # a parameter in SGD with momentum, float32: weight, gradient, velocity in; weight, velocity out
+"""Kinds of layers whose gradient needs their input."""
+UPDATE_BYTES = 20
+"""Traffic of SGD with momentum for a parameter in float32: it reads weight, gradient and momentum buffer, and writes
+weight and buffer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What a device reaches at best, by measurement or by its data sheet."""
+    """The best that a device reaches, measured or from its data sheet."""
 
     flops_per_s: float
-    """A multiply-add is two."""
+    """Floating-point operations a second; a multiply-add counts as two."""
     bytes_per_s: float
+    """Memory bandwidth."""
 
 
 @dataclass(frozen=True)
 class LayerBound:
-    """Least seconds for one image in one layer, all passes together."""
+    """Lower bound for the time of one image in one layer, all passes together."""
 
     name: str
     kind: str
@@ -38,17 +41,22 @@ class LayerBound:
 
 
 def roofline(cost: Cost, ceiling: Ceiling, *, batch: int, training: bool, element_bytes: int) -> tuple[LayerBound, ...]:
-    """The bound of each layer of `cost`, whose parameters are read once a batch, with elements of so many bytes.
+    """Compute the bound of each layer.
 
-    Training: forward, backward (twice the multiply-adds) and the optimiser's update; evaluation: forward alone, in
-    which normalisation is folded away and costs nothing.
+    Args:
+        cost: Cost of the network for one image.
+        ceiling: What the device reaches at best.
+        batch: Images of a batch. Each batch reads the parameters once.
+        training: True for the forward pass, the backward pass (with twice the multiply-adds) and the optimiser's
+            update. False for the forward pass of an evaluation, where folded normalisation costs nothing.
+        element_bytes: Bytes of an element of the activations and weights.
     """
     layers = cost.layers if training else [layer for layer in cost.layers if layer.kind != "norm"]
     return tuple(_bound(layer, ceiling, batch, training, element_bytes) for layer in layers)
 
 
 def seconds_per_image(bounds: tuple[LayerBound, ...]) -> float:
-    """Least seconds of all layers, one after the other."""
+    """Lower bound for the seconds of one image: the sum over all layers."""
     return sum(bound.seconds for bound in bounds)
 
 

@@ -1,4 +1,4 @@
-"""The optimiser: SGD with momentum, fused on every device that torch fuses it for."""
+"""The optimiser: SGD with momentum, in torch's fused implementation where there is one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from reproduce.spec import RecipeConfig
 
 
 def parameter_groups(network: nn.Module, recipe: RecipeConfig) -> list[dict[str, Any]]:
-    """Parameters with weight decay and, where the recipe spares norms and biases, those without.
+    """The optimiser's parameter groups: one with weight decay and, if the recipe asks for it, one without.
 
-    Weights of convolutions and linear layers have two dimensions or more; biases and normalisation have one.
+    With `decay_norm_and_bias: false`, biases and the parameters of normalisation have no weight decay. They have one
+    dimension; the weights of convolutions and linear layers have two or more.
     """
     parameters = list(network.parameters())
     if recipe.decay_norm_and_bias:
@@ -25,7 +26,7 @@ def parameter_groups(network: nn.Module, recipe: RecipeConfig) -> list[dict[str,
 
 
 def sgd(network: nn.Module, recipe: RecipeConfig) -> SGD:
-    """SGD of a recipe for the parameters of a network, which lie on their device already."""
+    """The optimiser of a recipe, for a network that is on its device already."""
     device = next(network.parameters()).device.type
     return SGD(
         parameter_groups(network, recipe),
@@ -37,5 +38,6 @@ def sgd(network: nn.Module, recipe: RecipeConfig) -> SGD:
 
 
 def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimiser.param_groups:
         group["lr"] = rate

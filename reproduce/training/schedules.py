@@ -1,4 +1,4 @@
-"""Learning rate and input side as pure functions of progress: nothing to save, nothing to restore."""
+"""Learning rate and input side as pure functions of the progress, so that checkpoints hold no state of schedules."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import math
 from reproduce.spec import RecipeConfig
 
 ONE_CYCLE_START = 1 / 25  # of the peak
-ONE_CYCLE_RISE = 0.3  # of all epochs, where the recipe names no warm-up
+ONE_CYCLE_RISE = 0.3  # of all epochs, if the recipe sets no warm-up
 RESIZING_SHARE = 0.75  # of all epochs
 RESIZING_PIXELS = 16
-PAPER_DECAY, PAPER_DECAY_EPOCHS = 0.96, 8  # P section 6
+PAPER_DECAY, PAPER_DECAY_EPOCHS = 0.96, 8  # Szegedy et al. 2014, section 6
 
 
 def learning_rate(recipe: RecipeConfig, epochs_done: float) -> float:
-    """Learning rate after `epochs_done` epochs, a fraction within an epoch.
+    """The learning rate at a point of the training.
 
-    The warm-up rises linearly from 0 (one-cycle: from 1/25 of the peak, over 30 % of the epochs where the recipe
-    names no warm-up). What comes after it spans the epochs that are left; only the epochs of `step` and `paper`
-    count from the start of the training, as published recipes have them.
+    The warm-up rises linearly from 0. That of "one-cycle" rises from 1/25 of the peak, and over 30 % of the epochs if
+    the recipe sets no warm-up. What follows spans the remaining epochs. Only "step" and "paper" count their epochs
+    from the start of the training, as published recipes do.
 
-    Sources: paper: P section 6. poly: Caffe's `lr_policy: "poly"`. one-cycle: arXiv:1708.07120, linear both ways.
+    Sources: "paper" is Szegedy et al. 2014, section 6; "poly" is Caffe's `lr_policy: "poly"`; "one-cycle" is Smith and
+    Topin 2017 (arXiv:1708.07120), linear in both directions.
+
+    Args:
+        recipe: The recipe.
+        epochs_done: Epochs since the start of the training, with a fraction within an epoch.
     """
     peak, warmup = recipe.learning_rate, recipe.warmup_epochs
     start = 0.0
@@ -29,7 +34,7 @@ def learning_rate(recipe: RecipeConfig, epochs_done: float) -> float:
         start = ONE_CYCLE_START
     if epochs_done < warmup:
         return peak * (start + (1 - start) * epochs_done / warmup)
-    left = max(0.0, 1 - (epochs_done - warmup) / (recipe.epochs - warmup))
+    remaining = max(0.0, 1 - (epochs_done - warmup) / (recipe.epochs - warmup))
     match recipe.schedule:
         case "constant":
             return peak
@@ -38,21 +43,24 @@ def learning_rate(recipe: RecipeConfig, epochs_done: float) -> float:
         case "paper":
             return peak * PAPER_DECAY ** math.floor(epochs_done / PAPER_DECAY_EPOCHS)
         case "poly":
-            return float(peak * left**recipe.power)
+            return float(peak * remaining**recipe.power)
         case "cosine":
-            return peak * (1 - math.cos(math.pi * left)) / 2
+            return peak * (1 - math.cos(math.pi * remaining)) / 2
         case "one-cycle":
-            return peak * left
+            return peak * remaining
 
 
 def step_learning_rate(recipe: RecipeConfig, *, epoch: int, step: int, steps: int) -> float:
-    """Learning rate of one step (epoch and step from 0): that of its middle, so that neither a warm-up's first
-    step nor a decay's last one is wasted at zero."""
+    """The learning rate of one step; epoch and step count from 0, `steps` is the number of steps of an epoch.
+
+    It is taken at the middle of the step, so that neither the first step of a warm-up nor the last step of a decay has
+    a learning rate of zero.
+    """
     return learning_rate(recipe, epoch + (step + 0.5) / steps)
 
 
 def input_side(recipe: RecipeConfig, epoch: int) -> int:
-    """Side of the training images in pixels (progressive resizing, see `RecipeConfig.resolution_start`).
+    """Side of the training images of an epoch (from 0), in pixels; see `RecipeConfig.resolution_start`.
 
     The last epoch always has the full side, however few epochs there are.
     """
@@ -64,5 +72,5 @@ def input_side(recipe: RecipeConfig, epoch: int) -> int:
 
 
 def epochs_at(recipe: RecipeConfig, side: int) -> int:
-    """How many epochs train at this input side."""
+    """Number of epochs whose training images have this side, in pixels."""
     return sum(input_side(recipe, epoch) == side for epoch in range(recipe.epochs))

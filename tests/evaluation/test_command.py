@@ -21,12 +21,12 @@ from bench.records.record import Record, write_plan
 from bench.records.states import run_folder
 from reproduce import schema
 from reproduce.evaluation import ensemble
-from reproduce.evaluation.ensemble import evaluate
+from reproduce.evaluation.ensemble import EvaluationConfig, evaluate
 from reproduce.evaluation.models import RunModel
+from reproduce.execution.metrics import topk_correct
 from reproduce.execution.ranks import Ranks
 from reproduce.spec import PlannedRun
 from reproduce.training import checkpoint
-from reproduce.training.sums import hits
 
 
 def record(records: Path, data: Path, experiment: str, seeds: tuple[int, ...] = (0, 1)) -> list[RunModel]:
@@ -37,7 +37,7 @@ def record(records: Path, data: Path, experiment: str, seeds: tuple[int, ...] = 
         folder = run_folder(records, made.run.key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         model = RunModel(made.run, made.folder.rename(folder))
-        validation = evaluate([model], data, "single", Ranks(0, 1, torch.device("cpu")), threads=1)
+        validation = evaluate(EvaluationConfig([model], data, "single", threads=1), Ranks(0, 1, torch.device("cpu")))
         keeper = Record(folder)
         keeper.begin(model.run, environment={}, world_size=1, device="cpu")
         keeper.predictions(validation.predictions or {})
@@ -124,11 +124,11 @@ def test_a_stopped_command_goes_on_where_it_was(deeper: Any, records: Path, monk
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(probabilities)
-        return hits(probabilities, labels)
+        return topk_correct(probabilities, labels)
 
     calls: list[torch.Tensor] = []
     with monkeypatch.context() as stopping:
-        stopping.setattr(ensemble, "hits", stopped)
+        stopping.setattr(ensemble, "topk_correct", stopped)
         code, out, _ = deeper(*words)
     assert (code, out) == (75, "")
     code, out, err = deeper(*words)

@@ -17,8 +17,8 @@ from torchvision.transforms.functional import five_crop, pil_to_tensor
 from reproduce.data import DataError
 from reproduce.data.loading.loaders import LoaderConfig
 from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
-from reproduce.evaluation.distributed import evaluate_on
-from reproduce.evaluation.ensemble import Enlarged, enlarged, multi_crop
+from reproduce.evaluation.distributed import evaluate_in_workers
+from reproduce.evaluation.ensemble import Enlarged, EvaluationConfig, enlarged, multi_crop
 from reproduce.evaluation.models import SingleCrop
 from reproduce.evaluation.protocols import CROPS, sides
 
@@ -88,8 +88,9 @@ def test_a_damaged_image_is_named(jpeg_data: Path, tmp_path: Path, workers: int)
     place = content.rindex(b"\xff\xd8\xff")
     content[place : place + 2] = b"no"
     (damaged / "val.beton").write_bytes(content)
+    config = EvaluationConfig([run_model(tmp_path, jpeg_data)], damaged, "10-crop", threads=1)
     with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: .*; prepare the data set again"):
-        evaluate_on([run_model(tmp_path, jpeg_data)], damaged, "10-crop", workers=workers, threads=1)
+        evaluate_in_workers(config, workers=workers)
 
 
 def test_corners_are_torchvisions_five_crop() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from torchvision.transforms.functional import normalize, pil_to_tensor
 
 from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import Normalise
-from reproduce.evaluation.distributed import evaluate_on
-from reproduce.evaluation.ensemble import averaged_probabilities, evaluate
-from reproduce.evaluation.models import EvaluationError, FileModel, RunModel, Source
-from reproduce.evaluation.parts import read_parts
+from reproduce.evaluation.distributed import evaluate_in_workers
+from reproduce.evaluation.ensemble import EvaluationConfig, averaged_probabilities, evaluate
+from reproduce.evaluation.image_results import read_results
+from reproduce.evaluation.models import EvaluationError, FileModel, ModelReference, RunModel
 from reproduce.evaluation.protocols import Protocol
 from reproduce.execution.ranks import Ranks
 from reproduce.execution.validation import validate
@@ -32,8 +33,8 @@ CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
 
 
-def probabilities(sources: Sequence[Source], data: Path, protocol: Protocol) -> torch.Tensor:
-    batches = list(averaged_probabilities(sources, data, protocol, ALONE, threads=1))
+def probabilities(models: Sequence[ModelReference], data: Path, protocol: Protocol) -> torch.Tensor:
+    batches = list(averaged_probabilities(models, data, protocol, ALONE, threads=1))
     numbers = torch.cat([batch.indices for batch in batches])
     return torch.cat([batch.probabilities for batch in batches])[numbers.argsort()]
 
@@ -79,9 +80,8 @@ def test_single_is_the_runs_own_validation(tmp_path: Path, synthetic_data: Path)
     model = run_model(tmp_path / "run", synthetic_data, resolution=32, batch_size=7, averaging="polyak")
     averaged = model.load(CPU).network
     loader = ValLoader(synthetic_data, ValLoaderConfig(batch_size=7, resolution=32, val_crop=model.run.recipe.val_crop))
-    expected = validate(averaged, loader, Normalise(), ALONE, bf16=False, predictions=True)
-    found = evaluate([model], synthetic_data, "single", ALONE, threads=1)
-    assert expected is not None
+    expected = validate(averaged, loader, Normalise(), ALONE, dtype=torch.float32, predictions=True)
+    found = evaluate(EvaluationConfig([model], synthetic_data, "single", threads=1), ALONE)
     assert (found.top1, found.top5) == (expected.top1, expected.top5)
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)  # float64 here, float32 there
     assert expected.predictions is not None
@@ -91,13 +91,10 @@ def test_single_is_the_runs_own_validation(tmp_path: Path, synthetic_data: Path)
 
 
 def test_world_sizes_1_2_and_3_agree_bit_for_bit(tmp_path: Path, raw_data: Path) -> None:
-    models = [run_model(tmp_path, raw_data)]
-    told: list[int] = []
-    alone, *others = (
-        evaluate_on(models, raw_data, "144-crop", workers=workers, threads=1, progress=told.append)
-        for workers in (1, 2, 3)
-    )
-    assert 6 in told
+    config = EvaluationConfig([run_model(tmp_path, raw_data)], raw_data, "144-crop", threads=1)
+    progress: list[int] = []
+    alone, *others = (evaluate_in_workers(config, workers=workers, progress=progress.append) for workers in (1, 2, 3))
+    assert 6 in progress
     for other in others:
         assert (other.loss, other.top1, other.top5) == (alone.loss, alone.top1, alone.top5)
         assert other.predictions is not None
@@ -110,22 +107,24 @@ def test_world_sizes_1_2_and_3_agree_bit_for_bit(tmp_path: Path, raw_data: Path)
 def test_a_stopped_evaluation_goes_on_where_it_was_on_other_workers_too(
     tmp_path: Path, raw_data: Path, protocol: Protocol
 ) -> None:
-    models, parts = [run_model(tmp_path, raw_data, batch_size=2)], tmp_path / "parts"
-    whole = evaluate(models, raw_data, protocol, ALONE, threads=1)
+    folder = tmp_path / "parts"
+    config = EvaluationConfig([run_model(tmp_path, raw_data, batch_size=2)], raw_data, protocol, threads=1)
+    whole = evaluate(config, ALONE)
+    config = replace(config, results_folder=folder)
 
     def stop(images: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate(models, raw_data, protocol, ALONE, threads=1, parts=parts, progress=stop)
-    known = read_parts(parts)
+        evaluate(config, ALONE, progress=stop)
+    known = read_results(folder)
     assert known is not None
     assert 0 < len(known.number) < 6
-    told: list[int] = []
-    rest = evaluate_on(models, raw_data, protocol, workers=2, threads=1, parts=parts, known=known, progress=told.append)
-    assert max(told) == 6 - len(known.number)
+    progress: list[int] = []
+    rest = evaluate_in_workers(replace(config, known=known), workers=2, progress=progress.append)
+    assert max(progress) == 6 - len(known.number)
     assert (rest.loss, rest.top1, rest.top5) == (whole.loss, whole.top1, whole.top5)
-    everything = read_parts(parts)
+    everything = read_results(folder)
     assert everything is not None
     assert everything.number.tolist() == list(range(6))
 
@@ -146,7 +145,7 @@ def test_torchvisions_weights_give_what_torchvision_gives(
         expected = theirs.eval()(normalised).double().softmax(1)
     assert expected.std(0).min() > 0.08
     ours = model.load(CPU)
-    tolerance = 4e-2 if ours.bf16 else 1e-4
+    tolerance = 4e-2 if ours.dtype is torch.bfloat16 else 1e-4
     torch.testing.assert_close(probabilities([model], raw_data, "single"), expected, rtol=0, atol=tolerance)
 
 

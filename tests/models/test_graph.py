@@ -28,12 +28,16 @@ def test_the_recursion_follows_kernel_stride_and_padding() -> None:
     fields = receptive_fields(
         nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.MaxPool2d(3, stride=2), nn.Conv2d(8, 8, 3, padding=1))
     )
-    assert [(field.size, field.jump, field.low) for field in fields.values()] == [(7, 2, -3), (11, 4, -3), (19, 4, -7)]
+    assert [(field.size, field.jump, field.first) for field in fields.values()] == [
+        (7, 2, -3),
+        (11, 4, -3),
+        (19, 4, -7),
+    ]
 
 
 def test_joined_branches_see_what_any_of_them_sees() -> None:
     fields = receptive_fields(nn.Sequential(TwoBranches(), nn.Conv2d(2, 1, 1)))
-    assert [(field.low, field.high) for field in fields.values()] == [(-2, 0), (0, 2), (-2, 2), (-2, 2)]
+    assert [(field.first, field.last) for field in fields.values()] == [(-2, 0), (0, 2), (-2, 2), (-2, 2)]
 
 
 @pytest.mark.parametrize("layer", ["conv3.conv", "inception3a", "maxpool3", "inception4b"])

@@ -172,5 +172,5 @@ def test_the_wrong_layout_and_other_files_are_refused() -> None:
         load(plain_network().state_dict(), layout="torchvision")
     with pytest.raises(InterchangeError, match=r"fc\.weight is missing; the keys are state_dict"):
         load({"state_dict": torch.zeros(1)}, layout="plain")
-    with pytest.raises(InterchangeError, match="known are torchvision, plain"):
+    with pytest.raises(InterchangeError, match="use one of torchvision, plain"):
         load({}, layout="caffe")  # type: ignore[arg-type]

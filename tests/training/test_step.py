@@ -14,12 +14,12 @@ from reproduce.models.compiled import compile_parts
 from reproduce.models.folding import folded
 from reproduce.spec import NetworkConfig, RecipeConfig
 from reproduce.training import step as step_module
-from reproduce.training.averaging import Average
+from reproduce.training.averaging import WeightAverage
 from reproduce.training.optim import parameter_groups
-from reproduce.training.step import build_step, losses, uses_bf16
+from reproduce.training.step import build_step, losses
 
 
-def test_the_heads_losses_are_added_with_their_weight_and_smoothed_alike() -> None:
+def test_auxiliary_losses_are_added_with_their_weight_and_smoothed_like_the_main_one() -> None:
     logits, labels = torch.randn(3, 4, 5), torch.tensor([0, 1, 2, 3])
     found = losses(Outputs(*logits), labels, aux_weight=0.25, label_smoothing=0.1)
     main, aux1, aux2 = (F.cross_entropy(part, labels, label_smoothing=0.1) for part in logits)
@@ -27,7 +27,7 @@ def test_the_heads_losses_are_added_with_their_weight_and_smoothed_alike() -> No
     torch.testing.assert_close((found.main, found.aux1, found.aux2), (main, aux1, aux2))
 
 
-def test_a_network_without_heads_has_the_main_loss_alone() -> None:
+def test_a_network_without_auxiliary_classifiers_has_the_main_loss_alone() -> None:
     found = losses(Outputs(torch.randn(4, 5), None, None), torch.zeros(4).long(), aux_weight=0.3, label_smoothing=0)
     assert found.total is found.main
     assert found.aux1 is None
@@ -91,12 +91,6 @@ def test_the_initialisation_seed_alone_determines_the_first_weights() -> None:
     assert not torch.equal(weights(), weights(initialisation=9))
 
 
-def test_precision_is_the_recipes_unless_left_to_the_device() -> None:
-    cpu = torch.device("cpu")
-    assert uses_bf16("bf16", cpu)
-    assert not uses_bf16("float32", cpu)
-
-
 class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +98,7 @@ class Tiny(nn.Module):
         self.norm = nn.BatchNorm1d(1)
 
 
-def moved(average: Average, network: Tiny, values: list[float]) -> None:
+def moved(average: WeightAverage, network: Tiny, values: list[float]) -> None:
     for value in values:
         network.weight.data.fill_(value)
         network.norm.running_mean.fill_(-value)
@@ -113,7 +107,7 @@ def moved(average: Average, network: Tiny, values: list[float]) -> None:
 
 def test_polyak_is_the_mean_over_all_steps_statistics_included() -> None:
     network = Tiny()
-    average = Average(network, "polyak", 0.9)
+    average = WeightAverage(network, "polyak", 0.9)
     moved(average, network, [1, 2, 6])
     assert average.network.weight.item() == pytest.approx(3)
     assert average.network.norm.running_mean.item() == pytest.approx(-3)
@@ -121,7 +115,7 @@ def test_polyak_is_the_mean_over_all_steps_statistics_included() -> None:
 
 def test_ema_decays_by_its_ramp_and_then_by_the_recipes_decay() -> None:
     network = Tiny()
-    average = Average(network, "ema", 0.15)
+    average = WeightAverage(network, "ema", 0.15)
     moved(average, network, [1, 2])
     first = 0.9 * 1  # decay 1/10
     assert average.network.weight.item() == pytest.approx(0.15 * first + 0.85 * 2)  # the ramp's 2/11 is above 0.15
@@ -129,7 +123,7 @@ def test_ema_decays_by_its_ramp_and_then_by_the_recipes_decay() -> None:
 
 def test_an_average_goes_on_from_its_state() -> None:
     network = Tiny()
-    one, other = Average(network, "polyak", 0.9), Average(network, "polyak", 0.9)
+    one, other = WeightAverage(network, "polyak", 0.9), WeightAverage(network, "polyak", 0.9)
     moved(one, network, [1, 2])
     other.load_state_dict(one.state_dict())
     moved(other, network, [6])

@@ -1,4 +1,4 @@
-"""Tiny runs on the data set of conftest.py, and an observer that keeps what it is told."""
+"""Tiny runs on the data set of conftest.py, and an observer that keeps what it receives."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
-from reproduce.training.context import Context
+from reproduce.training.interface import RankSetup
 
 
 class Recorder:
-    """Keeps everything; as an observer does, across attempts."""
+    """Keeps everything, over several attempts, as a record does."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,14 +38,14 @@ class Recorder:
 
 
 class StopAt:
-    """A stop request at given asks, counted over attempts."""
+    """Requests a stop at given calls, counted over attempts."""
 
-    def __init__(self, *asks: int) -> None:
-        self.asks, self.count = asks, 0
+    def __init__(self, *calls: int) -> None:
+        self.calls, self.count = calls, 0
 
     def __call__(self) -> bool:
         self.count += 1
-        return self.count in self.asks
+        return self.count in self.calls
 
 
 def tiny_run(*, workers: int = 1, **recipe: Any) -> RunConfig:
@@ -60,11 +60,11 @@ def tiny_run(*, workers: int = 1, **recipe: Any) -> RunConfig:
     )
 
 
-def context(
+def rank_setup(
     folder: Path, data_root: Path, stop: Callable[[], bool] = lambda: False, rank: int = 0, world_size: int = 1
-) -> Context:
+) -> RankSetup:
     folder.mkdir(exist_ok=True)
-    return Context(
+    return RankSetup(
         rank=rank,
         world_size=world_size,
         device=torch.device("cpu"),
@@ -76,7 +76,7 @@ def context(
 
 
 def assert_same_end(one: Path, other: Path) -> None:
-    """The checkpoints agree bit for bit, but for times and memory."""
+    """The checkpoints agree bit for bit, except for times and memory."""
 
     def content(folder: Path) -> dict[str, Any]:
         state = torch.load(folder / "checkpoint.pt", weights_only=True)

@@ -35,7 +35,7 @@ def main(task: Task) -> None:
     import torch
 
     from reproduce.execution.ranks import leave_process_group
-    from reproduce.training.context import Context, SilentObserver
+    from reproduce.training.interface import RankSetup, SilentObserver
     from reproduce.training.loop import train
 
     class Observer(SilentObserver):
@@ -48,7 +48,7 @@ def main(task: Task) -> None:
 
         dist.init_process_group("nccl" if task.gpu else "gloo")
     task.folder.mkdir(parents=True, exist_ok=True)
-    context = Context(
+    context = RankSetup(
         rank=rank,
         world_size=world_size,
         device=torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if task.gpu else torch.device("cpu"),

@@ -31,14 +31,14 @@ from reproduce import schema
 
 if TYPE_CHECKING:
     from reproduce.spec import RunConfig
-    from reproduce.training.context import Context
+    from reproduce.training.interface import RankSetup
 
 SPEED, EFFICIENCY = "images/s", "images per CPU-second"
 NOTHING, CHECKPOINTS, PUBLISHED = "nothing on", "a checkpoint each second", "record and publisher"
 CHECKPOINT_S, CHECKPOINT_SHARE = "seconds a checkpoint", "% of a run with one in 300 s"
 EVERY_S = 300
 
-Training = Callable[["RunConfig", "Context"], None]
+Training = Callable[["RunConfig", "RankSetup"], None]
 
 
 def compare(place: Place, repeats: int, console: Console) -> Comparison:
@@ -82,12 +82,12 @@ def _serve(pipe: Connection, place: Place) -> None:
 def _round(training: Training, name: str, index: int, place: Place, publisher: tracking.Publisher) -> Figures:
     import torch
 
-    from reproduce.training.context import Context
+    from reproduce.training.interface import RankSetup
 
     run = place.runs[index].config
     folder = run_folder(place.scratch / name, run.key)
     folder.mkdir(parents=True)
-    context = Context(
+    context = RankSetup(
         rank=0,
         world_size=1,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
@@ -128,21 +128,21 @@ def _seconds_a_checkpoint(folder: Path) -> float:
     return median(seconds)
 
 
-def _nothing(run: RunConfig, context: Context) -> None:
-    from reproduce.training.context import SilentObserver
+def _nothing(run: RunConfig, context: RankSetup) -> None:
+    from reproduce.training.interface import SilentObserver
     from reproduce.training.loop import train
 
     train(run, context, SilentObserver())
 
 
-def _telemetry(hz: float, run: RunConfig, context: Context) -> None:
+def _telemetry(hz: float, run: RunConfig, context: RankSetup) -> None:
     devices = ["0"] if context.device.type == "cuda" else []
     sampler = Sampler(context.folder, attempt=1, devices=devices, rate_hz=hz).start()
     _nothing(run, context)
     sampler.stop()
 
 
-def _record(run: RunConfig, context: Context) -> None:
+def _record(run: RunConfig, context: RankSetup) -> None:
     from reproduce.training.loop import train
 
     record = Record(context.folder)
@@ -151,7 +151,7 @@ def _record(run: RunConfig, context: Context) -> None:
     record.end(schema.FINISHED, metrics=result.metrics)
 
 
-def _checkpoints(run: RunConfig, context: Context) -> None:
+def _checkpoints(run: RunConfig, context: RankSetup) -> None:
     _nothing(run, replace(context, checkpoint_every_s=1))
 
 

@@ -77,7 +77,7 @@ def _ours(case: Case, compiled: bool = False) -> Work:
     if case.training:
         step.network.train()
         return lambda: step(case.images, case.labels, LEARNING_RATE)
-    network: nn.Module = folded(step.network, torch.bfloat16 if step.bf16 else None)
+    network: nn.Module = folded(step.network, step.dtype)
     if compiled:
         compile_parts(network)
     return torch.inference_mode()(lambda: network(step.normalise(case.images)))

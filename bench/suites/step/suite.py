@@ -26,10 +26,10 @@ from bench.suites.harness.comparison import Comparison, Goal, publish
 from bench.suites.harness.meter import SPEED
 from bench.suites.step.implementations import OURS, PEER, names, port
 from bench.suites.step.process import Job, benches
+from reproduce.execution.precision import resolve_precision
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
-from reproduce.training.step import precision_dtype
 
 SHARE, FIRST = "of the roofline", "first pass, s"
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
@@ -82,7 +82,7 @@ def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], 
         for reduction in options.reductions
         for aux in options.aux
     ]
-    dtype = precision_dtype("auto", device)
+    dtype = resolve_precision("auto", device).dtype
     ceiling = measured_ceiling(device, dtype)
     measured = []
     with benches(device, threads, timed=True) as both:

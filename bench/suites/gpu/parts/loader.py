@@ -10,8 +10,8 @@ import torch
 
 from bench.suites.gpu.part import Figure, Report, Task
 from bench.suites.harness.ceilings import synchronise
+from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
-from reproduce.training.step import precision_dtype
 
 
 def loader(task: Task, report: Report) -> None:
@@ -41,7 +41,7 @@ def _images_per_s(task: Task, files: Path, threads: int, photometric: bool) -> f
     from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
 
     # As a run has it: a GPU normalises bytes that crossed the bus as such; on CPUs the decoder does it.
-    dtype = torch.uint8 if task.device.type == "cuda" else precision_dtype("auto", task.device)
+    dtype = torch.uint8 if task.device.type == "cuda" else resolve_precision("auto", task.device).dtype
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the stock decoder, which the machine's description names
         source = TrainLoader(

@@ -10,7 +10,7 @@ import torch
 from bench.machine.environment import environment
 from bench.suites.gpu.part import Figure, Report, Task
 from bench.suites.harness.ceilings import measured_ceiling
-from reproduce.training.step import precision_dtype
+from reproduce.execution.precision import resolve_precision
 
 
 def machine(task: Task, report: Report) -> None:
@@ -55,7 +55,7 @@ def _of_cuda(device: torch.device) -> dict[str, str]:
 
 
 def _dtypes(device: torch.device) -> list[torch.dtype]:
-    return list(dict.fromkeys([precision_dtype("auto", device), torch.float32]))
+    return list(dict.fromkeys([resolve_precision("auto", device).dtype, torch.float32]))
 
 
 def _ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, Figure]:

@@ -13,10 +13,10 @@ from bench.suites.harness.ceilings import measured_ceiling
 from bench.suites.harness.meter import BUSY, JOULE, SPEED
 from bench.suites.step.implementations import FORMS, OURS, names, port
 from bench.suites.step.process import Benches, Job, Measured, benches
+from reproduce.execution.precision import resolve_precision
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import NetworkConfig
-from reproduce.training.step import precision_dtype
 
 REPETITIONS = 3
 RANGE, SHARE, POWER, FIRST = "range, %", "roofline", "W", "first, s"
@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, task: Task, report: Report, both: Benches, note: str = "") -> None:
         self._task, self._report, self._both, self._note = task, report, both, note
-        self._dtype = precision_dtype("auto", task.device)
+        self._dtype = resolve_precision("auto", task.device).dtype
         report.progress("ceilings")
         self._ceiling = measured_ceiling(task.device, self._dtype)
 

@@ -10,7 +10,12 @@ from torch import Tensor
 from reproduce import schema
 from reproduce.models import GoogLeNet
 from reproduce.spec import NetworkConfig
-from reproduce.training.clusters import BAND, PERMUTATIONS, channel_clusters, within_and_across
+from reproduce.training.probes.channel_clusters import (
+    BAND_QUANTILE,
+    PERMUTATIONS,
+    cluster_metrics,
+    within_and_across,
+)
 
 
 def random() -> np.random.Generator:
@@ -40,7 +45,7 @@ def test_channels_of_a_common_source_stand_out_from_random_branches_and_noise_do
     for values, stands_out in ((clustered, True), (noise(400, 20), False), (clustered[:, ::2].repeat(1, 2), False)):
         within, across = within_and_across(values, (10, 10), random())
         difference = within - across
-        assert (difference[0] > difference[1:].quantile(BAND)) == stands_out
+        assert (difference[0] > difference[1:].quantile(BAND_QUANTILE)) == stands_out
 
 
 def test_channels_that_never_change_do_not_count() -> None:
@@ -54,7 +59,7 @@ def test_channels_that_never_change_do_not_count() -> None:
 def test_a_network_is_measured_over_its_modules(changes: dict[str, str]) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(NetworkConfig.model_validate({"aux": "none", "resolution": 32, "classes": 2, **changes}))
-    found = channel_clusters(network, [noise(8, 3, 32, 32), noise(4, 3, 32, 32)], bf16=False)
+    found = cluster_metrics(network, [noise(8, 3, 32, 32), noise(4, 3, 32, 32)], dtype=torch.float32)
     assert set(found) == {
         schema.CLUSTER_WITHIN, schema.CLUSTER_ACROSS, schema.CLUSTER_DIFFERENCE, schema.CLUSTER_PERMUTED_95,
     }  # fmt: skip

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import Recorder, StopAt, assert_same_end, context, tiny_run
+from tiny import Recorder, StopAt, assert_same_end, rank_setup, tiny_run
 
 from reproduce import schema
 from reproduce.data.loading import loaders
 from reproduce.data.loading.engine import ToDevice
 from reproduce.training.checkpoint import resume_point
-from reproduce.training.context import NotFiniteLoss, SilentObserver
+from reproduce.training.interface import NonFiniteLossError, SilentObserver
 from reproduce.training.loop import train
 from reproduce.training.step import Step
 
@@ -34,17 +34,17 @@ class Dying(Recorder):
 def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
     run = tiny_run(**RUN)
     whole, broken = Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
-    end = train(run, context(whole.folder, data_root), whole)
+    end = train(run, rank_setup(whole.folder, data_root), whole)
     assert end.finished
 
     stop = StopAt(2, 6)  # the first epoch asks at each of its 5 steps, then before its validation
-    attempts = [train(run, context(broken.folder, data_root, stop), broken) for _ in range(2)]
+    attempts = [train(run, rank_setup(broken.folder, data_root, stop), broken) for _ in range(2)]
     place = resume_point(broken.folder, run.key)
     assert place == {"epoch": 0, "step": 5}
     with pytest.raises(Killed):  # once the first epoch is in the checkpoint, before it is in the record
-        train(run, context(broken.folder, data_root, stop), Dying(broken.folder))
+        train(run, rank_setup(broken.folder, data_root, stop), Dying(broken.folder))
     assert broken.epochs_recorded == 0
-    attempts.append(train(run, context(broken.folder, data_root, stop), broken))
+    attempts.append(train(run, rank_setup(broken.folder, data_root, stop), broken))
     assert [attempt.finished for attempt in attempts] == [False, False, True]
     assert broken.epochs_recorded == 2
 
@@ -78,7 +78,7 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
 
     # A finished run whose observer lost everything is told again.
     again = Recorder(whole.folder)
-    assert train(run, context(whole.folder, data_root), again) == end
+    assert train(run, rank_setup(whole.folder, data_root), again) == end
     assert again.epochs == whole.epochs
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
 
@@ -88,9 +88,9 @@ def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
 ) -> None:
     run = tiny_run(**RUN)
     plain, copied = Recorder(tmp_path / "plain"), Recorder(tmp_path / "copied")
-    train(run, context(plain.folder, data_root), plain)
+    train(run, rank_setup(plain.folder, data_root), plain)
     monkeypatch.setattr(loaders, "_copies", lambda device: [ToDevice(device, non_blocking=True)])
-    train(run, context(copied.folder, data_root), copied)
+    train(run, rank_setup(copied.folder, data_root), copied)
     assert_same_end(plain.folder, copied.folder)
     np.testing.assert_array_equal(plain.table["top5"], copied.table["top5"])
 
@@ -101,9 +101,9 @@ def test_a_deterministic_run_repeats_bit_for_bit_also_when_it_is_resumed(tmp_pat
     whole, again, broken = (Recorder(tmp_path / name) for name in ("whole", "again", "broken"))
     try:
         for observer in (whole, again):
-            assert train(run, context(observer.folder, data_root), observer).finished
+            assert train(run, rank_setup(observer.folder, data_root), observer).finished
         stop = StopAt(3)
-        ends = [train(run, context(broken.folder, data_root, stop), broken).finished for _ in range(2)]
+        ends = [train(run, rank_setup(broken.folder, data_root, stop), broken).finished for _ in range(2)]
         assert ends == [False, True]
     finally:
         torch.use_deterministic_algorithms(False)
@@ -114,10 +114,10 @@ def test_a_deterministic_run_repeats_bit_for_bit_also_when_it_is_resumed(tmp_pat
 def test_a_run_stopped_while_its_end_is_measured_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
     run, whole, broken = tiny_run(), Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
     count = StopAt()
-    end = train(run, context(whole.folder, data_root, count), whole)
-    attempts = [train(run, context(broken.folder, data_root, StopAt(count.count)), broken)]
+    end = train(run, rank_setup(whole.folder, data_root, count), whole)
+    attempts = [train(run, rank_setup(broken.folder, data_root, StopAt(count.count)), broken)]
     assert not attempts[0].finished, "at the last question that a whole run asks"
-    attempts += [train(run, context(broken.folder, data_root), broken)]
+    attempts += [train(run, rank_setup(broken.folder, data_root), broken)]
     assert attempts[1].finished
     assert_same_end(whole.folder, broken.folder)
     assert attempts[1].metrics[schema.FINAL_TRAIN_TOP1_PLAIN] == end.metrics[schema.FINAL_TRAIN_TOP1_PLAIN]
@@ -136,7 +136,7 @@ def test_warm_up_is_recorded_on_its_own_and_is_no_part_of_the_throughput(
     monkeypatch.setattr(Step, "warm_up", slow)
     monkeypatch.setattr(time, "perf_counter", lambda: clock() + late[0])
     observer = Recorder(tmp_path)
-    end = train(tiny_run(), context(tmp_path, data_root), observer)
+    end = train(tiny_run(), rank_setup(tmp_path, data_root), observer)
     first, second = observer.epochs
     assert first[schema.WARM_UP_SECONDS] >= 1000
     assert second[schema.WARM_UP_SECONDS] == 0
@@ -145,8 +145,8 @@ def test_warm_up_is_recorded_on_its_own_and_is_no_part_of_the_throughput(
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Path, data_root: Path) -> None:
-    with pytest.raises(NotFiniteLoss, match="loss is not finite in epoch 1, step 2 of 5"):
-        train(tiny_run(learning_rate=1e30), context(tmp_path, data_root), SilentObserver())
+    with pytest.raises(NonFiniteLossError, match="loss is not finite in epoch 1, step 2 of 5"):
+        train(tiny_run(learning_rate=1e30), rank_setup(tmp_path, data_root), SilentObserver())
 
 
 def test_two_ranks_stopped_by_either_agree_and_end_as_uninterrupted(tmp_path: Path, data_root: Path) -> None:

@@ -1,0 +1,77 @@
+"""Results of single images, kept in a folder during an evaluation, so that one that was stopped can be continued."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from reproduce.atomic import replacing
+
+WRITE_EVERY_S = 20.0
+
+
+class ImageResults(NamedTuple):
+    """Results of N images, in any order."""
+
+    number: npt.NDArray[np.int64]
+    """Index of each image in the validation set, [N]."""
+    label: npt.NDArray[np.int64]
+    """Label, [N]."""
+    top5: npt.NDArray[np.int64]
+    """The five most probable classes, most probable first, [N, 5]; fewer columns if there are fewer classes."""
+    loss: npt.NDArray[np.float64]
+    """Cross-entropy of the averaged probabilities, [N]."""
+
+    @classmethod
+    def joined(cls, results: Sequence[ImageResults]) -> ImageResults:
+        """Join several results: each image once, ordered by number."""
+        columns: list[Any] = [np.concatenate(column) for column in zip(*results, strict=True)]
+        _, first = np.unique(columns[0], return_index=True)
+        return cls(*(column[first] for column in columns))
+
+
+class ResultWriter:
+    """Writes the results of one process to new files of a folder, every 20 seconds and at the end of a `with` block.
+
+    Several processes may write to one folder. With the folder None, nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._unwritten: list[ImageResults] = []
+        self._written_at = time.monotonic()
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+
+    def add(self, results: ImageResults) -> None:
+        """Add the results of a batch."""
+        self._unwritten.append(results)
+        if time.monotonic() - self._written_at > WRITE_EVERY_S:
+            self._write()
+
+    def _write(self) -> None:
+        if self._folder is not None and self._unwritten:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with replacing(self._folder / f"{uuid.uuid4().hex}.npz") as file:
+                np.savez(file, **ImageResults.joined(self._unwritten)._asdict())
+        self._unwritten = []
+        self._written_at = time.monotonic()
+
+
+def read_results(folder: Path) -> ImageResults | None:
+    """Read all results in a folder; None if there are none."""
+    results = []
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as content:
+            results.append(ImageResults(**content))
+    return ImageResults.joined(results) if results else None

@@ -1,0 +1,146 @@
+"""Metrics of an epoch. They accumulate on the device, so that counting does not synchronise with it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reproduce import schema
+from reproduce.execution.metrics import topk_correct
+from reproduce.execution.ranks import Ranks
+from reproduce.models import GoogLeNet, stage_parameters
+from reproduce.training.step import StepResult
+
+COLUMNS = (
+    schema.TRAIN_LOSS,
+    schema.TRAIN_LOSS_MAIN,
+    schema.TRAIN_LOSS_AUX1,
+    schema.TRAIN_LOSS_AUX2,
+    schema.TRAIN_TOP1,
+    schema.TRAIN_TOP5,
+)
+
+
+class EpochMetrics:
+    """Sums over the images that this rank has trained on in an epoch, and the time that it took."""
+
+    def __init__(self, network: GoogLeNet, device: torch.device) -> None:
+        self.images = 0
+        self.train_s = 0.0
+        """Seconds of training, up to the last `add_elapsed_time`."""
+        self.wait_s = 0.0
+        """Seconds of `train_s` in which the step waited for its images."""
+        self.warm_up_s = 0.0
+        """Seconds before `train_s`: first batches and the choice of kernels."""
+        self._stages = stage_parameters(network)
+        self._has_auxiliary = (network.aux1 is not None, network.aux2 is not None)
+        self._norm_samples = 0
+        self._values = torch.zeros(len(COLUMNS), dtype=torch.float64, device=device)
+        self._norms = torch.zeros(len(self._stages), dtype=torch.float64, device=device)
+        self._zero = torch.zeros((), device=device)
+
+    # --- time -----------------------------------------------------------------------------------------
+
+    def start_clock(self) -> None:
+        """Start to measure `train_s` and `images_per_s`, at the first step of an epoch in this attempt."""
+        self._start_s, self._start_images = self.train_s, self.images
+        self._clock = time.perf_counter()
+
+    def add_elapsed_time(self) -> None:
+        """Add the time since the last call, or since `start_clock`, to `train_s`."""
+        now = time.perf_counter()
+        self.train_s += now - self._clock
+        self._clock = now
+
+    @property
+    def images_per_s(self) -> float:
+        """Images a second of this rank since `start_clock`."""
+        return (self.images - self._start_images) / (self.train_s - self._start_s)
+
+    # --- steps ----------------------------------------------------------------------------------------
+
+    def add_step(self, result: StepResult, labels: Tensor) -> None:
+        """Add the losses and the correct predictions of one step; labels are int64 [N]."""
+        images = len(labels)
+        _, correct = topk_correct(result.logits, labels)
+        losses = (result.loss, result.main, result.aux1, result.aux2)
+        means = [self._zero if loss is None else loss for loss in losses]
+        counts = torch.stack((correct[:, 0].sum(), correct.sum()))
+        self._values += torch.cat((torch.stack(means) * images, counts))
+        self.images += images
+
+    def add_gradient_norms(self) -> None:
+        """Add the norms of the gradients that the last step has left, which are the same on all ranks."""
+        norms = [
+            torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            for parameters in self._stages.values()
+        ]
+        self._norms += torch.stack(norms)
+        self._norm_samples += 1
+
+    # --- results --------------------------------------------------------------------------------------
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of this rank's images so far."""
+        return float(self._values[0]) / self.images
+
+    def compute(self, ranks: Ranks) -> dict[str, float]:
+        """Means over the images of all ranks, gradient norms and throughput. All ranks call this together."""
+        count = torch.tensor([self.images], dtype=torch.float64, device=ranks.device)
+        *sums, images = ranks.sum_(torch.cat((self._values, count))).tolist()
+        means = {name: value / images for name, value in zip(COLUMNS, sums, strict=True)}
+        for name, present in zip((schema.TRAIN_LOSS_AUX1, schema.TRAIN_LOSS_AUX2), self._has_auxiliary, strict=True):
+            if not present:
+                del means[name]
+        norms = (self._norms / self._norm_samples).tolist()
+        return {
+            **means,
+            **{schema.GRADIENT_NORM + stage: norm for stage, norm in zip(self._stages, norms, strict=True)},
+            schema.IMAGES_PER_S: images / self.train_s,
+            schema.COMPUTE_IMAGES_PER_S: images / (self.train_s - self.wait_s),
+            schema.DATA_WAIT_SHARE: self.wait_s / self.train_s,
+            schema.TRAIN_SECONDS: self.train_s,
+            schema.WARM_UP_SECONDS: self.warm_up_s,
+        }
+
+    # --- checkpoints ----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of this rank, on the CPU."""
+        return {
+            "images": self.images,
+            "train_s": self.train_s,
+            "wait_s": self.wait_s,
+            "warm_up_s": self.warm_up_s,
+            "norm_samples": self._norm_samples,
+            "values": self._values.cpu(),
+            "norms": self._norms.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the sums of an earlier attempt, whose warm-up is added to that of this attempt."""
+        self.images, self.train_s, self.wait_s = state["images"], state["train_s"], state["wait_s"]
+        self.warm_up_s += state.get("warm_up_s", 0.0)  # absent in checkpoints before 2026-11-26
+        self._norm_samples = state["norm_samples"]
+        self._values.copy_(state["values"])
+        self._norms.copy_(state["norms"])
+
+
+def final_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The final metrics of a run that follow from the metrics of its epochs."""
+    last = history[-1]
+    speeds = [epoch[schema.IMAGES_PER_S] for epoch in history]
+    return {
+        schema.FINAL_TOP1: last[schema.VAL_TOP1],
+        schema.FINAL_TOP5: last[schema.VAL_TOP5],
+        schema.FINAL_TRAIN_TOP1: last[schema.TRAIN_TOP1],
+        schema.FINAL_VAL_LOSS: last[schema.VAL_LOSS],
+        schema.FINAL_IMAGES_PER_S: statistics.median(speeds[1:] or speeds),
+        schema.FINAL_WARM_UP_S: sum(epoch.get(schema.WARM_UP_SECONDS, 0.0) for epoch in history),
+    }
