@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from reproduce.data.encoding import Encoded, UnreadableImageError, encode
 from reproduce.data.manifest import DataError, PrepareOptions
-from reproduce.data.sources import Reader, Sample
+from reproduce.data.readers import Reader, Sample
 
 CHUNK = 64  # samples that a worker encodes before it sends the results
 AHEAD = 2  # chunks that a worker may finish before the first of them is taken; bounds the memory

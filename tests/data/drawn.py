@@ -1,4 +1,4 @@
-"""Drawn pictures, their JPEGs, and crops of them by ours and by PIL."""
+"""Drawn pictures, their JPEGs, and crops of them by the decoder and by PIL."""
 
 from __future__ import annotations
 

@@ -52,11 +52,11 @@ def damaged(content: bytes, random: np.random.Generator) -> bytes:
 
 
 def crop(
-    content: bytes, told: tuple[int, int], boxes: np.ndarray, side: int, is_jpeg: bool = True, **table: int
+    content: bytes, shape: tuple[int, int], boxes: np.ndarray, side: int, is_jpeg: bool = True, **table: int
 ) -> int:
     """Crop one image, once for each box; returns how many crops were refused."""
     count = len(boxes)
-    columns = {"offsets": 0, "sizes": len(content), "heights": told[0], "widths": told[1], **table}
+    columns = {"offsets": 0, "sizes": len(content), "heights": shape[0], "widths": shape[1], **table}
     images = StoredImages(
         content=np.array(np.frombuffer(content, np.uint8)),
         is_jpeg=np.full(count, is_jpeg),

@@ -166,7 +166,7 @@ class NativeDecoder(CropDecoder):
         resolution: Side of the decoded images, in pixels.
         threads: Threads that decode.
         file: The FFCV file, which the `DataError` about a damaged image names.
-        normalise: Decode to its dtype, float32 or bfloat16 (as uint16, which numpy has instead); None for uint8 pixels.
+        normalise: Gives the dtype: float32 or bfloat16 (as uint16, since numpy lacks it). None for pixels, uint8.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""FFCV with workarounds for its faults. The only module that imports it.
+"""FFCV with workarounds for its faults. The only module of the package that imports it.
 
 Faults of FFCV 1.0.2:
 
@@ -6,8 +6,8 @@ Faults of FFCV 1.0.2:
 - Importing it and creating a loader change torch's number of threads, which belongs to training.
 - An error in a loader's thread leaves the consumer waiting for ever, and an abandoned epoch leaves its thread running.
 - On a GPU, a copy to the device waits for the computation that still reads its destination, but the next batch may be
-  written to its source before it is done (issues 37 and 198 of libffcv/ffcv). Copies of the first batches of an epoch
-  do not wait for anything, and the memory of a finished epoch may be freed before its last copies are done.
+  written to its source before it is done (issues 37 and 198 of libffcv/ffcv). Copies of an epoch's first batches do not
+  wait for anything, and the memory of a finished epoch may be freed before its last copies are done.
 """
 
 # mypy: allow-untyped-calls
@@ -87,7 +87,7 @@ Compiler.set_num_threads = classmethod(_set_num_threads)  # type: ignore
 
 @contextlib.contextmanager
 def compiling(enabled: bool) -> Iterator[None]:
-    """Within the block, set whether numba compiles the pipelines of new loaders; without loops they need not be."""
+    """Within the block, choose whether numba compiles the pipelines of new loaders, which only loops in Python need."""
     Compiler.set_enabled(enabled)
     try:
         yield
