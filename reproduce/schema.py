@@ -1,6 +1,6 @@
-"""Names of what a run records: the one vocabulary that writers (`bench`) and readers (`analysis`) share.
+"""Names of what a run records, shared by the writers (`bench`) and the readers (`analysis`).
 
-Imports nothing of ours, so that reading a report costs no torch and training costs no MLflow.
+This module imports no other module of this project, so that reports load no torch and training loads no MLflow.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ FAILED: Final = "failed"
 INTERRUPTED: Final = "interrupted"  # stopped by a signal, resumable
 
 # --- metrics of an epoch (MLflow metric names; the prefix is the dashboard's section) -------------
-TRAIN_LOSS = "train/loss"  # total, heads included with their weight
+TRAIN_LOSS = "train/loss"  # total, with the weighted auxiliary losses
 TRAIN_LOSS_MAIN = "train/loss_main"
 TRAIN_LOSS_AUX1 = "train/loss_aux1"
 TRAIN_LOSS_AUX2 = "train/loss_aux2"
-TRAIN_TOP1 = "train/top1"  # of the augmented training images, main head, 0 to 1
+TRAIN_TOP1 = "train/top1"  # of the augmented training images, main classifier, 0 to 1
 TRAIN_TOP5 = "train/top5"
 VAL_LOSS = "val/loss"
 VAL_TOP1 = "val/top1"  # every validation image counted once, 0 to 1
@@ -32,11 +32,11 @@ RESOLUTION = "train/resolution"
 GRADIENT_NORM = "gradient/"  # + stage name: L2 norm of the stage's gradient, mean over sampled steps
 
 IMAGES_PER_S = "throughput/images_per_s"  # training images over the epoch's training seconds, all ranks
-COMPUTE_IMAGES_PER_S = "throughput/compute_images_per_s"  # the same without the wait for data
+COMPUTE_IMAGES_PER_S = "throughput/compute_images_per_s"  # the same without the time spent waiting for data
 DATA_WAIT_SHARE = "throughput/data_wait_share"  # 0 to 1, of rank 0's training seconds
 EPOCH_SECONDS = "throughput/epoch_s"  # training and validation
 TRAIN_SECONDS = "throughput/train_s"
-WARM_UP_SECONDS = "throughput/warm_up_s"  # before the epoch's clock: first batches, the choice of kernels
+WARM_UP_SECONDS = "throughput/warm_up_s"  # not part of train_s: first batches, choice of kernels
 VAL_SECONDS = "throughput/val_s"
 PEAK_MEMORY_GIB = "memory/peak_gib"  # CUDA allocator's peak, or peak resident memory of a CPU rank
 
@@ -44,23 +44,23 @@ PEAK_MEMORY_GIB = "memory/peak_gib"  # CUDA allocator's peak, or peak resident m
 FINAL_TOP1 = "final/val_top1"
 FINAL_TOP5 = "final/val_top5"
 FINAL_TRAIN_TOP1 = "final/train_top1"
-# Of training images actually used, in validation's crops, at most as many as there are validation images: less
-# final/val_top1 it is the overfitting gap, without augmentation and dropout.
+# Of training images that were used, cropped as in validation, at most as many as there are validation images. Minus
+# final/val_top1, it is the overfitting gap without augmentation and dropout.
 FINAL_TRAIN_TOP1_PLAIN = "final/train_top1_plain"
 FINAL_VAL_LOSS = "final/val_loss"
-FINAL_IMAGES_PER_S = "final/images_per_s"  # median over epochs, the first (warm-up) left out if it can be
+FINAL_IMAGES_PER_S = "final/images_per_s"  # median over epochs, without the first if there are others
 FINAL_DURATION_S = "final/duration_s"  # all attempts together
 FINAL_WARM_UP_S = "final/warm_up_s"  # sum over epochs
-# Mean |correlation| of channel pairs of Inception modules on validation images, mean over modules.
-CLUSTER_WITHIN = "cluster/within"  # pairs in one branch
-CLUSTER_ACROSS = "cluster/across"  # pairs in two
+# Mean absolute correlation of pairs of channels in an Inception module on validation images, mean over modules.
+CLUSTER_WITHIN = "cluster/within"  # pairs within one branch
+CLUSTER_ACROSS = "cluster/across"  # pairs across two branches
 CLUSTER_DIFFERENCE = "cluster/difference"
-CLUSTER_PERMUTED_95 = "cluster/permuted_95"  # upper end of the difference's 95 % band when channels change branches
+CLUSTER_PERMUTED_95 = "cluster/permuted_95"  # upper end of the 95 % band of the difference for random branches
 CLUSTER_UNTRAINED = "cluster/difference_untrained"  # of the same network before its first step
-COST_PARAMETERS = "cost/parameters"  # at training, heads included
+COST_PARAMETERS = "cost/parameters"  # in training, with auxiliary classifiers
 COST_PARAMETERS_INFERENCE = "cost/parameters_inference"
-COST_MACS = "cost/macs_inference"  # multiply-adds of one image at evaluation
-COST_MACS_TRAINING = "cost/macs_training"  # multiply-adds of one image's forward pass with heads
+COST_MACS = "cost/macs_inference"  # multiply-adds of one image in evaluation
+COST_MACS_TRAINING = "cost/macs_training"  # multiply-adds of one image's forward pass in training
 
 # --- metrics of `deeper evaluate` -----------------------------------------------------------------
 EVALUATION = "evaluation/"  # + protocol + /top1 or /top5, 0 to 1
@@ -74,27 +74,27 @@ GPU_POWER_W = "system/gpu_power_w"  # mean
 GPU_ENERGY_J = "system/gpu_energy_j"  # difference of the energy counter, all devices
 GPU_SM_CLOCK_MHZ = "system/gpu_sm_clock_mhz"  # mean
 GPU_TEMPERATURE_C = "system/gpu_temperature_c"  # maximum
-GPU_PROCESSES = "system/gpu_processes"  # that computed on each of the run's devices, mean: above 1 others did, too
-NO_GPU_USED: Final = "the run uses no GPU"  # the reason for which a run on CPUs has no GPU telemetry
+GPU_PROCESSES = "system/gpu_processes"  # that computed on each of the run's devices, mean; above 1, others did as well
+NO_GPU_USED: Final = "the run uses no GPU"  # why a run on CPUs has no GPU telemetry
 
 
 def shared(metric: str) -> str:
-    """The name of a GPU's metric where several runs shared the device: it is the device's, not the run's."""
+    """The name of a GPU metric if several runs shared the device: it then describes the device, not the run."""
     return metric.replace("/gpu_", "/shared_gpu_")
 
 
 SHARED_GPU_BUSY_PERCENT = shared(GPU_BUSY_PERCENT)
 
 # --- MLflow tags ----------------------------------------------------------------------------------
-TAG_KEY = "deeper.key"  # the run's key: the same key is the same run
+TAG_KEY = "deeper.key"  # the run's key; runs with the same key are the same run
 TAG_EXPERIMENT = "deeper.experiment"
 TAG_ARM = "deeper.arm"
 TAG_SEED = "deeper.seed"
 TAG_ATTEMPT = "deeper.attempt"
 TAG_OUTCOME = "deeper.outcome"
 TAG_ERROR = "deeper.error"
-TAG_GPU = "deeper.gpu"  # device names, or the reason why there are none
-TAG_GPU_ABSENT = "deeper.gpu_absent"  # what of the run's GPUs was not sampled, and why; "-" where nothing is amiss
+TAG_GPU = "deeper.gpu"  # device names, or why there are none
+TAG_GPU_ABSENT = "deeper.gpu_absent"  # which of the run's GPUs were not sampled, and why; "-" if all were
 TAG_HOST = "deeper.host"
 TAG_COMMIT = "mlflow.source.git.commit"  # fills the dashboard's Version column
 TAG_DIRTY = "deeper.dirty"

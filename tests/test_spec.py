@@ -59,7 +59,7 @@ def test_key_depends_on_what_determines_the_result_and_on_nothing_else() -> None
 
 
 @pytest.mark.parametrize("committed", sorted(RESULTS.glob("*/records/runs/*/config.yaml")), ids=lambda p: p.parent.name)
-def test_fields_added_since_leave_the_keys_of_committed_runs(committed: Path) -> None:
+def test_later_fields_do_not_change_the_keys_of_committed_runs(committed: Path) -> None:
     run = validated(RunConfig, yaml.safe_load(committed.read_text(encoding="utf-8")), where="")
     assert run.key == committed.parent.name
     for branches in set(get_args(Branches)) - {run.network.branches}:

@@ -1,4 +1,4 @@
-"""Photographs of all shapes, and a slow and obvious reference for their crops."""
+"""Data sets of photographs of several shapes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files(photographs: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def raw_data(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`photographs`, decoded by PIL and stored raw: what differs from PIL later is the resizing alone."""
+    """`photographs`, decoded by PIL and stored raw, so that only the resizing can differ from PIL."""
     out = tmp_path_factory.mktemp("raw")
     prepare(folder(photographs), out, PrepareConfig(options=PrepareOptions(write_mode="raw"), workers=1))
     return out

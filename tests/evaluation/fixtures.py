@@ -19,8 +19,10 @@ from reproduce.training import checkpoint
 
 @torch.no_grad()
 def opinionated(network: nn.Module, data: Path, resolution: int) -> nn.Module:
-    """The network with statistics of the validation images and a last layer that tells them apart, as no freshly
-    initialised one does."""
+    """Give a network the statistics of the validation images and a last layer that separates them.
+
+    A freshly initialised network gives all images nearly the same probabilities.
+    """
     nn.init.normal_(network.fc.weight, std=0.05)
     images, _, _ = next(iter(ValLoader(data, ValLoaderConfig(batch_size=24, resolution=resolution))))
     for module in network.modules():
@@ -31,7 +33,7 @@ def opinionated(network: nn.Module, data: Path, resolution: int) -> nn.Module:
 
 
 def run_model(folder: Path, data: Path, *, seed: int = 0, finished: bool = True, **recipe: Any) -> RunModel:
-    """A run in float32 whose checkpoint is as training leaves it; where it averages, the last weights are others."""
+    """A run in float32 with a checkpoint as training writes it. Averaged weights differ from the last ones."""
     manifest = load_manifest(data)
     settings = RecipeConfig(
         **{"epochs": 1, "batch_size": 4, "learning_rate": 0.1, "resolution": 32, "precision": "float32"} | recipe

@@ -1,4 +1,7 @@
-"""The crops of P section 7 and of Krizhevsky et al., written with PIL and torchvision's transforms, one at a time."""
+"""Reference for 144 crops (Szegedy et al. 2014, section 7) and 10 crops (Krizhevsky et al. 2012).
+
+It takes one crop at a time, with PIL and torchvision's transforms.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from torchvision.transforms.functional import crop, hflip, resize
 
 
 def crops_144(picture: Image.Image, resolution: int) -> list[Image.Image]:
-    """All 144; mirrored ones behind the others."""
+    """All 144 crops, the mirrored ones in the second half."""
     found = []
     for side in (256, 288, 320, 352):
         for square in squares(resize(picture, [round(side * resolution / 224)])):

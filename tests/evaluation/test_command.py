@@ -82,7 +82,7 @@ def deeper(records: Path, raw_data: Path, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
-def test_the_layout_of_table_3_grows_with_what_was_evaluated(deeper: Any, records: Path) -> None:
+def test_the_table_has_a_row_for_everything_evaluated_so_far(deeper: Any, records: Path) -> None:
     assert deeper("tiny:both:0", "--protocol", "10-crop")[0] == 0
     code, out, _ = deeper("tiny:both", "--protocol", "10-crop", "--json")
     content = json.loads(out)
@@ -105,7 +105,7 @@ def test_the_layout_of_table_3_grows_with_what_was_evaluated(deeper: Any, record
     assert frame.loc[1, "top1"] == content["top1"]
 
 
-def test_an_evaluation_is_kept_and_never_made_anew(deeper: Any, records: Path) -> None:
+def test_an_evaluation_is_kept_and_not_repeated(deeper: Any, records: Path) -> None:
     before = {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()}
     _, first, _ = deeper("tiny:both:1", "tiny:both:0")
     kept = {path: path.stat().st_mtime_ns for path in (records / "evaluations").rglob("*")}
@@ -117,7 +117,7 @@ def test_an_evaluation_is_kept_and_never_made_anew(deeper: Any, records: Path) -
     assert {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()} == before
 
 
-def test_a_stopped_command_goes_on_where_it_was(deeper: Any, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_command_continues_where_it_was(deeper: Any, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("tiny:both:0", "--protocol", "144-crop", "--json", "--no-publish")
 
     def stopped(probabilities: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -166,14 +166,14 @@ def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_line(deeper: Any, raw_data: Path, words: list[str], told: str) -> None:
+def test_a_mistake_is_one_line(deeper: Any, raw_data: Path, words: list[str], told: str) -> None:
     code, _, error = deeper(*(str(raw_data) if word == "DATA" else word for word in words))
     assert code == 2
     assert error.startswith(f"deeper: {told}")
     assert error.count("\n") == 1
 
 
-def test_runs_without_what_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
+def test_runs_that_lack_what_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
     key, other = (
         run["key"] for run in json.loads((records / "experiments/tiny/plan.json").read_text(encoding="utf-8"))
     )
@@ -201,7 +201,7 @@ def test_weights_of_other_classes_are_refused(deeper: Any, tmp_path: Path, raw_d
     assert error.startswith("deeper: --weights: three.pth has 3 classes, ")
 
 
-def test_the_papers_numbers_stand_beside_those_of_imagenet_alone() -> None:
+def test_only_results_on_imagenet_are_compared_with_the_paper() -> None:
     found = [
         {"models": [{}], "crops": 1, "top1": 0.7, "top5": 0.9},
         {"models": [{}] * 7, "crops": 144, "top1": 0.7, "top5": 0.93},

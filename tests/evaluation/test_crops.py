@@ -1,4 +1,4 @@
-"""Which crops are taken, and that they show what a slow reference cuts out."""
+"""The crops of the protocols have the right positions, and their pixels agree with a simple reference."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from reproduce.evaluation.protocols import CROPS, sides
 PAPER = multi_crop("144-crop", 224)
 
 
-def test_the_papers_scales_and_counts() -> None:
+def test_scales_and_counts_are_the_papers() -> None:
     assert PAPER.sides == (256, 288, 320, 352)
     assert 2 * PAPER.count == CROPS["144-crop"]
     assert 2 * multi_crop("10-crop", 224).count == CROPS["10-crop"]
     assert sides("144-crop", 48) == (55, 62, 69, 75)
 
 
-def test_positions_in_a_landscape() -> None:
+def test_positions_of_the_crops_in_a_landscape() -> None:
     boxes = PAPER.boxes(375, 500)
     assert boxes[:18].tolist() == [
         [256, 341, top, square + left, side]
@@ -50,9 +50,7 @@ def test_positions_in_a_landscape() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "distinct"), [(375, 500, 72), (640, 427, 72), (500, 500, 24)])
-def test_crops_are_distinct_and_inside_but_in_a_square_where_three_squares_are_one(
-    height: int, width: int, distinct: int
-) -> None:
+def test_crops_are_inside_and_distinct_except_in_a_square_image(height: int, width: int, distinct: int) -> None:
     boxes = PAPER.boxes(height, width)
     assert len(np.unique(boxes, axis=0)) == distinct
     h, w, top, left, side = boxes.T
@@ -70,7 +68,7 @@ def crops_of(folder: Path, crops: MultiCrop) -> dict[int, torch.Tensor]:
 @pytest.mark.parametrize(("protocol", "reference"), [("10-crop", crops_10), ("144-crop", crops_144)])
 @pytest.mark.parametrize("resolution", [56, 48])
 @pytest.mark.parametrize("stored", ["raw_data", "jpeg_data"])
-def test_the_reference_cuts_the_same(
+def test_crops_agree_with_the_reference(
     request: pytest.FixtureRequest, files: list[Path], protocol: str, reference: Any, resolution: int, stored: str
 ) -> None:
     crops = multi_crop(protocol, resolution)

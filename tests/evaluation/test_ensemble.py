@@ -1,4 +1,4 @@
-"""Averaged probabilities against a slow reference, over models, and over world sizes."""
+"""Averaged probabilities agree with a simple reference, over several models, and for all world sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def probabilities(models: Sequence[ModelReference], data: Path, protocol: Protoc
 
 @torch.inference_mode()
 def reference_probabilities(model: RunModel, crops: Any, files: list[Path]) -> torch.Tensor:
-    """One picture at a time."""
+    """Averaged probabilities, computed one image at a time."""
     content = torch.load(model.folder / checkpoint.FILE_NAME)
     network = GoogLeNet(model.run.network)
     network.load_state_dict((content["averaged"] or content)["network"])
@@ -59,7 +59,7 @@ def reference_probabilities(model: RunModel, crops: Any, files: list[Path]) -> t
     ("protocol", "crops", "averaging"),
     [("10-crop", crops_10, "none"), ("10-crop", crops_10, "ema"), ("144-crop", crops_144, "none")],
 )
-def test_the_reference_finds_the_same_probabilities(
+def test_probabilities_agree_with_the_reference(
     tmp_path: Path, jpeg_data: Path, files: list[Path], protocol: Protocol, crops: Any, averaging: str
 ) -> None:
     model = run_model(tmp_path, jpeg_data, averaging=averaging)
@@ -76,7 +76,7 @@ def test_an_ensemble_is_the_mean_of_its_models_whatever_their_resolutions(tmp_pa
         torch.testing.assert_close(probabilities(models, raw_data, protocol), alone.mean(0), rtol=0, atol=1e-12)
 
 
-def test_single_is_the_runs_own_validation(tmp_path: Path, synthetic_data: Path) -> None:
+def test_the_single_crop_is_the_runs_own_validation(tmp_path: Path, synthetic_data: Path) -> None:
     model = run_model(tmp_path / "run", synthetic_data, resolution=32, batch_size=7, averaging="polyak")
     averaged = model.load(CPU).network
     loader = ValLoader(synthetic_data, ValLoaderConfig(batch_size=7, resolution=32, val_crop=model.run.recipe.val_crop))
@@ -104,7 +104,7 @@ def test_world_sizes_1_2_and_3_agree_bit_for_bit(tmp_path: Path, raw_data: Path)
 
 
 @pytest.mark.parametrize("protocol", ["single", "144-crop"])
-def test_a_stopped_evaluation_goes_on_where_it_was_on_other_workers_too(
+def test_a_stopped_evaluation_can_be_continued_by_other_workers(
     tmp_path: Path, raw_data: Path, protocol: Protocol
 ) -> None:
     folder = tmp_path / "parts"
@@ -130,7 +130,7 @@ def test_a_stopped_evaluation_goes_on_where_it_was_on_other_workers_too(
 
 
 @pytest.mark.parametrize("transform_input", [True, False])
-def test_torchvisions_weights_give_what_torchvision_gives(
+def test_torchvisions_weights_give_torchvisions_probabilities(
     tmp_path: Path, raw_data: Path, transform_input: bool
 ) -> None:
     torch.manual_seed(0)

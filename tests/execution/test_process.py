@@ -1,4 +1,4 @@
-"""A rank's process: memory that steps use again and again."""
+"""The set-up of a rank's process: memory, kernels and limits."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def test_kernels_are_timed_only_where_asked_and_never_where_they_must_be_determi
 @pytest.mark.parametrize(
     ("share", "limit"), [(1.0, 1.0), (0.25, 0.25 - CONTEXT_BYTES / (80 * 2**30)), (0.001, 0.0)], ids=str
 )
-def test_a_run_that_shares_a_gpu_may_take_its_share_of_the_memory(
+def test_a_run_that_shares_a_gpu_is_limited_to_its_share_of_the_memory(
     monkeypatch: pytest.MonkeyPatch, share: float, limit: float
 ) -> None:
-    """torch's calls alone: what they do is a GPU's to show."""
+    """Checks the calls of torch; only a GPU can show their effect."""
     called: dict[str, Any] = {}
     properties = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)

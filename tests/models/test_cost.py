@@ -1,4 +1,4 @@
-"""Against the numbers of claims.md, measured by hand."""
+"""Costs of networks agree with numbers that were calculated by hand from the paper."""
 
 import time
 from typing import Any
@@ -64,7 +64,7 @@ def shapes(total: Cost) -> dict[str, tuple[int, int, int]]:
     ("network", "training", "parameters"),
     [(PLAIN, False, 6_998_552), (PLAIN, True, 13_378_280), (PORT, False, 6_624_904), (PORT, True, 13_004_888)],
 )
-def test_parameters_to_the_unit(network: dict[str, Any], training: bool, parameters: int) -> None:
+def test_parameters_are_exact(network: dict[str, Any], training: bool, parameters: int) -> None:
     config = NetworkConfig(**network)
     assert cost(config, training=training).parameters == parameters
     with torch.device("meta"):
@@ -72,7 +72,7 @@ def test_parameters_to_the_unit(network: dict[str, Any], training: bool, paramet
     assert sum(parameter.numel() for parameter in real.parameters()) == parameters
 
 
-def test_table_1_row_by_row() -> None:
+def test_costs_agree_with_the_rows_of_table_1() -> None:
     total = cost(NetworkConfig(**PLAIN))
     for names, (weights, millions) in TABLE1.items():
         layers = [layer for name in names for layer in total.part(name).layers if layer.macs]
@@ -96,7 +96,7 @@ def test_unreduced_has_the_widths_of_reduced_and_costs_more() -> None:
 
 @pytest.mark.parametrize("branches", ["1x1", "3x3", "5x5"])
 @pytest.mark.parametrize(("resolution", "classes"), [(224, 1000), (32, 10)])
-def test_single_kernels_cost_the_multiply_adds_of_the_mixed_module(
+def test_single_kernels_have_the_multiply_adds_of_the_mixed_module(
     branches: str, resolution: int, classes: int
 ) -> None:
     mixed = NetworkConfig(resolution=resolution, classes=classes)
@@ -139,6 +139,6 @@ def test_cost_is_quick_and_leaves_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_too_small_an_input_is_refused() -> None:
+def test_an_input_that_is_too_small_is_refused() -> None:
     with pytest.raises(SpecError, match=r"resolution: 31 .* at least 32"):
         cost(NetworkConfig(), resolution=31)

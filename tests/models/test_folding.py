@@ -1,4 +1,4 @@
-"""Folding of batch normalisation, against the network that keeps it."""
+"""A network with folded batch normalisation agrees with the network that still has it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reproduce.spec import NetworkConfig
 
 
 def _trained(config: NetworkConfig, dtype: torch.dtype) -> tuple[GoogLeNet, Tensor]:
-    """A network whose normalisation has statistics, scales and shifts that matter, and images."""
+    """Images, and a network whose normalisation has non-trivial statistics, scales and shifts."""
     torch.manual_seed(0)
     network = GoogLeNet(config).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.randn(4, 3, 32, 32, dtype=dtype)

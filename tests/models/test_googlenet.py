@@ -28,7 +28,7 @@ def test_branches_agree_in_height_and_width(reduction: str, side: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", ["1x1", "3x3", "5x5"])
-def test_a_single_kernel_stands_in_for_three_at_their_width(kernel: str) -> None:
+def test_a_single_kernel_replaces_three_at_their_width(kernel: str) -> None:
     module = Inception(6, Widths(1, 2, 3, 4, 5, 7), small(branches=kernel, norm="none"))
     assert module(torch.randn(1, 6, 5, 5)).shape == (1, 1 + 3 + 5 + 7, 5, 5)
     assert module.branch_channels == (9, 7)
@@ -40,7 +40,7 @@ def test_a_single_kernel_stands_in_for_three_at_their_width(kernel: str) -> None
 @pytest.mark.parametrize("head", ["avgpool", "fc"])
 @pytest.mark.parametrize("large_kernel", ["3x3", "5x5"])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_every_member_of_the_family_gives_logits(norm: str, head: str, large_kernel: str, reduction: str) -> None:
+def test_every_network_of_the_family_computes_logits(norm: str, head: str, large_kernel: str, reduction: str) -> None:
     config = small(norm=norm, head=head, large_kernel=large_kernel, reduction=reduction)
     with torch.device("meta"):
         outputs = GoogLeNet(config)(torch.empty(2, 3, 32, 32))
@@ -62,7 +62,7 @@ def test_every_parameter_gets_a_finite_gradient(changes: dict[str, str]) -> None
 
 @pytest.mark.parametrize("head", ["avgpool", "fc"])
 @pytest.mark.parametrize("pooling", ["paper", "port"])
-def test_any_input_from_32_up_goes_whatever_the_nominal_size(head: str, pooling: str) -> None:
+def test_inputs_from_32_pixels_are_accepted_whatever_the_nominal_size(head: str, pooling: str) -> None:
     for nominal in (32, 96, 224):
         with torch.device("meta"):
             network = GoogLeNet(small(norm="none", head=head, pooling=pooling, resolution=nominal))
@@ -72,7 +72,7 @@ def test_any_input_from_32_up_goes_whatever_the_nominal_size(head: str, pooling:
 
 
 @pytest.mark.parametrize("aux", ["none", "aux1", "aux2", "both"])
-def test_heads_speak_in_training_and_vanish_at_evaluation(aux: str) -> None:
+def test_auxiliary_classifiers_run_in_training_and_not_in_evaluation(aux: str) -> None:
     network = GoogLeNet(small(aux=aux))
     trained = network(images(32))
     assert (trained.aux1 is not None, trained.aux2 is not None) == (aux in ("aux1", "both"), aux in ("aux2", "both"))
@@ -87,7 +87,7 @@ def test_heads_speak_in_training_and_vanish_at_evaluation(aux: str) -> None:
         assert torch.equal(network(images(32)).main, expected.main)
 
 
-def test_networks_that_differ_in_heads_alone_start_from_the_same_trunk() -> None:
+def test_networks_that_differ_in_auxiliary_classifiers_start_with_the_same_other_weights() -> None:
     def start(aux: str) -> dict[str, Tensor]:
         torch.manual_seed(3)
         return GoogLeNet(small(aux=aux)).state_dict()
@@ -97,7 +97,7 @@ def test_networks_that_differ_in_heads_alone_start_from_the_same_trunk() -> None
     assert all(torch.equal(weights, both[name]) for name, weights in none.items())
 
 
-def test_the_global_generator_decides_the_weights() -> None:
+def test_the_global_generator_determines_the_weights() -> None:
     def start(seed: int) -> Tensor:
         torch.manual_seed(seed)
         return nn.utils.parameters_to_vector(GoogLeNet(small(aux="none")).parameters())
@@ -107,7 +107,7 @@ def test_the_global_generator_decides_the_weights() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_initialisation_carries_the_signal_through_the_depth(norm: str) -> None:
+def test_initialisation_preserves_the_signal_through_all_layers(norm: str) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(small(norm=norm, resolution=96))
     deviations = []
@@ -132,7 +132,7 @@ def test_channels_last_is_kept_through_the_network() -> None:
     assert kept == [True] * 9
 
 
-def test_head_pool_is_the_papers_at_the_nominal_size_and_adaptive_elsewhere() -> None:
+def test_the_auxiliary_pool_is_the_papers_at_the_nominal_size_and_adaptive_elsewhere() -> None:
     pool = AuxiliaryPool(14, NetworkConfig())
     x = torch.randn(1, 2, 14, 14)
     assert torch.equal(pool(x), F.avg_pool2d(x, 5, 3))

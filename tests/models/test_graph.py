@@ -24,7 +24,7 @@ class TwoBranches(nn.Module):
         return torch.cat([self.left(x), self.right(x)], dim=1)
 
 
-def test_the_recursion_follows_kernel_stride_and_padding() -> None:
+def test_fields_follow_from_kernel_stride_and_padding() -> None:
     fields = receptive_fields(
         nn.Sequential(nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.MaxPool2d(3, stride=2), nn.Conv2d(8, 8, 3, padding=1))
     )
@@ -35,21 +35,21 @@ def test_the_recursion_follows_kernel_stride_and_padding() -> None:
     ]
 
 
-def test_joined_branches_see_what_any_of_them_sees() -> None:
+def test_a_concatenation_has_the_union_of_its_branches_fields() -> None:
     fields = receptive_fields(nn.Sequential(TwoBranches(), nn.Conv2d(2, 1, 1)))
     assert [(field.first, field.last) for field in fields.values()] == [(-2, 0), (0, 2), (-2, 2), (-2, 2)]
 
 
 @pytest.mark.parametrize("layer", ["conv3.conv", "inception3a", "maxpool3", "inception4b"])
 @pytest.mark.parametrize("changes", [{}, {"large_kernel": "3x3", "pooling": "port"}])
-def test_gradients_reach_as_far_as_the_recursion_says(layer: str, changes: dict[str, str]) -> None:
+def test_gradients_reach_the_whole_computed_field(layer: str, changes: dict[str, str]) -> None:
     ours = network(**changes)
     field = receptive_fields(ours)[layer]
     length = field.size + 4 * field.jump
     assert {receptive_field_by_gradient(ours, layer, length=length, seed=seed) for seed in range(3)} == {field.size}
 
 
-def test_the_size_does_not_depend_on_the_room_around_it() -> None:
+def test_the_measured_size_does_not_depend_on_the_images_height() -> None:
     ours = network()
     sizes = {receptive_field_by_gradient(ours, "inception3b", length=length, seed=0) for length in (200, 257, 400)}
     assert sizes == {receptive_fields(ours)["inception3b"].size}

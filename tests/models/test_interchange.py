@@ -1,4 +1,4 @@
-"""Against torchvision's own network, and a plain one written here in the public layout."""
+"""Loaded weights agree with torchvision's own network and with a network in the plain layout that is written here."""
 
 from typing import Any
 
@@ -138,14 +138,14 @@ def test_plain_weights_give_plain_outputs(side: int) -> None:
     assert_same(evaluated.main, main)
 
 
-def test_classes_and_heads_follow_from_the_weights() -> None:
+def test_classes_and_auxiliary_classifiers_follow_from_the_weights() -> None:
     assert load(torchvision_network(aux_logits=False).state_dict(), layout="torchvision").config.aux == "none"
     weights = {key: tensor for key, tensor in plain_network().state_dict().items() if not key.startswith("aux1.")}
     config = load(weights, layout="plain").config
     assert (config.aux, config.classes, config.norm, config.large_kernel) == ("aux2", CLASSES, "none", "5x5")
 
 
-def test_weights_are_copied_and_batch_counters_may_lack() -> None:
+def test_weights_are_copied_and_batch_counters_may_be_missing() -> None:
     weights = torchvision_network(aux_logits=False).state_dict()
     old = {key: tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")}
     network = load(old, layout="torchvision")
@@ -155,7 +155,7 @@ def test_weights_are_copied_and_batch_counters_may_lack() -> None:
     assert network.conv1.bn.num_batches_tracked == 0
 
 
-def test_mistakes_are_named() -> None:
+def test_wrong_keys_are_named() -> None:
     weights = plain_network().state_dict()
     shape = weights["aux1.fc1.weight"][:, :100]
     wrong = {**weights, "aux1.fc1.weight": shape, "conv9.conv.weight": torch.zeros(1)}

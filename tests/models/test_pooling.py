@@ -1,4 +1,4 @@
-"""Pools that may be told to be deterministic, and that a training step then has nothing else."""
+"""Deterministic pools, and training steps that use only deterministic operations with them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from reproduce.models.pooling import adaptive_average
 from reproduce.spec import NetworkConfig
 
 ATOMIC = {"_adaptive_avg_pool2d_backward", "avg_pool3d_backward", "nll_loss2d_forward", "nll_loss2d_backward"}
-"""Operations that raise on a GPU where torch is told to be deterministic (its documentation of
-`use_deterministic_algorithms`), as far as an image network may come to use them."""
+"""Operations that raise an error on a GPU if torch has to be deterministic, as far as image networks use them; see the
+documentation of `torch.use_deterministic_algorithms`."""
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def _deterministic() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("height", "width", "grid"), [(14, 14, 4), (7, 9, 4), (2, 3, 4), (5, 5, 5), (6, 4, 1)])
-def test_the_deterministic_pool_is_the_adaptive_one(height: int, width: int, grid: int) -> None:
+def test_the_deterministic_pool_agrees_with_the_adaptive_one(height: int, width: int, grid: int) -> None:
     x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
     expected = torch.nn.functional.adaptive_avg_pool2d(x, grid)
     weights = torch.randn_like(expected)
@@ -52,7 +52,7 @@ class Operations(TorchDispatchMode):
 
 
 def operations(network: NetworkConfig, side: int) -> set[str]:
-    """Of a forward and a backward pass."""
+    """The operations of a forward and a backward pass."""
     with Operations() as seen:
         outputs = GoogLeNet(network).train()(torch.randn(2, 3, side, side))
         loss = sum(
@@ -79,5 +79,5 @@ def test_a_deterministic_step_uses_nothing_that_adds_atomically(network: Network
     assert not operations(network, side) & ATOMIC
 
 
-def test_a_free_step_of_the_port_does() -> None:
+def test_a_step_of_the_port_that_need_not_be_deterministic_does() -> None:
     assert operations(NETWORKS["port"], 64) & ATOMIC

@@ -1,4 +1,4 @@
-"""The roofline, with numbers by hand."""
+"""Bounds of the roofline agree with numbers that were calculated by hand."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def test_training_adds_backward_with_twice_the_arithmetic_and_the_update() -> No
     assert pool.seconds == pytest.approx((50 + 50) / 100)
 
 
-def test_a_fast_memory_leaves_the_networks_arithmetic_alone() -> None:
+def test_with_a_fast_memory_only_the_arithmetic_counts() -> None:
     network = cost(NetworkConfig(), training=True)
     endless = Ceiling(flops_per_s=1e12, bytes_per_s=1e30)
     bounds = roofline(network, endless, batch=32, training=True, element_bytes=2)
     assert seconds_per_image(bounds) == pytest.approx(3 * 2 * network.macs / 1e12)
 
 
-def test_every_layer_reads_what_the_one_before_it_wrote() -> None:
+def test_every_layer_reads_what_the_layer_before_it_wrote() -> None:
     layers = {layer.name: layer for layer in cost(NetworkConfig(), training=False).layers}
     assert layers["conv1.conv"].input_elements == 3 * 224 * 224
     assert layers["inception3a.branch2.0.conv"].input_elements == 192 * 28 * 28

@@ -25,5 +25,5 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Networks this small gain nothing by more, and lose much where cores are shared."""
+    """Networks as small as these are slower with several threads, above all on shared cores."""
     torch.set_num_threads(1)

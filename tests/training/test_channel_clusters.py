@@ -26,7 +26,7 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_means_are_those_of_the_pairs_one_by_one() -> None:
+def test_means_agree_with_those_over_single_pairs() -> None:
     values = noise(50, 7)
     branches = [0, 0, 0, 1, 1, 2, 2]
     correlation = np.abs(np.corrcoef(values.numpy().T))
@@ -48,7 +48,7 @@ def test_channels_of_a_common_source_stand_out_from_random_branches_and_noise_do
         assert (difference[0] > difference[1:].quantile(BAND_QUANTILE)) == stands_out
 
 
-def test_channels_that_never_change_do_not_count() -> None:
+def test_constant_channels_do_not_count() -> None:
     values = noise(50, 6)
     dead = torch.cat([values[:, :2], torch.ones(50, 3), values[:, 2:]], 1)
     expected, found = (within_and_across(of, sizes, random()) for of, sizes in ((values, (2, 4)), (dead, (5, 4))))

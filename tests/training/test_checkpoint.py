@@ -9,7 +9,7 @@ import torch
 from reproduce.training.checkpoint import CheckpointError, load, resume_point, save
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     save(tmp_path, {"key": "k", "epoch": 2, "step": 5, "weights": torch.arange(3)})
     state = load(tmp_path, "k")
     assert state is not None
@@ -18,7 +18,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
-def test_there_is_none_before_the_first(tmp_path: Path) -> None:
+def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert load(tmp_path, "k") is None
     assert resume_point(tmp_path, "k") is None
 

@@ -31,7 +31,9 @@ class Dying(Recorder):
         raise Killed
 
 
-def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
+def test_a_run_stopped_in_training_and_in_validation_ends_like_an_uninterrupted_one(
+    tmp_path: Path, data_root: Path
+) -> None:
     run = tiny_run(**RUN)
     whole, broken = Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
     end = train(run, rank_setup(whole.folder, data_root), whole)
@@ -83,7 +85,7 @@ def test_a_run_stopped_in_training_and_in_validation_ends_as_one_that_was_not(tm
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
 
 
-def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
+def test_copying_the_images_to_a_device_changes_nothing(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tiny_run(**RUN)
@@ -96,7 +98,7 @@ def test_a_run_whose_images_are_copied_to_a_device_ends_as_one_without_copies(
 
 
 def test_a_deterministic_run_repeats_bit_for_bit_also_when_it_is_resumed(tmp_path: Path, data_root: Path) -> None:
-    """On a CPU; a GPU's kernels are asked for the same way."""
+    """On a CPU; a GPU uses the same switches."""
     run = tiny_run(**RUN).model_copy(update={"deterministic": True})
     whole, again, broken = (Recorder(tmp_path / name) for name in ("whole", "again", "broken"))
     try:
@@ -111,7 +113,7 @@ def test_a_deterministic_run_repeats_bit_for_bit_also_when_it_is_resumed(tmp_pat
     assert_same_end(whole.folder, broken.folder)
 
 
-def test_a_run_stopped_while_its_end_is_measured_ends_as_one_that_was_not(tmp_path: Path, data_root: Path) -> None:
+def test_a_run_stopped_in_a_probe_ends_like_an_uninterrupted_one(tmp_path: Path, data_root: Path) -> None:
     run, whole, broken = tiny_run(), Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
     count = StopAt()
     end = train(run, rank_setup(whole.folder, data_root, count), whole)
@@ -124,7 +126,7 @@ def test_a_run_stopped_while_its_end_is_measured_ends_as_one_that_was_not(tmp_pa
     np.testing.assert_array_equal(whole.table["top5"], broken.table["top5"])
 
 
-def test_warm_up_is_recorded_on_its_own_and_is_no_part_of_the_throughput(
+def test_warm_up_is_recorded_separately_and_not_part_of_the_throughput(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, warm_up, clock = [0.0], Step.warm_up, time.perf_counter
@@ -149,7 +151,9 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_epoch_and_step(tmp_path: Pa
         train(tiny_run(learning_rate=1e30), rank_setup(tmp_path, data_root), SilentObserver())
 
 
-def test_two_ranks_stopped_by_either_agree_and_end_as_uninterrupted(tmp_path: Path, data_root: Path) -> None:
+def test_a_stop_request_on_one_rank_stops_both_and_the_run_ends_like_an_uninterrupted_one(
+    tmp_path: Path, data_root: Path
+) -> None:
     script = Path(__file__).with_name("two_ranks.py")
     ranks = [subprocess.Popen([sys.executable, script, str(rank), tmp_path, data_root]) for rank in range(2)]
     assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]

@@ -35,7 +35,7 @@ def test_a_network_without_auxiliary_classifiers_has_the_main_loss_alone() -> No
 
 
 @pytest.mark.parametrize("spared", [True, False])
-def test_weight_decay_spares_norms_and_biases_on_request(spared: bool) -> None:
+def test_weight_decay_leaves_out_norms_and_biases_on_request(spared: bool) -> None:
     network = GoogLeNet(NetworkConfig(classes=3, resolution=32))
     recipe = RecipeConfig(epochs=1, batch_size=1, learning_rate=1, weight_decay=0.5, decay_norm_and_bias=not spared)
     decay = {id(p): group["weight_decay"] for group in parameter_groups(network, recipe) for p in group["params"]}
@@ -46,7 +46,7 @@ def test_weight_decay_spares_norms_and_biases_on_request(spared: bool) -> None:
             assert decay[id(parameter)] == (0 if spared and sparable else 0.5)
 
 
-def test_a_step_moves_every_parameter_and_warming_up_none() -> None:
+def test_a_step_changes_every_parameter_and_a_warm_up_none() -> None:
     step = build_step(tiny_run(), device=torch.device("cpu"))
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     labels = torch.tensor([0, 1, 2, 0])
@@ -121,7 +121,7 @@ def test_ema_decays_by_its_ramp_and_then_by_the_recipes_decay() -> None:
     assert average.network.weight.item() == pytest.approx(0.15 * first + 0.85 * 2)  # the ramp's 2/11 is above 0.15
 
 
-def test_an_average_goes_on_from_its_state() -> None:
+def test_an_average_continues_from_its_state() -> None:
     network = Tiny()
     one, other = WeightAverage(network, "polyak", 0.9), WeightAverage(network, "polyak", 0.9)
     moved(one, network, [1, 2])
