@@ -132,10 +132,10 @@ class WorkerGroup:
         try:
             while pending:
                 done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
-                for reference in done:
-                    outcome = ray.get(reference)
+                if done:
+                    outcome = ray.get(done[0])
                     if outcome.status == schema.FAILED:
-                        break
+                        break  # the others may wait for the failed one until the collective timeout
                 if pending and (self._stopped_before_first_step() or give_up()):
                     return Outcome(schema.INTERRUPTED)
         except RayActorError as error:
