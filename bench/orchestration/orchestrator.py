@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from bench.orchestration.cluster import capacity
-from bench.orchestration.executor import ExecutionOptions, Executor, StartGroup
+from bench.orchestration.executor import STOP_GRACE_S, ExecutionOptions, Executor, StartGroup
 from bench.orchestration.run_queue import RunQueue
 from bench.orchestration.worker_group import WorkerGroup
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
@@ -22,16 +22,19 @@ from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 log = logging.getLogger(__name__)
 
 NODES_LOST = "nodes lost"  # the reason of a stop
+END_TIMEOUT_S = STOP_GRACE_S + 60  # for executors to end their groups and to record how their runs ended
 
 
 class Orchestrator:
-    """A context manager: executors begin to work at its start, and are told to stop if an exception leaves the block.
+    """A context manager whose executors work from the beginning of the block on.
 
         with cluster(address, log), Orchestrator(runs, resources, options) as orchestrator:
             while orchestrator.busy:
                 ...
 
-    Leaving the block raises an `ExceptionGroup` if a run went wrong in a way that could not even be recorded.
+    An exception in the block stops the runs; an `Exception` also waits for their checkpoints, whereas a
+    `KeyboardInterrupt` ends the block at once. Otherwise, leaving the block raises an `ExceptionGroup` if something went
+    wrong that could not even be recorded.
     """
 
     def __init__(
@@ -86,6 +89,9 @@ class Orchestrator:
     ) -> None:
         if error is not None:
             self.stop(f"the driver ended: {type(error).__name__}")
+            deadline = time.monotonic() + (END_TIMEOUT_S if isinstance(error, Exception) else 0.0)
+            for thread in self._threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
         elif unrecorded := [error for executor in self._executors for error in executor.errors]:
             raise ExceptionGroup("runs went wrong, and this could not be recorded", unrecorded)
 

@@ -120,7 +120,9 @@ def test_a_stop_reaches_every_executor_and_the_first_reason_counts(
 ) -> None:
     groups.endings = [until_stopped] * 4
     with Orchestrator(runs, ResourcesConfig(), options, start_group=groups, capacity=lambda _: 2) as orchestrator:
+        deadline = time.monotonic() + 60
         while len(groups.started) < 2:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         orchestrator.stop("time limit")
         orchestrator.stop("terminated")
@@ -131,15 +133,39 @@ def test_a_stop_reaches_every_executor_and_the_first_reason_counts(
     assert sorted(reasons, key=str) == [None, None, "time limit", "time limit"]
 
 
-def test_an_exception_in_the_block_stops_the_runs(
+def test_an_exception_in_the_block_stops_the_runs_and_waits_for_their_checkpoints(
     runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
 ) -> None:
     groups.endings = [until_stopped]
     orchestrator = Orchestrator(runs[:1], ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1)
+    with pytest.raises(OSError, match="terminal"), orchestrator:
+        deadline = time.monotonic() + 60
+        while not groups.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        raise OSError("the terminal is gone")
+    assert not orchestrator.busy
+    assert read_state(run_folder(options.records, runs[0].key)).reason == "the driver ended: OSError"
+
+
+def test_a_second_interrupt_ends_the_block_at_once(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    checkpoint = threading.Event()
+
+    def slow(group: FakeGroup, give_up: Callable[[], bool]) -> Outcome:
+        assert checkpoint.wait(60)
+        return INTERRUPTED
+
+    groups.endings = [slow]
+    orchestrator = Orchestrator(runs[:1], ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1)
     with pytest.raises(KeyboardInterrupt), orchestrator:
+        orchestrator.stop("interrupted by hand")
         raise KeyboardInterrupt
+    assert orchestrator.busy or not groups.started
+    checkpoint.set()
     wait_for_end(orchestrator)
-    assert orchestrator.stop_reason == "the driver ended: KeyboardInterrupt"
+    assert orchestrator.stop_reason == "interrupted by hand"
 
 
 def test_a_bug_in_one_run_does_not_leave_the_block_since_it_is_recorded(
