@@ -29,7 +29,7 @@ from rich.table import Table
 
 from bench.machine import nvml
 from bench.machine.filesystems import filesystem
-from bench.planning import placement
+from bench.planning import core_usage
 from bench.tracking.store import tracking_uri
 from reproduce.data import DataError, load_manifest
 from reproduce.native import LIBRARIES, ImplementationError, Library
@@ -205,7 +205,7 @@ def _cores() -> Check:
 
 def _threads_and_ranks() -> Check:
     """What this machine's CPUs are best used as, where `deeper bench scaling` has measured it."""
-    name, measured = "threads and ranks", placement.measured()
+    name, measured = "threads and ranks", core_usage.measured()
     if measured is None:
         return Check(name, "ok", "not measured: a run takes resources.cpus_per_worker", "deeper bench scaling")
     return Check(name, "ok", str(measured))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.console.options import add_choice, add_experiment, add_verb
 
 if TYPE_CHECKING:
-    from bench.planning.rates import Estimate
+    from bench.planning.rates import TimeEstimate
     from reproduce.spec import PlannedRun
 
 
@@ -41,7 +41,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from bench.planning.plan import make_plan, proposed_share, select
+    from bench.planning.plan import make_plan, proposed_gpu_share, select
     from bench.planning.rates import Rates
     from reproduce import schema
     from reproduce.spec import load_experiment
@@ -88,7 +88,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     )
     for line in _device_hours(runs, estimates, rates.device):
         console.print(line, highlight=False, soft_wrap=True)
-    if share := proposed_share(plan.experiment):
+    if share := proposed_gpu_share(plan.experiment):
         recipe = plan.experiment.recipe
         console.print(
             f"Steps of {recipe.batch_size} images of {recipe.resolution} px leave a large GPU idle most of the time: "
@@ -100,7 +100,9 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _device_hours(runs: Sequence[PlannedRun], estimates: Mapping[str, Estimate | None], device: str) -> Iterator[str]:
+def _device_hours(
+    runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None], device: str
+) -> Iterator[str]:
     """How many there are in all, and for each arm where the figure comes from."""
     known = {run.arm: estimate for run in runs if (estimate := estimates[run.key]) is not None}
     if not known:

@@ -47,10 +47,10 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bench.orchestration import orchestrator
     from bench.orchestration.display import render, rows
+    from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
-    from bench.planning.plan import check_disk, make_plan, part, select
+    from bench.planning.plan import check_disk, make_plan, select, start_with_part
     from bench.records.record import Recording, read_plan, write_plan
     from bench.tracking import store as tracking
     from reproduce.spec import load_experiment
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     write_plan(records, experiment.name, plan.runs, plan.costs)
     entries = [entry for entry in read_plan(records, experiment.name) if entry.key in {run.key for run in runs}]
 
-    options = orchestrator.Options(
+    options = ExecutionOptions(
         records=records,
         data=arguments.data.absolute(),
         address=arguments.address,
@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
         node_patience_s=arguments.node_patience_s,
     )
     settled = {row.planned.key for row in rows(entries, records) if row.state.status in options.settled}
-    left = [run for run in (part(runs, *which) if which else runs) if run.key not in settled]
+    left = [run for run in (start_with_part(runs, *which) if which else runs) if run.key not in settled]
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else tracking.start_publisher(records)
@@ -105,39 +105,39 @@ def _carry_out(
     """The grid under a live display; returns why it was stopped, if it was."""
     from rich.live import Live
 
-    from bench.orchestration.cluster import capacity, cluster
+    from bench.orchestration.cluster import cluster
     from bench.orchestration.display import PlainProgress, Watch, render
     from bench.orchestration.leases import holder
-    from bench.orchestration.orchestrator import Grid
+    from bench.orchestration.orchestrator import Orchestrator
     from bench.records.states import run_folder
 
     console.print(f"{len(entries)} runs, {len(left)} to do; starting Ray ...", highlight=False)
-    with cluster(options.address, options.records / "logs" / "ray.log"):
-        grid = Grid(left, resources, options)
-        grid.start(capacity(resources))
+    ray_log = options.records / "logs" / "ray.log"
+    with cluster(options.address, ray_log), Orchestrator(left, resources, options) as orchestrator:
         look = Watch(entries, options.records, every_s=options.recording.heartbeat_s)
 
         def watch(show: Any) -> None:
-            while grid.busy:
-                if grid.stopped is None and interruption.reason:
-                    grid.stop(interruption.reason)
-                    console.print(f"stopping ({grid.stopped}): every run writes a checkpoint first", highlight=False)
+            while orchestrator.busy:
+                if orchestrator.stop_reason is None and interruption.reason:
+                    orchestrator.stop(interruption.reason)
+                    reason = orchestrator.stop_reason
+                    console.print(f"stopping ({reason}): every run writes a checkpoint first", highlight=False)
                 show(look.rows())
                 interruption.wait(1)
 
         if console.is_terminal:
             with Live(console=console, transient=True, auto_refresh=False) as live:
                 height = max(4, console.height - 6)
-                watch(lambda table: live.update(render(table, grid.concurrency, height), refresh=True))
+                watch(lambda table: live.update(render(table, orchestrator.concurrency, height), refresh=True))
         else:
             plain = PlainProgress(console)
-            watch(lambda table: plain.update(table, grid.concurrency))
+            watch(lambda table: plain.update(table, orchestrator.concurrency))
             plain.update(look.rows(now=True), 1)
-    if grid.stopped is None:
-        for run in grid.elsewhere:
+    if orchestrator.stop_reason is None:
+        for run in orchestrator.held_elsewhere:
             who = holder(run_folder(options.records, run.key))
             console.print(f"{run.name}: left to the driver on {who}", highlight=False)
-    return grid.stopped
+    return orchestrator.stop_reason
 
 
 def _part(text: str) -> tuple[int, int]:

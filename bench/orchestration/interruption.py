@@ -1,4 +1,4 @@
-"""What makes a grid stop before its end: a signal, or a file that somebody wrote."""
+"""Requests to stop before all runs have ended: a signal, or a stop file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ REASONS: Final[Mapping[int, str]] = {signal.SIGINT: "interrupted by hand", signa
 
 
 class Interruption:
-    """While entered, the first SIGINT or SIGTERM is noted; the second one ends the process as usual.
+    """A context manager that notes the first SIGINT or SIGTERM; a second one has its usual effect.
 
-    A stop file says the same without a signal, which under SLURM would reach every process of the step, Ray's too; its
-    first line is the reason.
+    A stop file requests the same without a signal, because SLURM sends a signal to every process of a job step, Ray's
+    included. The content of the file is the reason.
     """
 
     def __init__(self, stop_file: Path | None = None) -> None:
@@ -26,23 +26,23 @@ class Interruption:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop; None as long as there is no reason to."""
+        """Why to stop, or None as long as nobody has asked for it."""
         if self._signal is not None:
             return REASONS[self._signal]
         if self._stop_file is None:
             return None
         try:
-            return self._stop_file.read_text(encoding="utf-8").strip() or None  # None: it is being written right now
+            return self._stop_file.read_text(encoding="utf-8").strip() or None  # empty while it is being written
         except FileNotFoundError:
             return None
 
     @property
     def signalled(self) -> bool:
-        """Whether it was a signal: somebody waits for the command to end."""
+        """Whether a signal arrived, which means that somebody is waiting for the command to end."""
         return self._signal is not None
 
     def wait(self, seconds: float) -> None:
-        """Sleep, but not beyond a signal."""
+        """Sleep, and return early when a signal arrives meanwhile."""
         known, until = self._signal, time.monotonic() + seconds
         while self._signal == known and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))

@@ -1,4 +1,4 @@
-"""One attempt at a run as its first rank sees it: training, with its record and telemetry around it."""
+"""One attempt at a run as its rank 0 performs it: training, with the record and telemetry around it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ from reproduce.training.interface import RankSetup, TrainingResult
 from reproduce.training.loop import train
 
 
-def recorded_training(
+def train_and_record(
     config: RunConfig,
     context: RankSetup,
     *,
     gpus: Sequence[str] = (),
     gpus_elsewhere: int = 0,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
-    why_stopped: Callable[[], str | None] = lambda: None,
+    stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TrainingResult:
-    """`train`, recorded in `context.folder`; `gpus` are the run's devices on this host, as CUDA_VISIBLE_DEVICES names
-    them, `gpus_elsewhere` how many it has on others.
+    """Train a run and record the attempt in `context.folder`. Whatever training raises is recorded and raised again.
 
-    `why_stopped` is asked for the reason where the run was stopped before its end. Whatever training raises is recorded
-    as the attempt's failure and raised again. Raises `RunBusy` where another process does this run, `RunFinished` where
-    it is done (bench.records.record).
+    Args:
+        config: The run.
+        context: Where this rank trains.
+        gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES; telemetry samples them.
+        gpus_elsewhere: How many GPUs the run has on other hosts, where nobody samples them.
+        recording: How often telemetry and progress are written.
+        stop_reason: Returns why the run was stopped; called only if it was stopped before its end.
+
+    Raises:
+        RunBusy: Another process is training this run (`bench.records.record`).
+        RunFinished: The run is finished already.
     """
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(
@@ -65,7 +72,7 @@ def recorded_training(
     metrics = {**result.metrics, **telemetry.stop()}
     record.end(
         schema.FINISHED if result.finished else schema.INTERRUPTED,
-        reason=None if result.finished else why_stopped(),
+        reason=None if result.finished else stop_reason(),
         metrics=metrics,
         telemetry=telemetry.summary(),
     )

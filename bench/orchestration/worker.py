@@ -1,7 +1,7 @@
-"""One DDP rank as a Ray actor: joins its gang, trains the runs that it is given, one after the other.
+"""A worker: the Ray actor of one DDP rank, which joins its process group and trains one run after the other.
 
-Kept from run to run, since importing torch and the first `DistributedDataParallel` cost some 20 s. torch and FFCV are
-imported only after the rank knows its devices.
+Workers are kept from run to run, because importing torch and building the first `DistributedDataParallel` take some
+20 s. They import torch and FFCV only once they know their devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,63 +21,80 @@ import ray
 
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
 from bench.records.record import Recording, RunFinished
+from reproduce.errors import UserError
 from reproduce.spec import ResourcesConfig, RunConfig
 
 if TYPE_CHECKING:
     import torch
 
 LOG_FILE = "log.txt"
-CONTROL = "control"  # concurrency group: answers while a run trains
+CONTROL = "control"  # the concurrency group of methods that answer while a run trains
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a rank sits, as far as its gang needs to know."""
+class RankPlacement:
+    """Where Ray has placed a rank."""
 
     host: str
+    """IP address of the node."""
     gpus: tuple[str, ...]
+    """The GPUs that Ray has assigned to the rank: indices, or the names that CUDA_VISIBLE_DEVICES had for Ray."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """How a rank's run ended."""
+class Outcome:
+    """How an attempt at a run ended."""
 
-    outcome: Literal["finished", "interrupted", "failed"]
+    status: Literal["finished", "interrupted", "failed"]
     error: str = ""
     retry: bool = False
-    """Whether trying again may help: not where the run itself is at fault."""
+    """Whether another attempt may succeed."""
 
 
-class Rank:
-    """Methods are called by the orchestrator, one at a time; but for `stop`."""
+class Worker:
+    """One rank. The worker group calls its methods one at a time, except `stop`, which runs beside `train`."""
 
     def __init__(self, rank: int, resources: ResourcesConfig) -> None:
         self.rank, self.world_size = rank, resources.workers
         self.resources = resources
         self.store: Any = None
         self.stop_reason: str | None = None
-        self.in_steps = False
+        self.is_stepping = False
+        self.gpus: list[str] = []
+        """The run's GPUs on this host."""
+        self.gpus_elsewhere = 0
+        """How many GPUs the run has on other hosts."""
+        self.device_index: int | None = None
+        """CUDA's index of this rank's GPU; None on a CPU."""
 
     @ray.method(concurrency_group=CONTROL)
     def stop(self, reason: str) -> bool:
-        """Have the run write a checkpoint at the next step that its ranks agree on, and return; later ones too.
+        """Ask the current run, and every later one, to write a checkpoint and return after its current step.
 
-        A call and not a file: a network file system may hide a new file for a minute. False where the run is still
-        warming up, which may take half a minute, and has nothing to save.
+        This is a call rather than a file because a network file system may hide a new file for a minute.
+
+        Returns:
+            Whether the run has taken its first step. Before that, while it warms up for up to half a minute, it has
+            nothing to save.
         """
         self.stop_reason = reason
-        return self.in_steps
+        return self.is_stepping
 
     def _stop_requested(self) -> bool:
-        """Asked by the training, from its first step on."""
-        self.in_steps = True
+        """Whether to stop; training asks after every step."""
+        self.is_stepping = True
         return self.stop_reason is not None
 
-    def seat(self) -> Seat:
-        return Seat(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
+    def placement(self) -> RankPlacement:
+        return RankPlacement(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
 
-    def open_store(self) -> int:
-        """Rank 0 only: make the rendezvous store; its port is chosen by the system, so no two gangs race for one."""
+    def create_store(self) -> int:
+        """On rank 0 only: create the rendezvous store of the process group.
+
+        Returns:
+            Its port, chosen by the system so that no two worker groups compete for one.
+        """
         import torch.distributed as dist
 
         self.store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -85,57 +102,66 @@ class Rank:
         )
         return int(self.store.port)
 
-    def join(self, seats: list[Seat], port: int) -> None:
-        """Enter the process group of the gang. NCCL between GPUs, gloo between CPUs."""
-        self.device_index: int | None = None
-        mine = seats[self.rank]
-        self.gpus: list[str] = []
-        self.gpus_elsewhere = sum(len(seat.gpus) for seat in seats if seat.host != mine.host)
+    def join(self, placements: Sequence[RankPlacement], port: int) -> None:
+        """Choose the device and join the process group: NCCL between GPUs, gloo between CPUs.
+
+        Args:
+            placements: Those of all ranks, by rank.
+            port: Port of the store on the host of rank 0; not used by a run with a single worker.
+        """
+        mine = placements[self.rank]
+        self.gpus_elsewhere = sum(len(other.gpus) for other in placements if other.host != mine.host)
         if mine.gpus:
-            # NCCL reaches a peer directly only where each process sees the other's device.
-            visible = [gpu for seat in seats if seat.host == mine.host for gpu in seat.gpus]
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
-            # Ray's indices are NVML's; CUDA by itself would count the fastest device first.
+            # Every process must see the GPUs of its peers on this host: otherwise NCCL cannot use direct access.
+            self.gpus = [gpu for other in placements if other.host == mine.host for gpu in other.gpus]
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+            # Ray numbers GPUs as NVML does; CUDA's default order puts the fastest first.
             os.environ.setdefault(DEVICE_ORDER, NVML_ORDER)
-            self.gpus = visible
-            self.device_index = visible.index(mine.gpus[0])
+            self.device_index = self.gpus.index(mine.gpus[0])
         if self.world_size == 1:
             return
         import torch.distributed as dist
 
         if self.store is None:
             self.store = dist.TCPStore(  # type: ignore[attr-defined]
-                seats[0].host, port, self.world_size, is_master=False
+                placements[0].host, port, self.world_size, is_master=False
             )
         dist.init_process_group(
             "nccl" if mine.gpus else "gloo",
             store=self.store,
             rank=self.rank,
             world_size=self.world_size,
-            timeout=timedelta(minutes=10),
+            timeout=COLLECTIVE_TIMEOUT,
         )
 
     def device(self) -> torch.device:
-        """Where this rank computes; to be asked once it has joined."""
+        """The device that this rank trains on; known once it has joined."""
         import torch
 
         return torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
 
-    def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
-        """Train a run, or go on with it from its checkpoint. What is printed meanwhile goes to the run's log."""
+    def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
+        """Train a run from its checkpoint, or from the start if it has none.
+
+        Args:
+            config: The run.
+            folder: Its record folder. The log in it receives what this process prints meanwhile.
+            data_root: The folder of the prepared data sets.
+            recording: How often rank 0 writes telemetry and progress.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        self.in_steps = False
-        with _printing_to(folder / LOG_FILE):
+        self.is_stepping = False
+        with _redirecting_output(folder / LOG_FILE):
             try:
                 return self._train(config, folder, data_root, recording)
-            except Exception as error:
+            except Exception as error:  # whatever it is, it becomes the run's outcome
                 traceback.print_exc()
                 return _failure(error)
 
-    def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Verdict:
+    def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
         import torch
 
-        from bench.orchestration.session import recorded_training
+        from bench.orchestration.session import train_and_record
         from reproduce.training.interface import RankSetup, SilentObserver
         from reproduce.training.loop import train
 
@@ -154,30 +180,34 @@ class Rank:
             gpu_share=self.resources.gpus_per_worker or 1.0,
         )
         if self.rank == 0:
-            result = recorded_training(
+            result = train_and_record(
                 config,
                 context,
                 gpus=self.gpus,
                 gpus_elsewhere=self.gpus_elsewhere,
                 recording=recording,
-                why_stopped=lambda: self.stop_reason,
+                stop_reason=lambda: self.stop_reason,
             )
         else:
             result = train(config, context, SilentObserver())
-        return Verdict("finished" if result.finished else "interrupted")
+        return Outcome("finished" if result.finished else "interrupted")
 
 
-def _failure(error: Exception) -> Verdict:
-    """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
+def _failure(error: Exception) -> Outcome:
+    """The outcome of a run that raised `error`.
+
+    Another attempt is worth its time unless the error is certain to repeat: the loss diverged, the user made a mistake,
+    or the run is finished already. Everything else may be the machine's fault, and even a bug may depend on timing.
+    """
     from reproduce.training.interface import NonFiniteLossError
 
-    own_fault = isinstance(error, NonFiniteLossError | ValueError | RunFinished)
-    return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)
+    repeats = isinstance(error, NonFiniteLossError | UserError | RunFinished)
+    return Outcome("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not repeats)
 
 
 @contextlib.contextmanager
-def _printing_to(path: Path) -> Iterator[None]:
-    """Send standard output and error of the process, native code included, to a file."""
+def _redirecting_output(path: Path) -> Iterator[None]:
+    """Append the standard output and error of this process, native code included, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)

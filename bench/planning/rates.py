@@ -1,9 +1,9 @@
-"""Images/s that were measured, for `deeper plan`: on what device, of which network, and where the figure comes from.
+"""Estimates how long runs will take, for `deeper plan`, from training rates that were measured on the same device.
 
-Where no file is named, a run's rate is that of finished runs recorded on this device with the same network and
-resolution; else of the latest `deeper bench` on it; else of its recorded runs of other networks. Between networks a
-rate is scaled by multiply-adds, between numbers of workers by the model of communication. What was not measured has no
-rate.
+Unless the user names a file, a run's rate is, in this order, that of finished runs recorded on this device with the
+same network and resolution; of the latest `deeper bench` on the device; or of its recorded runs of other networks. A
+rate is scaled by multiply-adds between networks, by cores or by the share of a GPU, and between numbers of workers by
+the model of communication. There is no estimate for a device on which nothing was measured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.machine.environment import environment
-from bench.planning.communication import Link, step_s
+from bench.planning.communication import Link, step_seconds
 from bench.planning.plan import Plan
 from bench.records.record import experiments, read_plan
 from bench.records.states import read_events, run_folder
@@ -30,61 +30,71 @@ from reproduce.spec import PlannedRun, SpecError
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Training images/s of a run on some device."""
+    """How fast runs of one network trained on some device."""
 
     images_per_s: float
-    """Of all workers."""
+    """Training images/s of all workers together."""
     workers: int
     cpus: int | None
-    """CPU cores of a worker; None: a GPU, or not known."""
+    """CPU cores of each worker; None if it trained on a GPU, or if this is not known."""
     macs: float
-    """Multiply-adds of one image's forward pass in training."""
+    """Multiply-adds of the forward pass of one image in training."""
     parameters: float
     source: str
+    """Where the rate comes from, for people."""
     share: float = 1.0
-    """Of a GPU, which the run used with others."""
+    """The share of a GPU that each worker had, 1 for a whole one."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run will take."""
+class TimeEstimate:
+    """How long a run will take."""
 
     device_hours: float
-    """A device is one worker: a GPU, of which a run may have a share, or a worker's CPU cores."""
+    """Hours of a device, which is a GPU or the CPU cores of one worker. A run with a share of a GPU counts that share
+    of the hours."""
     images_per_s: float
+    """Training images/s of all workers together."""
     source: str
+    """Where the rate comes from and how it was scaled, for people."""
 
 
 class Rates:
-    """What is known of one device. Raises `SpecError` where the user's device or file is not known or not readable.
-
-    `device`: part of the name of one that has been measured, or None for this machine's. `file`: what
-    `deeper bench step --json` or `scaling` wrote, to be used in place of all else.
-    """
+    """The rates known of one device."""
 
     def __init__(self, records: Path, *, gpu: bool, device: str | None = None, file: Path | None = None) -> None:
+        """
+        Args:
+            records: The folder of the records.
+            gpu: Whether this machine's GPU is meant, rather than its CPU; used if neither of the following is given.
+            device: Part of the name of a device that was measured; None means this machine's.
+            file: A result of `deeper bench step` or `scaling`, written with `--json`, to use instead of all else.
+
+        Raises:
+            SpecError: The device is not known, or the file is not such a result.
+        """
         self._records = records
-        self._here = device is None and file is None
+        self._is_this_machine = device is None and file is None
         if file is not None:
-            self._results = [_read(file)]
+            self._results = [_read_result(file)]
             if "rates" not in self._results[0]["setting"]:
                 raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --json` and `scaling` write one")
-            self.device = device_of(self._results[0]["environment"])
+            self.device = device_name(self._results[0]["environment"])
             return
-        known = [_read(path) for folder in (kept_results(), COMMITTED) for path in sorted(folder.rglob("*.json"))]
-        known = [result for result in known if "rates" in result.get("setting", {})]
-        self.device = _this_device(gpu) if device is None else _named(device, known)
-        self._results = [result for result in known if device_of(result["environment"]) == self.device]
+        paths = (path for folder in (kept_results(), COMMITTED) for path in sorted(folder.rglob("*.json")))
+        results = [result for path in paths if "rates" in (result := _read_result(path)).get("setting", {})]
+        self.device = _this_device(gpu) if device is None else _find_device(device, results)
+        self._results = [result for result in results if device_name(result["environment"]) == self.device]
 
-    def estimate(self, plan: Plan, run: PlannedRun) -> Estimate | None:
-        """None where nothing was measured on the device."""
+    def estimate(self, plan: Plan, run: PlannedRun) -> TimeEstimate | None:
+        """How long a run of a plan will take; None if nothing was measured on the device."""
         costs, resources = plan.costs[run.key], plan.experiment.resources
         macs, parameters = costs[schema.COST_MACS_TRAINING], costs[schema.COST_PARAMETERS]
         share = resources.gpus_per_worker or 1.0
-        rate = self._rate(macs, parameters, resources.workers, share)
+        rate = self._closest(macs, parameters, resources.workers, share)
         if rate is None:
             return None
-        speed, source = rate.images_per_s / rate.workers, rate.source
+        speed, source = rate.images_per_s / rate.workers, rate.source  # images/s of one worker
         if rate.macs != macs:
             speed *= rate.macs / macs
             source = f"scaled by multiply-adds from {source}"
@@ -96,19 +106,16 @@ class Rates:
             source += f", {share:g} of a GPU for {rate.share:g}"
         if rate.workers != resources.workers:
             alone_s = run.config.recipe.batch_size / resources.workers / speed
-            speed, source = self._together(speed, alone_s, resources.workers, int(parameters), source)
-        recipe, data = run.config.recipe, run.config.data
-        passes = plan.train_images[data.path] * data.train_fraction
-        forward = costs[schema.COST_MACS] / (3 * macs)  # an evaluation has no backward pass
-        passes += plan.val_images[data.path] * forward
-        seconds = recipe.epochs * passes / speed
-        return Estimate(share * seconds / 3600, speed * resources.workers, source)
+            speed, source = self._with_communication(speed, alone_s, resources.workers, int(parameters), source)
+        seconds = run.config.recipe.epochs * _images_per_epoch(plan, run) / speed
+        return TimeEstimate(share * seconds / 3600, speed * resources.workers, source)
 
-    def _rate(self, macs: float, parameters: float, workers: int, share: float) -> Rate | None:
-        recorded = self._recorded if self._here else []
+    def _closest(self, macs: float, parameters: float, workers: int, share: float) -> Rate | None:
+        """The rate to scale from: of the first source that has one, the one that differs least from the run."""
+        recorded = self._recorded if self._is_this_machine else []
         wanted = (macs, parameters, workers, share)
         same = [rate for rate in recorded if (rate.macs, rate.parameters, rate.workers, rate.share) == wanted]
-        measured = [rate for result in self._results for rate in _rates(result)]
+        measured = [rate for result in self._results for rate in _rates_of(result)]
         for found in (same, measured, recorded):
             if found:
                 return min(
@@ -118,8 +125,8 @@ class Rates:
 
     @cached_property
     def _recorded(self) -> list[Rate]:
-        """Of finished runs on this device: one rate for each arm of each experiment, the median over its seeds."""
-        arms: dict[tuple[str, str, int, float], list[tuple[float, float]]] = {}
+        """The rates of finished runs on this device: for each arm of each experiment, the median of its seeds."""
+        speeds: dict[tuple[str, str, int, float], list[tuple[float, float]]] = {}  # images/s and time of each run's end
         costs: dict[tuple[str, str, int, float], Mapping[str, float]] = {}
         for experiment in experiments(self._records):
             for entry in read_plan(self._records, experiment):
@@ -127,34 +134,47 @@ class Rates:
                 if not events or events[-1].get("outcome") != schema.FINISHED or not entry.costs:
                     continue
                 start, end = next(event for event in events if event["kind"] == schema.START), events[-1]
-                if device_of(start["environment"], gpu=start["device"] != "cpu") != self.device:
+                if device_name(start["environment"], gpu=start["device"] != "cpu") != self.device:
                     continue
                 share = start.get("resources", {}).get("gpus_per_worker") or 1.0
-                arm = (experiment, entry.arm, int(start["world_size"]), float(share))
-                arms.setdefault(arm, []).append((end["metrics"][schema.FINAL_IMAGES_PER_S], end["t"]))
-                costs[arm] = entry.costs
-        return [
-            Rate(
-                images_per_s=median(speed for speed, _ in runs),
-                workers=arm[2],
-                share=arm[3],
-                cpus=None,
-                macs=costs[arm][schema.COST_MACS_TRAINING],
-                parameters=costs[arm][schema.COST_PARAMETERS],
-                source=f"{len(runs)} run{'s' if len(runs) > 1 else ''} of {arm[0]}, {arm[1]}, recorded on this device "
-                + time.strftime("%Y-%m-%d", time.localtime(max(ended for _, ended in runs))),
+                group = (experiment, entry.arm, int(start["world_size"]), float(share))
+                speeds.setdefault(group, []).append((end["metrics"][schema.FINAL_IMAGES_PER_S], end["t"]))
+                costs[group] = entry.costs
+        rates = []
+        for group, runs in speeds.items():
+            experiment, arm, workers, share = group
+            latest = time.strftime("%Y-%m-%d", time.localtime(max(ended for _, ended in runs)))
+            count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+            rates.append(
+                Rate(
+                    images_per_s=median(speed for speed, _ in runs),
+                    workers=workers,
+                    share=share,
+                    cpus=None,
+                    macs=costs[group][schema.COST_MACS_TRAINING],
+                    parameters=costs[group][schema.COST_PARAMETERS],
+                    source=f"{count} of {experiment}, {arm}, recorded on this device {latest}",
+                )
             )
-            for arm, runs in arms.items()
-        ]
+        return rates
 
-    def _together(self, speed: float, alone_s: float, ranks: int, parameters: int, source: str) -> tuple[float, str]:
-        """Images/s of each of `ranks` workers that tell each other their gradients."""
+    def _with_communication(
+        self, speed: float, alone_s: float, ranks: int, parameters: int, source: str
+    ) -> tuple[float, str]:
+        """The images/s of one worker and their source, once `ranks` workers exchange gradients in each step.
+
+        `alone_s` are the seconds of a worker's step without communication.
+        """
         for result in self._results:
             if links := result["setting"].get("links"):
                 link = links[-1]
-                found = Link(link["latency_s"], link["bytes_per_s"])
-                overlap = result["setting"]["overlap"]
-                together_s = step_s(found, alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=overlap)
+                together_s = step_seconds(
+                    Link(link["latency_s"], link["bytes_per_s"]),
+                    alone_s=alone_s,
+                    ranks=ranks,
+                    parameters=parameters,
+                    overlap=result["setting"]["overlap"],
+                )
                 return speed * alone_s / together_s, (
                     f"{source}; {ranks} workers by the model of communication, fitted on {link['ranks']} ranks of one "
                     f"machine and wrong by {100 * link['error']:+.1f} % there"
@@ -162,8 +182,20 @@ class Rates:
         return speed, f"{source}; communication not counted, measure it with `deeper bench scaling`"
 
 
-def device_of(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
-    """A GPU by its name, a CPU by its name and cores; `gpu` None: the GPU where there is one."""
+def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:
+    """Training images of an epoch, plus its validation images for as much of one as they cost: no backward pass."""
+    costs, data = plan.costs[run.key], run.config.data
+    validation_cost = costs[schema.COST_MACS] / (3 * costs[schema.COST_MACS_TRAINING])
+    return plan.train_images[data.path] * data.train_fraction + plan.val_images[data.path] * validation_cost
+
+
+def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
+    """The name of a machine's GPU, or the name and cores of its CPU.
+
+    Args:
+        environment: What `bench.machine.environment` says of the machine.
+        gpu: Which of the two; None means the GPU if there is one.
+    """
     if environment["gpus"] and gpu is not False:
         return str(environment["gpus"][0]["name"])
     machine = environment["machine"]
@@ -172,11 +204,11 @@ def device_of(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str
 
 def _this_device(gpu: bool) -> str:
     here = environment()
-    return "a GPU, and this machine has none" if gpu and not here["gpus"] else device_of(here, gpu=gpu)
+    return "a GPU, and this machine has none" if gpu and not here["gpus"] else device_name(here, gpu=gpu)
 
 
-def _named(device: str, results: Sequence[Mapping[str, Any]]) -> str:
-    known = sorted({device_of(result["environment"]) for result in results})
+def _find_device(device: str, results: Sequence[Mapping[str, Any]]) -> str:
+    known = sorted({device_name(result["environment"]) for result in results})
     found = [name for name in known if device.lower() in name.lower()]
     if len(found) != 1:
         which = f"is {'several' if found else 'none'} of those measured: {'; '.join(known)}"
@@ -188,18 +220,18 @@ def _named(device: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rate_entry(costs: Cost, *, images_per_s: float, cpus: int | None) -> dict[str, float | None]:
-    """What a result keeps in `setting.rates`: the speed of one rank, and its network's costs in training."""
+    """An entry of `setting.rates` in a benchmark's result: one rank's speed and the training costs of its network."""
     return {"images_per_s": images_per_s, "cpus": cpus, "macs": costs.macs, "parameters": costs.parameters}
 
 
-def _rates(result: Mapping[str, Any]) -> Iterable[Rate]:
-    name = device_of(result["environment"])
+def _rates_of(result: Mapping[str, Any]) -> Iterable[Rate]:
+    name = device_name(result["environment"])
     for rate in result["setting"]["rates"]:
         source = f"`deeper bench {result['suite']}` on {name}, {result['date']}, without the loader"
         yield Rate(**rate, workers=1, source=source)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_result(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["environment"]["gpus"], content["setting"]

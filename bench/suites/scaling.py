@@ -23,7 +23,7 @@ import psutil
 from pydantic import Field
 from rich.console import Console
 
-from bench.planning.communication import OVERLAP, Sample, fit, step_s
+from bench.planning.communication import OVERLAP, AllReduceTiming, fit_link, step_seconds
 from bench.planning.rates import rate_entry
 from bench.suites.harness.child import Child, requests
 from bench.suites.harness.comparison import Comparison, Figures, interleave, publish
@@ -69,14 +69,14 @@ def main(options: ScalingOptions, *, output: Path | None) -> int:
         )
     network = options.network.model_copy(update={"resolution": options.side})
     costs = cost(network, training=True)
-    samples: list[Sample] = []
+    samples: list[AllReduceTiming] = []
     comparisons, links = [], []
     for ranks in world_sizes(most):
         comparison, found = _compare(ranks, backend, network, costs.parameters, options, console)
         comparisons.append(comparison)
         samples += found
         error = comparison.once[f"{ranks} ranks"][ERROR] / 100
-        links.append({"ranks": ranks, "backend": backend, **asdict(fit(found)), "error": error})
+        links.append({"ranks": ranks, "backend": backend, **asdict(fit_link(found)), "error": error})
     setting = {
         **options.model_dump(exclude={"ranks", "rounds", "network"}),
         "network": network.model_dump(),
@@ -109,7 +109,7 @@ def _busy_rank(comparison: Comparison) -> float:
 
 def _compare(
     ranks: int, backend: str, network: NetworkConfig, parameters: int, options: ScalingOptions, console: Console
-) -> tuple[Comparison, list[Sample]]:
+) -> tuple[Comparison, list[AllReduceTiming]]:
     ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
     threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
     run = run_without_data(network, batch=options.batch, workers=ranks)
@@ -130,9 +130,11 @@ def _compare(
             rounds=options.rounds,
             console=console,
         )
-        samples = [Sample(ranks, size, max(team(ALL_REDUCE, size))) for size in SIZES]
+        samples = [AllReduceTiming(ranks, size, max(team(ALL_REDUCE, size))) for size in SIZES]
     alone_s = ranks * options.batch / median(figures[SPEED] for figures in rounds[base])
-    predicted_s = step_s(fit(samples), alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend])
+    predicted_s = step_seconds(
+        fit_link(samples), alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend]
+    )
     predicted = ranks * options.batch / predicted_s
     measured = median(figures[SPEED] for figures in rounds[ours])
     comparison = Comparison(

@@ -20,7 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from reproduce.data.manifest import DataError
-from reproduce.data.sources import Listing, Sample
+from reproduce.data.readers import Sample
+from reproduce.data.sources import Listing
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"

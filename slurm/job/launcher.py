@@ -24,7 +24,7 @@ from types import FrameType
 
 from bench.console.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.console.options import add_choice
-from bench.orchestration.leases import take
+from bench.orchestration.leases import try_acquire
 from bench.planning.plan import select
 from bench.records.record import Record, read_plan
 from bench.records.states import read_state, run_folder
@@ -262,7 +262,7 @@ class _First:
         chosen, _ = choice.parse_known_args(self.options.run)
         for entry in select(read_plan(self.options.records, experiment.name), chosen.arm, chosen.seed):
             folder = run_folder(self.options.records, entry.key)
-            lease = take(folder)
+            lease = try_acquire(folder)
             if lease is None:
                 continue
             if read_state(folder).status in ("waiting", "interrupted"):

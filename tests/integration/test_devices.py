@@ -1,6 +1,6 @@
-"""From Ray's devices to a run's record: what Ray gives a worker is real, and so is the run; NVML alone is a double.
+"""From Ray's devices to a run's record. What Ray gives a worker is real, and so is the run; only NVML is a double.
 
-Ray hands out GPUs by number on any machine (`ray.init(num_gpus=2)`); the worker trains on the CPU in their place.
+Ray assigns as many GPUs as it is told to have, on any machine (`ray.init(num_gpus=2)`); the worker trains on the CPU.
 """
 
 from __future__ import annotations
@@ -36,15 +36,16 @@ from pathlib import Path
 
 import ray
 
-from bench.orchestration import orchestrator
 from bench.orchestration.cluster import capacity
+from bench.orchestration.worker import Worker
+from bench.orchestration.worker_group import WorkerGroup
 from bench.planning.plan import make_plan
+from bench.records.record import Recording
 from bench.records.states import read_events, run_folder
-from bench.orchestration.worker import Rank
 from reproduce.spec import load_experiment
 
 
-class OnCpu(Rank):
+class OnCpu(Worker):
     def device(self):
         import torch
 
@@ -54,20 +55,19 @@ class OnCpu(Rank):
         return {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")}
 
 
-orchestrator.Rank = OnCpu
 place = Path(sys.argv[1])
 experiment = load_experiment(place / "on-devices.yaml")
 runs = make_plan(experiment, place / "data").runs
-options = orchestrator.Options(records=place / "records", data=place / "data")
 ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
 answer = {"capacity": capacity(experiment.resources), "runs": []}
-gangs = [orchestrator.Gang(experiment.resources) for _ in runs]  # both at once, so that each has a device of its own
-for run, gang in zip(runs, gangs):
-    folder = run_folder(options.records, run.key)
-    verdict = gang.train(run, folder, options, lambda: False)
+# Both groups at once, so that each has a device of its own.
+groups = [WorkerGroup.start(experiment.resources, worker_class=OnCpu) for _ in runs]
+for run, group in zip(runs, groups):
+    folder = run_folder(place / "records", run.key)
+    outcome = group.train(run.config, folder, place / "data", Recording())
     events = read_events(folder)
-    sees = ray.get(gang.ranks[0].sees.remote())
-    answer["runs"].append({"verdict": verdict.outcome, "start": events[0], "end": events[-1], "sees": sees})
+    sees = ray.get(group.workers[0].sees.remote())
+    answer["runs"].append({"outcome": outcome.status, "start": events[0], "end": events[-1], "sees": sees})
 print(json.dumps(answer))
 """
 
@@ -80,7 +80,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def carry_out(data: Path, place: Path, library: Path, share: float, **environment: str) -> Any:
+def train(data: Path, place: Path, library: Path, share: float, **environment: str) -> Any:
     """Both runs of the experiment, each with `share` of a GPU."""
     (place / "data").symlink_to(data)
     resources = {"gpus_per_worker": share, "cpus_per_worker": 1}
@@ -97,17 +97,17 @@ def carry_out(data: Path, place: Path, library: Path, share: float, **environmen
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert [run["verdict"] for run in answer["runs"]] == ["finished", "finished"]
+    assert [run["outcome"] for run in answer["runs"]] == ["finished", "finished"]
     return answer
 
 
 def sampled(answer: Any) -> list[list[str]]:
-    """The devices that each run has telemetry of."""
+    """By run, the devices that its telemetry covers."""
     return [run["end"]["telemetry"]["gpus"] for run in answer["runs"]]
 
 
 def test_whole_gpus_are_sampled_under_the_numbers_that_ray_gives(data: Path, tmp_path: Path, nvml_double: Path) -> None:
-    answer = carry_out(data, tmp_path, nvml_double, 1)
+    answer = train(data, tmp_path, nvml_double, 1)
     assert answer["capacity"] == 2
     assert sorted(sampled(answer)) == [[FIRST], [SECOND]]
     for run in answer["runs"]:
@@ -120,10 +120,10 @@ def test_whole_gpus_are_sampled_under_the_numbers_that_ray_gives(data: Path, tmp
         assert [FIRST, SECOND][int(run["sees"]["CUDA_VISIBLE_DEVICES"])] == telemetry["gpus"][0]
 
 
-def test_runs_that_share_a_gpu_say_so_and_take_no_energy_for_their_own(
+def test_runs_that_share_a_gpu_say_so_and_claim_no_energy_for_themselves(
     data: Path, tmp_path: Path, nvml_double: Path
 ) -> None:
-    answer = carry_out(data, tmp_path, nvml_double, 0.25, CUDA_VISIBLE_DEVICES=f"{SECOND},{MIG}")
+    answer = train(data, tmp_path, nvml_double, 0.25, CUDA_VISIBLE_DEVICES=f"{SECOND},{MIG}")
     assert answer["capacity"] == 8
     first, second = answer["runs"]
     assert sampled(answer) == [[SECOND], [SECOND]], "Ray fills a device before it takes the next"
@@ -147,7 +147,7 @@ def test_runs_that_share_a_gpu_say_so_and_take_no_energy_for_their_own(
 def test_devices_keep_the_names_that_the_cluster_was_started_with(
     data: Path, tmp_path: Path, nvml_double: Path, visible: str, devices: list[str], absent: list[str | None]
 ) -> None:
-    answer = carry_out(data, tmp_path, nvml_double, 1, CUDA_VISIBLE_DEVICES=visible)
+    answer = train(data, tmp_path, nvml_double, 1, CUDA_VISIBLE_DEVICES=visible)
     assert sorted(uuid for uuids in sampled(answer) for uuid in uuids) == sorted(devices)
     said = [run["end"]["telemetry"]["gpu_absent"] for run in answer["runs"]]
     assert sorted(said, key=str) == sorted(absent, key=str)

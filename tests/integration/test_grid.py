@@ -170,7 +170,7 @@ def _steps(driver: psutil.Process, said: str, folder: Path) -> bool:
 
 
 def _workers_start(driver: psutil.Process, said: str, folder: Path) -> bool:
-    return any("ray::Rank" in " ".join(child.cmdline()) for child in driver.children(recursive=True))
+    return any("ray::Worker" in " ".join(child.cmdline()) for child in driver.children(recursive=True))
 
 
 def _ray_starts(driver: psutil.Process, said: str, folder: Path) -> bool:
@@ -246,7 +246,9 @@ def test_a_killed_worker_is_replaced_and_the_run_goes_on_to_the_same_end(place: 
     (key,) = (path.name for path in (whole / "runs").iterdir())
     broken = place / "broken-worker"
     driver = started(place, broken, key)
-    ranks = [child for child in psutil.Process(driver.pid).children(recursive=True) if "Rank" in child.cmdline()[0]]
+    ranks = [
+        child for child in psutil.Process(driver.pid).children(recursive=True) if "ray::Worker" in child.cmdline()[0]
+    ]
     assert len(ranks) == 2
     ranks[-1].kill()
     assert driver.wait(timeout=300) == 0

@@ -1,8 +1,8 @@
 """`deeper bench overhead`: what the suite costs the worker function that it runs.
 
 The same function trains the same run in a plain process, under torchrun, and by the suite with all records on: a kept
-gang of Ray actors, telemetry at 1 Hz, events, predictions, a publisher into MLflow beside it. Each of the records is
-then switched on alone (`bench.suites.overhead.costs`).
+worker group, telemetry at 1 Hz, events, predictions, a publisher into MLflow beside it. Each of the records is then
+switched on alone (`bench.suites.overhead.costs`).
 
 images/s are training images over the seconds from the end of the first step to the end of the run, so validation,
 checkpoints and whatever a record does at the end count. Start-up is from the go to the end of the first step.
@@ -23,10 +23,10 @@ import psutil
 from pydantic import Field
 from rich.console import Console
 
-from bench.orchestration import orchestrator
 from bench.orchestration.cluster import cluster
+from bench.orchestration.worker_group import WorkerGroup
 from bench.planning.plan import make_plan
-from bench.records.record import write_plan
+from bench.records.record import Recording, write_plan
 from bench.records.states import run_folder
 from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
 from bench.suites.harness.memory import MEMORY, peak_memory
@@ -115,7 +115,7 @@ def _prepare(options: OverheadOptions, scratch: Path) -> Place:
                 "gpus_per_worker": int(gpus > 0),
             },
             "arms": {"both": {}},
-            "seeds": list(range(options.rounds + 2)),  # the last is the first run of the gang
+            "seeds": list(range(options.rounds + 2)),  # the last is the first run of the worker group
         },
         where="overhead: ",
     )
@@ -153,36 +153,35 @@ def _compare(
 
 @contextlib.contextmanager
 def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contestant]:
-    """Runs in a kept gang, as every run after a command's first; round 0 gives memory and the first run's start-up."""
-    options = orchestrator.Options(records=place.records, data=place.data)
+    """Runs on a kept worker group, as all of a command but the first; round 0 gives memory and the first's start-up."""
     write_plan(place.records, place.experiment.name, place.runs, {})
 
-    def train(gang: orchestrator.Gang, run: PlannedRun, go: float) -> Figures:
+    def train(group: WorkerGroup, run: PlannedRun, go: float) -> Figures:
         folder = run_folder(place.records, run.key)
         first = _FirstStep(folder)
-        verdict = gang.train(run, folder, options, give_up=lambda: False)
+        outcome = group.train(run.config, folder, place.data, Recording())
         end = time.time()
-        if verdict.outcome != schema.FINISHED:
-            raise RuntimeError(f"the run under measurement {verdict.outcome}: {verdict.error}")
+        if outcome.status != schema.FINISHED:
+            raise RuntimeError(f"the run under measurement {outcome.status}: {outcome.error}")
         return _figures(place, go, first(), end)
 
     go = time.time()
     publisher = tracking.start_publisher(place.records)
     try:
-        with cluster(options.address, options.records / "logs" / "ray.log"):
-            gang = orchestrator.Gang(place.experiment.resources)
-            fresh = train(gang, place.runs[-1], go)
+        with cluster(None, place.records / "logs" / "ray.log"):
+            group = WorkerGroup.start(place.experiment.resources)
+            fresh = train(group, place.runs[-1], go)
 
             def measure(index: int) -> Figures:
                 if index:
-                    return train(gang, place.runs[index], time.time())
+                    return train(group, place.runs[index], time.time())
                 with peak_memory(psutil.Process()) as peak:
-                    figures = train(gang, place.runs[index], time.time())
+                    figures = train(group, place.runs[index], time.time())
                 once[SUITE] = {MEMORY: peak(), FRESH: fresh[START]}
                 return figures
 
             yield measure
-            gang.kill()
+            group.kill()
     finally:
         tracking.stop_publisher(publisher)
 

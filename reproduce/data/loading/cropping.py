@@ -120,8 +120,9 @@ def _check_shape(name: str, array: npt.NDArray[Any], *shape: int) -> None:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL:
-    library, number, count = DECODER.load(), ctypes.c_int, ctypes.c_int64
+def _library() -> Any:
+    library: Any = DECODER.load()
+    number, count = ctypes.c_int, ctypes.c_int64
     integers, reals, doubles, octets, booleans = (
         ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.int64, np.float32, np.float64, np.uint8, np.bool_)
     )

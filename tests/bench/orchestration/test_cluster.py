@@ -1,4 +1,4 @@
-"""What of Ray reaches the terminal and its processes: nothing, and no signal of the driver's group."""
+"""Starting Ray: its messages stay off the terminal, and its processes do not see the signals of the driver's group."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from bench.orchestration import cluster
 
 
-def test_what_ray_says_goes_to_a_log_and_what_python_says_to_the_terminal(
+def test_messages_of_ray_go_to_a_log_and_those_of_python_to_the_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "logs" / "ray.log"
     blocked: list[set[Any]] = []
 
     def init(**_: Any) -> None:
-        """Writes as Ray's native half does, and looks at what a process started now would take over."""
+        """Write to standard error as Ray's native code does, and note the signal mask that a child would inherit."""
         os.write(2, b"network_util.cc:330: Failed to determine local IP\n")
         blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -30,7 +30,7 @@ def test_what_ray_says_goes_to_a_log_and_what_python_says_to_the_terminal(
     before, stderr = signal.getsignal(signal.SIGTERM), sys.stderr
     with cluster.cluster(None, log):
         print("ours", file=sys.stderr)
-        assert signal.getsignal(signal.SIGTERM) == before, "Ray puts a handler of its own there"
+        assert signal.getsignal(signal.SIGTERM) == before, "Ray's handler is replaced"
         assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert sys.stderr is stderr
     os.write(2, b"afterwards\n")
@@ -39,7 +39,7 @@ def test_what_ray_says_goes_to_a_log_and_what_python_says_to_the_terminal(
     assert {signal.SIGTERM, signal.SIGINT} <= blocked[0]
 
 
-def test_the_terminal_is_given_back_where_ray_does_not_start(
+def test_the_terminal_is_given_back_if_ray_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def init(**_: Any) -> None:

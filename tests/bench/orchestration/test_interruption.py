@@ -1,4 +1,4 @@
-"""Signals and stop files as the driver sees them."""
+"""Signals and stop files, as the driver sees them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.orchestration.interruption import Interruption
 
 
-def test_the_first_signal_is_a_reason_and_ends_a_wait() -> None:
+def test_the_first_signal_gives_a_reason_and_ends_a_wait() -> None:
     with Interruption() as interruption:
         assert interruption.reason is None
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -20,10 +20,10 @@ def test_the_first_signal_is_a_reason_and_ends_a_wait() -> None:
         assert interruption.signalled
         before = time.monotonic()
         interruption.wait(0.3)
-        assert time.monotonic() - before >= 0.3, "the loop that waits does not spin once it knows"
+        assert time.monotonic() - before >= 0.3, "a loop that waits does not spin after the signal"
 
 
-def test_a_stop_file_tells_its_reason_once_it_is_written(tmp_path: Path) -> None:
+def test_a_stop_file_gives_its_reason_once_it_is_written(tmp_path: Path) -> None:
     stop = tmp_path / "stop"
     with Interruption(stop) as interruption:
         assert interruption.reason is None

@@ -1,4 +1,4 @@
-"""Device hours of a plan: which measured rate is taken, how far it is scaled, and what is said of it."""
+"""Device hours of a plan: which measured rate is used, how it is scaled, and what the user is told about it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
-    """3 600 training images, none for validation, ten epochs; arms none and both."""
+    """A plan with 3600 training images, no validation images, ten epochs and the arms none and both."""
     content = {
         "name": "first",
         "data": {"path": "tiny"},
@@ -84,7 +84,7 @@ def estimates(found: Rates, made: Plan) -> dict[str, Any]:
     return {run.arm: found.estimate(made, run) for run in made.runs}
 
 
-def test_recorded_runs_of_the_same_network_come_first_and_others_are_scaled(tmp_path: Path) -> None:
+def test_recorded_runs_of_the_same_network_are_preferred_and_others_are_scaled(tmp_path: Path) -> None:
     made = made_plan()
     recorded(tmp_path, made, "none", 100.0)
     found = estimates(Rates(tmp_path, gpu=False), made)
@@ -101,14 +101,14 @@ def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
     made = made_plan(gpus=0.25)
     recorded(tmp_path, made, "none", 1000.0, share=1)
     from_whole = estimates(Rates(tmp_path, gpu=True), made)["none"]
-    assert from_whole.images_per_s == pytest.approx(250), "at least its share of what a whole one gives"
+    assert from_whole.images_per_s == pytest.approx(250), "the same share of the speed of a whole one"
     assert from_whole.device_hours == pytest.approx(36000 / 1000 / 3600)
     assert from_whole.source.endswith(", 0.25 of a GPU for 1")
 
     recorded(tmp_path / "shared", made, "none", 800.0, share=0.25)
     own = estimates(Rates(tmp_path / "shared", gpu=True), made)["none"]
     assert own.images_per_s == pytest.approx(800)
-    assert own.device_hours == pytest.approx(36000 / 800 / 3600 / 4), "four run at once"
+    assert own.device_hours == pytest.approx(36000 / 800 / 3600 / 4), "four runs at once"
 
 
 def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(
@@ -122,7 +122,7 @@ def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(
     assert "by 2 for 1 cores" in found["none"].source
 
 
-def test_workers_pay_for_communication_and_the_models_error_is_told(tmp_path: Path) -> None:
+def test_several_workers_pay_for_communication_and_the_error_of_the_model_is_stated(tmp_path: Path) -> None:
     link = {"ranks": 2, "backend": "nccl", "latency_s": 0.0, "bytes_per_s": 1e9, "error": -0.05}
     file = result(tmp_path, THERE, links=[link], overlap=0.0)
     found = estimates(Rates(tmp_path, gpu=True, file=file), made_plan(workers=2, gpus=1))["none"]
@@ -132,25 +132,25 @@ def test_workers_pay_for_communication_and_the_models_error_is_told(tmp_path: Pa
     assert "fitted on 2 ranks of one machine and wrong by -5.0 % there" in found.source
 
 
-def test_without_a_link_it_says_that_communication_is_not_counted(tmp_path: Path) -> None:
+def test_without_a_measured_link_the_source_says_that_communication_is_not_counted(tmp_path: Path) -> None:
     found = estimates(Rates(tmp_path, gpu=True, file=result(tmp_path, THERE)), made_plan(workers=2, gpus=1))["none"]
     assert found.images_per_s == pytest.approx(100)
     assert "communication not counted" in found.source
 
 
-def test_nothing_measured_is_no_estimate(tmp_path: Path) -> None:
+def test_there_is_no_estimate_if_nothing_was_measured(tmp_path: Path) -> None:
     result(tmp_path / "committed" / "nvidia-h100", THERE)
     assert estimates(Rates(tmp_path, gpu=False), made_plan()) == {"none": None, "both": None}
 
 
-def test_a_named_device_is_one_that_was_measured(tmp_path: Path) -> None:
+def test_a_named_device_must_have_been_measured(tmp_path: Path) -> None:
     result(tmp_path / "committed" / "nvidia-h100", THERE)
     assert Rates(tmp_path, gpu=True, device="h100").device == "NVIDIA H100"
     with pytest.raises(SpecError, match="--device: 'a100' is none of those measured: NVIDIA H100"):
         Rates(tmp_path, gpu=True, device="a100")
 
 
-def test_a_file_without_a_rate_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_result_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(SpecError, match=r"x\.json: not what `deeper bench"):

@@ -1,4 +1,4 @@
-"""What the doctor says of threads and ranks, from a kept result of `deeper bench scaling`."""
+"""What the doctor says about the use of CPU cores, from a kept result of `deeper bench scaling`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands import doctor
-from bench.planning import placement
+from bench.planning import core_usage
 from bench.results.store import kept_results
 
 
@@ -34,7 +34,7 @@ def test_without_a_measurement_the_doctor_names_the_command(tmp_path: Path) -> N
     assert check.cure == "deeper bench scaling"
 
 
-def test_the_faster_way_is_recommended_with_its_ratio_and_source(tmp_path: Path) -> None:
+def test_the_fastest_use_of_the_cores_is_recommended_with_its_ratio_and_source(tmp_path: Path) -> None:
     _keep(threads=10, ranks=8, runs=12)
     (check,) = (found for found in doctor.doctor(tmp_path, tmp_path) if found.name == "threads and ranks")
     assert check.detail == (
@@ -43,17 +43,17 @@ def test_the_faster_way_is_recommended_with_its_ratio_and_source(tmp_path: Path)
     )
 
 
-def test_the_recommendation_turns_with_the_figures() -> None:
+def test_the_recommendation_follows_the_figures() -> None:
     _keep(threads=10, ranks=15, runs=12)
-    assert str(placement.measured()).startswith(
+    assert str(core_usage.measured()).startswith(
         "a run alone: workers: 2 with 1 CPU each (1.50 x 1 with 2); many runs: one run after the other (1.25 x)"
     )
 
 
-def test_a_result_without_threads_recommends_nothing() -> None:
+def test_a_result_without_a_run_of_several_threads_recommends_nothing() -> None:
     _keep(threads=10, ranks=15, runs=12)
     path = kept_results() / "scaling.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace("1 rank, 2 threads", "1 rank, the others idle"), encoding="utf-8"
     )
-    assert placement.measured() is None
+    assert core_usage.measured() is None

@@ -1,0 +1,209 @@
+"""An executor: trains one run after the other on a worker group that it keeps from run to run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+import traceback
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bench.orchestration.run_queue import RunQueue
+from bench.orchestration.worker import LOG_FILE, Outcome
+from bench.orchestration.worker_group import StartCancelledError, StartFailedError
+from bench.records.record import Record, Recording, RunBusy
+from bench.records.states import read_state, run_folder
+from reproduce import schema
+from reproduce.errors import UserError
+from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 120.0  # what a stopped run may take to write its checkpoint before it is given up
+
+
+class TrainingGroup(Protocol):
+    """What an executor needs of a `WorkerGroup`."""
+
+    def train(
+        self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]
+    ) -> Outcome: ...
+
+    def stop(self, reason: str) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+StartGroup = Callable[[ResourcesConfig, Callable[[float], bool]], TrainingGroup]
+"""Starts a worker group, with the arguments and exceptions of `WorkerGroup.start`."""
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """How runs are executed."""
+
+    records: Path
+    data: Path
+    """The folder of the prepared data sets."""
+    address: str | None = None
+    """Of a running Ray cluster; None starts one on this machine for as long as the command runs."""
+    concurrent: int | None = None
+    """How many runs may be trained at once; None means as many as fit."""
+    recording: Recording = Recording()  # noqa: RUF009 - frozen
+    retry_failed: bool = False
+    """Whether runs that have failed before are trained again."""
+    node_patience_s: float = 600
+    """How long to wait for lost nodes when those that are left have no room for a single run."""
+
+    @property
+    def settled(self) -> Set[str]:
+        """The states of runs that are left as they are."""
+        return {schema.FINISHED} if self.retry_failed else {schema.FINISHED, schema.FAILED}
+
+
+class Executor:
+    """Takes runs from a queue until none is left or `stop` is called. `execute_all` is the body of its thread."""
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        resources: ResourcesConfig,
+        options: ExecutionOptions,
+        *,
+        start_group: StartGroup,
+        keep_waiting: Callable[[float], bool],
+    ) -> None:
+        """
+        Args:
+            queue: The runs, shared with other executors.
+            resources: What each run gets.
+            options: How runs are executed.
+            start_group: Starts a worker group.
+            keep_waiting: Passed on to `start_group`; must return False once this executor is stopped.
+        """
+        self._queue = queue
+        self._resources = resources
+        self._options = options
+        self._start_group = start_group
+        self._keep_waiting = keep_waiting
+        self._lock = threading.Lock()
+        self._group: TrainingGroup | None = None
+        self._stop_reason: str | None = None
+        self._stopped_at = math.inf
+        self.errors: list[Exception] = []
+        """Unexpected exceptions that are in no record, because recording itself failed."""
+
+    def stop(self, reason: str) -> None:
+        """Have the current run write a checkpoint and end, and take no other. Returns at once; for other threads."""
+        with self._lock:
+            self._stop_reason, self._stopped_at = reason, time.monotonic()
+            if self._group is not None:
+                self._group.stop(reason)
+
+    def execute_all(self) -> None:
+        """Execute runs until none is left or the executor is stopped. Whatever goes wrong with one, the others go on.
+
+        Raises nothing: unexpected exceptions are in the records of their runs, or else in `errors`.
+        """
+        while self._stop_reason is None:
+            try:
+                claimed = self._queue.claim()
+                if claimed is None:
+                    break
+                run, lease = claimed
+                with lease:
+                    self.execute(run)
+            except Exception as error:
+                log.exception("a run was given up, and this could not be recorded")
+                self.errors.append(error)
+        try:
+            self._discard_group()
+        except Exception as error:
+            log.exception("a worker group could not be ended")
+            self.errors.append(error)
+
+    def execute(self, run: PlannedRun) -> Outcome | None:
+        """Train a run, with retries, and see to it that its record tells how it ended.
+
+        Returns:
+            How it ended; None if its record shows that there is nothing to do.
+        """
+        folder = run_folder(self._options.records, run.key)
+        if read_state(folder).status in self._options.settled:
+            return None  # another driver has trained it since this one was started
+        try:
+            outcome = self._train_with_retries(run, folder)
+        except UserError as error:
+            outcome = self._failed_unexpectedly(folder, str(error))
+        except Exception as error:  # a bug of this project: this run fails with its traceback, the others go on
+            outcome = self._failed_unexpectedly(folder, f"{type(error).__name__}: {error}".splitlines()[0])
+            log.error("%s: %s; its traceback is in %s", run.name, outcome.error, folder / LOG_FILE)
+        self._record_end(run, folder, outcome)
+        return outcome
+
+    def _train_with_retries(self, run: PlannedRun, folder: Path) -> Outcome:
+        for retries_left in range(self._resources.retries, -1, -1):
+            outcome = self._attempt(run, folder)
+            if outcome.status != schema.FINISHED:
+                self._discard_group()  # some of its workers may still be in a collective operation
+            if not outcome.retry or self._stop_reason is not None:
+                break
+            log.warning("%s: %s; %d retries left", run.name, outcome.error, retries_left)
+        return outcome
+
+    def _attempt(self, run: PlannedRun, folder: Path) -> Outcome:
+        try:
+            group = self._group or self._start()
+        except StartCancelledError:
+            return Outcome(schema.INTERRUPTED)
+        except StartFailedError as error:
+            _log_traceback(folder)
+            return Outcome(schema.FAILED, str(error), retry=True)
+        options = self._options
+        return group.train(run.config, folder, options.data, options.recording, self._stop_grace_is_over)
+
+    def _start(self) -> TrainingGroup:
+        group = self._start_group(self._resources, self._keep_waiting)
+        with self._lock:
+            self._group = group
+            if self._stop_reason is not None:
+                group.stop(self._stop_reason)
+        return group
+
+    def _discard_group(self) -> None:
+        with self._lock:
+            group, self._group = self._group, None
+        if group is not None:
+            group.kill()
+
+    def _stop_grace_is_over(self) -> bool:
+        return time.monotonic() - self._stopped_at > STOP_GRACE_S
+
+    def _failed_unexpectedly(self, folder: Path, error: str) -> Outcome:
+        """To be called while the exception is handled."""
+        try:
+            _log_traceback(folder)
+        finally:
+            self._discard_group()
+        return Outcome(schema.FAILED, error)
+
+    def _record_end(self, run: PlannedRun, folder: Path, outcome: Outcome) -> None:
+        """Record how the run ended, unless its rank 0 has done so."""
+        try:
+            if self._stop_reason is not None and outcome.status != schema.FINISHED:
+                Record(folder).interrupt(self._stop_reason)
+            elif outcome.status == schema.FAILED:
+                Record(folder).abandon(outcome.error)
+        except RunBusy as error:  # whoever holds the run will record its end
+            log.warning("%s: %s", run.name, error)
+
+
+def _log_traceback(folder: Path) -> None:
+    """Append the traceback of the exception that is being handled to a run's log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
+        traceback.print_exc(file=file)

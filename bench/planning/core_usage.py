@@ -1,0 +1,62 @@
+"""How training uses this machine's CPU cores best, according to the kept result of `deeper bench scaling`.
+
+The last comparison of that suite keeps all cores busy in each of three ways: a run of one rank with a thread on each
+core, a run of one rank on each core, and separate runs of one core each ("not connected").
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from statistics import median
+
+from bench.results.store import kept_results
+
+FIGURE = "images/s"
+
+
+@dataclass(frozen=True)
+class CoreUsage:
+    """Training images/s of the whole machine, for each way to use its cores.
+
+    Printed, it says which way is the fastest for a single run and for many runs.
+    """
+
+    cores: int
+    threads: float
+    """Images/s of one run with one rank of `cores` threads."""
+    ranks: float
+    """Images/s of one run with `cores` ranks of one thread."""
+    runs: float
+    """Images/s of `cores` simultaneous runs, each with one rank of one thread, together."""
+    source: str
+    """Where the figures come from."""
+
+    def __str__(self) -> str:
+        ratio = max(self.threads, self.ranks) / min(self.threads, self.ranks)
+        best, other = (
+            (f"workers: {self.cores} with 1 CPU each", f"1 with {self.cores}")
+            if self.ranks > self.threads
+            else (f"workers: 1 with {self.cores} CPUs", f"{self.cores} with 1")
+        )
+        many = self.runs / max(self.threads, self.ranks)
+        order = "runs of 1 CPU each side by side" if many > 1 else "one run after the other"
+        return (
+            f"a run alone: {best} ({ratio:.2f} x {other}); many runs: {order} ({max(many, 1 / many):.2f} x); "
+            f"{self.source}"
+        )
+
+
+def measured() -> CoreUsage | None:
+    """What was measured on this machine; None without a result, or if the suite measured GPUs."""
+    path = kept_results() / "scaling.json"
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    comparison = content["comparisons"][-1]
+    cores = int(comparison["name"].split()[0])
+    names = (f"1 rank, {cores} threads", f"{cores} ranks", f"{cores} ranks, not connected")
+    if not all(name in comparison["rounds"] for name in names):
+        return None
+    threads, ranks, runs = (median(figures[FIGURE] for figures in comparison["rounds"][name]) for name in names)
+    return CoreUsage(cores, threads, ranks, runs, f"deeper bench scaling of {content['date']}")

@@ -1,0 +1,146 @@
+"""A worker without Ray: which device it takes, and what it makes of the ways in which training ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.orchestration import session
+from bench.orchestration.worker import LOG_FILE, Outcome, RankPlacement, Worker
+from bench.records.record import Recording, RunFinished
+from reproduce.data import DataError
+from reproduce.spec import PlannedRun, ResourcesConfig
+from reproduce.training.interface import NonFiniteLossError, RankSetup, TrainingResult
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.setenv(name, "set by the test")  # so that what the worker sets is undone
+        monkeypatch.delenv(name)
+
+
+def joined(monkeypatch: pytest.MonkeyPatch, rank: int, *placements: RankPlacement) -> tuple[Worker, dict[str, Any]]:
+    """The worker of a rank that has joined, and how it entered the process group."""
+    group: dict[str, Any] = {}
+    monkeypatch.setattr(torch.distributed, "TCPStore", lambda *where, **_: where)
+    monkeypatch.setattr(
+        torch.distributed, "init_process_group", lambda *backend, **given: group.update(given, of=backend)
+    )
+    worker = Worker(rank, ResourcesConfig(workers=len(placements)))
+    worker.join(placements, 4711)
+    return worker, group
+
+
+def test_ranks_on_cpus_join_over_gloo_at_the_store_of_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, group = joined(monkeypatch, 1, RankPlacement("192.0.2.1", ()), RankPlacement("192.0.2.2", ()))
+    assert group["of"] == ("gloo",)
+    assert group["store"] == ("192.0.2.1", 4711, 2)
+    assert (group["rank"], group["world_size"]) == (1, 2)
+    assert worker.device() == torch.device("cpu")
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+def test_a_rank_sees_the_gpus_of_its_host_and_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    placements = [
+        RankPlacement("192.0.2.1", ("3",)),
+        RankPlacement("192.0.2.1", ("1",)),
+        RankPlacement("192.0.2.2", ("0",)),
+    ]
+    worker, group = joined(monkeypatch, 1, *placements)
+    assert group["of"] == ("nccl",)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,1"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert worker.device() == torch.device("cuda", 1)
+    assert (worker.gpus, worker.gpus_elsewhere) == (["3", "1"], 1)
+
+
+def test_a_single_worker_joins_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, group = joined(monkeypatch, 0, RankPlacement("192.0.2.1", ("GPU-fa0e",)))
+    assert group == {}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-fa0e"
+    assert worker.device() == torch.device("cuda", 0)
+
+
+@pytest.fixture
+def train(
+    planned: Callable[..., PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Worker, Outcome]]:
+    """Has a worker train a run whose training is a double."""
+
+    def call(training: Callable[[RankSetup], TrainingResult]) -> tuple[Worker, Outcome]:
+        # pytest puts files of its own in place of a process's standard error.
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8"))
+        monkeypatch.setattr(session, "train_and_record", lambda config, context, **_: training(context))
+        worker = Worker(0, ResourcesConfig())
+        return worker, worker.train(planned(0).config, tmp_path / "run", tmp_path, Recording())
+
+    return call
+
+
+def raising(error: Exception) -> Callable[[RankSetup], TrainingResult]:
+    def training(_: RankSetup) -> TrainingResult:
+        raise error
+
+    return training
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        (NonFiniteLossError("epoch 1, step 2"), False),
+        (DataError("images.beton: damaged"), False),
+        (RunFinished("run 4711 is finished"), False),
+        (ValueError("not enough values to unpack"), True),
+        (RuntimeError("NCCL error"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_only_failures_that_would_repeat_are_not_tried_again(
+    train: Callable[..., tuple[Worker, Outcome]], tmp_path: Path, error: Exception, retry: bool
+) -> None:
+    _, outcome = train(raising(error))
+    assert (outcome.status, outcome.retry) == ("failed", retry)
+    assert outcome.error.startswith(f"{type(error).__name__}: {error} (on ")
+    log = (tmp_path / "run" / LOG_FILE).read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in log
+
+
+def test_what_is_printed_goes_to_the_log_of_the_run(
+    train: Callable[..., tuple[Worker, Outcome]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def training(_: RankSetup) -> TrainingResult:
+        print("from Python", file=sys.stderr)
+        os.write(1, b"from native code\n")
+        return TrainingResult(finished=True, metrics={})
+
+    _, outcome = train(training)
+    os.write(1, b"afterwards\n")
+    assert outcome == Outcome("finished")
+    assert capfd.readouterr().out == "afterwards\n"
+    log = (tmp_path / "run" / LOG_FILE).read_text(encoding="utf-8")
+    assert "from Python" in log
+    assert "from native code" in log
+
+
+def test_a_stop_tells_whether_the_run_has_begun_and_reaches_training(
+    train: Callable[..., tuple[Worker, Outcome]],
+) -> None:
+    def training(context: RankSetup) -> TrainingResult:
+        worker: Worker = context.stop_requested.__self__  # type: ignore[attr-defined]
+        assert not worker.stop("too early"), "nothing to save before the first step"
+        assert context.stop_requested()
+        assert worker.stop("terminated")
+        return TrainingResult(finished=False, metrics={})
+
+    worker, outcome = train(training)
+    assert outcome == Outcome("interrupted")
+    assert worker.stop_reason == "terminated"

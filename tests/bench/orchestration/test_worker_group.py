@@ -1,0 +1,299 @@
+"""Worker groups against a double of Ray, which answers and raises as Ray 2.60 was seen to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RaySystemError, RayTaskError
+
+from bench.orchestration import worker_group as module
+from bench.orchestration.worker import Outcome, RankPlacement
+from bench.orchestration.worker_group import StartCancelledError, StartFailedError, WorkerGroup
+from bench.records.record import Recording
+from reproduce import schema
+from reproduce.spec import ResourcesConfig
+
+FINISHED, INTERRUPTED = Outcome(schema.FINISHED), Outcome(schema.INTERRUPTED)
+DIED = ActorDiedError()
+DIED.error_msg += "\n\tclass_name: Worker\n\tpid: 4711\nThe actor is dead because its worker process has died."
+RAISED = RayTaskError(
+    "Worker.join", "\x1b[36mray::Worker.join()\x1b[39m (pid=4711)\n  ...", ValueError("not 2 ranks\nbut 1")
+).as_instanceof_cause()
+PENDING = object()
+"""What a call is answered with that does not return."""
+
+
+class Reference:
+    """Stands for Ray's reference to the answer of a call."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+class Handle:
+    """Stands for Ray's handle of an actor: `handle.method.remote(...)` returns a reference at once."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.calls: dict[str, tuple[Any, ...]] = {}
+
+    def __getattr__(self, method: str) -> Any:
+        def remote(*arguments: Any) -> Reference:
+            self.calls[method] = arguments
+            return Reference(self.answers.get(method))
+
+        return SimpleNamespace(remote=remote)
+
+
+class PlacementGroup:
+    """Stands for Ray's placement group: there is room for it once it has been asked for `rounds` times."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self.removed = False
+
+    def wait(self, timeout_s: float) -> bool:
+        self._rounds -= 1
+        return self._rounds < 0
+
+
+class Ray:
+    """Stands for the module `ray`, as far as worker groups use it."""
+
+    def __init__(self) -> None:
+        self.handles: list[Handle] = []
+        """By rank, in advance of the start."""
+        self.options: list[dict[str, Any]] = []
+        """What each started worker was given."""
+        self.killed: list[Handle] = []
+        self.placed = PlacementGroup(0)
+        self.on_poll: Callable[[], None] = lambda: None
+        """Called when `wait` returns without an answer."""
+        self._deadline = time.monotonic() + 60
+
+    def placement_group(self, bundles: list[dict[str, float]], strategy: str) -> PlacementGroup:
+        self.bundles = bundles
+        return self.placed
+
+    def remove_placement_group(self, placed: PlacementGroup) -> None:
+        placed.removed = True
+
+    def remote(self, concurrency_groups: dict[str, int]) -> Any:
+        def options(**given: Any) -> Any:
+            self.options.append(given)
+            return SimpleNamespace(remote=lambda rank, resources: self.handles[rank])
+
+        return lambda worker_class: SimpleNamespace(options=options)
+
+    def wait(
+        self, references: list[Reference], *, num_returns: int = 1, timeout: float
+    ) -> tuple[list[Reference], list[Reference]]:
+        """At most `num_returns` that are answered, and all others."""
+        assert time.monotonic() < self._deadline, "the group polls forever"
+        done = [reference for reference in references if reference.answer is not PENDING][:num_returns]
+        if not done and timeout:
+            self.on_poll()
+        return done, [reference for reference in references if reference not in done]
+
+    def get(self, references: Reference | list[Reference]) -> Any:
+        if isinstance(references, list):
+            return [self.get(reference) for reference in references]
+        if isinstance(references.answer, Exception):
+            raise references.answer
+        return references.answer
+
+    def kill(self, handle: Handle) -> None:
+        self.killed.append(handle)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
+    double = Ray()
+    monkeypatch.setattr(module, "ray", double)
+    monkeypatch.setattr(module, "placement_group", double.placement_group)
+    monkeypatch.setattr(module, "remove_placement_group", double.remove_placement_group)
+    return double
+
+
+def starting(rank: int, **answers: Any) -> Handle:
+    """A worker that starts as it should, but for the given answers."""
+    return Handle(**{"placement": RankPlacement("192.0.2.1", (str(rank),)), "create_store": 4711, **answers})
+
+
+# --- start -----------------------------------------------------------------------------------------
+
+
+def test_workers_are_placed_together_and_joined_with_what_each_needs_to_know(ray: Ray) -> None:
+    ray.handles = [starting(0), starting(1)]
+    group = WorkerGroup.start(ResourcesConfig(workers=2, cpus_per_worker=3, gpus_per_worker=1))
+    assert ray.bundles == [{"CPU": 3.0, "GPU": 1.0}] * 2
+    assert [(given["num_cpus"], given["num_gpus"]) for given in ray.options] == [(3, 1)] * 2
+    assert [given["scheduling_strategy"].placement_group_bundle_index for given in ray.options] == [0, 1]
+    placements = [RankPlacement("192.0.2.1", ("0",)), RankPlacement("192.0.2.1", ("1",))]
+    assert [worker.calls["join"] for worker in group.workers] == [(placements, 4711)] * 2
+    assert not ray.killed
+
+
+def test_a_single_worker_needs_no_store(ray: Ray) -> None:
+    ray.handles = [starting(0)]
+    WorkerGroup.start(ResourcesConfig())
+    assert ray.bundles == [{"CPU": 1.0}]
+    assert "create_store" not in ray.handles[0].calls
+
+
+def test_room_is_waited_for_and_the_caller_is_asked_each_time(ray: Ray) -> None:
+    ray.handles, ray.placed = [starting(0)], PlacementGroup(rounds=3)
+    asked: list[float] = []
+
+    def keep_waiting(waited_s: float) -> bool:
+        asked.append(waited_s)
+        return True
+
+    WorkerGroup.start(ResourcesConfig(), keep_waiting)
+    assert len(asked) >= 3
+    assert asked == sorted(asked)
+
+
+def test_a_start_is_cancelled_while_it_waits_for_room(ray: Ray) -> None:
+    ray.placed = PlacementGroup(rounds=1000)
+    with pytest.raises(StartCancelledError):
+        WorkerGroup.start(ResourcesConfig(), lambda _: False)
+    assert ray.placed.removed
+    assert not ray.options
+
+
+def test_without_a_caller_that_decides_room_is_not_waited_for_forever(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_TIMEOUT_S", -1.0)
+    ray.placed = PlacementGroup(rounds=1000)
+    with pytest.raises(StartCancelledError):
+        WorkerGroup.start(ResourcesConfig())
+
+
+def test_a_start_is_cancelled_while_workers_join_and_they_are_killed(ray: Ray) -> None:
+    ray.handles = [starting(0, join=PENDING), starting(1, join=PENDING)]
+    polls: list[float] = []
+    ray.on_poll = lambda: polls.append(0.0)
+    with pytest.raises(StartCancelledError):
+        WorkerGroup.start(ResourcesConfig(workers=2), lambda _: not polls)
+    assert ray.killed == ray.handles
+    assert ray.placed.removed
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DIED, "the workers did not start: The actor died unexpectedly before finishing this task."),
+        (RAISED, "the workers did not start: ValueError: not 2 ranks"),
+    ],
+)
+def test_a_worker_that_fails_to_join_ends_the_start_with_one_line(ray: Ray, error: Exception, message: str) -> None:
+    ray.handles = [starting(0, join=PENDING), starting(1, join=error)]
+    with pytest.raises(StartFailedError) as raised:
+        WorkerGroup.start(ResourcesConfig(workers=2), lambda _: True)
+    assert str(raised.value) == message
+    assert ray.killed == ray.handles
+    assert ray.placed.removed
+
+
+def test_workers_that_do_not_answer_end_the_start(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "START_TIMEOUT_S", -1.0)
+    ray.handles = [starting(0, placement=PENDING)]
+    with pytest.raises(StartFailedError, match="the workers did not answer within"):
+        WorkerGroup.start(ResourcesConfig(), lambda _: True)
+    assert ray.killed == ray.handles
+
+
+# --- train -----------------------------------------------------------------------------------------
+
+
+def train(group: WorkerGroup, give_up: Callable[[], bool] = lambda: False) -> Outcome:
+    config: Any = None
+    return group.train(config, Path("run"), Path("data"), Recording(), give_up)
+
+
+def trained_by(ray: Ray, *answers: Any, **others: Any) -> WorkerGroup:
+    """A group whose workers answer a call of `train` with these, by rank."""
+    return WorkerGroup(ray.placed, [Handle(train=answer, **others) for answer in answers])
+
+
+def test_a_run_is_finished_once_every_worker_is(ray: Ray) -> None:
+    assert train(trained_by(ray, FINISHED, FINISHED)) == FINISHED
+
+
+def test_the_first_failure_is_the_outcome_and_the_others_are_not_waited_for(ray: Ray) -> None:
+    failed = Outcome(schema.FAILED, "NotFiniteLoss: epoch 1, step 2 (on node1)")
+    assert train(trained_by(ray, PENDING, failed)) == failed
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DIED, "a worker died: The actor died unexpectedly before finishing this task."),
+        (RAISED, "Ray: ValueError: not 2 ranks"),
+        (RaySystemError("the control plane is gone"), "Ray: System error: the control plane is gone"),
+    ],
+)
+def test_a_failure_of_ray_is_worth_another_attempt(ray: Ray, error: Exception, message: str) -> None:
+    assert train(trained_by(ray, PENDING, error)) == Outcome(schema.FAILED, message, retry=True)
+
+
+def test_a_run_that_hangs_is_given_up(ray: Ray) -> None:
+    polls: list[int] = []
+    ray.on_poll = lambda: polls.append(1)
+    assert train(trained_by(ray, FINISHED, PENDING), lambda: len(polls) > 2) == INTERRUPTED
+
+
+def test_a_run_that_is_stopped_before_its_first_step_is_not_waited_for(ray: Ray) -> None:
+    group = trained_by(ray, PENDING, PENDING, stop=False)
+    ray.on_poll = lambda: group.stop("terminated")
+    assert train(group) == INTERRUPTED
+    assert group.workers[0].calls["stop"] == ("terminated",)
+    assert "stop" not in group.workers[1].calls, "the ranks agree by themselves"
+
+
+@pytest.mark.parametrize("answer", [True, PENDING, DIED], ids=["in its steps", "no answer yet", "dead"])
+def test_a_stopped_run_is_waited_for_until_it_has_written_its_checkpoint(ray: Ray, answer: Any) -> None:
+    group = WorkerGroup(ray.placed, [Handle(train=PENDING, stop=answer)])
+    references: list[Reference] = []
+    polls: list[int] = []
+
+    def wait(pending: list[Reference], **given: Any) -> Any:
+        references[:] = pending if given["timeout"] else references
+        return Ray.wait(ray, pending, **given)
+
+    def poll() -> None:
+        polls.append(1)
+        if len(polls) == 1:
+            group.stop("terminated")
+        if len(polls) == 4:
+            references[0].answer = INTERRUPTED
+
+    ray.wait, ray.on_poll = wait, poll  # type: ignore[method-assign]
+    assert train(group) == INTERRUPTED
+    assert len(polls) == 4
+
+
+# --- kill ------------------------------------------------------------------------------------------
+
+
+def test_every_worker_is_killed_and_its_place_freed_even_if_ray_fails(
+    ray: Ray, caplog: pytest.LogCaptureFixture
+) -> None:
+    group = trained_by(ray, FINISHED, FINISHED)
+
+    def kill(handle: Handle) -> None:
+        ray.killed.append(handle)
+        raise RaySystemError("Ray has not been started yet.")
+
+    ray.kill = kill  # type: ignore[method-assign]
+    group.kill()
+    assert ray.killed == group.workers
+    assert ray.placed.removed
+    assert "could not be ended: System error: Ray has not been started yet." in caplog.text
