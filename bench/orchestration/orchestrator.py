@@ -27,7 +27,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from bench.orchestration.cluster import capacity
 from bench.orchestration.leases import Lease, take
 from bench.orchestration.worker import CONTROL, Rank, Verdict
-from bench.records.record import Record, Recording, RunBusy
+from bench.records.event_log import RunBusyError
+from bench.records.record import Record, Recording
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
@@ -256,10 +257,10 @@ class Grid:
                 break
             log.warning("%s: %s; %d retries left", planned.name, verdict.error, attempts_left)
         if self.stopped is not None and verdict.outcome != schema.FINISHED:
-            with contextlib.suppress(RunBusy):  # then whoever holds the run will record its end
+            with contextlib.suppress(RunBusyError):  # then whoever holds the run will record its end
                 Record(folder).interrupt(self.stopped)
         elif verdict.outcome == schema.FAILED:
-            with contextlib.suppress(RunBusy):
+            with contextlib.suppress(RunBusyError):
                 Record(folder).abandon(verdict.error)
         self.verdicts[planned.key] = verdict
         return gang

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.machine.environment import environment
+from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
@@ -27,8 +28,8 @@ def recorded_training(
     them, `gpus_elsewhere` how many it has on others.
 
     `why_stopped` is asked for the reason where the run was stopped before its end. Whatever training raises is recorded
-    as the attempt's failure and raised again. Raises `RunBusy` where another process does this run, `RunFinished` where
-    it is done (bench.records.record).
+    as the attempt's failure and raised again. Raises `RunBusyError` where another process does this run,
+    `RunFinishedError` where it is done (bench.records.record).
     """
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(
@@ -42,6 +43,7 @@ def recorded_training(
             "compile": context.compiled,
         },
         resume=resume_point(context.folder, config.key),
+        code_diff=code_diff(),
     )
     telemetry = Sampler(
         context.folder,

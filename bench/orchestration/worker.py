@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
-from bench.records.record import Recording, RunFinished
+from bench.records.record import Recording, RunFinishedError
 from reproduce.spec import ResourcesConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _failure(error: Exception) -> Verdict:
     """A run's own mistakes (a loss that is not finite, bad data, bad config) would only repeat."""
     from reproduce.training.context import NotFiniteLoss
 
-    own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinished)
+    own_fault = isinstance(error, NotFiniteLoss | ValueError | RunFinishedError)
     return Verdict("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not own_fault)
 
 

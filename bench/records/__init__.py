@@ -1,5 +1,5 @@
-"""The record of a run, which is only appended to: writing it, reading its state, and evaluations beside it.
+"""The record of a run, which is only appended to; the plans of experiments and the evaluations of runs beside it.
 
-Events, metrics and configurations come in; files go out, and typed states when they are read (`docs/records.md` lists
-every file). It may import `machine` and `reproduce`.
+Configurations, events and metrics come in; files go out, and typed states when they are read back. It may import
+`bench.machine` and `reproduce`.
 """
