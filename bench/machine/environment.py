@@ -13,7 +13,7 @@ import psutil
 
 from bench.machine import nvml
 from bench.machine.cpu import this_cpu
-from bench.machine.revision import code_diff, revision
+from bench.machine.revision import revision
 from reproduce.native import SOURCES, ChoiceError, Source
 
 PACKAGES = (
@@ -43,13 +43,11 @@ PACKAGES = (
 def environment() -> dict[str, Any]:
     """Describe code, packages, machine and devices as plain JSON; read once per process, in under a second.
 
-    `commit` and `dirty` are absent outside a git checkout and a bundle. `code_diff` names the file that keeps the
-    uncommitted changes, where there are some. `gpus` lists NVML's devices; where there are none, `gpu_absent` says why.
+    `commit` and `dirty` are absent outside a git checkout and a bundle. `gpus` lists NVML's devices; if there are none,
+    `gpu_absent` says why.
     """
-    changes = code_diff()
     return {
         **revision(),
-        **({"code_diff": changes.name} if changes is not None else {}),
         "packages": _packages(),
         "machine": _machine(),
         **_devices(),

@@ -87,12 +87,12 @@ class Record:
 
         Args:
             run: everything that determines the run's result.
-            environment: what `bench.machine.environment` says of code, packages, machine and devices.
+            environment: code, packages, machine and devices, as `bench.machine.environment` describes them.
             world_size: number of ranks.
             device: the first rank's device, as torch names it.
             resources: what each worker has: cpus_per_worker, gpus_per_worker, compile.
             resume: epoch and step from which the attempt resumes; None for a fresh start.
-            code_diff: uncommitted changes to the code, kept beside the record.
+            code_diff: uncommitted changes to the code, kept in a file beside the record that `environment` then names.
 
         Returns:
             The number of the attempt, from 1.
@@ -112,9 +112,11 @@ class Record:
             self._recorded = {event["epoch"] for event in events if event["kind"] == schema.EPOCH}
             config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / schema.ARTIFACT_CONFIG, config.encode())
+            if code_diff is not None:
+                environment = {**environment, "code_diff": code_diff.name}
+                if not (self.folder / code_diff.name).exists():
+                    write_atomically(self.folder / code_diff.name, code_diff.content)
             write_atomically(self.folder / schema.ARTIFACT_ENVIRONMENT, json.dumps(environment, indent=1).encode())
-            if code_diff is not None and not (self.folder / code_diff.name).exists():
-                write_atomically(self.folder / code_diff.name, code_diff.content)
             (self.folder / PROGRESS).unlink(missing_ok=True)
             self._began = time.monotonic()
             self._append(

@@ -26,7 +26,7 @@ READINGS = (
 )
 """Columns of a sample beside its time `t`, its attempt and its device."""
 SHARED_FROM = 1.05
-"""A device counts as shared if more processes than this compute on it on average; one that is ending does not count."""
+"""A device on which more processes than this compute on average is shared. Above 1, since one may be just ending."""
 
 
 def attempt_file(folder: Path, attempt: int) -> Path:

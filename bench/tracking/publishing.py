@@ -22,11 +22,7 @@ log = logging.getLogger("bench.tracking.publisher")
 
 
 class Publisher:
-    """Publishes the records of one folder to one tracking store.
-
-    Raises:
-        Exception: whatever MLflow raises if the store is away.
-    """
+    """Publishes the records of one folder to one tracking store, to which it connects when it is created."""
 
     def __init__(self, records: Path, uri: str) -> None:
         self.sender = Sender(uri)
@@ -42,10 +38,8 @@ class Publisher:
             final: whether runs that no process holds count as killed at once, and not only after a while.
 
         Returns:
-            False if the store rejected something, which the log names; everything else is published nevertheless.
-
-        Raises:
-            Exception: whatever MLflow raises if the store is away; the next call continues from there.
+            False if the store rejected something, which the log names; everything else is published nevertheless. If
+            the store is away, MLflow's error is raised, and the next call continues from there.
         """
         complete = True
         for name in names or experiments(self._records):

@@ -75,6 +75,7 @@ def with_nvml_double(nvml_double: Path) -> Callable[..., Any]:
             text=True,
             check=True,
             encoding="utf-8",
+            timeout=300,
         )
         return json.loads(done.stdout)
 

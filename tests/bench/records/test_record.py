@@ -162,4 +162,6 @@ def test_uncommitted_changes_are_kept_once_beside_the_record(tmp_path: Path, beg
     begun(tmp_path, code_diff=CodeDiff(b"--- a/bench/other.py\n")).end("finished")
     kept = sorted(path.read_bytes() for path in tmp_path.glob("code-*.diff"))
     assert kept == [b"--- a/bench/cli.py\n", b"--- a/bench/other.py\n"]
-    assert diff.name in {path.name for path in tmp_path.iterdir()}
+    first, *_ = read_events(tmp_path)
+    assert first["environment"]["code_diff"] == diff.name
+    assert (tmp_path / diff.name).read_bytes() == diff.content

@@ -5,6 +5,7 @@ NVML is replaced by a double that calls itself FAKE (nvml_double.c), which tests
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 
 from bench.machine.environment import environment
 from bench.telemetry import Sampler, aggregates
+from bench.telemetry.host import HostReader
 from reproduce import schema
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
@@ -103,17 +105,16 @@ def test_without_nvml_there_is_a_reason_and_no_number(tmp_path: Path) -> None:
 
 
 def test_a_failed_poll_is_counted_and_sampling_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler = Sampler(tmp_path, attempt=1, rate_hz=50)
-    read = sampler._host.read
-    calls = iter(range(1000))
+    read = HostReader.read
+    calls = itertools.count()
 
-    def flaky() -> dict[str, float]:
+    def fail_twice(reader: HostReader) -> dict[str, float]:
         if next(calls) < 2:
             raise OSError("a poll that fails")
-        return read()
+        return read(reader)
 
-    monkeypatch.setattr(sampler._host, "read", flaky)
-    sampler.start()
+    monkeypatch.setattr(HostReader, "read", fail_twice)
+    sampler = Sampler(tmp_path, attempt=1, rate_hz=50).start()
     wait_for_samples(sampler, 2)
     sampler.stop()
     assert sampler.summary()["failed_polls"] == 2
