@@ -1,4 +1,4 @@
-"""Atomic replacement of files: a reader finds the old content or the new one, whatever process is killed and when."""
+"""Files that are replaced as a whole: a reader finds the old content or the new one, whenever a writer is killed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Yield a file to write, which takes the name `path` at the end of the block.
+def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Open a file that takes the name `path` once the block has ended; if the block fails, the old content stays.
 
-    If the block fails, the old content stays. If several processes replace the same path, the last one wins.
+    Several processes may write to one path; the last one wins.
 
     Args:
-        path: The file to replace or create.
-        durable: Wait until the new content would survive a power failure.
+        path: the file to write or replace.
+        durable: whether the new content survives a power cut once the block has ended.
+        mode: permissions with which the file is created, before the umask; 0o600 for a secret, which no other user can
+            then read at any moment.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)  # left behind by a killed process that had the same number
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             yield file
             if durable:
                 file.flush()
@@ -34,8 +37,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
+def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
+    """Replace a file by `content`; see `replacing`."""
+    with replacing(path, durable=durable, mode=mode) as file:
+        file.write(content)
+
+
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a new name survives a power failure."""
+    """Write a folder's entries to the disk; without it a new name may be lost in a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -119,7 +119,7 @@ def path_misfits(profile: Profile, partitions: Sequence[Partition], *, records: 
     lies_on = filesystem(records)
     if lies_on.is_network and lies_on.flock_reaches_other_hosts is False:
         found = f"{records} lies on {lies_on.kind}, mounted so that other hosts do not see its locks, which runs need"
-        misfits.append(Misfit("--records", found, lies_on.locking_cure))
+        misfits.append(Misfit("--records", found, lies_on.locking_hint))
     return misfits
 
 

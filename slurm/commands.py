@@ -80,7 +80,7 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def _submit(arguments: argparse.Namespace) -> int:
     from bench.planning.plan import check_disk, make_plan
-    from bench.records.record import write_plan
+    from bench.records.plan import write_plan
     from reproduce.spec import load_experiment
     from slurm import submission
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import yaml
 
-from bench.records.record import experiment_folder, write_atomically
+from bench.records.plan import experiment_folder
+from reproduce.atomic import write_atomically
 from reproduce.grid import arm_data, plan
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 from slurm.profile import Profile

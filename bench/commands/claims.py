@@ -77,7 +77,7 @@ class _Runs:
     """What is recorded: the runs of each experiment that claims name, from MLflow, each read once; evaluations."""
 
     def __init__(self, records: Path, experiment: str | None) -> None:
-        from bench.tracking.store import tracking_uri
+        from bench.tracking.location import tracking_uri
 
         self._records, self._uri = records, tracking_uri(records)
         self._all = experiment

@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.machine import nvml
 from bench.machine.filesystems import filesystem
 from bench.planning import core_usage
-from bench.tracking.store import tracking_uri
+from bench.tracking.location import tracking_uri
 from reproduce.data import DataError, load_manifest
 from reproduce.native import LIBRARIES, ImplementationError, Library
 
@@ -187,7 +187,7 @@ def _lacking_build_tools() -> list[str]:
 def _gpus() -> Check:
     try:
         devices = nvml.Nvml()
-    except nvml.NvmlAbsent as reason:
+    except nvml.NvmlUnavailableError as reason:
         return Check("GPUs", "warn", f"{reason}: no GPU telemetry, training on CPU")
     names = [devices.name(uuid) for uuid in devices.uuids]
     counts = {name: names.count(name) for name in dict.fromkeys(names)}
@@ -239,7 +239,7 @@ def _file_system(records: Path) -> Check:
     if reaches:
         return Check(name, "ok", f"{found}, locks reach other hosts")
     says = "locks do not reach other hosts" if reaches is False else "whether locks reach other hosts cannot be told"
-    return Check(name, "warn", f"{found}, {says}", lies_on.locking_cure)
+    return Check(name, "warn", f"{found}, {says}", lies_on.locking_hint)
 
 
 def _enough(name: str, free: float, wanted_gib: int, found: str, cure: str) -> Check:

@@ -19,7 +19,8 @@ from reproduce.evaluation.protocols import CROPS, is_imagenet, sides
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.records.evaluations import RecordedRun, TableRow
+    from bench.records.finished_runs import RecordedRun
+    from bench.records.paper_table import TableRow
     from reproduce.data import Manifest
     from reproduce.evaluation.ensemble import EvaluationConfig
     from reproduce.evaluation.models import ModelReference
@@ -62,8 +63,10 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from bench.records.evaluations import evaluation_folder, find_runs, own_validation, read_evaluation, table_rows
-    from bench.tracking.store import require_mlflow
+    from bench.records.evaluations import evaluation_folder, read_evaluation
+    from bench.records.finished_runs import find_runs, own_validation
+    from bench.records.paper_table import table_rows
+    from bench.tracking.mlflow_setup import require_mlflow
     from reproduce.evaluation.models import EvaluationError
 
     runs = find_runs(arguments.records, arguments.run)
@@ -103,9 +106,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _publish(records: Path) -> None:
     """Bring what was found to the runs in MLflow."""
-    from bench.tracking import store as tracking
+    from bench.tracking.background import start_publisher, stop_publisher
 
-    not_published = tracking.stop_publisher(tracking.start_publisher(records))
+    not_published = stop_publisher(start_publisher(records))
     if not_published:
         print(not_published, file=sys.stderr)
 

@@ -118,7 +118,7 @@ def _status(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from bench.orchestration.display import as_json, render, rows
-    from bench.records.record import read_plan
+    from bench.records.plan import read_plan
     from slurm import status
 
     name = _experiment_name(arguments.experiment)
@@ -138,7 +138,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from analysis.report import report
     from bench.commands.claims import of_experiment
-    from bench.tracking.store import tracking_uri
+    from bench.tracking.location import tracking_uri
 
     name = _experiment_name(arguments.experiment)
     out = arguments.out or Path("reports") / name

@@ -33,6 +33,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
-    from bench.tracking.store import dashboard
+    from bench.tracking.dashboard import run_dashboard
 
-    return dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=arguments.experiment)
+    return run_dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=arguments.experiment)

@@ -51,12 +51,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
     from bench.planning.plan import check_disk, make_plan, select, start_with_part
-    from bench.records.record import Recording, read_plan, write_plan
-    from bench.tracking import store as tracking
+    from bench.records.plan import read_plan, write_plan
+    from bench.records.record import Recording
+    from bench.tracking.background import start_publisher, stop_publisher
+    from bench.tracking.mlflow_setup import require_mlflow
     from reproduce.spec import load_experiment
 
     if not arguments.no_publish:
-        tracking.require_mlflow()
+        require_mlflow()
     console = Console()
     experiment = load_experiment(arguments.experiment)
     which = _part(arguments.part) if arguments.part else None
@@ -82,12 +84,12 @@ def _run(arguments: argparse.Namespace) -> int:
     left = [run for run in (start_with_part(runs, *which) if which else runs) if run.key not in settled]
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
-        publisher = None if arguments.no_publish else tracking.start_publisher(records)
+        publisher = None if arguments.no_publish else start_publisher(records)
         try:
             if left:
                 stopped = _carry_out(left, entries, experiment.resources, options, interruption, console)
         finally:
-            not_published = publisher and tracking.stop_publisher(publisher, hurry=lambda: interruption.signalled)
+            not_published = publisher and stop_publisher(publisher, hurry=lambda: interruption.signalled)
             if not_published:
                 console.print(not_published, highlight=False, style="yellow")
     table = rows(entries, records)

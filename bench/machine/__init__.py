@@ -1,4 +1,4 @@
-"""What machine this is: CPU, GPUs by NVML, file systems, and the environment that is recorded with each result.
+"""What this machine is: CPU, GPUs through NVML, file systems, and the environment that is recorded with each result.
 
-The operating system comes in; plain dictionaries and values go out. It imports `reproduce` alone.
+It asks the operating system and git, and returns plain values and dictionaries. It imports only `reproduce`.
 """

@@ -1,7 +1,7 @@
-"""Which kind of file system a path lies on, and what that means for records that several hosts share.
+"""The file system that a path lies on, and what it means for records that several hosts share.
 
-Leases of runs are `flock`s, which some network file systems keep to the host that takes them; the embedded tracking
-store is sqlite, which no network file system is safe for (sqlite.org/howtocorrupt, section 2.1).
+Runs are leased with `flock`, which some network file systems do not pass on to other hosts. The embedded tracking store
+is SQLite, which is safe on no network file system (sqlite.org/howtocorrupt, section 2.1).
 """
 
 from __future__ import annotations
@@ -15,34 +15,36 @@ MOUNTS = Path("/proc/self/mountinfo")
 NFS = frozenset({"nfs", "nfs4"})
 CIFS = frozenset({"cifs", "smb3"})
 CLUSTER_LOCKS = frozenset({"ceph", "fuse.ceph-fuse", "fuse.glusterfs", "gfs2", "ocfs2"})
-"""`flock` reaches all hosts unless a mount option (gfs2's and ocfs2's localflocks) says otherwise."""
+"""`flock` reaches all hosts, unless gfs2 or ocfs2 is mounted with localflocks."""
 OTHER_NETWORK = frozenset(
     {"afs", "beegfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs", "gpfs", "orangefs", "panfs", "pvfs2", "wekafs"}
 )
-"""Configured elsewhere than in the mount options (BeeGFS: tuneUseGlobalFileLocks), so that nothing can be told here."""
+"""Whether `flock` reaches other hosts does not show in the mount options (BeeGFS: tuneUseGlobalFileLocks)."""
 NETWORK = NFS | CIFS | CLUSTER_LOCKS | OTHER_NETWORK | {"lustre"}
 
 
 @dataclass(frozen=True)
 class FileSystem:
-    """One mount."""
+    """A mounted file system."""
 
     kind: str
-    """As mount(8) names it: ext4, tmpfs, nfs4, lustre, ..."""
+    """Its type as mount(8) names it: ext4, tmpfs, nfs4, lustre, ..."""
     mount_point: Path
     options: frozenset[str]
 
     @property
     def is_network(self) -> bool:
+        """Whether it is served over a network."""
         return self.kind in NETWORK
 
     @property
     def in_memory(self) -> bool:
+        """Whether its files are lost when the host is switched off."""
         return self.kind in ("tmpfs", "ramfs")
 
     @property
     def flock_reaches_other_hosts(self) -> bool | None:
-        """None: it cannot be told from the mount."""
+        """Whether other hosts see the locks taken on this one; None if the mount does not tell."""
         if self.kind in NFS:
             return not self.options & {"nolock", "local_lock=all", "local_lock=flock"}
         if self.kind == "lustre":
@@ -54,34 +56,37 @@ class FileSystem:
         return None if self.is_network else False
 
     @property
-    def locking_cure(self) -> str:
-        """What to do where `flock` does not reach other hosts, or where that cannot be told."""
+    def locking_hint(self) -> str:
+        """What to do if `flock` does not reach other hosts, or if the mount does not tell."""
         if self.kind in NFS:
-            return f"have {self.mount_point} mounted without nolock and local_lock, or take another file system"
+            return f"have {self.mount_point} mounted without nolock and local_lock, or use another file system"
         if self.kind == "lustre":
-            return f"have {self.mount_point} mounted with the option flock, or take another file system"
+            return f"have {self.mount_point} mounted with the option flock, or use another file system"
         if self.flock_reaches_other_hosts is None:
-            return "try: hold `flock FILE sleep 60` on one host; `flock -n FILE true` on another has to fail"
-        return f"have {self.mount_point} mounted with locks that all hosts see, or take another file system"
+            return "try it: run `flock FILE sleep 60` on one host; meanwhile `flock -n FILE true` must fail on another"
+        return f"have {self.mount_point} mounted so that all hosts see its locks, or use another file system"
 
 
 def filesystem(path: Path) -> FileSystem:
-    """The file system that a path lies on, or would once it exists; unknown where no mount tells, as in a chroot."""
-    place = path.resolve()  # walks the path, so that an automounter has done its work before the mounts are read
+    """Find the file system that a path lies on, or would lie on if it existed.
+
+    Its type is `unknown` if no mount contains the path, as happens in a chroot.
+    """
+    resolved = path.resolve()  # walks the path, so that an automounter mounts it before the mounts are read
     found = [
         mount
         for mount in map(_mount, MOUNTS.read_text(encoding="utf-8").splitlines())
-        if place.is_relative_to(mount.mount_point)
+        if resolved.is_relative_to(mount.mount_point)
     ]
     if not found:
         return FileSystem("unknown", Path("/"), frozenset())
     longest = max(len(mount.mount_point.parts) for mount in found)
-    # Of two on one mount point the later one lies over the other.
+    # Of two mounts at one mount point the later one hides the other.
     return [mount for mount in found if len(mount.mount_point.parts) == longest][-1]
 
 
 def _mount(line: str) -> FileSystem:
-    """A line of proc(5)'s mountinfo: id parent device root MOUNT-POINT OPTIONS any... - KIND source OPTIONS."""
+    """Parse a line of mountinfo (proc(5)): id parent device root MOUNT-POINT OPTIONS any... - KIND source OPTIONS."""
     before, _, after = line.partition(" - ")
     fields, (kind, _, own_options) = before.split(" "), after.split(" ", 2)
     mount_point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])

@@ -1,39 +1,45 @@
-"""Readings of NVIDIA devices through NVML, keyed by UUID: NVML does not know CUDA_VISIBLE_DEVICES.
+"""Readings of NVIDIA devices through NVML.
 
-"Busy" is the share of a sample period in which any kernel ran; it says nothing about efficiency. Energy comes from
-the device's own counter, since power is sampled a quarter of the time on A100 and H100 (arXiv:2312.02741).
+Devices are named by UUID, since NVML ignores CUDA_VISIBLE_DEVICES. "Busy" is the share of a sample period in which any
+kernel ran; it does not measure efficiency. Energy comes from the device's own counter, because A100 and H100 sample
+their power only a quarter of the time (Yang et al. 2023, arXiv:2312.02741).
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-pynvml: Any = importlib.import_module("pynvml")  # its functions have no annotations
+import pynvml
 
 GIB = 2**30
 DEVICE_ORDER = "CUDA_DEVICE_ORDER"
 NVML_ORDER = "PCI_BUS_ID"
-"""The order in which NVML counts, and nvidia-smi and SLURM do; CUDA does where `DEVICE_ORDER` says so."""
+"""Order in which NVML, nvidia-smi and SLURM count devices, and CUDA if the variable `DEVICE_ORDER` is set to it."""
 
 
-class NvmlAbsent(RuntimeError):  # noqa: N818 - a state of the machine, told as a reason
-    """There is no NVML here; the message says why."""
+class NvmlUnavailableError(RuntimeError):
+    """NVML cannot be used on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Wanted devices: those that NVML knows by their UUIDs, and a sentence on each that it does not."""
+    """The devices that were asked for."""
 
     uuids: tuple[str, ...]
+    """Those that NVML knows."""
     missing: tuple[str, ...]
+    """A sentence on each device that NVML does not know."""
 
 
 class Nvml:
-    """The NVML library, initialised. Raises NvmlAbsent with the reason if it cannot be."""
+    """The NVML library, initialised.
+
+    Raises:
+        NvmlUnavailableError: if it cannot be initialised.
+    """
 
     def __init__(self) -> None:
         try:
@@ -43,21 +49,24 @@ class Nvml:
             handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
             self._handles = {str(pynvml.nvmlDeviceGetUUID(handle)): handle for handle in handles}
         except pynvml.NVMLError as error:
-            raise NvmlAbsent(f"no NVML: {error}") from error
+            raise NvmlUnavailableError(f"no NVML: {error}") from error
 
     @property
     def uuids(self) -> list[str]:
-        """UUIDs of all GPUs of the machine, in NVML's (PCI) order."""
+        """UUIDs of all GPUs of the machine, in NVML's order, which is that of the PCI bus."""
         return [uuid for uuid in self._handles if not uuid.startswith("MIG-")]
 
     def name(self, uuid: str) -> str:
+        """The product name of a device."""
         return str(pynvml.nvmlDeviceGetName(self._handles[uuid]))
 
     def select(self, wanted: Sequence[str], environment: Mapping[str, str] = os.environ) -> Selection:
-        """Find devices by the names that CUDA_VISIBLE_DEVICES, Ray and torch have for them.
+        """Find devices by any name that CUDA_VISIBLE_DEVICES, Ray or torch has for them.
 
-        An index counts as CUDA counts; the (beginning of the) UUID of a GPU may lack its `GPU-`; a MIG instance has a
-        UUID with `MIG-`.
+        Args:
+            wanted: for each device an index in CUDA's order, the beginning of a GPU's UUID with or without `GPU-`, or
+                the UUID of a MIG instance with `MIG-`.
+            environment: where CUDA_DEVICE_ORDER is looked up.
         """
         found: dict[str, None] = {}
         missing = []
@@ -69,13 +78,13 @@ class Nvml:
         return Selection(tuple(found), tuple(missing))
 
     def _find(self, name: str, environment: Mapping[str, str]) -> str:
-        """The UUID of a device. Raises LookupError with a sentence."""
+        """The UUID of a device; raises LookupError with a sentence that says why there is none."""
         gpus = self.uuids
         if name.isdecimal():
             if environment.get(DEVICE_ORDER) != NVML_ORDER and len(set(map(self.name, gpus))) > 1:
                 raise LookupError(
-                    f"which device CUDA calls {name} is not known to NVML, since devices differ and {DEVICE_ORDER} is "
-                    f"not {NVML_ORDER}"
+                    f"NVML cannot tell which device CUDA calls {name}, because the devices differ and "
+                    f"{DEVICE_ORDER} is not {NVML_ORDER}"
                 )
             if int(name) < len(gpus):
                 return gpus[int(name)]
@@ -92,8 +101,8 @@ class Nvml:
                 return matching[0]
         raise LookupError(f"NVML does not know device {name}; it has {', '.join(gpus) or 'none'}")
 
-    def tells_use(self, uuid: str) -> bool:
-        """Whether NVML says how busy a device is, which it does not of a MIG instance."""
+    def reports_utilization(self, uuid: str) -> bool:
+        """Whether NVML reports how busy a device is; it does not for a MIG instance."""
         try:
             _READERS["busy_percent"](self._handles[uuid])
         except pynvml.NVMLError:
@@ -101,23 +110,25 @@ class Nvml:
         return True
 
     def read(self, uuid: str) -> dict[str, float]:
-        """Readings of one device; what it does not support is left out.
+        """Read one device.
 
-        busy_percent, memory_gib (used), power_w, energy_j (counter since the driver was loaded), sm_clock_mhz,
-        temperature_c, throttle_reasons (NVML's bit mask), processes (that compute on it). Of a MIG instance NVML tells
-        hardly more than the memory.
+        Returns:
+            busy_percent, memory_gib (used), power_w, energy_j (a counter that starts when the driver is loaded),
+            sm_clock_mhz, temperature_c, throttle_reasons (NVML's bit mask) and processes (those that compute on the
+            device). Readings that the device does not support are left out; a MIG instance supports little more than
+            its memory.
         """
         handle = self._handles[uuid]
         readings = {}
         for column, read in _READERS.items():
             try:
                 readings[column] = float(read(handle))
-            except _NOT_TOLD:
+            except _UNSUPPORTED:
                 continue
         return readings
 
 
-_NOT_TOLD = (
+_UNSUPPORTED = (
     pynvml.NVMLError_NotSupported,
     pynvml.NVMLError_FunctionNotFound,
     pynvml.NVMLError_NoPermission,

@@ -17,7 +17,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from bench.records.record import PlanEntry
+from bench.records.plan import PlanEntry
 from bench.records.states import RunState, Status, read_state, run_folder
 from reproduce import schema
 

@@ -15,7 +15,8 @@ from typing import Protocol
 from bench.orchestration.run_queue import RunQueue
 from bench.orchestration.worker import LOG_FILE, Outcome
 from bench.orchestration.worker_group import StartCancelledError, StartFailedError
-from bench.records.record import Record, Recording, RunBusy
+from bench.records.event_log import RunBusyError
+from bench.records.record import Record, Recording
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.errors import UserError
@@ -198,7 +199,7 @@ class Executor:
                 Record(folder).interrupt(self._stop_reason)
             elif outcome.status == schema.FAILED:
                 Record(folder).abandon(outcome.error)
-        except RunBusy as error:  # whoever holds the run will record its end
+        except RunBusyError as error:  # whoever holds the run will record its end
             log.warning("%s: %s", run.name, error)
 
 

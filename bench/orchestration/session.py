@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from bench.machine.environment import environment
+from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
@@ -35,8 +36,8 @@ def train_and_record(
         stop_reason: Returns why the run was stopped; called only if it was stopped before its end.
 
     Raises:
-        RunBusy: Another process is training this run (`bench.records.record`).
-        RunFinished: The run is finished already.
+        RunBusyError: Another process is training this run (`bench.records.record`).
+        RunFinishedError: The run is finished already.
     """
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(
@@ -51,6 +52,7 @@ def train_and_record(
             **resolve_precision(config.recipe.precision, context.device).describe(),
         },
         resume=resume_point(context.folder, config.key),
+        code_diff=code_diff(),
     )
     telemetry = Sampler(
         context.folder,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import ray
 
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
-from bench.records.record import Recording, RunFinished
+from bench.records.record import Recording, RunFinishedError
 from reproduce.errors import UserError
 from reproduce.spec import ResourcesConfig, RunConfig
 
@@ -201,7 +201,7 @@ def _failure(error: Exception) -> Outcome:
     """
     from reproduce.training.interface import NonFiniteLossError
 
-    repeats = isinstance(error, NonFiniteLossError | UserError | RunFinished)
+    repeats = isinstance(error, NonFiniteLossError | UserError | RunFinishedError)
     return Outcome("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not repeats)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from bench.machine.environment import environment
 from bench.planning.communication import Link, step_seconds
 from bench.planning.plan import Plan
-from bench.records.record import experiments, read_plan
+from bench.records.plan import experiments, read_plan
 from bench.records.states import read_events, run_folder
 from bench.results.store import COMMITTED, kept_results
 from reproduce import schema

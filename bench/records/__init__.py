@@ -1,5 +1,17 @@
-"""The record of a run, which is only appended to: writing it, reading its state, and evaluations beside it.
+"""The record of a run, which is only appended to; the plans of experiments and the evaluations of runs beside it.
 
-Events, metrics and configurations come in; files go out, and typed states when they are read (`docs/records.md` lists
-every file). It may import `machine` and `reproduce`.
+    <records>/runs/<key>/
+        config.yaml                    everything that determines the result
+        environment.json               code, packages, machine and devices of the last attempt
+        code-<hash>.diff               uncommitted changes to the code of an attempt
+        events.jsonl                   starts, epochs and ends of attempts, with their metrics
+        progress.json                  the heartbeat of a running attempt
+        predictions.parquet            one row per validation image
+        telemetry.parquet              one row per sample and device; telemetry-<attempt>.jsonl until an attempt ends
+        lock, lease                    held by the process that trains the run, and by the driver that started it
+    <records>/experiments/<name>/      plan.json
+    <records>/evaluations/<hash>/      evaluation.json, predictions.parquet
+
+Configurations, events and metrics come in; files go out, and typed states when they are read back. It may import
+`bench.machine` and `reproduce`.
 """

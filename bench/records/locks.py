@@ -1,4 +1,4 @@
-"""Locks that end with their process, however that ends: `flock`, which readers and other hosts can test."""
+"""File locks that the kernel releases when their process ends, for whatever reason (`flock`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file, made where it is not there; a descriptor that holds the lock until it is closed, None if taken."""
+    """Lock a file, which is created if necessary, without waiting.
+
+    Returns:
+        A descriptor that holds the lock until it is closed; None if another process holds it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,102 +1,39 @@
-"""The record of a run: an append-only folder that is the truth about it.
+"""The writer of a run's record: an append-only folder that is the truth about the run.
 
-    <records>/runs/<key>/       events.jsonl, config.yaml, environment.json, progress.json, lock, ...
-    <records>/experiments/<name>/plan.json
+    <records>/runs/<key>/    events.jsonl, config.yaml, environment.json, progress.json, lock, ...
 
-`events.jsonl` holds one JSON object a line, with its own timestamp and attempt number; the kinds are those of
-`reproduce.schema`. A line torn by a crash is closed by the next writer and skipped by every reader. Whoever writes
-a record holds a lock on it, so that a run is never done by two at once and a reader can tell a living run from a
-dead one. On several hosts this needs a file system with cluster-wide `flock` (NFS has it; Lustre with `-o flock`).
-
-Imports neither torch, Ray nor MLflow.
+Whoever writes a record holds its lock, so that two processes never work on one run. Imports neither torch, Ray nor
+MLflow.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench.records.locks import try_lock
-from bench.records.states import EVENTS, LOCK, PROGRESS, attempts_of, read_events, seconds_of
+from bench.machine.revision import CodeDiff
+from bench.records.event_log import EventLog
+from bench.records.predictions import write_predictions
+from bench.records.states import EVENTS, PROGRESS, seconds_of
 from reproduce import schema
-from reproduce.atomic import replacing
-from reproduce.spec import PlannedRun, RunConfig, SpecError
+from reproduce.atomic import write_atomically
+from reproduce.spec import RunConfig
 
 if TYPE_CHECKING:
     import numpy as np
 
-PLAN = "plan.json"
-
 LOCK_PATIENCE_S = 10.0  # a killed writer may take seconds to die; a reader holds the lock for microseconds
 
 
-class RunBusy(RuntimeError):  # noqa: N818 - reads as a state
-    """Another process is doing this run now."""
-
-
-class RunFinished(RuntimeError):  # noqa: N818
+class RunFinishedError(RuntimeError):
     """This run is finished already; there is nothing to do."""
-
-
-# --- plan ------------------------------------------------------------------------------------------
-
-
-def experiment_folder(records: Path, name: str) -> Path:
-    return records / "experiments" / name
-
-
-def experiments(records: Path) -> list[str]:
-    """Names of the experiments that have a plan here."""
-    return sorted(path.parent.name for path in (records / "experiments").glob(f"*/{PLAN}"))
-
-
-@dataclass(frozen=True)
-class PlanEntry:
-    """A planned run as `plan.json` names it."""
-
-    key: str
-    arm: str
-    seed: int
-    name: str
-    epochs: int
-    costs: Mapping[str, float] = field(default_factory=dict)
-    """Cost metrics by their schema name, e.g. `cost/parameters`."""
-
-
-def write_plan(
-    records: Path, experiment: str, planned: Sequence[PlannedRun], costs: Mapping[str, Mapping[str, float]]
-) -> Path:
-    """Write an experiment's `plan.json` atomically; `costs` are by run key."""
-    entries = [
-        asdict(PlanEntry(run.key, run.arm, run.seed, run.name, run.config.recipe.epochs, dict(costs.get(run.key, {}))))
-        for run in planned
-    ]
-    path = experiment_folder(records, experiment) / PLAN
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(entries, indent=1).encode())
-    return path
-
-
-def read_plan(records: Path, experiment: str) -> list[PlanEntry]:
-    """Raises SpecError if the experiment was never planned here."""
-    try:
-        content = (experiment_folder(records, experiment) / PLAN).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(experiments(records)) or "nothing"
-        raise SpecError(f"experiment: {experiment!r} has no records in {records}, which holds {known}") from None
-    return [PlanEntry(**entry) for entry in json.loads(content)]
-
-
-# --- writing ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,32 +41,36 @@ class Recording:
     """How closely a run is watched."""
 
     telemetry_hz: float = 1.0
-    """Samples a second of host and GPUs."""
+    """Telemetry samples per second of host and GPUs."""
     heartbeat_s: float = 1.0
-    """Seconds between two signs of life in the run's folder; longer on a file system that many runs share."""
+    """Seconds between two updates of `progress.json`; make it longer on a file system that many runs share."""
 
 
 class Record:
-    """The one writer of a run's record; the `Observer` that training calls.
+    """The one writer of a run's record, and the `Observer` that training calls.
 
-    Usable as a context manager: leaving it releases the lock.
+    As a context manager it releases the run when it is left.
+
+    Args:
+        folder: the run's folder; created by `begin`.
+        progress_every_s: shortest time between two updates of `progress.json`, in seconds.
+        lock_patience_s: seconds to wait for another process to release the run.
     """
 
     def __init__(
         self, folder: Path, *, progress_every_s: float = 1.0, lock_patience_s: float = LOCK_PATIENCE_S
     ) -> None:
         self.folder = folder
-        self._lock_patience_s = lock_patience_s
         self.attempt = 0
+        self.gpu_absent: str | None = None
+        """What telemetry cannot read of the run's GPUs, shown while the run goes on; see `progress`."""
+        self._lock_patience_s = lock_patience_s
         self._progress_every_s = progress_every_s
         self._progress_at = -math.inf
+        self._log: EventLog | None = None
         self._recorded: set[int] = set()
         self._earlier_s = 0.0
         self._began = 0.0
-        self._events: int | None = None
-        self._lock: int | None = None
-        self.gpu_absent: str | None = None
-        """What telemetry does not tell of the run's GPUs; shown while it runs, see `progress`."""
 
     def begin(
         self,
@@ -140,29 +81,44 @@ class Record:
         device: str,
         resources: Mapping[str, float | str] | None = None,
         resume: Mapping[str, int] | None = None,
+        code_diff: CodeDiff | None = None,
     ) -> int:
-        """Claim the run, write what determines it and a start event; the number of the attempt, from 1.
+        """Claim the run, write what determines its result, and record the start of an attempt.
 
-        `resources` are those of a worker: cpus_per_worker, gpus_per_worker, compile, and the precision and the
-        instructions that it computes with (absent in older records). `resume` is the epoch and step
-        that the attempt goes on from, None for a fresh start.
-        Raises RunBusy if another process holds the run, RunFinished if it is done.
+        Args:
+            run: everything that determines the run's result.
+            environment: code, packages, machine and devices, as `bench.machine.environment` describes them.
+            world_size: number of ranks.
+            device: the first rank's device, as torch names it.
+            resources: what each worker has and computes with: cpus_per_worker, gpus_per_worker, compile, and others
+                that older records lack.
+            resume: epoch and step from which the attempt resumes; None for a fresh start.
+            code_diff: uncommitted changes to the code, kept in a file beside the record that `environment` then names.
+
+        Returns:
+            The number of the attempt, from 1.
+
+        Raises:
+            RunBusyError: if another process holds the run.
+            RunFinishedError: if the run is finished.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _claim(self.folder, self._lock_patience_s)
+        self._log = EventLog(self.folder, patience_s=self._lock_patience_s)
         try:
-            events = read_events(self.folder)
+            attempts = self._log.attempts()
+            events = [event for attempt in attempts for event in attempt]
             if events and events[-1].get("outcome") == schema.FINISHED:
-                raise RunFinished(f"run {run.key} is finished: {self.folder}")
-            attempts = attempts_of(events)
+                raise RunFinishedError(f"run {run.key} is finished: {self.folder}")
             self.attempt = len(attempts) + 1
             self._earlier_s = sum(seconds_of(attempt) for attempt in attempts)
             self._recorded = {event["epoch"] for event in events if event["kind"] == schema.EPOCH}
             config = yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False)
             write_atomically(self.folder / schema.ARTIFACT_CONFIG, config.encode())
+            if code_diff is not None:
+                environment = {**environment, "code_diff": code_diff.name}
+                if not (self.folder / code_diff.name).exists():
+                    write_atomically(self.folder / code_diff.name, code_diff.content)
             write_atomically(self.folder / schema.ARTIFACT_ENVIRONMENT, json.dumps(environment, indent=1).encode())
             (self.folder / PROGRESS).unlink(missing_ok=True)
-            self._events = _open_events(self.folder / EVENTS)
             self._began = time.monotonic()
             self._append(
                 schema.START,
@@ -180,20 +136,23 @@ class Record:
 
     @property
     def epochs_recorded(self) -> int:
-        """How many epochs, from the first on, the record holds of all attempts."""
+        """Number of epochs that the record holds, those of earlier attempts included."""
         return len(self._recorded)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record an epoch (from 0), once its checkpoint is durable; an epoch already recorded is left as it is."""
+        """Record the metrics of an epoch, counted from 0, once its checkpoint is durable.
+
+        An epoch that is already recorded is left as it is.
+        """
         if epoch in self._recorded:
             return
-        self._append(schema.EPOCH, epoch=epoch, metrics=_writable(metrics))
+        self._append(schema.EPOCH, epoch=epoch, metrics=_json_values(metrics))
         self._recorded.add(epoch)
 
     def progress(
         self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, loss: float, top1: float | None
     ) -> None:
-        """Overwrite `progress.json`, at most once in `progress_every_s`; a heartbeat, not part of the truth."""
+        """Overwrite `progress.json`, a heartbeat that no result depends on; calls that come too soon do nothing."""
         now = time.monotonic()
         if now - self._progress_at < self._progress_every_s:
             return
@@ -207,20 +166,13 @@ class Record:
             "step": step,
             "steps": steps,
             "gpu_absent": self.gpu_absent,
-            **_writable({name: value for name, value in values.items() if value is not None}),
+            **_json_values({name: value for name, value in values.items() if value is not None}),
         }
         write_atomically(self.folder / PROGRESS, json.dumps(content).encode(), durable=False)
 
     def predictions(self, table: Mapping[str, np.ndarray]) -> None:
-        """Write `predictions.parquet` of the final validation: columns index, label, correct [n] and top5 [n, 5]."""
-        pa: Any = importlib.import_module("pyarrow")
-        columns = {
-            name: pa.array(values)
-            if values.ndim == 1
-            else pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-            for name, values in table.items()
-        }
-        write_parquet(self.folder / schema.ARTIFACT_PREDICTIONS, pa.table(columns))
+        """Write the predictions of the final validation; see `write_predictions`."""
+        write_predictions(self.folder, table)
 
     def end(
         self,
@@ -231,10 +183,16 @@ class Record:
         metrics: Mapping[str, float] | None = None,
         telemetry: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record the attempt's outcome and release the run; telemetry and predictions are written before.
+        """Record how the attempt ended, and release the run. Telemetry and predictions must be written before.
 
-        A finished or failed attempt gets `final/duration_s`, the seconds of all attempts together. `reason` tells
-        why an attempt was interrupted, e.g. "time limit" or "preempted".
+        Unless it was interrupted, the attempt gets the metric `final/duration_s`, the seconds of all attempts together.
+
+        Args:
+            outcome: finished, failed or interrupted, as in `reproduce.schema`.
+            error: why it failed.
+            reason: why it was interrupted, such as "time limit" or "preempted".
+            metrics: final metrics.
+            telemetry: the sampler's summary.
         """
         duration = time.monotonic() - self._began
         final = dict(metrics or {})
@@ -246,26 +204,24 @@ class Record:
             error=error,
             reason=reason,
             duration_s=duration,
-            metrics=_writable(final),
+            metrics=_json_values(final),
             telemetry=dict(telemetry) if telemetry is not None else None,
         )
         self.close()
 
     def close(self) -> None:
-        """Release the run without an end event: readers see it as interrupted."""
-        if self._events is not None:
-            os.close(self._events)
-            self._events = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Release the run without recording an end; readers then see it as interrupted."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def abandon(self, error: str) -> None:
-        """End, as failed, a run whose worker died before it could; one that did record its end is left as it is.
+        """Record a run as failed whose worker died before it could; an end that is recorded already stays.
 
-        Raises RunBusy if a process still holds the run.
+        Raises:
+            RunBusyError: if a process still holds the run.
         """
-        attempts = self._open_unended()
+        attempts = self._reopen_last_attempt()
         if attempts is None:
             return
         if not attempts:
@@ -273,26 +229,27 @@ class Record:
         self.end(schema.FAILED, error=error)
 
     def interrupt(self, reason: str) -> None:
-        """End, as interrupted, an attempt whose worker was stopped before it could; else nothing is recorded.
+        """Record an attempt as interrupted whose worker was stopped before it could.
 
-        Raises RunBusy if a process still holds the run.
+        Nothing is recorded for a run that never began or whose end is recorded already.
+
+        Raises:
+            RunBusyError: if a process still holds the run.
         """
         if not (self.folder / EVENTS).exists():
             return
-        if self._open_unended():
+        if self._reopen_last_attempt():
             self.end(schema.INTERRUPTED, reason=reason)
         self.close()
 
-    def _open_unended(self) -> list[list[dict[str, Any]]] | None:
-        """Claim a run whose last attempt has no end, and open its events; the attempts. None where there is an end."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _claim(self.folder, self._lock_patience_s)
-        attempts = attempts_of(read_events(self.folder))
+    def _reopen_last_attempt(self) -> list[list[dict[str, Any]]] | None:
+        """Claim a run and take up its last attempt; returns the events by attempt, None if that attempt has an end."""
+        self._log = EventLog(self.folder, patience_s=self._lock_patience_s)
+        attempts = self._log.attempts()
         if attempts and attempts[-1][-1]["kind"] == schema.END:
             self.close()
             return None
         self.attempt = len(attempts) or 1
-        self._events = _open_events(self.folder / EVENTS)
         self._earlier_s = sum(seconds_of(attempt) for attempt in attempts[:-1])
         self._began = time.monotonic() - (seconds_of(attempts[-1]) if attempts else 0.0)
         return attempts
@@ -304,49 +261,12 @@ class Record:
         self.close()
 
     def _append(self, kind: str, **content: Any) -> None:
-        assert self._events is not None, "begin() comes first, end() last"
-        event = {"t": round(time.time(), 3), "attempt": self.attempt, "kind": kind, **content}
-        line = json.dumps(event, allow_nan=False).encode() + b"\n"
-        written = os.write(self._events, line)
-        if written != len(line):
-            raise OSError(f"{self.folder / EVENTS}: wrote {written} of {len(line)} bytes; is the disk full?")
-        os.fsync(self._events)
+        assert self._log is not None, "begin() comes first, end() last"
+        self._log.append(kind, self.attempt, **content)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Replace a file so that readers see the old or the new content; `durable`: also after a power cut."""
-    with replacing(path, durable=durable) as file:
-        file.write(content)
-
-
-def write_parquet(path: Path, table: Any) -> None:
-    """Write an Arrow table as Parquet, atomically."""
-    pa: Any = importlib.import_module("pyarrow")
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    sink = pa.BufferOutputStream()
-    parquet.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
-
-
-def _open_events(path: Path) -> int:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    size = os.fstat(file).st_size
-    if size and os.pread(file, 1, size - 1) != b"\n":
-        os.write(file, b"\n")  # close the line that a crash tore
-    return file
-
-
-def _claim(folder: Path, patience_s: float) -> int:
-    deadline = time.monotonic() + patience_s
-    while (lock := try_lock(folder / LOCK)) is None:
-        if time.monotonic() > deadline:
-            raise RunBusy(f"run {folder.name} is being done by another process: {folder}")
-        time.sleep(0.05)
-    return lock
-
-
-def _writable(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    """JSON has no NaN: such values are written as the strings that `float` reads."""
+def _json_values(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    """Metrics as JSON can hold them: a value that is not finite becomes a string that `float` reads back."""
     return {
         name: value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
         for name, value in ((name, float(value)) for name, value in metrics.items())

@@ -1,7 +1,4 @@
-"""What the files of a run tell: its events and its state. The reading side of `bench.records.record`.
-
-Imports neither torch, Ray nor MLflow.
-"""
+"""The events and the state of a run, read from its files. Imports neither torch, Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -25,48 +22,54 @@ LOCK = "lock"
 
 
 def run_folder(records: Path, key: str) -> Path:
+    """The folder of a run's record; it need not exist yet."""
     return records / "runs" / key
 
 
 @dataclass(frozen=True)
 class RunState:
-    """What the files of a run tell."""
+    """The state of a run, as its files show it."""
 
     key: str
     status: Status
     attempt: int = 0
     epoch: int | None = None
-    """Last recorded epoch, from 0."""
+    """Last recorded epoch, counted from 0."""
     epochs: int | None = None
-    """Epochs of the recipe; None before the first attempt."""
+    """Number of epochs of the recipe; None before the first attempt."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the last recorded epoch, final ones added."""
+    """Metrics of the last recorded epoch and, if the run has ended, its final metrics."""
     error: str | None = None
+    """Why the run failed."""
     reason: str | None = None
-    """Why the last attempt was interrupted; None where it was killed before it could say, or not interrupted."""
+    """Why the last attempt was interrupted; None if it was not, or was killed before it could record a reason."""
     progress: Mapping[str, Any] | None = None
-    """Content of `progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
+    """`progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
     gpu_absent: str | None = None
-    """What telemetry of the last attempt does not tell of the run's GPUs, and why; None where nothing is amiss."""
+    """What telemetry of the last attempt could not read of the run's GPUs, and why; None if it read everything."""
     started: float | None = None
-    """Epoch seconds of the first attempt's start."""
+    """When the first attempt started, in seconds since 1970."""
     updated: float | None = None
-    """Epoch seconds of the last sign of life."""
+    """When the run last wrote something, in seconds since 1970."""
     duration_s: float = 0.0
-    """Of all attempts together."""
+    """Seconds of all attempts together."""
 
     @property
     def epochs_done(self) -> int:
+        """Number of recorded epochs."""
         return 0 if self.epoch is None else self.epoch + 1
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All whole events of a run, metrics as floats; [] if there are none yet."""
+    """Read all complete events of a run, with metrics as floats; an empty list if there are none yet."""
     return [event for event, _ in events_from(folder, 0)]
 
 
 def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Whole events after a byte offset, each with the offset behind it; torn lines are skipped or left for later."""
+    """Read the complete events after a byte offset, each with the offset at which the next one begins.
+
+    A line that a crash tore is skipped; an unfinished line at the end of the file is left for the next call.
+    """
     try:
         file = open(folder / EVENTS, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
@@ -85,7 +88,7 @@ def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process holds the run."""
+    """Whether a live process holds the run."""
     try:
         lock = os.open(folder / LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -100,8 +103,8 @@ def is_held(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> RunState:
-    """A run's state from its files alone; a folder that does not exist is a waiting run."""
-    held = is_held(folder)  # before the events: a run that ends in between reads as ended, not as interrupted
+    """Read the state of a run; one whose folder does not exist is waiting."""
+    held = is_held(folder)  # before the events, so that a run that ends meanwhile does not look interrupted
     attempts = attempts_of(read_events(folder))
     if not attempts:
         return RunState(key=folder.name, status="waiting")
@@ -134,9 +137,9 @@ def read_state(folder: Path) -> RunState:
     )
 
 
-def _gpu_absent(told: Mapping[str, Any] | None) -> str | None:
-    """From an end event or the progress; records before 2026-11-26 tell it in the former alone."""
-    telemetry = (told or {}).get("telemetry", told) or {}
+def _gpu_absent(content: Mapping[str, Any] | None) -> str | None:
+    """From an end event or from progress, which has the field in records since 2026-11-26."""
+    telemetry = (content or {}).get("telemetry", content) or {}
     reason: str | None = telemetry.get("gpu_absent")
     return None if reason == schema.NO_GPU_USED else reason
 
@@ -150,7 +153,7 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
 
 
 def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Events grouped by attempt; each group begins with its start event."""
+    """Group events by attempt; each group begins with a start event."""
     groups: list[list[dict[str, Any]]] = []
     for event in events:
         if event["kind"] == schema.START:
@@ -160,6 +163,6 @@ def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def seconds_of(attempt: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds of an attempt; up to its last event if it has no end."""
+    """Duration of an attempt in seconds, up to its last event if it has no end."""
     last = attempt[-1]
     return float(last["duration_s"] if last["kind"] == schema.END else last["t"] - attempt[0]["t"])

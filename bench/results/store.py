@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.machine.environment import SOURCE, environment
+from bench.machine.environment import environment
+from bench.machine.revision import ROOT
 from reproduce.atomic import replacing
 from reproduce.native import cache
 
-COMMITTED = SOURCE / "results" / "bench"
+COMMITTED = ROOT / "results" / "bench"
 
 
 def kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:

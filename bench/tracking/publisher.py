@@ -1,10 +1,10 @@
-"""The process that mirrors records into MLflow, so that neither driver nor trainer waits for it.
+"""The process that publishes records, so that neither the driver nor training waits for MLflow.
 
     python -m bench.tracking.publisher --records DIR [--tracking-uri URI] [--experiment NAME ...] [--once]
 
-It may be killed at any moment and started again (see `bench.tracking.mirror`). One publisher works on a records
-folder at a time; others wait for it. While the server is away nothing is lost: it is tried again at growing
-intervals, up to 30 s.
+`deeper publish` does the same for people. The process may be killed and started again at any moment. One publisher at a
+time works on a folder of records; others wait for it. While the server is away nothing is lost: the publisher tries
+again at intervals that grow to 30 s.
 """
 
 from __future__ import annotations
@@ -17,105 +17,156 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records.locks import try_lock
-from bench.tracking.mirror import Mirror
-from bench.tracking.store import MlflowAbsent, pending, require_mlflow, tracking_uri
+from bench.records.plan import read_plan
+from bench.tracking.location import log_file, tracking_uri
+from bench.tracking.mlflow_setup import require_mlflow
+from bench.tracking.publishing import Publisher
+from bench.tracking.reader import pending
+from reproduce.errors import UserError
 
 LONGEST_PAUSE_S = 30.0
+LAST_PASS_PAUSE_S = 0.5  # before the first repetition of the last pass
 
 log = logging.getLogger("bench.tracking.publisher")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all is mirrored, 1 if the store was away or rejected something to the last (the log says what)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.tracking.publisher", description="Mirror records into MLflow."
-    )
-    parser.add_argument("--records", type=Path, required=True, help="folder of the records")
-    parser.add_argument("--tracking-uri", help="default: $MLFLOW_TRACKING_URI, or sqlite beside the records")
-    parser.add_argument("--experiment", action="append", default=[], help="only this experiment (may be repeated)")
-    parser.add_argument("--once", action="store_true", help="mirror what there is and end")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end, after a last pass, with the starter")
-    parser.add_argument("--every", type=float, default=2.0, help="seconds between passes (default: 2)")
-    parser.add_argument("--patience", type=float, default=30.0, help="seconds that the last pass is tried for")
-    options = parser.parse_args(arguments)
-    try:
-        require_mlflow()
-    except MlflowAbsent as absent:
-        parser.error(str(absent))
-    records = options.records.resolve()
-    uri = options.tracking_uri or tracking_uri(records)
-    folder = records / "publisher"
-    folder.mkdir(parents=True, exist_ok=True)
-    (records / "logs").mkdir(exist_ok=True)
-    logging.basicConfig(
-        filename=records / "logs" / "publisher.log", level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
-    )
-    os.chdir(folder)  # MLflow leaves an empty folder where it is opened
+@dataclass(frozen=True)
+class PublisherOptions:
+    """What a publisher publishes, where to, and when it ends."""
 
+    records: Path
+    uri: str
+    experiments: tuple[str, ...] = ()
+    """All if empty."""
+    once: bool = False
+    """Whether it ends after one complete pass."""
+    until_stdin_closes: bool = False
+    """Whether it ends, after a last pass, once standard input is closed, as it is when the parent process dies."""
+    every_s: float = 2.0
+    """Seconds between two passes."""
+    patience_s: float = 30.0
+    """Seconds for which the last pass is repeated while the store is away."""
+
+
+def run_publisher(options: PublisherOptions) -> int:
+    """Publish until told to stop by SIGTERM, SIGINT or the options. Takes over signals, logging and the current folder.
+
+    Returns:
+        0 if everything is published, 1 if the store was away or rejected something until the end; the log says what.
+
+    Raises:
+        UserError: if MLflow is not installed, or an experiment was never planned in these records.
+    """
+    require_mlflow()
+    for name in options.experiments:
+        read_plan(options.records, name)
+    folder = options.records / "publisher"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = log_file(options.records, "publisher")
+    logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.chdir(folder)  # MLflow leaves an empty folder in the current one
     stop = threading.Event()
     if options.once:
         stop.set()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if options.until_stdin_closes:
-        threading.Thread(target=_await_starter, args=[stop], daemon=True).start()
+        threading.Thread(target=_stop_when_stdin_closes, args=[stop], daemon=True).start()
 
-    names = tuple(options.experiment)
-    lock = _wait_for(folder / "lock", stop, options.patience, lambda: pending(records, uri, names))
+    lock = _wait_for_lock(folder / "lock", options, stop)
     if lock is None:
-        return int(pending(records, uri, names) > 0)
+        return int(_pending(options) > 0)
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            return _follow(records, uri, names, stop, options.every, options.patience)
+            return _publish_until_stopped(options, stop)
     finally:
         os.close(lock)
 
 
-def _await_starter(stop: threading.Event) -> None:
-    os.read(0, 1)  # returns at the end of the file: when the starter closed it, or died
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run a publisher; returns the exit code of `run_publisher`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tracking.publisher", description="Publish records to MLflow."
+    )
+    parser.add_argument("--records", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--tracking-uri", help="default: $MLFLOW_TRACKING_URI, or SQLite beside the records")
+    parser.add_argument("--experiment", action="append", default=[], help="only this experiment (may be repeated)")
+    parser.add_argument("--once", action="store_true", help="publish what there is, then end")
+    parser.add_argument(
+        "--until-stdin-closes", action="store_true", help="end, after a last pass, with the parent process"
+    )
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between passes (2)")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to repeat the last pass for (30)")
+    options = parser.parse_args(arguments)
+    records = options.records.resolve()
+    try:
+        return run_publisher(
+            PublisherOptions(
+                records=records,
+                uri=options.tracking_uri or tracking_uri(records),
+                experiments=tuple(options.experiment),
+                once=options.once,
+                until_stdin_closes=options.until_stdin_closes,
+                every_s=options.every,
+                patience_s=options.patience,
+            )
+        )
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _stop_when_stdin_closes(stop: threading.Event) -> None:
+    os.read(0, 1)  # returns at the end of the file
     stop.set()
 
 
-def _wait_for(lock: Path, stop: threading.Event, patience_s: float, missing: Callable[[], int]) -> int | None:
-    """Wait for the other publisher to end; None if, told to stop, there is nothing left to do or no more patience."""
+def _pending(options: PublisherOptions) -> int:
+    return pending(options.records, options.uri, options.experiments)
+
+
+def _wait_for_lock(path: Path, options: PublisherOptions, stop: threading.Event) -> int | None:
+    """Wait for another publisher to end.
+
+    Returns:
+        A descriptor that holds the lock; None if, once told to stop, there is nothing left to do or patience ends.
+    """
     deadline = float("inf")
-    while (held := try_lock(lock)) is None:
+    while (held := try_lock(path)) is None:
         if stop.is_set():
-            deadline = min(deadline, time.monotonic() + patience_s)
-            if not missing() or time.monotonic() > deadline:
+            deadline = min(deadline, time.monotonic() + options.patience_s)
+            if not _pending(options) or time.monotonic() > deadline:
                 return None
         time.sleep(0.2)
     return held
 
 
-def _follow(
-    records: Path, uri: str, names: Sequence[str], stop: threading.Event, every_s: float, patience_s: float
-) -> int:
-    """Pass after pass until told to stop, then a last one, tried for as long as patience lasts."""
-    mirror: Mirror | None = None
-    pause = every_s
+def _publish_until_stopped(options: PublisherOptions, stop: threading.Event) -> int:
+    """Make pass after pass until told to stop, then a last one, which is repeated while patience lasts."""
+    publisher: Publisher | None = None
+    pause = options.every_s
     deadline: float | None = None
-    log.info("mirroring %s into %s", records, uri)
+    log.info("publishing %s to %s", options.records, options.uri)
     while True:
         final = stop.is_set()
         if final and deadline is None:
-            deadline, pause = time.monotonic() + patience_s, 0.5
+            deadline, pause = time.monotonic() + options.patience_s, LAST_PASS_PAUSE_S
         try:
-            mirror = mirror or Mirror(records, uri)
-            complete = mirror.publish(names, final=final)
-            pause = every_s if complete else min(2 * pause, LONGEST_PAUSE_S)
+            publisher = publisher or Publisher(options.records, options.uri)
+            complete = publisher.publish(options.experiments, final=final)
+            pause = options.every_s if complete else min(2 * pause, LONGEST_PAUSE_S)
             if final:
-                log.info("ended; %s", "all is mirrored" if complete else "the store rejected something, see above")
+                log.info("ended; %s", "all is published" if complete else "the store rejected something, see above")
                 return int(not complete)
-        except Exception as error:  # whatever it is, the records stay and it is tried again
+        except Exception as error:  # whatever it is, the records stay, and the next pass tries again
             pause = min(2 * pause, LONGEST_PAUSE_S)
-            log.warning("%s: not now, next try in %.0f s: %s: %s", uri, pause, type(error).__name__, error)
+            log.warning("%s: failed, next try in %.0f s: %s: %s", options.uri, pause, type(error).__name__, error)
             if deadline is not None and time.monotonic() + pause > deadline:
-                log.error("ended; not all is mirrored")
+                log.error("ended; not all is published")
                 return 1
         if final:
             time.sleep(pause)

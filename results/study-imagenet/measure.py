@@ -26,9 +26,9 @@ import numpy as np
 import yaml
 
 from bench.machine.environment import environment
-from bench.records.record import read_plan, write_plan
+from bench.records.plan import read_plan, write_plan
 from bench.records.states import EVENTS, LOCK, PROGRESS, read_state, run_folder
-from bench.telemetry.sampler import HOST, READINGS
+from bench.telemetry.samples import HOST, READINGS
 from reproduce import schema
 from reproduce.grid import plan
 from reproduce.spec import ExperimentConfig, PlannedRun, load_experiment
@@ -185,25 +185,25 @@ def _display(scratch: Path) -> dict[str, Any]:
 
 
 def _mirror(scratch: Path) -> dict[str, Any]:
-    from bench.tracking.mirror import Mirror
+    from bench.tracking.publishing import Publisher
 
     records, planned = scratch / "mirror", _planned()[:MIRRORED]
     write_plan(records, "study", planned, {})
     for run in planned:
         _write_run(records, run, 1, False)
-    mirror = Mirror(records, f"sqlite:///{records}/mlflow.db")
+    publisher = Publisher(records, f"sqlite:///{records}/mlflow.db")
     held = [os.open(run_folder(records, run.key) / LOCK, os.O_RDONLY) for run in planned]
     for lock in held:
         fcntl.flock(lock, fcntl.LOCK_EX)
-    first = _seconds(mirror.publish, 1)
-    idle = _seconds(mirror.publish, 10)
+    first = _seconds(publisher.publish, 1)
+    idle = _seconds(publisher.publish, 10)
     epoch = _reference_events()[1]
     news = []
     for number in range(1, 6):
         for run in planned:
             with (run_folder(records, run.key) / EVENTS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**epoch, "epoch": number, "t": epoch["t"] + 60 * number}) + "\n")
-        news += _seconds(mirror.publish, 1)
+        news += _seconds(publisher.publish, 1)
     for lock in held:
         os.close(lock)
     text = f"{MIRRORED} running runs, sqlite on a local disk"
@@ -219,17 +219,17 @@ def _mirror(scratch: Path) -> dict[str, Any]:
 def _whole_study(scratch: Path) -> dict[str, Any]:
     """What a report job has to do where nothing was mirrored before."""
     from analysis.frames import read
-    from bench.tracking.mirror import Mirror
+    from bench.tracking.publishing import Publisher
 
     records, planned = scratch / "whole", _planned()[:WHOLE]
     uri = f"sqlite:///{records}/mlflow.db"
     write_plan(records, "study", planned, {})
     for run in planned:
         _write_run(records, run, EPOCHS, True)
-    mirror = Mirror(records, uri)
+    publisher = Publisher(records, uri)
     store = records / "mlflow.db"
     empty = store.stat().st_size
-    cold = _seconds(lambda: mirror.publish(final=True), 1)
+    cold = _seconds(lambda: publisher.publish(final=True), 1)
     reading = _seconds(lambda: read("study", tracking_uri=uri), 3)
     text = f"{WHOLE} finished runs of {EPOCHS} epochs"
     return {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.utils import parse_wheel_filename
 
-from bench.machine import environment
+from bench.machine import revision
 from reproduce.native import LIBRARIES, UnavailableError
 from slurm.bundle.selection import BundleError, Pin
 
@@ -113,11 +113,11 @@ def build(sources: Iterable[Path], into: Path, using: Tools) -> None:
 
 def build_suite(into: Path, using: Tools) -> dict[str, object]:
     """The suite's own wheel from the working tree, decoder and kernels compiled; its commit, as recorded."""
-    commit = environment.source()
+    commit = revision.revision()
     place = into / "built"
     staged = place / "source"
     listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *environment.CODE, "README.md"],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *revision.CODE, "README.md"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -132,7 +132,7 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
     (wheel,) = place.glob("*.whl")
 
     def add(unpacked: Path) -> None:
-        (unpacked / "bench" / environment.BUNDLED.name).write_text(json.dumps(commit), encoding="utf-8")
+        (unpacked / "bench" / revision.BUNDLED.name).write_text(json.dumps(commit), encoding="utf-8")
         libraries = unpacked / "reproduce" / "native" / "libraries"
         libraries.mkdir()
         for library in LIBRARIES:

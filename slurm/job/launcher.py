@@ -26,7 +26,8 @@ from bench.console.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.console.options import add_choice
 from bench.orchestration.leases import try_acquire
 from bench.planning.plan import select
-from bench.records.record import Record, read_plan
+from bench.records.plan import read_plan
+from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce.data import load_manifest
 from reproduce.errors import UserError

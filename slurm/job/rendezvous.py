@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import write_atomically
+from reproduce.atomic import write_atomically
 from reproduce.errors import UserError
 
 POLL_S = 0.5
@@ -63,8 +63,7 @@ class Host:
         self._connections: list[socket.socket] = []
         self._meeting = Meeting(address, self._server.getsockname()[1], ray, secrets.token_hex(16))
         threading.Thread(target=self._accept, daemon=True).start()
-        write_atomically(file, json.dumps(asdict(self._meeting)).encode())
-        os.chmod(file, 0o600)
+        write_atomically(file, json.dumps(asdict(self._meeting)).encode(), mode=0o600)
 
     def close(self) -> None:
         """Tell every node that the job is over."""

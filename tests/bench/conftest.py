@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.records.record import Record
 from bench.records.states import run_folder
-from bench.tracking.mirror import Mirror
+from bench.tracking.sending import Sender
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
 
 ENVIRONMENT = {
@@ -52,7 +57,26 @@ def begin() -> Callable[[Path, PlannedRun], Record]:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow sqlite store without runs, to be copied: its tables take seconds to make."""
+    """An MLflow store in SQLite without runs, to be copied, since creating its tables takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    Mirror(folder, f"sqlite:///{folder}/mlflow.db")
+    Sender(f"sqlite:///{folder}/mlflow.db")
     return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def with_nvml_double(nvml_double: Path) -> Callable[..., Any]:
+    """Runs a script with arguments in a process that has the double of NVML, and returns the JSON that it prints."""
+
+    def run(script: str, *arguments: str, **environment: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *arguments],
+            env={**os.environ, "LD_LIBRARY_PATH": str(nvml_double), **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+            encoding="utf-8",
+            timeout=300,
+        )
+        return json.loads(done.stdout)
+
+    return run

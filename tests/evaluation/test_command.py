@@ -16,8 +16,10 @@ from fixtures import run_model
 from torchvision.models import googlenet
 
 from bench.cli import main
-from bench.records.evaluations import TABLE, evaluation_table, table_rows
-from bench.records.record import Record, write_plan
+from bench.records.evaluations import TABLE, evaluation_table
+from bench.records.paper_table import table_rows
+from bench.records.plan import write_plan
+from bench.records.record import Record
 from bench.records.states import run_folder
 from reproduce import schema
 from reproduce.evaluation import ensemble

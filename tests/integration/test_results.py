@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from analysis.report import report
-from bench.records.record import experiments
-from bench.tracking.store import tracking_uri
+from bench.records.plan import experiments
+from bench.tracking.location import tracking_uri
 from reproduce.claims.ledger import load_ledger
 from reproduce.claims.registry import names
 

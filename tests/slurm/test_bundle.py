@@ -17,7 +17,7 @@ import torch
 from packaging.requirements import Requirement
 from torch import nn
 
-from bench.machine import environment
+from bench.machine import revision
 from reproduce.native import DECODER, KERNELS, LIBRARIES, cpu, kernels, precompiled
 from reproduce.native.cpu import CpuInfo
 from slurm.bundle import __main__ as builder
@@ -266,12 +266,12 @@ def test_a_vendors_build_counts_as_the_version_that_it_names() -> None:
 
 def test_the_commit_is_recorded_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = tmp_path / "commit.json"
-    monkeypatch.setattr(environment, "SOURCE", tmp_path)
-    monkeypatch.setattr(environment, "BUNDLED", bundled)
+    monkeypatch.setattr(revision, "ROOT", tmp_path)
+    monkeypatch.setattr(revision, "BUNDLED", bundled)
     monkeypatch.setenv("PATH", "")
-    assert environment.source() == {}
+    assert revision.revision() == {}
     bundled.write_text(json.dumps({"commit": "abc", "dirty": False}), encoding="utf-8")
-    assert environment.source() == {"commit": "abc", "dirty": False}
+    assert revision.revision() == {"commit": "abc", "dirty": False}
 
 
 @pytest.fixture(scope="module")
@@ -363,4 +363,4 @@ def test_a_bundle_installs_and_trains_without_network_root_or_compiler(tmp_path:
     assert "precompiled" in done.stdout
     (events,) = (home / "a folder" / "records" / "runs").glob("*/events.jsonl")
     start = json.loads(events.read_text(encoding="utf-8").splitlines()[0])
-    assert start["environment"]["commit"] == environment.source()["commit"]
+    assert start["environment"]["commit"] == revision.revision()["commit"]

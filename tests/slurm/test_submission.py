@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.records.record import read_plan
+from bench.records.plan import read_plan
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job

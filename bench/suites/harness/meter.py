@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.machine.nvml import Nvml, NvmlAbsent
+from bench.machine.nvml import Nvml, NvmlUnavailableError
 from bench.suites.harness.ceilings import synchronise
 
 SPEED, CPU_SPEED = "images/s", "images per CPU-second"
@@ -24,7 +24,7 @@ class Meter:
         self._nvml: Nvml | None = None
         self._uuids: tuple[str, ...] = ()
         if device.type == "cuda":
-            with suppress(NvmlAbsent):
+            with suppress(NvmlUnavailableError):
                 self._nvml = Nvml()
                 self._uuids = self._nvml.select([str(torch.cuda.get_device_properties(device).uuid)]).uuids
 

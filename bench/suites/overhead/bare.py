@@ -15,7 +15,7 @@ from pathlib import Path
 
 from reproduce.spec import Config, RunConfig
 
-FIRST_STEP, RETURNED = "progress.json", "returned"  # the first is the name that `bench.records.record` gives it
+FIRST_STEP, RETURNED = "progress.json", "returned"  # the first is the name that `bench.records.states` gives it
 
 
 class Task(Config):

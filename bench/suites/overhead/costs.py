@@ -20,13 +20,15 @@ import psutil
 from rich.console import Console
 
 from bench.machine.environment import environment
-from bench.records.record import Record, write_plan
+from bench.records.plan import write_plan
+from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.suites.harness.child import child, requests
 from bench.suites.harness.comparison import Comparison, Figures, interleave
 from bench.suites.overhead.workspace import Place
 from bench.telemetry import Sampler
-from bench.tracking import store as tracking
+from bench.tracking.background import BackgroundPublisher, start_publisher, stop_publisher
+from bench.tracking.reader import pending
 from reproduce import schema
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def _one_epoch(place: Place) -> Place:
 
 def _serve(pipe: Connection, place: Place) -> None:
     write_plan(place.scratch / PUBLISHED, place.experiment.name, place.runs, {})
-    publisher = tracking.start_publisher(place.scratch / PUBLISHED)
+    publisher = start_publisher(place.scratch / PUBLISHED)
     try:
         for name, index in requests(pipe):
             if name == CHECKPOINT_S:
@@ -76,10 +78,10 @@ def _serve(pipe: Connection, place: Place) -> None:
             else:
                 pipe.send(_round(TRAININGS[name], name, index, place, publisher))
     finally:
-        tracking.stop_publisher(publisher)
+        stop_publisher(publisher)
 
 
-def _round(training: Training, name: str, index: int, place: Place, publisher: tracking.Publisher) -> Figures:
+def _round(training: Training, name: str, index: int, place: Place, publisher: BackgroundPublisher) -> Figures:
     import torch
 
     from reproduce.training.interface import RankSetup
@@ -101,7 +103,7 @@ def _round(training: Training, name: str, index: int, place: Place, publisher: t
     wall, cpu = time.perf_counter(), time.process_time() + _cpu_seconds(mirroring)
     training(run, context)
     wall = time.perf_counter() - wall
-    while name == PUBLISHED and tracking.pending(publisher.records, publisher.uri):
+    while name == PUBLISHED and pending(publisher.records, publisher.uri):
         time.sleep(0.1)
     cpu = time.process_time() + _cpu_seconds(mirroring) - cpu
     return {SPEED: place.images_trained / wall, EFFICIENCY: place.images_trained / cpu}

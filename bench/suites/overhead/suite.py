@@ -26,14 +26,15 @@ from rich.console import Console
 from bench.orchestration.cluster import cluster
 from bench.orchestration.worker_group import WorkerGroup
 from bench.planning.plan import make_plan
-from bench.records.record import Recording, write_plan
+from bench.records.plan import write_plan
+from bench.records.record import Recording
 from bench.records.states import run_folder
 from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
 from bench.suites.harness.memory import MEMORY, peak_memory
 from bench.suites.overhead import costs
 from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
 from bench.suites.overhead.workspace import Place
-from bench.tracking import store as tracking
+from bench.tracking.background import start_publisher, stop_publisher
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
@@ -166,7 +167,7 @@ def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contesta
         return _figures(place, go, first(), end)
 
     go = time.time()
-    publisher = tracking.start_publisher(place.records)
+    publisher = start_publisher(place.records)
     try:
         with cluster(None, place.records / "logs" / "ray.log"):
             group = WorkerGroup.start(place.experiment.resources)
@@ -183,7 +184,7 @@ def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contesta
             yield measure
             group.kill()
     finally:
-        tracking.stop_publisher(publisher)
+        stop_publisher(publisher)
 
 
 def _bare(name: str, place: Place, once: dict[str, dict[str, float]]) -> Contestant:

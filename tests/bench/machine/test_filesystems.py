@@ -1,4 +1,4 @@
-"""File systems as mountinfo tells of them, and whether the locks of runs reach other hosts."""
+"""File systems as mountinfo lists them, and whether locks on them reach other hosts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_mounts_of_this_host_are_read() -> None:
         ("/scratch/quick", True, False),
     ],
 )
-def test_the_mount_options_tell_whether_locks_reach_other_hosts(path: str, network: bool, reaches: bool) -> None:
+def test_mount_options_decide_whether_locks_reach_other_hosts(path: str, network: bool, reaches: bool) -> None:
     found = filesystem(Path(path))
     assert (found.is_network, found.flock_reaches_other_hosts) == (network, reaches)
 
@@ -75,17 +75,17 @@ def test_the_mount_options_tell_whether_locks_reach_other_hosts(path: str, netwo
         ("gpfs", {"rw"}, None),
     ],
 )
-def test_what_cannot_be_told_is_not_claimed(kind: str, options: set[str], reaches: bool | None) -> None:
+def test_a_mount_that_does_not_tell_gives_no_answer(kind: str, options: set[str], reaches: bool | None) -> None:
     assert FileSystem(kind, Path("/shared"), frozenset(options)).flock_reaches_other_hosts is reaches
 
 
-def test_the_cure_is_that_of_the_kind() -> None:
-    assert "option flock" in FileSystem("lustre", Path("/scratch"), frozenset()).locking_cure
-    assert "without nolock" in FileSystem("nfs", Path("/home"), frozenset({"nolock"})).locking_cure
-    assert "flock -n FILE" in FileSystem("beegfs", Path("/data"), frozenset()).locking_cure
+def test_the_hint_fits_the_file_system() -> None:
+    assert "option flock" in FileSystem("lustre", Path("/scratch"), frozenset()).locking_hint
+    assert "without nolock" in FileSystem("nfs", Path("/home"), frozenset({"nolock"})).locking_hint
+    assert "flock -n FILE" in FileSystem("beegfs", Path("/data"), frozenset()).locking_hint
 
 
-def test_a_chroot_does_not_list_the_mount_that_its_root_lies_on(
+def test_a_path_on_no_listed_mount_is_on_an_unknown_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mountinfo").write_text("1 0 0:1 / /nowhere rw - ext4 disk rw\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from bench.orchestration.display import PlainProgress, Row, as_json, duration, render, summary, time_left
-from bench.records.record import PlanEntry
+from bench.records.plan import PlanEntry
 from bench.records.states import RunState
 from reproduce import schema
 

@@ -14,7 +14,7 @@ import torch
 
 from bench.orchestration import session
 from bench.orchestration.worker import LOG_FILE, Outcome, RankPlacement, Worker
-from bench.records.record import Recording, RunFinished
+from bench.records.record import Recording, RunFinishedError
 from reproduce.data import DataError
 from reproduce.spec import PlannedRun, ResourcesConfig
 from reproduce.training.interface import NonFiniteLossError, RankSetup, TrainingResult
@@ -97,7 +97,7 @@ def raising(error: Exception) -> Callable[[RankSetup], TrainingResult]:
     [
         (NonFiniteLossError("epoch 1, step 2"), False),
         (DataError("images.beton: damaged"), False),
-        (RunFinished("run 4711 is finished"), False),
+        (RunFinishedError("run 4711 is finished"), False),
         (ValueError("not enough values to unpack"), True),
         (RuntimeError("NCCL error"), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),

@@ -11,7 +11,8 @@ import pytest
 from bench.planning import rates
 from bench.planning.plan import Plan
 from bench.planning.rates import Rates
-from bench.records.record import Record, write_plan
+from bench.records.plan import write_plan
+from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.results import store as results
 from bench.suites.harness import comparison as rounds

@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from bench.console.exit_codes import DONE, INTERRUPTED
-from bench.machine.environment import SOURCE
-from bench.records.record import read_plan
+from bench.machine.revision import ROOT
+from bench.records.plan import read_plan
 from bench.records.states import read_state, run_folder
 from bench.suites.gpu.part import Figure, Report, Task
-from bench.telemetry.sampler import HOST
+from bench.telemetry.samples import HOST
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.spec import ExperimentConfig, validated
@@ -121,7 +121,7 @@ class Job:
     def call(self, *arguments: str) -> subprocess.Popen[bytes]:
         """`deeper`, from this code, printing to a file."""
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(SOURCE), environment.get("PYTHONPATH")]))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
         for name in ("DEEPER_RECORDS", "DEEPER_DATA"):
             environment.pop(name, None)
         with self._printed.open("ab") as printed:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from bench.machine.nvml import Nvml, NvmlAbsent
+from bench.machine.nvml import Nvml, NvmlUnavailableError
 from bench.suites.gpu.part import Figure, LackingError, Report, Task
 
 COLUMNS = ("busy_percent", "memory_gib", "power_w", "sm_clock_mhz", "temperature_c")
@@ -51,7 +51,7 @@ def nvidia_smi(task: Task, report: Report) -> None:
         raise LackingError("there is no nvidia-smi")
     try:
         nvml = Nvml()
-    except NvmlAbsent as absent:
+    except NvmlUnavailableError as absent:
         raise LackingError(str(absent)) from None
     selected = nvml.select([str(torch.cuda.get_device_properties(task.device).uuid)])
     report.holds("NVML knows torch's device by its UUID", len(selected.uuids) == 1)

@@ -1,0 +1,81 @@
+"""The file of a run's events, and the lock that gives it one writer.
+
+`events.jsonl` holds one JSON object per line, each with its own timestamp and attempt number; `reproduce.schema` lists
+the kinds. A crash may tear the last line: the next writer closes it, and every reader skips it. The lock also tells a
+reader whether a run is alive. On several hosts it needs a file system with cluster-wide `flock`, such as NFS, or Lustre
+mounted with `-o flock`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.records.locks import try_lock
+from bench.records.states import EVENTS, LOCK, attempts_of, read_events
+
+
+class RunBusyError(RuntimeError):
+    """Another process is working on this run."""
+
+
+class EventLog:
+    """The events of one run, held by this process from the moment of its creation until `close`.
+
+    Raises:
+        RunBusyError: if another process still holds the run after `patience_s` seconds.
+    """
+
+    def __init__(self, folder: Path, *, patience_s: float) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._lock: int | None = _claim(folder, patience_s)
+        self._file: int | None = None
+
+    def attempts(self) -> list[list[dict[str, Any]]]:
+        """All events so far, grouped by attempt."""
+        return attempts_of(read_events(self._folder))
+
+    def append(self, kind: str, attempt: int, **content: Any) -> None:
+        """Append one event, which is on the disk when this returns.
+
+        Raises:
+            OSError: if the line could not be written as a whole.
+        """
+        assert self._lock is not None, "the log is closed"
+        path = self._folder / EVENTS
+        if self._file is None:
+            self._file = _open_for_append(path)
+        event = {"t": round(time.time(), 3), "attempt": attempt, "kind": kind, **content}
+        line = json.dumps(event, allow_nan=False).encode() + b"\n"
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise OSError(f"{path}: wrote {written} of {len(line)} bytes; is the disk full?")
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Release the run; may be called again."""
+        for descriptor in (self._file, self._lock):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._file = self._lock = None
+
+
+def _claim(folder: Path, patience_s: float) -> int:
+    deadline = time.monotonic() + patience_s
+    while (lock := try_lock(folder / LOCK)) is None:
+        if time.monotonic() > deadline:
+            raise RunBusyError(f"run {folder.name} is being done by another process: {folder}")
+        time.sleep(0.05)
+    return lock
+
+
+def _open_for_append(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    size = os.fstat(file).st_size
+    if size and os.pread(file, 1, size - 1) != b"\n":
+        os.write(file, b"\n")  # close the line that a crash tore
+    return file

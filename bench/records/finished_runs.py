@@ -1,0 +1,100 @@
+"""Which finished runs a name on the command line means. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.records.plan import PlanEntry, experiments, read_plan
+from bench.records.states import read_state, run_folder
+from reproduce import schema
+from reproduce.spec import RunConfig, SpecError, validated
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished run that has kept its predictions."""
+
+    experiment: str
+    """Empty if no experiment in these records plans the run."""
+    arm: str
+    label: str
+    """EXPERIMENT:ARM:SEED, or the run's key if no experiment plans it."""
+    folder: Path
+    config: RunConfig
+
+
+def find_runs(records: Path, names: Iterable[str]) -> list[RecordedRun]:
+    """Find the runs that are meant by names, each run once.
+
+    Args:
+        records: folder of the records.
+        names: for each a run's key, EXPERIMENT:ARM:SEED, or EXPERIMENT:ARM for all seeds of the arm.
+
+    Raises:
+        SpecError: if a run is unknown, is not finished or has no predictions.
+    """
+    found: dict[str, RecordedRun] = {}
+    for name in names:
+        for experiment, entry in _planned(records, name):
+            if entry.key not in found:
+                found[entry.key] = _recorded(records, experiment, entry)
+    return list(found.values())
+
+
+def own_validation(run: RecordedRun) -> dict[str, Any]:
+    """The result of the run's own final validation, in the form of a single-crop evaluation.
+
+    Returns:
+        The fields `models`, `crops`, `top1` and `top5` of an evaluation; accuracies from 0 to 1.
+    """
+    import pandas as pd
+
+    table = pd.read_parquet(run.folder / schema.ARTIFACT_PREDICTIONS, columns=["label", "top5", "correct"])
+    topk_correct = [label in top5 for label, top5 in zip(table["label"], table["top5"], strict=True)]
+    top1, top5 = float(table["correct"].mean()), sum(topk_correct) / len(topk_correct)
+    return {"models": [{"run": run.config.key}], "crops": 1, "top1": top1, "top5": top5}
+
+
+def _planned(records: Path, name: str) -> list[tuple[str, PlanEntry]]:
+    """Experiment and plan entry of each run that is meant by a name."""
+    if re.fullmatch(r"[0-9a-f]{12}", name):
+        if not run_folder(records, name).is_dir():
+            raise SpecError(f"run: {name!r} has no record in {records}")
+        plans = ((experiment, entry) for experiment in experiments(records) for entry in read_plan(records, experiment))
+        unplanned = ("", PlanEntry(key=name, arm=name, seed=0, name=name, epochs=0))
+        return [next((planned for planned in plans if planned[1].key == name), unplanned)]
+    experiment, *rest = re.split("[:/]", name)
+    arm, seed = (*rest, "", "")[:2]
+    if not rest or len(rest) > 2 or (seed and not seed.isdigit()):
+        raise SpecError(f"run: {name!r} names no run; give a key (12 hexadecimal digits) or EXPERIMENT:ARM[:SEED]")
+    plan = read_plan(records, experiment)
+    of_arm = [entry for entry in plan if entry.arm == arm]
+    if not of_arm:
+        arms = ", ".join(dict.fromkeys(entry.arm for entry in plan))
+        raise SpecError(f"run: {name!r}: {experiment} has no arm {arm!r}; it has {arms}")
+    chosen = [entry for entry in of_arm if not seed or entry.seed == int(seed)]
+    if not chosen:
+        seeds = ", ".join(str(entry.seed) for entry in of_arm)
+        raise SpecError(f"run: {name!r}: {arm} has no seed {seed}; it has {seeds}")
+    return [(experiment, entry) for entry in chosen]
+
+
+def _recorded(records: Path, experiment: str, entry: PlanEntry) -> RecordedRun:
+    label = f"{experiment}:{entry.arm}:{entry.seed}" if experiment else entry.key
+    folder = run_folder(records, entry.key)
+    status = read_state(folder).status
+    if status != schema.FINISHED:
+        raise SpecError(f"run: {label} ({entry.key}) is {status}; only a finished run can be evaluated")
+    if not (folder / schema.ARTIFACT_PREDICTIONS).is_file():
+        raise SpecError(
+            f"run: {label} ({entry.key}) has no {schema.ARTIFACT_PREDICTIONS} in {folder}; `deeper run` makes it"
+        )
+    config = yaml.safe_load((folder / schema.ARTIFACT_CONFIG).read_text(encoding="utf-8"))
+    where = f"{folder / schema.ARTIFACT_CONFIG}: "
+    return RecordedRun(experiment, entry.arm, label, folder, validated(RunConfig, config, where=where))

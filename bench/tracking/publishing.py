@@ -1,0 +1,139 @@
+"""One pass of publishing: read what is new, shape it, send it, and move the cursor.
+
+A pass may be killed and repeated at any moment, since a cursor is written after what it stands for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.records.plan import PLAN, PlanEntry, experiment_folder, experiments, read_plan
+from bench.records.states import run_folder
+from bench.tracking import shaping
+from bench.tracking.cursors import Cursor, ExperimentCursors
+from bench.tracking.location import artifact_location
+from bench.tracking.reader import RunNews, read_evaluation_news, read_experiment, read_killed_run, read_run_news
+from bench.tracking.sending import RejectedError, Sender
+
+log = logging.getLogger("bench.tracking.publisher")
+
+
+class Publisher:
+    """Publishes the records of one folder to one tracking store, to which it connects when it is created."""
+
+    def __init__(self, records: Path, uri: str) -> None:
+        self.sender = Sender(uri)
+        self._records = records
+        self._uri = uri
+        self._experiments: dict[str, _ExperimentPublisher] = {}
+
+    def publish(self, names: Sequence[str] = (), *, final: bool = False) -> bool:
+        """Publish everything that is new, once.
+
+        Args:
+            names: experiments to publish; all if empty.
+            final: whether runs that no process holds count as killed at once, and not only after a while.
+
+        Returns:
+            False if the store rejected something, which the log names; everything else is published nevertheless. If
+            the store is away, MLflow's error is raised, and the next call continues from there.
+        """
+        complete = True
+        for name in names or experiments(self._records):
+            if name not in self._experiments:
+                self._experiments[name] = _ExperimentPublisher(self._records, self._uri, name, self.sender)
+            complete = self._experiments[name].publish(final=final) and complete
+        return complete
+
+
+class _ExperimentPublisher:
+    def __init__(self, records: Path, uri: str, name: str, sender: Sender) -> None:
+        self._records = records
+        self._name = name
+        self._sender = sender
+        self._cursors = ExperimentCursors(records, uri, name)
+        self._artifact_location = artifact_location(records, uri, name)
+        self._id: str | None = None
+        self._described_at: float | None = None
+
+    def publish(self, *, final: bool) -> bool:
+        plan = read_plan(self._records, self._name)
+        try:
+            experiment_id = self._find_or_create()
+            self._describe(experiment_id, plan)
+        except RejectedError as error:
+            log.error("%s: rejected: %s", self._name, error)
+            return False
+        complete = True
+        colours = shaping.colours_of_arms(plan)
+        for entry in plan:
+            try:
+                self._publish_run(experiment_id, entry, colours[entry.arm])
+                self._publish_if_killed(entry, final=final)
+            except RejectedError as error:
+                log.error("%s, %s (%s): rejected: %s", self._name, entry.name, entry.key, error)
+                complete = False
+        try:
+            self._publish_evaluations(plan)
+        except RejectedError as error:
+            log.error("%s, evaluations: rejected: %s", self._name, error)
+            complete = False
+        return complete
+
+    def _find_or_create(self) -> str:
+        if self._id is None:
+            found = self._sender.find_experiment(self._name)
+            if found is None:
+                self._cursors.clear()  # before the experiment exists, or a kill in between would keep stale cursors
+                found = self._sender.create_experiment(self._name, self._artifact_location)
+            self._cursors.write_experiment_id(found)
+            self._id = found
+        return self._id
+
+    def _describe(self, experiment_id: str, plan: Sequence[PlanEntry]) -> None:
+        changed_at = (experiment_folder(self._records, self._name) / PLAN).stat().st_mtime
+        if self._described_at != changed_at:
+            note = shaping.experiment_note(self._name, plan, read_experiment(self._records, self._name))
+            self._sender.set_experiment_note(experiment_id, note)
+            self._described_at = changed_at
+
+    def _publish_run(self, experiment_id: str, entry: PlanEntry, colour: str) -> None:
+        cursor = self._cursors.read(entry.key)
+        for news in read_run_news(run_folder(self._records, entry.key), cursor.offset if cursor else 0):
+            if cursor is None:
+                new = shaping.shape_new_run(self._name, entry, news.events[0], colour)
+                cursor = Cursor(self._sender.find_or_create_run(experiment_id, new))
+            cursor = self._send(entry, cursor, news)
+
+    def _send(self, entry: PlanEntry, cursor: Cursor, news: RunNews) -> Cursor:
+        if news.config and not cursor.described:
+            self._sender.describe_run(cursor.run_id, shaping.shape_description(news.config))
+            cursor = replace(cursor, described=True)
+        update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch)
+        self._sender.update_run(cursor.run_id, update, status=cursor.status)
+        cursor = replace(cursor, offset=news.end, epoch=update.epoch, status=update.status or cursor.status)
+        self._cursors.write(entry.key, cursor)
+        return cursor
+
+    def _publish_if_killed(self, entry: PlanEntry, *, final: bool) -> None:
+        cursor = self._cursors.read(entry.key)
+        if cursor is None or cursor.status != shaping.RUNNING:
+            return
+        killed = read_killed_run(run_folder(self._records, entry.key), final=final)
+        if killed is not None:
+            update = shaping.shape_killed_run(self._name, entry, killed, epoch=cursor.epoch)
+            self._sender.update_run(cursor.run_id, update, status=cursor.status)
+            self._cursors.write(entry.key, replace(cursor, status=update.status or cursor.status))
+
+    def _publish_evaluations(self, plan: Sequence[PlanEntry]) -> None:
+        for news in read_evaluation_news(self._records, (entry.key for entry in plan), self._cursors):
+            cursors = [cursor for key in news.runs if (cursor := self._cursors.read(key)) is not None]
+            if len(cursors) < len(news.runs):
+                continue  # its runs have to be published first
+            metrics = shaping.shape_evaluation(news)
+            for cursor in cursors:
+                self._sender.add_evaluation(cursor.run_id, metrics, news.path, f"evaluations/{news.name}")
+            self._cursors.mark_evaluation(news.name)

@@ -1,0 +1,252 @@
+"""The second step of publishing: shapes what was read into MLflow's terms. Pure functions; does not import MLflow.
+
+The names of metrics and tags are those of `reproduce.schema`. A metric keeps the timestamp of its event, so that MLflow
+skips one that is sent again.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.records.evaluations import DATE
+from bench.records.plan import PlanEntry
+from bench.records.states import RunState
+from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
+from reproduce import schema
+
+RUNNING = "RUNNING"
+STATUS = {schema.FINISHED: "FINISHED", schema.FAILED: "FAILED", schema.INTERRUPTED: "KILLED"}
+"""MLflow's status for each outcome."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a description."""
+NOTE_CHARACTERS = 19_000
+ERROR_CHARACTERS = 5_000
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
+
+
+class Metric(NamedTuple):
+    """One value of a metric."""
+
+    name: str
+    value: float
+    timestamp_ms: int
+    step: int
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that MLflow does not know yet."""
+
+    name: str
+    start_ms: int
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What determines a run. MLflow never changes params once they are there."""
+
+    params: tuple[tuple[str, str], ...]
+    tags: Mapping[str, str]
+    dataset_name: str
+    dataset_digest: str
+    dataset_source: str
+
+
+@dataclass(frozen=True)
+class RunUpdate:
+    """What changes in a run."""
+
+    epoch: int
+    """Last epoch of which the run then has metrics."""
+    metrics: tuple[Metric, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    status: str | None = None
+    """MLflow's new status of the run; None if it stays."""
+    ended_ms: int | None = None
+    """When the run ended; None unless it has."""
+    artifacts: tuple[Path, ...] = ()
+
+
+def colours_of_arms(plan: Sequence[PlanEntry]) -> dict[str, str]:
+    """Assign each arm the colour in which MLflow draws its runs."""
+    arms = dict.fromkeys(entry.arm for entry in plan)
+    return {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
+
+
+def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, colour: str) -> NewRun:
+    """Shape a run as it is before any of its events is published."""
+    tags = {
+        schema.TAG_KEY: entry.key,
+        schema.TAG_EXPERIMENT: experiment,
+        schema.TAG_ARM: entry.arm,
+        schema.TAG_SEED: str(entry.seed),
+        "mlflow.source.name": f"deeper run {experiment}",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.runColor": colour,
+    }
+    return NewRun(entry.name, _milliseconds(first_event["t"]), tags)
+
+
+def shape_description(config: Mapping[str, Any]) -> RunDescription:
+    """Shape a run's configuration."""
+    path, digest = config["data"]["path"], config["data_hash"]
+    return RunDescription(
+        params=tuple(_flatten(config)),
+        tags={schema.TAG_DATA: Path(path).name, schema.TAG_DATA_HASH: digest},
+        dataset_name=Path(path).name,
+        dataset_digest=digest[:36],  # MLflow's limit
+        dataset_source=json.dumps({"uri": path}),
+    )
+
+
+def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: int) -> RunUpdate:
+    """Shape the events of a run.
+
+    Args:
+        experiment: name of the experiment.
+        entry: the run's entry in the plan.
+        news: the events.
+        epoch: last epoch before them, which is the step of final metrics if there is no other.
+    """
+    metrics: list[Metric] = []
+    tags: dict[str, str] = {}
+    status, ended_ms = None, None
+    for event in news.events:
+        if event["kind"] == schema.START:
+            status, ended_ms = RUNNING, None
+            tags |= _start_tags(event)
+            if event["attempt"] == 1:
+                metrics += _metrics(entry.costs, event["t"], 0)
+        elif event["kind"] == schema.EPOCH:
+            status, epoch = RUNNING, event["epoch"]
+            metrics += _metrics(event["metrics"], event["t"], epoch)
+        else:
+            status, ended_ms = STATUS[event["outcome"]], _milliseconds(event["t"])
+            tags |= _end_tags(event)
+            metrics += _metrics(event["metrics"], event["t"], epoch)
+    if news.state is not None:
+        tags[NOTE] = run_note(experiment, entry, news.state)
+    artifacts = news.artifacts if ended_ms is not None else ()
+    return RunUpdate(epoch, tuple(metrics), tags, status, ended_ms, artifacts)
+
+
+def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, epoch: int) -> RunUpdate:
+    """Shape a run that was killed; `epoch` is the last one that is published."""
+    tags = {
+        schema.TAG_OUTCOME: schema.INTERRUPTED,
+        schema.TAG_ERROR: "killed; it goes on when it is run again",
+        NOTE: run_note(experiment, entry, killed.state),
+    }
+    ended_ms = _milliseconds(killed.last_seen)
+    return RunUpdate(epoch, tags=tags, status=STATUS[schema.INTERRUPTED], ended_ms=ended_ms, artifacts=killed.artifacts)
+
+
+def shape_evaluation(news: EvaluationNews) -> tuple[Metric, ...]:
+    """Shape an evaluation as metrics of its run; that of an ensemble is not a metric of any one run."""
+    content = news.content
+    if len(content["models"]) > 1:
+        return ()
+    timestamp = calendar.timegm(time.strptime(content["date"], DATE)) * 1000
+    return tuple(
+        Metric(f"{schema.EVALUATION}{content['protocol']}/{accuracy}", content[accuracy], timestamp, 0)
+        for accuracy in ("top1", "top5")
+    )
+
+
+def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
+    """Describe a run in Markdown."""
+    rows = [("outcome", state.status), ("attempts", str(state.attempt))]
+    for title, name in (("top-1", schema.FINAL_TOP1), ("top-5", schema.FINAL_TOP5)):
+        if name in state.metrics:
+            rows.append((title, f"{state.metrics[name]:.2%}"))
+    rows.append(("duration", f"{state.duration_s / 60:.1f} min"))
+    if state.error:
+        rows.append(("error", " ".join(state.error.split())[:500].replace("|", "\\|")))
+    table = "\n".join(f"| {title} | {value} |" for title, value in rows)
+    title = f"**{entry.arm}**, seed {entry.seed}, of experiment *{experiment}* (key `{entry.key}`)"
+    return f"{title}\n\n| | |\n|---|---|\n{table}"
+
+
+def experiment_note(name: str, plan: Sequence[PlanEntry], experiment: Mapping[str, Any]) -> str:
+    """Describe an experiment in Markdown.
+
+    Args:
+        name: its name.
+        plan: its runs.
+        experiment: content of its file, from which descriptions are taken; may be empty.
+    """
+    lines = [f"## {name}", experiment.get("description") or ""]
+    lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
+    for arm, entry in {entry.arm: entry for entry in plan}.items():
+        what = ((experiment.get("arms") or {}).get(arm) or {}).get("description", "")
+        runs = sum(other.arm == arm for other in plan)
+        costs = [entry.costs.get(cost) for cost in (schema.COST_PARAMETERS, schema.COST_MACS)]
+        parameters, macs = ("-" if cost is None else f"{cost / 1e6:,.2f} M" for cost in costs)
+        lines.append(f"| {arm} | {what} | {runs} | {parameters} | {macs} |")
+    return "\n".join(lines)[:NOTE_CHARACTERS]
+
+
+def _start_tags(event: Event) -> dict[str, str]:
+    tags = {schema.TAG_ATTEMPT: str(event["attempt"]), schema.TAG_OUTCOME: "running"}
+    if event["attempt"] > 1:
+        tags[schema.TAG_ERROR] = "-"  # replaces that of the attempt before
+    environment = event["environment"]
+    if not environment:
+        return tags
+    machine = environment["machine"]
+    tags |= {
+        schema.TAG_HOST: machine["hostname"],
+        schema.TAG_GPU: describe_devices(event),
+        **{f"{schema.TAG_ENVIRONMENT}{name}": version for name, version in environment["packages"].items()},
+        f"{schema.TAG_ENVIRONMENT}python": machine["python"],
+        f"{schema.TAG_ENVIRONMENT}cpu": f"{machine['cpu']}, {machine['cores']} cores",
+    }
+    if "commit" in environment:
+        tags |= {schema.TAG_COMMIT: environment["commit"], schema.TAG_DIRTY: str(environment["dirty"]).lower()}
+    return tags
+
+
+def _end_tags(event: Event) -> dict[str, str]:
+    absent = (event["telemetry"] or {}).get("gpu_absent")
+    tags = {
+        schema.TAG_OUTCOME: event["outcome"],
+        schema.TAG_GPU_ABSENT: absent if absent and absent != schema.NO_GPU_USED else "-",
+    }
+    if event["error"]:
+        tags[schema.TAG_ERROR] = event["error"][:ERROR_CHARACTERS]
+    return tags
+
+
+def describe_devices(start: Event) -> str:
+    """Name the GPUs of a run by its start event, or say why there are none."""
+    environment = start["environment"]
+    names = sorted({gpu["name"] for gpu in environment["gpus"]})
+    if not names:
+        return str(environment["gpu_absent"])
+    if not start["device"].startswith("cuda"):
+        return f"not used ({', '.join(names)})"
+    share = start.get("resources", {}).get("gpus_per_worker", 1)
+    return ", ".join(names) + (f", {share:g} of one a run" if share < 1 else "")
+
+
+def _metrics(values: Mapping[str, float], seconds: float, step: int) -> list[Metric]:
+    return [Metric(name, value, _milliseconds(seconds), step) for name, value in values.items()]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)

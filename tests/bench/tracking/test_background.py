@@ -1,0 +1,31 @@
+"""The publisher in the background of a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.tracking.background import start_publisher, stop_publisher
+from bench.tracking.reader import pending
+
+
+def test_a_server_that_is_away_is_reported_and_nothing_is_lost(one_run: Path, free_port: int) -> None:
+    away = f"http://127.0.0.1:{free_port}"
+    publisher = start_publisher(one_run, uri=away)
+    message = stop_publisher(publisher, timeout_s=4)
+    assert message is not None
+    assert "1 run is not wholly in MLflow" in message
+    assert away in message
+    assert f"deeper publish --once --records {one_run}" in message
+    assert pending(one_run, away) == 1
+
+
+def test_a_command_in_a_hurry_lets_the_publisher_end_by_itself(one_run: Path, free_port: int) -> None:
+    publisher = start_publisher(one_run, uri=f"http://127.0.0.1:{free_port}")
+    try:
+        message = stop_publisher(publisher, timeout_s=600, hurry=lambda: True)
+        assert message is not None
+        assert message.endswith("in the background")
+        assert publisher.process.poll() is None
+    finally:
+        publisher.process.kill()
+        publisher.process.wait()
