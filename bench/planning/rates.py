@@ -22,7 +22,7 @@ from bench.planning.communication import Link, step_s
 from bench.planning.plan import Plan
 from bench.records.record import experiments, read_plan
 from bench.records.states import read_events, run_folder
-from bench.results.store import COMMITTED, kept_results
+from bench.results.store import COMMITTED, latest_results_folder
 from reproduce import schema
 from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, SpecError
@@ -59,7 +59,7 @@ class Rates:
     """What is known of one device. Raises `SpecError` where the user's device or file is not known or not readable.
 
     `device`: part of the name of one that has been measured, or None for this machine's. `file`: what
-    `deeper bench step --json` or `scaling` wrote, to be used in place of all else.
+    `deeper bench step --output` or `scaling` wrote, to be used in place of all else.
     """
 
     def __init__(self, records: Path, *, gpu: bool, device: str | None = None, file: Path | None = None) -> None:
@@ -68,10 +68,12 @@ class Rates:
         if file is not None:
             self._results = [_read(file)]
             if "rates" not in self._results[0]["setting"]:
-                raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --json` and `scaling` write one")
+                raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --output` and `scaling` write one")
             self.device = device_of(self._results[0]["environment"])
             return
-        known = [_read(path) for folder in (kept_results(), COMMITTED) for path in sorted(folder.rglob("*.json"))]
+        known = [
+            _read(path) for folder in (latest_results_folder(), COMMITTED) for path in sorted(folder.rglob("*.json"))
+        ]
         known = [result for result in known if "rates" in result.get("setting", {})]
         self.device = _this_device(gpu) if device is None else _named(device, known)
         self._results = [result for result in known if device_of(result["environment"]) == self.device]
@@ -182,7 +184,7 @@ def _named(device: str, results: Sequence[Mapping[str, Any]]) -> str:
         which = f"is {'several' if found else 'none'} of those measured: {'; '.join(known)}"
         raise SpecError(
             f"--device: {device!r} {which if known else 'has no measured rate, nor has any other'}; run "
-            "`deeper bench step --json FILE` on one and give FILE to --rate"
+            "`deeper bench step --output FILE` on one and give FILE to --rate"
         )
     return found[0]
 
@@ -204,5 +206,5 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["environment"]["gpus"], content["setting"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{path}: not what `deeper bench ... --json` writes: {error!r}") from None
+        raise SpecError(f"{path}: not what `deeper bench ... --output` writes: {error!r}") from None
     return content
