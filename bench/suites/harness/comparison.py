@@ -111,7 +111,7 @@ def interleave(
             console.print("warmed up", highlight=False)
             continue
         left_s = (time.monotonic() - start) / (index + 1) * (repetitions - index)
-        latest = ", ".join(
+        latest = "; ".join(
             f"{name} " + " / ".join(f"{value:.4g}" for value in values[-1].values())
             for name, values in measured.items()
         )

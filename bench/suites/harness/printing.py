@@ -19,7 +19,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     count = len(comparison.repetitions[ours])
     _print_line(console, f"{comparison.title}; medians (range) of {count} interleaved repetitions")
     for metric in comparison.repetitions[ours][0]:
-        print_table(console, ("", metric, f"{ours} is × this"), _metric_rows(comparison, metric, ours))
+        print_table(console, (metric, "median", f"{ours} is × this"), _metric_rows(comparison, metric, ours))
     once = list(dict.fromkeys(metric for measured in comparison.once.values() for metric in measured))
     if once:
         rows = [
@@ -38,16 +38,25 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table whose first column and headings wrap where they do not fit, and whose other cells never do."""
+    """Prints a table in which the first column and the headings wrap between words, and no other cell wraps.
+
+    Where this is not enough, the table is wider than the console.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(Text(columns[0]), overflow="fold")
+    names = [columns[0], *(row[0] for row in rows)]
+    table.add_column(Text(columns[0]), min_width=max(map(_longest_word, names)))
     for index, heading in enumerate(columns[1:], start=1):
-        widest = max((len(row[index]) for row in rows), default=0)
-        table.add_column(Text(heading), justify="right", overflow="fold", min_width=widest)
+        widest_cell = max((len(row[index]) for row in rows), default=0)
+        min_width = max(widest_cell, _longest_word(heading))
+        table.add_column(Text(heading), justify="right", min_width=min_width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     needed = RenderedWidth.get(console, console.options, table).minimum
     console.print(table, width=max(console.width, needed), crop=False)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 def _metric_rows(comparison: Comparison, metric: str, ours: str) -> list[list[str]]:

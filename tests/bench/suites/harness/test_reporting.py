@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,5 @@ def test_no_name_and_no_number_is_cut_at_any_width(width: int, capsys: pytest.Ca
     print_comparison(comparison(once=once, goals=(goal(at_least=2),)), Console(width=width))
     printed = capsys.readouterr().out
     assert "…" not in printed
-    for word in [*BASELINE.split(), "2.80 (2.00 to 3.00)", "1.234", "0.5678", "123.4"]:
-        assert word in printed or word.rstrip(",") in re.sub(r"\s", "", printed)
-    if width >= 80:
-        assert BASELINE in re.sub(r"\s+", " ", printed)
+    for text in [*BASELINE.split(), "2.80 (2.00 to 3.00)", "1.234", "0.5678", "123.4"]:
+        assert text in printed
