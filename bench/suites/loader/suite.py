@@ -68,9 +68,9 @@ class LoaderOptions(Config):
     @model_validator(mode="after")
     def _coherent(self) -> LoaderOptions:
         if self.images < self.batch:
-            raise ValueError(f"images: {self.images} are fewer than one batch of {self.batch}; use at least as many")
+            raise UserError(f"images: {self.images} are fewer than one batch of {self.batch}; use at least as many")
         if self.size is not None and self.folder is None:
-            raise ValueError("size: mosaics are made of the photographs of a folder, and no folder is given; give one")
+            raise UserError("size: mosaics are made of the photographs of a folder, and no folder is given; give one")
         return self
 
 

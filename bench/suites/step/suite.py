@@ -13,7 +13,8 @@ Interleaved: ours runs in one worker process and torchvision's in another. Each 
 one after the other. The first repetition is dropped.
 
 Not shown: how fast training is from end to end, which needs a loader as well (`deeper bench training`); nor accuracy.
-Images/s hold for one machine only; ratios carry further. On GPUs this suite has not been run since it was last changed.
+Images/s hold for one machine only; ratios carry further. On a GPU only an earlier version of this suite has been tried,
+once and by hand.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def lacks(context: ProbeContext, reporter: Reporter) -> None:
 
 def hangs(context: ProbeContext, reporter: Reporter) -> None:
     """Hangs, with a child process that it reports."""
-    below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-    reporter.table("figures", {"one": {"process": float(below.pid)}})
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    reporter.table("figures", {"one": {"process": float(child.pid)}})
     time.sleep(1000)
 
 
