@@ -16,8 +16,8 @@ from reproduce.training.step import precision_dtype
 
 def loader(context: ProbeContext, reporter: Reporter) -> None:
     """Reports images/s of training batches, of generated pictures, in the memory of the device."""
-    from bench.suites.loader.implementations import MARKED  # needs FFCV, as the next import does
-    from bench.suites.loader.pictures import generated
+    from bench.suites.loader.implementations import MARKED
+    from bench.suites.loader.pictures import generated  # needs FFCV
 
     reporter.progress("generating pictures")
     pictures = generated(context.scratch / "pictures", images=context.size.pictures)
