@@ -1,21 +1,28 @@
-"""`deeper bench`: ours and its peers in turn, on this machine."""
+"""`deeper bench`: measures this project beside its baselines on this machine."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reproduce.spec import SpecError, validated
+from reproduce.errors import UserError
+from reproduce.spec import validated
 
-OF_KIND = Path("results/bench/<kind of machine>")
-"""`--json` without a file; which kind this machine is, is only looked up once it is needed."""
+if TYPE_CHECKING:
+    from bench.suites.harness.reporting import ResultOutput
+
+COMMITTED_FOLDER = Path("results/bench/<kind of machine>")
+"""Stands for `--output` without a file. The kind of this machine is looked up only when it is needed, since that loads
+torch."""
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    bench = verbs.add_parser("bench", help="benchmarks beside their peers, interleaved in one run")
+    """Adds `bench` and its suites to the command line."""
+    bench = verbs.add_parser("bench", help="benchmarks beside their baselines, with interleaved repetitions")
     bench.add_argument("--quick", action="store_true", help="the same as the suite quick")
-    bench.set_defaults(call=_bench, json=None)
+    bench.set_defaults(call=_bench, json=False, output=None)
     suites = bench.add_subparsers(metavar="SUITE")
     _add_loader(suites)
     _add_step(suites)
@@ -27,129 +34,158 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     _add_gpu(suites)
 
 
+# --- options ------------------------------------------------------------------------------------------
+
+
 def _add_loader(suites: Any) -> None:
-    suite = suites.add_parser("loader", help="our loader against FFCV, DALI and torchvision")
+    suite = _add_suite(suites, "loader", _loader, "our loader against FFCV, DALI and torchvision")
     suite.add_argument(
         "folder",
         type=Path,
         nargs="?",
         help="ImageNet-style folder of photographs (train/<class>/*.jpg); without one, pictures are generated",
     )
-    suite.add_argument("--size", metavar="WxH", help="compare on mosaics of them of this size, too: 500x375")
+    suite.add_argument("--size", metavar="WxH", help="also compare on mosaics of them in this size, such as 500x375")
     suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="sides of the crops in pixels (224 64)")
-    suite.add_argument("--images", type=int, default=512, help="photographs read (512)")
-    suite.add_argument("--batch", type=int, default=32, help="images a batch (32)")
-    suite.add_argument("--threads", type=int, help="decoding threads of a last comparison (the cores; others have 1)")
-    _add_rounds(suite, rounds=3)
-    suite.set_defaults(call=_loader)
+    suite.add_argument("--images", type=int, default=512, help="photographs in an epoch (512)")
+    suite.add_argument("--batch", type=int, default=32, help="images in a batch (32)")
+    suite.add_argument(
+        "--threads", type=int, help="decoding threads of the last comparison (all cores); the others have one thread"
+    )
+    _add_repetitions(suite, 3)
+    _add_result(suite)
 
 
 def _add_step(suites: Any) -> None:
-    suite = suites.add_parser("step", help="forward, backward and update against torchvision's googlenet, without data")
-    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="pixels (224 64)")
-    suite.add_argument("--batch", type=int, help="images a step (32 at 224 px on CPUs, 256 on GPUs)")
+    suite = _add_suite(suites, "step", _step, "training step and evaluation without data, against torchvision's")
+    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="sides of the images in pixels (224 64)")
+    suite.add_argument("--batch", type=int, help="images in a step (at 224 pixels 32 on CPUs, 256 on GPUs)")
     suite.add_argument("--reduction", nargs="+", default=["reduced"], help="reduced, unreduced, naive (reduced)")
-    suite.add_argument("--aux", nargs="+", default=["both"], help="heads: both, none, aux1, aux2 (both)")
-    suite.add_argument("--compile", action="store_true", help="compiled networks, too (minutes on CPUs)")
-    suite.add_argument("--threads", type=int, help="of torch (the cores)")
-    _add_rounds(suite)
-    suite.set_defaults(call=_step)
+    suite.add_argument(
+        "--aux", nargs="+", default=["both"], help="auxiliary classifiers: both, none, aux1, aux2 (both)"
+    )
+    suite.add_argument("--compile", action="store_true", help="also measure compiled networks (minutes on CPUs)")
+    suite.add_argument("--threads", type=int, help="CPU threads of torch (all cores)")
+    _add_repetitions(suite, 5)
+    _add_result(suite)
 
 
 def _add_overhead(suites: Any) -> None:
-    suite = suites.add_parser("overhead", help="a run by the suite against the same worker plain and under torchrun")
+    suite = _add_suite(suites, "overhead", _overhead, "a recorded run against the same training plain and by torchrun")
     suite.add_argument("--workers", type=int, default=1, help="ranks of the run (1)")
-    suite.add_argument("--images", type=int, default=2048, help="training images of a run (2048)")
+    suite.add_argument("--images", type=int, default=2048, help="training images (2048)")
     suite.add_argument("--no-costs", action="store_true", help="leave out the cost of each record alone")
-    _add_rounds(suite, rounds=3)
-    suite.set_defaults(call=_overhead)
+    _add_repetitions(suite, 3)
+    _add_result(suite)
 
 
 def _add_scaling(suites: Any) -> None:
-    suite = suites.add_parser("scaling", help="images/s over ranks, and what a model of communication predicts")
-    suite.add_argument("--ranks", type=int, help="at most (the GPUs, or the cores of a machine without)")
-    suite.add_argument("--side", type=int, default=224, help="pixels (224)")
-    suite.add_argument("--batch", type=int, default=16, help="images a rank and step (16)")
-    _add_rounds(suite)
-    suite.set_defaults(call=_scaling)
+    suite = _add_suite(suites, "scaling", _scaling, "images/s by number of ranks, and what the planner predicts")
+    suite.add_argument("--ranks", type=int, help="the largest number of ranks (all GPUs, or all cores without GPUs)")
+    suite.add_argument("--side", type=int, default=224, help="side of the images in pixels (224)")
+    suite.add_argument("--batch", type=int, default=16, help="images of a rank in a step (16)")
+    _add_repetitions(suite, 5)
+    _add_result(suite)
 
 
 def _add_quick(suites: Any) -> None:
-    suite = suites.add_parser("quick", help="in two minutes: has a ratio got worse since the committed results?")
-    _add_json(suite)
-    suite.set_defaults(call=_quick)
+    suite = _add_suite(suites, "quick", _quick, "in minutes: has a ratio got worse since the committed results?")
+    _add_result(suite)
 
 
 def _add_training(suites: Any) -> None:
-    suite = suites.add_parser(
-        "training", help="images/s against torchvision's googlenet fed by ImageFolder and DataLoader"
+    suite = _add_suite(
+        suites, "training", _training, "images/s from end to end, against torchvision with ImageFolder and DataLoader"
     )
-    suite.add_argument("folder", type=Path, help="ImageNet-style folder of photographs (train/<class>/*)")
-    suite.add_argument("--batch", type=int, default=32, help="images a step (32, that of Caffe's bvlc_googlenet)")
-    _add_rounds(suite)
-    suite.set_defaults(call=_training)
+    suite.add_argument("folder", type=Path, help="ImageNet-style folder of photographs (train/, val/)")
+    suite.add_argument("--batch", type=int, default=32, help="images in a step (32, as in Caffe's bvlc_googlenet)")
+    _add_repetitions(suite, 5)
+    _add_result(suite)
 
 
 def _add_evaluation(suites: Any) -> None:
-    suite = suites.add_parser("evaluation", help="144 crops an image against the bare network's forward pass")
-    suite.add_argument("data", type=Path, help="a prepared data set of photographs")
-    _add_rounds(suite)
-    suite.set_defaults(call=_evaluation)
+    suite = _add_suite(
+        suites, "evaluation", _evaluation, "144 crops of an image against the forward pass of the network alone"
+    )
+    suite.add_argument("data", type=Path, help="folder of a prepared data set of photographs")
+    _add_repetitions(suite, 5)
+    _add_result(suite)
 
 
 def _add_gpu(suites: Any) -> None:
-    suite = suites.add_parser(
+    suite = _add_suite(
+        suites,
         "gpu",
-        help="in minutes: is this machine right, how fast is it? On GPUs, and as far as it goes on CPUs",
-        description="Parts in order of worth, each with a limit of time of its own. Each result is written to "
-        "OUT/gpu/PART.json as soon as it is there; at the end, or on Ctrl-C, a table in Markdown. The same command "
-        "goes on with what is missing.",
+        _gpu,
+        "in minutes: does this machine work, and how fast is it? For GPUs, and as far as possible for CPUs",
+        description="Runs probes, the most valuable ones first, each with a time limit of its own. A result is written "
+        "to FOLDER/gpu/PROBE.json as soon as it is known; at the end, or on Ctrl-C, all are printed as Markdown. The "
+        "same command continues with what is missing.",
     )
-    suite.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
-    suite.add_argument("--out", type=Path, help=f"folder of the results ({OF_KIND})")
-    suite.add_argument("--part", action="append", default=[], metavar="NAME", help="only this one (may be repeated)")
-    suite.add_argument("--force", action="store_true", help="repeat parts whose results are there")
-    suite.set_defaults(call=_gpu)
-
-
-def _add_rounds(suite: argparse.ArgumentParser, rounds: int = 5) -> None:
-    suite.add_argument("--rounds", type=int, default=rounds, help=f"interleaved rounds ({rounds})")
-    _add_json(suite)
-
-
-def _add_json(suite: argparse.ArgumentParser) -> None:
+    suite.add_argument("--minutes", type=float, default=8.0, help="time limit of all probes together (8)")
+    suite.add_argument("--probe", action="append", default=[], metavar="NAME", help="only this probe (may be repeated)")
+    suite.add_argument("--force", action="store_true", help="repeat probes that have results already")
+    suite.add_argument("--json", action="store_true", help="print the results to standard output as JSON")
     suite.add_argument(
-        "--json",
+        "--output", type=Path, metavar="FOLDER", help=f"folder that the results are written to ({COMMITTED_FOLDER})"
+    )
+
+
+def _add_suite(
+    suites: Any, name: str, call: Callable[[argparse.Namespace], int], help: str, description: str | None = None
+) -> argparse.ArgumentParser:
+    suite: argparse.ArgumentParser = suites.add_parser(name, help=help, description=description or help)
+    suite.set_defaults(call=call)
+    return suite
+
+
+def _add_repetitions(suite: argparse.ArgumentParser, default: int) -> None:
+    suite.add_argument("--repetitions", type=int, default=default, help=f"interleaved repetitions ({default})")
+    # The name that the option has in the commands of committed results.
+    suite.add_argument("--rounds", dest="repetitions", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def _add_result(suite: argparse.ArgumentParser) -> None:
+    suite.add_argument(
+        "--json", action="store_true", help="print the result to standard output as JSON; tables go to standard error"
+    )
+    suite.add_argument(
+        "--output",
         type=Path,
         nargs="?",
-        const=OF_KIND,
+        const=COMMITTED_FOLDER,
         metavar="FILE",
-        help=f"write the raw results here; without FILE to {OF_KIND}/",
+        help=f"write the result to this file as JSON; without FILE, to the folder {COMMITTED_FOLDER}/",
     )
 
 
-def _output(arguments: argparse.Namespace, suite: str) -> Path | None:
-    """Where the raw results go. Raises `SpecError`."""
-    path: Path | None = arguments.json
-    if path == OF_KIND:
-        from bench.results.store import COMMITTED, here
+def _result_output(arguments: argparse.Namespace, suite: str) -> ResultOutput:
+    """Returns where the result of a suite goes. Raises `UserError`."""
+    from bench.suites.harness.reporting import ResultOutput
 
-        return COMMITTED / here() / f"{suite}.json"
-    if path is not None and path.is_dir():
-        raise SpecError(f"--json: {path} is a folder; give a file, or none for {OF_KIND}/")
-    return path
+    path: Path | None = arguments.output
+    if path == COMMITTED_FOLDER:
+        from bench.results.store import COMMITTED, this_machine_kind
+
+        path = COMMITTED / this_machine_kind() / f"{suite}.json"
+    elif path is not None and path.is_dir():
+        raise UserError(f"--output: {path} is a folder; give a file, or none for {COMMITTED_FOLDER}/")
+    return ResultOutput(json=arguments.json, file=path)
+
+
+# --- suites -------------------------------------------------------------------------------------------
 
 
 def _loader(arguments: argparse.Namespace) -> int:
-    from bench.suites.loader.suite import LoaderOptions, main, size_from
+    from bench.suites.loader.suite import LoaderOptions, main, parse_size
 
-    given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "rounds")}
+    given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "repetitions")}
     if arguments.threads is not None:
         given["threads"] = arguments.threads
     if arguments.size is not None:
-        given["size"] = size_from(arguments.size)
+        given["size"] = parse_size(arguments.size)
     options = validated(LoaderOptions, {**given, "sides": arguments.side}, where="")
-    return main(options, output=_output(arguments, "loader"))
+    return main(options, output=_result_output(arguments, "loader"))
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -162,53 +198,56 @@ def _step(arguments: argparse.Namespace) -> int:
         "aux": arguments.aux,
         "compiled": arguments.compile,
         "threads": arguments.threads,
-        "rounds": arguments.rounds,
+        "repetitions": arguments.repetitions,
     }
-    return main(validated(StepOptions, given, where=""), output=_output(arguments, "step"))
+    return main(validated(StepOptions, given, where=""), output=_result_output(arguments, "step"))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
     from bench.suites.overhead.suite import OverheadOptions, main
 
-    given = {name: getattr(arguments, name) for name in ("rounds", "workers", "images")}
+    given = {name: getattr(arguments, name) for name in ("repetitions", "workers", "images")}
     options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
-    return main(options, output=_output(arguments, "overhead"))
+    return main(options, output=_result_output(arguments, "overhead"))
 
 
 def _scaling(arguments: argparse.Namespace) -> int:
     from bench.suites.scaling import ScalingOptions, main
 
-    given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "rounds")}
-    return main(validated(ScalingOptions, given, where=""), output=_output(arguments, "scaling"))
+    given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "repetitions")}
+    return main(validated(ScalingOptions, given, where=""), output=_result_output(arguments, "scaling"))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
     if not arguments.quick:
-        raise SpecError("bench: which suite? `deeper bench --help` lists them; --quick takes two minutes")
+        raise UserError("bench: which suite? `deeper bench --help` lists them; --quick takes a few minutes")
     return _quick(arguments)
 
 
 def _quick(arguments: argparse.Namespace) -> int:
     from bench.suites.quick import main
 
-    return main(output=_output(arguments, "quick"))
+    return main(output=_result_output(arguments, "quick"))
 
 
 def _training(arguments: argparse.Namespace) -> int:
-    from bench.suites.training import main
+    from bench.suites.training import TrainingOptions, main
 
-    return main(arguments.folder, batch=arguments.batch, rounds=arguments.rounds, output=_output(arguments, "training"))
+    given = {name: getattr(arguments, name) for name in ("folder", "batch", "repetitions")}
+    return main(validated(TrainingOptions, given, where=""), output=_result_output(arguments, "training"))
 
 
 def _evaluation(arguments: argparse.Namespace) -> int:
-    from bench.suites.evaluation import main
+    from bench.suites.evaluation import EvaluationOptions, main
 
-    return main(arguments.data, rounds=arguments.rounds, output=_output(arguments, "evaluation"))
+    given = {name: getattr(arguments, name) for name in ("data", "repetitions")}
+    return main(validated(EvaluationOptions, given, where=""), output=_result_output(arguments, "evaluation"))
 
 
 def _gpu(arguments: argparse.Namespace) -> int:
-    from bench.suites.gpu.registry import PARTS
+    from bench.suites.gpu.registry import PROBES
     from bench.suites.gpu.runner import GpuOptions, main
 
-    given = {name: getattr(arguments, name) for name in ("minutes", "out", "force")}
-    return main(validated(GpuOptions, {**given, "parts": arguments.part}, where=""), PARTS)
+    given = {name: getattr(arguments, name) for name in ("minutes", "output", "force")}
+    options = validated(GpuOptions, {**given, "probes": arguments.probe, "json_output": arguments.json}, where="")
+    return main(options, PROBES)

@@ -28,7 +28,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", help="device hours on one that was measured, e.g. h100 (this machine's)"
     )
     plan.add_argument(
-        "--rate", metavar="FILE", type=Path, help="device hours from what `deeper bench step --json` wrote"
+        "--rate", metavar="FILE", type=Path, help="device hours from what `deeper bench step --output` wrote"
     )
     status = verb("status", _status, "runs: waiting, running, finished, failed and why")
     report = verb("report", _report, "the ablation report from what MLflow holds: HTML, Markdown, CSV, LaTeX")

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from statistics import median
 
-from bench.results.store import kept_results
+from bench.results.store import latest_results_folder
 
 FIGURE = "images/s"
 
@@ -49,7 +49,7 @@ class CoreUsage:
 
 def measured() -> CoreUsage | None:
     """What was measured on this machine; None without a result, or if the suite measured GPUs."""
-    path = kept_results() / "scaling.json"
+    path = latest_results_folder() / "scaling.json"
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -22,7 +22,7 @@ from bench.planning.communication import Link, step_seconds
 from bench.planning.plan import Plan
 from bench.records.plan import experiments, read_plan
 from bench.records.states import read_events, run_folder
-from bench.results.store import COMMITTED, kept_results
+from bench.results.store import COMMITTED, latest_results_folder
 from reproduce import schema
 from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, SpecError
@@ -68,7 +68,7 @@ class Rates:
             records: The folder of the records.
             gpu: Whether this machine's GPU is meant, rather than its CPU; used if neither of the following is given.
             device: Part of the name of a device that was measured; None means this machine's.
-            file: A result of `deeper bench step` or `scaling`, written with `--json`, to use instead of all else.
+            file: A result of `deeper bench step` or `scaling`, written with `--output`, to use instead of all else.
 
         Raises:
             SpecError: The device is not known, or the file is not such a result.
@@ -78,10 +78,10 @@ class Rates:
         if file is not None:
             self._results = [_read_result(file)]
             if "rates" not in self._results[0]["setting"]:
-                raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --json` and `scaling` write one")
+                raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --output` and `scaling` write one")
             self.device = device_name(self._results[0]["environment"])
             return
-        paths = (path for folder in (kept_results(), COMMITTED) for path in sorted(folder.rglob("*.json")))
+        paths = (path for folder in (latest_results_folder(), COMMITTED) for path in sorted(folder.rglob("*.json")))
         results = [result for path in paths if "rates" in (result := _read_result(path)).get("setting", {})]
         self.device = _this_device(gpu) if device is None else _find_device(device, results)
         self._results = [result for result in results if device_name(result["environment"]) == self.device]
@@ -214,7 +214,7 @@ def _find_device(device: str, results: Sequence[Mapping[str, Any]]) -> str:
         which = f"is {'several' if found else 'none'} of those measured: {'; '.join(known)}"
         raise SpecError(
             f"--device: {device!r} {which if known else 'has no measured rate, nor has any other'}; run "
-            "`deeper bench step --json FILE` on one and give FILE to --rate"
+            "`deeper bench step --output FILE` on one and give FILE to --rate"
         )
     return found[0]
 
@@ -236,5 +236,5 @@ def _read_result(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["environment"]["gpus"], content["setting"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{path}: not what `deeper bench ... --json` writes: {error!r}") from None
+        raise SpecError(f"{path}: not what `deeper bench ... --output` writes: {error!r}") from None
     return content

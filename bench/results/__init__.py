@@ -1,5 +1,5 @@
-"""Results of benchmarks, kept by kind of machine: reading and writing them.
+"""Results of benchmarks, kept by kind of machine.
 
-Figures of a suite come in; JSON files go out, and come in again where a plan or the doctor asks what was measured. It
-may import `machine` and `reproduce`.
+The measurements of a suite come in and JSON files go out. The planner and `deeper doctor` read them back when they need
+to know what was measured. This room may import `bench.machine` and `reproduce`.
 """

@@ -1,7 +1,9 @@
-"""Results of benchmarks, a folder for each kind of machine, so that figures of one never take the place of another's.
+"""Reads and writes results of benchmarks, in one folder for each kind of machine.
 
-`results/bench/<kind>/` holds what is committed, the user's cache the latest. A kind is the GPUs of a machine, or
-the vendor of its CPU and the best instruction set that it has: nvidia-h200, 4x-nvidia-h100-80gb-hbm3, amd-avx512-bf16.
+The kind of a machine is the name of its GPUs or, without one, the vendor of its CPU and the best instruction set that
+the CPU supports: `nvidia-h200`, `4x-nvidia-h100-80gb-hbm3`, `amd-avx512-bf16`. Results of one kind never replace those
+of another. Committed results are in `results/bench/<kind>/`; the latest results of this machine are in the user's
+cache.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from reproduce.native import cache
 COMMITTED = ROOT / "results" / "bench"
 
 
-def kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
-    """The kind of a machine, as a folder's name; `gpu` None: the GPUs where there are any.
+def machine_kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
+    """Returns the kind of a machine, which is also the name of its folder.
 
-    `environment` is that of a machine which records its CPU's vendor and flags.
+    Args:
+        environment: What `bench.machine.environment.environment` recorded on the machine.
+        gpu: Whether to name the machine after its GPUs. None names it after its GPUs if it has any.
     """
     names = [str(device["name"]) for device in environment["gpus"]]
     if gpu or (gpu is None and names):
@@ -34,37 +38,47 @@ def kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
         return "-and-".join(_slug(name if count == 1 else f"{count}x {name}") for name, count in counts.items())
     machine = environment["machine"]
     best = next(iter(machine["cpu_flags"]), "")
-    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}")  # avx512f is known as AVX-512
+    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}")  # the flag avx512f stands for AVX-512
 
 
-def here() -> str:
-    """The kind of this machine: its GPUs count where torch can use them, since otherwise CPUs are measured."""
+def this_machine_kind() -> str:
+    """Returns the kind of this machine, named after its GPUs only if torch can use them."""
     import torch
 
-    return kind(environment(), gpu=torch.cuda.is_available())
+    return machine_kind(environment(), gpu=torch.cuda.is_available())
 
 
-def kept_results() -> Path:
-    """Folder of the latest results on this kind of machine, a file a suite, in the user's cache."""
-    return cache() / "bench" / here()
+def latest_results_folder() -> Path:
+    """Returns the folder in the user's cache that holds the latest result of each suite on this kind of machine."""
+    return cache() / "bench" / this_machine_kind()
 
 
 def committed_kinds() -> list[str]:
+    """Returns the kinds of machine that have committed results."""
     return sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()) if COMMITTED.is_dir() else []
 
 
-def write(path: Path, suite: str, content: Mapping[str, Any]) -> None:
-    """A result with what it takes to judge it: date, command, versions, machine, commit."""
-    whole = {
+def with_provenance(suite: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds to a result what a reader needs to judge it: date, command, versions, machine and commit."""
+    return {
         "suite": suite,
         "date": time.strftime("%Y-%m-%d"),
         "command": shlex.join(["deeper", *sys.argv[1:]]),
         **content,
         "environment": environment(),
     }
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """Returns a result as the text of its file, without the last line break."""
+    return json.dumps(result, indent=1)
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Replaces the file at `path` by a result, and creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as file:
-        file.write(json.dumps(whole, indent=1).encode() + b"\n")
+        file.write(to_json(result).encode() + b"\n")
 
 
 def _slug(text: str) -> str:

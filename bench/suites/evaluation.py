@@ -1,7 +1,15 @@
-"""`deeper bench evaluation`: 144 crops of stored images against the bare network's forward pass on the same batch.
+"""`deeper bench evaluation`: how much of the network's speed is left when images are evaluated on 144 crops each.
 
-Ours: decode, cut, copy, mirror, forward pass, average, as `deeper evaluate --protocol 144-crop` does. Bare: the same
-network, in the same precision, again and again on one batch that is ready on the device.
+Measured: crops/s and crops per CPU-second of what `deeper evaluate --protocol 144-crop` does: decode, cut, copy,
+mirror, forward pass, average of the probabilities.
+
+Against: the same network in the same precision, again and again on one batch of crops that is already on the device.
+
+Interleaved: each repetition evaluates a few batches, then passes as many through the bare network. The first repetition
+is dropped. Both run in this process.
+
+Not shown: accuracy, since the weights are random; and other implementations of the protocol, since there is none to
+compare with.
 """
 
 from __future__ import annotations
@@ -14,9 +22,10 @@ from pathlib import Path
 import psutil
 import torch
 import torchvision
-from rich.console import Console
+from pydantic import Field
 
-from bench.suites.harness.comparison import Comparison, Figures, Goal, interleave, publish
+from bench.suites.harness.comparison import Comparison, Goal, Measurement, interleave
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from reproduce.data import DataError, load_manifest
 from reproduce.evaluation.distributed import device_of
 from reproduce.evaluation.ensemble import averaged_probabilities, multi_crop, multi_crop_batches
@@ -24,16 +33,34 @@ from reproduce.evaluation.models import FileModel
 from reproduce.evaluation.protocols import CROPS, Protocol
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import Ranks
+from reproduce.spec import Config
 
 GOAL = 0.8
+OURS, BASELINE = "evaluation", "bare forward"
 SPEED = "crops/s"
 CPU_SPEED = "crops per CPU-second"
 PROTOCOL: Protocol = "144-crop"
-BATCHES = 4
+BATCHES = 4  # in a repetition
 
 
-def main(data: Path, *, rounds: int, output: Path | None) -> int:
-    """Run the benchmark and print its table; 0 where the goal is reached, else 1. Raises `DataError`."""
+class EvaluationOptions(Config):
+    """What is evaluated."""
+
+    data: Path
+    """A prepared data set of photographs."""
+    repetitions: int = Field(5, ge=1)
+
+
+def main(options: EvaluationOptions, *, output: ResultOutput) -> int:
+    """Runs the benchmark and reports it.
+
+    Returns:
+        0 if the goal is reached, 1 otherwise.
+
+    Raises:
+        DataError: There is no prepared data set, or it has too few validation images.
+    """
+    data = options.data
     manifest = load_manifest(data)
     threads = psutil.cpu_count(logical=False) or 1
     ranks = Ranks(0, 1, device_of(0))
@@ -48,30 +75,34 @@ def main(data: Path, *, rounds: int, output: Path | None) -> int:
         pixels, labels, _ = next(multi_crop_batches(crops, data, ranks, threads=threads))
         images = len(labels)
         if manifest.splits["val"].images < images * (BATCHES + 1):
-            raise DataError(f"{data}: has too few validation images; {images * (BATCHES + 1)} are needed")
+            raise DataError(
+                f"{data}: has {manifest.splits['val'].images} validation images; {images * (BATCHES + 1)} are needed"
+            )
 
-        def evaluation(index: int) -> Figures:
+        def evaluation(index: int) -> Measurement:
             batches = averaged_probabilities([source], data, PROTOCOL, ranks, threads=threads)
-            next(batches)  # the network is loaded, the next images are cut
+            next(batches)  # loads the network, and starts cutting the next images
             clock = _Clock()
-            done = sum(len(batch.labels) for batch in islice(batches, BATCHES))
-            figures = clock.figures(CROPS[PROTOCOL] * done)
+            evaluated = sum(len(batch.labels) for batch in islice(batches, BATCHES))
+            measurement = clock.measurement(CROPS[PROTOCOL] * evaluated)
             batches.close()
-            return figures
+            return measurement
 
         @torch.inference_mode()
-        def bare(index: int) -> Figures:
+        def bare_forward(index: int) -> Measurement:
             clock = _Clock()
             for _ in range(BATCHES):
                 model(pixels).cpu()
-            return clock.figures(BATCHES * len(pixels))
+            return clock.measurement(BATCHES * len(pixels))
 
-        speeds = interleave({"evaluation": evaluation, "bare forward": bare}, rounds=rounds, console=Console())
+        repetitions = interleave(
+            {OURS: evaluation, BASELINE: bare_forward}, repetitions=options.repetitions, console=progress_console()
+        )
     comparison = Comparison(
         name="144-crop",
         title=f"{CROPS[PROTOCOL]} crops at {source.single_crop.resolution}",
-        rounds=speeds,
-        goals=(Goal(figure=SPEED, ours="evaluation", peer="bare forward", at_least=GOAL),),
+        repetitions=repetitions,
+        goals=(Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=GOAL),),
     )
     setting = {
         "data": f"{manifest.source} {manifest.origin}",
@@ -81,13 +112,15 @@ def main(data: Path, *, rounds: int, output: Path | None) -> int:
         "batches": BATCHES,
         "threads": threads,
     }
-    return publish("evaluation", [comparison], setting=setting, output=output)
+    return report_comparisons("evaluation", [comparison], setting=setting, output=output)
 
 
 class _Clock:
+    """Wall-clock and CPU time since it was made."""
+
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
 
-    def figures(self, crops: int) -> Figures:
+    def measurement(self, crops: int) -> Measurement:
         wall, cpu = self._start
         return {SPEED: crops / (time.perf_counter() - wall), CPU_SPEED: crops / (time.process_time() - cpu)}

@@ -1,8 +1,11 @@
-"""`deeper bench --quick`: has a change made anything slower? Two minutes on 2 cores, ratios only.
+"""`deeper bench --quick`: whether a change has made anything slower, in a few minutes on 2 cores.
 
-The short form of each suite, and its ratios beside those of results/bench/<kind of machine>/quick.json. A ratio to a
-peer of the same minute carries from machine to machine of a kind, images/s do not. Goals are for the whole suites, on a
-quiet machine.
+Measured: the short forms of the suites `loader`, `step` and `overhead`, each interleaved as described there.
+
+Against: `results/bench/<kind of machine>/quick.json`, the committed result of the same measurement. Only ratios to
+baselines are compared: a ratio within one run carries from one machine to another of its kind, and images/s do not.
+
+Not shown: whether the goals are reached. They are for the whole suites on a quiet machine.
 """
 
 from __future__ import annotations
@@ -14,79 +17,97 @@ from pathlib import Path
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
-from bench.results.store import COMMITTED, committed_kinds, here
-from bench.suites.harness.comparison import Comparison, publish
-from reproduce.spec import SpecError
+from bench.results.store import COMMITTED, committed_kinds, this_machine_kind
+from bench.suites.harness.comparison import Comparison
+from bench.suites.harness.printing import print_table
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from reproduce.errors import UserError
 
 FILE = "quick.json"
 TOLERANCE = 0.15
-"""Share by which a median of two or three rounds moves on a busy machine without meaning anything."""
+"""How far, as a share, a median of two or three repetitions varies on a busy machine without any change."""
 
 
 @dataclass(frozen=True)
-class Change:
+class RatioChange:
     """A ratio now and in the reference."""
 
-    what: str
+    name: str
     now: float
     before: float
     more_is_better: bool
 
     @property
-    def share(self) -> float:
+    def relative(self) -> float:
+        """The change as a share of the reference; negative if the ratio is smaller now."""
         return self.now / self.before - 1
 
     @property
     def is_regression(self) -> bool:
-        return (-self.share if self.more_is_better else self.share) > TOLERANCE
+        """Whether the ratio got worse by more than `TOLERANCE`."""
+        return (-self.relative if self.more_is_better else self.relative) > TOLERANCE
 
 
-def main(*, output: Path | None) -> int:
-    """Measure and compare; 1 where a ratio got worse by more than `TOLERANCE`. Raises `SpecError`."""
-    console = Console()
-    kind = here()
+def main(*, output: ResultOutput) -> int:
+    """Runs the benchmark, compares its ratios with the reference and reports both.
+
+    Returns:
+        0 if no ratio got worse by more than `TOLERANCE` or there is no reference, 1 otherwise.
+
+    Raises:
+        UserError: The reference is not a result of this suite.
+    """
+    console, tables = progress_console(), output.table_console()
+    kind = this_machine_kind()
     path = COMMITTED / kind / FILE
-    reference = _reference(path) if path.exists() else None
+    reference = _read_reference(path) if path.exists() else None
     if reference is None:
-        console.print(no_reference(kind), highlight=False)
-    comparisons = [comparison for part in _parts() for comparison in part(console)]
-    publish("quick", [replace(comparison, goals=()) for comparison in comparisons], setting={}, output=output)
+        console.print(no_reference(kind), highlight=False, soft_wrap=True)
+    comparisons = [comparison for measure in _quick_suites() for comparison in measure(console)]
+    without_goals = [replace(comparison, goals=()) for comparison in comparisons]
+    report_comparisons("quick", without_goals, setting={}, output=output)
     if reference is None:
         return 0
-    found = changes(comparisons, reference)
-    console.print(_table(found))
-    return int(any(change.is_regression for change in found))
+    changes = ratio_changes(comparisons, reference)
+    _print_changes(changes, tables)
+    return int(any(change.is_regression for change in changes))
 
 
 def no_reference(kind: str) -> str:
-    """What is told where this kind of machine has nothing to compare with."""
+    """Returns what the user is told if there is no reference for this kind of machine."""
     others = [name for name in committed_kinds() if (COMMITTED / name / FILE).exists()]
-    there = f"there are those of {', '.join(others)}" if others else "there is none of any other"
-    return f"no reference for {kind}, {there}: nothing is compared; `deeper bench quick --json` writes one"
+    known = f"only for {', '.join(others)}" if others else "nor for any other kind of machine"
+    return f"no reference for {kind}, {known}: nothing is compared; `deeper bench quick --output` writes a reference"
 
 
-def changes(comparisons: Sequence[Comparison], reference: Mapping[str, Comparison]) -> list[Change]:
-    """Every ratio that has a goal, and that the reference has, too."""
-    found = []
+def ratio_changes(comparisons: Sequence[Comparison], reference: Mapping[str, Comparison]) -> list[RatioChange]:
+    """Returns the change of every ratio that has a goal and that the reference holds, too.
+
+    Args:
+        comparisons: What was measured now.
+        reference: Comparisons by name.
+    """
+    changes = []
     for comparison in comparisons:
         before = reference.get(comparison.name)
         for goal in comparison.goals:
-            if goal.peer is None or before is None or not {goal.ours, goal.peer} <= before.rounds.keys():
+            if goal.baseline is None or before is None:
                 continue
-            found.append(
-                Change(
-                    what=f"{comparison.name}: {goal.figure}, {goal.ours} / {goal.peer}",
-                    now=median(comparison.outcome(goal)),
-                    before=median(before.outcome(goal)),
+            if not {goal.ours, goal.baseline} <= before.repetitions.keys():
+                continue
+            changes.append(
+                RatioChange(
+                    name=f"{comparison.name}: {goal.metric}, {goal.ours} / {goal.baseline}",
+                    now=median(comparison.goal_values(goal)),
+                    before=median(before.goal_values(goal)),
                     more_is_better=goal.at_least is not None,
                 )
             )
-    return found
+    return changes
 
 
-def _parts() -> list[Callable[[Console], list[Comparison]]]:
+def _quick_suites() -> list[Callable[[Console], list[Comparison]]]:
     from bench.suites.loader import suite as loader
     from bench.suites.overhead import suite as overhead
     from bench.suites.step import suite as step
@@ -94,19 +115,26 @@ def _parts() -> list[Callable[[Console], list[Comparison]]]:
     return [loader.quick, step.quick, overhead.quick]
 
 
-def _reference(path: Path) -> dict[str, Comparison]:
+def _read_reference(path: Path) -> dict[str, Comparison]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
-        return {one["name"]: Comparison(name=one["name"], title=one["title"], rounds=one["rounds"]) for one in content}
+        return {
+            entry["name"]: Comparison(name=entry["name"], title=entry["title"], repetitions=entry["rounds"])
+            for entry in content
+        }
     except (ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{path}: not what `deeper bench --quick --json` writes: {error!r}") from None
+        raise UserError(f"{path}: not what `deeper bench quick --output` writes: {error!r}") from None
 
 
-def _table(found: Sequence[Change]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("ratio", "now", "reference", "change", ""):
-        table.add_column(title, justify="left" if title in ("ratio", "") else "right")
-    for change in found:
-        verdict = f"[red]worse by more than {TOLERANCE:.0%}[/]" if change.is_regression else "ok"
-        table.add_row(change.what, f"{change.now:.2f}", f"{change.before:.2f}", f"{change.share:+.0%}", verdict)
-    return table
+def _print_changes(changes: Sequence[RatioChange], console: Console) -> None:
+    rows = [
+        [
+            change.name,
+            f"{change.now:.2f}",
+            f"{change.before:.2f}",
+            f"{change.relative:+.0%}",
+            f"worse by more than {TOLERANCE:.0%}" if change.is_regression else "ok",
+        ]
+        for change in changes
+    ]
+    print_table(console, ("ratio", "now", "reference", "change", ""), rows)

@@ -1,9 +1,19 @@
-"""`deeper bench scaling`: images/s over the ranks of this machine, and how well the model of communication predicts it.
+"""`deeper bench scaling`: how training scales over the ranks of this machine, and whether the planner predicts it.
 
-Weak scaling of the real step (bench.planning.communication has the model): every rank has the same batch and, on
-CPUs, one thread. Ranks of one machine share its memory and its clock, so the base of the prediction is not one rank
-on an idle machine but as many as there are, not connected. GPUs are used where there are two or more; that has not
-been tried.
+Measured: images/s of the real training step with the same batch on every rank (weak scaling) and, on CPUs, one thread
+in every rank; and seconds of an all-reduce by size, to which the model of communication is fitted
+(`bench.planning.communication`).
+
+Against: the same ranks without any communication, one rank while the others are idle, on CPUs also one rank with as
+many threads, and the images/s that the model predicts. The prediction starts from ranks that work at the same time but
+are not connected, and not from one rank on an idle machine, because the ranks of a machine share its memory bandwidth
+and its clock rate.
+
+Interleaved: the ranks stay alive. Each repetition measures all arrangements, one after the other. The first one is
+dropped.
+
+Not shown: anything about a network between machines, because all ranks are on this one; and data loading. On a machine
+with two or more GPUs the ranks use them, which has not been tried yet.
 """
 
 from __future__ import annotations
@@ -15,132 +25,146 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
+import torch
+import torch.distributed as dist
 from pydantic import Field
 from rich.console import Console
 
 from bench.planning.communication import OVERLAP, AllReduceTiming, fit_link, step_seconds
 from bench.planning.rates import rate_entry
-from bench.suites.harness.child import Child, requests
-from bench.suites.harness.comparison import Comparison, Figures, interleave, publish
+from bench.suites.harness.ceilings import synchronise
+from bench.suites.harness.comparison import Comparison, Measurement, interleave
 from bench.suites.harness.inputs import random_batch, run_without_data
-from reproduce.spec import Config, NetworkConfig, RunConfig, SpecError
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from bench.suites.harness.worker_process import WorkerProcess, received_requests
+from reproduce.errors import UserError
+from reproduce.execution.process import prepare_process
+from reproduce.execution.ranks import leave_process_group
+from reproduce.models.cost import cost
+from reproduce.spec import Config, NetworkConfig, RunConfig
+from reproduce.training.step import build_step
 
 SPEED = "images/s"
 PREDICTED, ERROR = "predicted images/s", "error of it, %"
-SIZES = tuple(4096 * 8**power for power in range(5))  # bytes; 16 MiB is the largest, DDP's buckets hold 25 at most
-REPEATS = 10
+SIZES = tuple(4096 * 8**power for power in range(5))  # bytes; DDP's buckets hold up to 25 MiB
+ALL_REDUCES = 10  # of each size
 STEPS, ALL_REDUCE = "steps", "all-reduce"
-Team = Callable[..., list[Any]]
-"""Has every rank do a job with its arguments; their answers by rank."""
+AskRanks = Callable[..., list[Any]]
+"""Makes every rank do `STEPS` or `ALL_REDUCE` with the given arguments, and returns their replies by rank."""
 
 
 class ScalingOptions(Config):
     """The step that is scaled."""
 
     ranks: int | None = Field(None, ge=2)
-    """At most; None: the GPUs, or the cores of a machine without."""
+    """The largest number of ranks. None: one for each GPU, or for each core of a machine without two GPUs."""
     side: int = Field(224, ge=32)
+    """Of the images, in pixels."""
     batch: int = Field(16, ge=2)
-    """Images of a rank and step."""
+    """Images of each rank in a step."""
     steps: int = Field(4, ge=1)
-    """Of a round."""
-    rounds: int = Field(5, ge=1)
+    """Steps in a repetition."""
+    repetitions: int = Field(5, ge=1)
     network: NetworkConfig = NetworkConfig()
 
 
-def main(options: ScalingOptions, *, output: Path | None) -> int:
-    """Run the benchmark and print its tables. Raises `SpecError`."""
-    import torch
+def main(options: ScalingOptions, *, output: ResultOutput) -> int:
+    """Runs the benchmark and reports it. There are no goals, so that it returns 0.
 
-    from reproduce.models.cost import cost
-
-    console = Console()
+    Raises:
+        UserError: The ranks do not fit on this machine.
+    """
+    console = progress_console()
     gpus, cores = torch.cuda.device_count(), psutil.cpu_count(logical=False) or 1
-    backend, places = ("nccl", gpus) if gpus > 1 else ("gloo", cores)
-    most = options.ranks or places
-    if not 2 <= most <= places:
-        raise SpecError(
-            f"ranks: {most} of {places} {'GPUs' if gpus > 1 else 'cores'}; scaling needs 2 or more that fit"
+    backend, devices = ("nccl", gpus) if gpus > 1 else ("gloo", cores)
+    max_ranks = options.ranks or devices
+    if not 2 <= max_ranks <= devices:
+        raise UserError(
+            f"ranks: {max_ranks} of {devices} {'GPUs' if gpus > 1 else 'cores'}; scaling needs 2 or more that fit"
         )
     network = options.network.model_copy(update={"resolution": options.side})
     costs = cost(network, training=True)
     samples: list[AllReduceTiming] = []
     comparisons, links = [], []
-    for ranks in world_sizes(most):
-        comparison, found = _compare(ranks, backend, network, costs.parameters, options, console)
+    for ranks in world_sizes(max_ranks):
+        comparison, measured = _compare(ranks, backend, network, costs.parameters, options, console)
         comparisons.append(comparison)
-        samples += found
+        samples += measured
         error = comparison.once[f"{ranks} ranks"][ERROR] / 100
-        links.append({"ranks": ranks, "backend": backend, **asdict(fit_link(found)), "error": error})
+        links.append({"ranks": ranks, "backend": backend, **asdict(fit_link(measured)), "error": error})
+    rate = rate_entry(
+        costs,
+        images_per_s=_images_per_s_of_busy_rank(comparisons[-1]),
+        cpus=1 if backend == "gloo" else None,
+    )
     setting = {
-        **options.model_dump(exclude={"ranks", "rounds", "network"}),
+        **options.model_dump(exclude={"ranks", "repetitions", "network"}),
         "network": network.model_dump(),
         "threads a rank": 1,
         "overlap": OVERLAP[backend],
         "links": links,
-        "rates": [rate_entry(costs, images_per_s=_busy_rank(comparisons[-1]), cpus=1 if backend == "gloo" else None)],
+        "rates": [rate],
         "all-reduce": [asdict(sample) for sample in samples],
     }
     for link in links:
-        console.print(
+        output.table_console().print(
             f"{link['ranks']} ranks, {backend}: {1e6 * link['latency_s']:.0f} µs a message, "
             f"{link['bytes_per_s'] / 1e9:.2f} GB/s; prediction {100 * link['error']:+.1f} %",
             highlight=False,
         )
-    return publish("scaling", comparisons, setting=setting, output=output, keep=True)
+    return report_comparisons("scaling", comparisons, setting=setting, output=output, keep_latest=True)
 
 
-def world_sizes(most: int) -> list[int]:
-    """2, 4, 8, ... and `most`."""
-    sizes = [2**power for power in range(1, most.bit_length()) if 2**power < most]
-    return [*sizes, most]
+def world_sizes(max_ranks: int) -> list[int]:
+    """Returns 2, 4, 8, ... and `max_ranks`."""
+    sizes = [2**power for power in range(1, max_ranks.bit_length()) if 2**power < max_ranks]
+    return [*sizes, max_ranks]
 
 
-def _busy_rank(comparison: Comparison) -> float:
-    """Images/s of one rank while the others work, too, and nothing is sent."""
-    ours, base, *_ = comparison.rounds
-    return median(figures[SPEED] for figures in comparison.rounds[base]) / int(ours.split()[0])
+def _images_per_s_of_busy_rank(comparison: Comparison) -> float:
+    """Returns the images/s of one rank while all other ranks work as well and nothing is sent."""
+    ours, base, *_ = comparison.repetitions
+    return median(measurement[SPEED] for measurement in comparison.repetitions[base]) / int(ours.split()[0])
 
 
 def _compare(
     ranks: int, backend: str, network: NetworkConfig, parameters: int, options: ScalingOptions, console: Console
 ) -> tuple[Comparison, list[AllReduceTiming]]:
+    """Returns the comparison for a number of ranks, and the all-reduces that the model was fitted to."""
     ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
     threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
     run = run_without_data(network, batch=options.batch, workers=ranks)
 
-    def measure(team: Team, taking_part: int, connected: bool, threads: int, index: int) -> Figures:
-        seconds = [x for x in team(STEPS, options.steps, taking_part, connected, threads) if x is not None]
+    def measure(ask: AskRanks, taking_part: int, connected: bool, threads: int, index: int) -> Measurement:
+        seconds = [x for x in ask(STEPS, options.steps, taking_part, connected, threads) if x is not None]
         return {SPEED: taking_part * options.batch * options.steps / max(seconds)}
 
-    with _team(ranks, backend, run) as team:
+    with _started_ranks(ranks, backend, run) as ask:
         console.print(f"{ranks} ranks ...", highlight=False)
-        rounds = interleave(
+        repetitions = interleave(
             {
-                ours: partial(measure, team, ranks, True, 1),
-                base: partial(measure, team, ranks, False, 1),
-                one: partial(measure, team, 1, False, 1),
-                **{name: partial(measure, team, 1, False, count) for name, count in threads.items()},
+                ours: partial(measure, ask, ranks, True, 1),
+                base: partial(measure, ask, ranks, False, 1),
+                one: partial(measure, ask, 1, False, 1),
+                **{name: partial(measure, ask, 1, False, count) for name, count in threads.items()},
             },
-            rounds=options.rounds,
+            repetitions=options.repetitions,
             console=console,
         )
-        samples = [AllReduceTiming(ranks, size, max(team(ALL_REDUCE, size))) for size in SIZES]
-    alone_s = ranks * options.batch / median(figures[SPEED] for figures in rounds[base])
-    predicted_s = step_seconds(
-        fit_link(samples), alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend]
-    )
+        samples = [AllReduceTiming(ranks, size, max(ask(ALL_REDUCE, size))) for size in SIZES]
+    alone_s = ranks * options.batch / median(measurement[SPEED] for measurement in repetitions[base])
+    link = fit_link(samples)
+    predicted_s = step_seconds(link, alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend])
     predicted = ranks * options.batch / predicted_s
-    measured = median(figures[SPEED] for figures in rounds[ours])
+    measured = median(measurement[SPEED] for measurement in repetitions[ours])
     comparison = Comparison(
         name=ours,
         title=f"The same step on {ours} ({backend}), {options.batch} images of {options.side} px a rank",
-        rounds=rounds,
+        repetitions=repetitions,
         once={ours: {PREDICTED: predicted, ERROR: 100 * (predicted / measured - 1)}},
     )
     return comparison, samples
@@ -150,33 +174,27 @@ def _compare(
 
 
 @contextmanager
-def _team(ranks: int, backend: str, run: RunConfig) -> Iterator[Team]:
+def _started_ranks(ranks: int, backend: str, run: RunConfig) -> Iterator[AskRanks]:
+    """Starts a worker process for each rank; they end with the block."""
     with tempfile.TemporaryDirectory(prefix="deeper-scaling-") as folder:
         rendezvous = f"file://{folder}/rendezvous"
-        team = [Child(f"rank {rank}", _rank, rank, backend, run, rendezvous) for rank in range(ranks)]
+        workers = [WorkerProcess(f"rank {rank}", _serve_rank, rank, backend, run, rendezvous) for rank in range(ranks)]
 
-        def ask(job: str, *arguments: Any) -> list[Any]:
-            for member in team:
-                member.send((job, arguments))
-            return [member.answer() for member in team]
+        def ask(name: str, *arguments: Any) -> list[Any]:
+            for worker in workers:
+                worker.send((name, arguments))
+            return [worker.receive() for worker in workers]
 
         try:
             yield ask
         finally:
-            for member in team:
-                member.close()
-            for member in team:
-                member.join()
+            for worker in workers:
+                worker.close()
+            for worker in workers:
+                worker.join()
 
 
-def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
-    import torch
-    import torch.distributed as dist
-
-    from reproduce.execution.process import prepare_process
-    from reproduce.execution.ranks import leave_process_group
-    from reproduce.training.step import build_step
-
+def _serve_rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     prepare_process(device, threads=1)
     dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
@@ -185,12 +203,8 @@ def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous:
     for step in steps.values():
         step.warm_up(images, labels)
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
     def timed_steps(count: int, taking_part: int, connected: bool, threads: int) -> float | None:
-        """Seconds of so many steps; None on ranks that stay idle."""
+        """Returns the seconds of `count` steps, or None on a rank that stays idle."""
         torch.set_num_threads(threads)
         dist.barrier()
         if rank >= taking_part:
@@ -198,22 +212,22 @@ def _rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous:
         start = time.perf_counter()
         for _ in range(count):
             steps[connected](images, labels, run.recipe.learning_rate)
-        wait()
+        synchronise(device)
         return time.perf_counter() - start
 
     def timed_all_reduce(size: int) -> float:
-        """Seconds of an all-reduce of so many bytes, median of `REPEATS`."""
+        """Returns the median seconds of an all-reduce of `size` bytes."""
         tensor = torch.zeros(size // 4, device=device)
         seconds = []
-        for _ in range(REPEATS):
+        for _ in range(ALL_REDUCES):
             dist.barrier()
             start = time.perf_counter()
             dist.all_reduce(tensor)
-            wait()
+            synchronise(device)
             seconds.append(time.perf_counter() - start)
         return median(seconds)
 
-    jobs: dict[str, Callable[..., float | None]] = {STEPS: timed_steps, ALL_REDUCE: timed_all_reduce}
-    for job, arguments in requests(pipe):
-        pipe.send(jobs[job](*arguments))
+    functions: dict[str, Callable[..., float | None]] = {STEPS: timed_steps, ALL_REDUCE: timed_all_reduce}
+    for name, arguments in received_requests(pipe):
+        pipe.send(functions[name](*arguments))
     leave_process_group()

@@ -1,9 +1,17 @@
-"""`deeper bench training`: images/s end to end, against what a user would write with torchvision alone.
+"""`deeper bench training`: how fast training and evaluation are from end to end, from JPEGs on disk to updated weights.
 
-Ours: FFCV files, our GoogLeNet in the port's form (so that both networks are the same), channels_last, bf16 where the
-device has it, folded at evaluation. Peer: `torchvision.models.googlenet` in float32 NCHW, ImageFolder with PIL
-transforms, DataLoader. Both train with auxiliary heads, SGD with momentum, random resized crops to 224, flips, and
-evaluate central crops without heads; each in a process of its own, ours prepared as a run's is.
+Measured: images/s over a few steps at 224 pixels, of training with both auxiliary classifiers, and of evaluation
+without them.
+
+Against: what a user would write with torchvision alone: `torchvision.models.googlenet` in float32 NCHW, fed by
+ImageFolder with PIL transforms and DataLoader. Ours is fed by FFCV files, and has the layers of torchvision's port (so
+that both networks are the same), channels_last, bf16 on devices that support it, and folded weights at evaluation. Both
+use SGD with momentum, random resized crops, flips, and central crops at evaluation.
+
+Interleaved: each is a worker process that stays alive, ours prepared as the process of a run is. Each repetition takes
+the steps of ours, then those of torchvision. The first repetition is dropped.
+
+Not shown: accuracy; a long training, in which the machine may become warmer and slower; GPUs, since both train on CPUs.
 """
 
 from __future__ import annotations
@@ -20,13 +28,14 @@ from typing import Any
 import psutil
 import torch
 import torchvision
-from rich.console import Console
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
-from bench.suites.harness.child import child, requests
-from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
+from bench.suites.harness.comparison import Comparison, Goal, Measure, Measurement, interleave
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from bench.suites.harness.worker_process import received_requests, worker_process
 from reproduce.data import DataError, load_manifest
 from reproduce.data import folder as folder_source
 from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
@@ -36,43 +45,63 @@ from reproduce.data.writing import prepare
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
 from reproduce.models.folding import folded
-from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
+from reproduce.spec import Config, DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
 from reproduce.training.step import build_step
 
 TRAINING_GOAL, EVALUATION_GOAL = 3.3, 4.0
-OURS, PEER = "deeper", "torchvision"
+OURS, BASELINE = "deeper", "torchvision"
 SPEED = "images/s"
 SIDE, WARM_UP, STEPS = 224, 3, 6
 LEARNING_RATE = 0.01
 CPU = torch.device("cpu")
 Batches = Iterable[tuple[Tensor, ...]]
-"""Images and labels first."""
+"""Tuples that begin with images and labels."""
 
 
-def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> int:
-    """Run the benchmark and print its tables; 0 where the goals are reached, else 1. Raises `DataError`."""
+class TrainingOptions(Config):
+    """What is trained."""
+
+    folder: Path
+    """ImageNet-style folder of photographs, with train/ and val/."""
+    batch: int = Field(32, ge=1)
+    """Images in a step. Caffe's bvlc_googlenet has 32."""
+    repetitions: int = Field(5, ge=1)
+
+
+def main(options: TrainingOptions, *, output: ResultOutput) -> int:
+    """Runs the benchmark and reports it.
+
+    Returns:
+        0 if the goals are reached, 1 otherwise.
+
+    Raises:
+        DataError: The folder lacks train/ or val/, or has too few images.
+    """
+    photographs, batch = options.folder, options.batch
     for split in ("train", "val"):
         if not (photographs / split).is_dir():
             raise DataError(f"{photographs}: no folder {split}/ in it; name an ImageNet-style folder (train/<class>/*)")
     threads = psutil.cpu_count(logical=False) or 1
-    console = Console()
+    console = progress_console()
     with tempfile.TemporaryDirectory(prefix="deeper-training-") as scratch:
         data = Path(scratch) / "photographs"
         console.print("writing FFCV files ...")
         prepare(folder_source(photographs), data)
         _check_images(data, batch)
         with (
-            child(OURS, _serve, _ours, data, batch, threads) as ours,
-            child(PEER, _serve, _torchvision, photographs, batch, threads) as peer,
+            worker_process(OURS, _serve, _ours, data, batch, threads) as ours,
+            worker_process(BASELINE, _serve, _torchvision, photographs, batch, threads) as baseline,
         ):
             comparisons = [
                 Comparison(
                     name=name,
                     title=title,
-                    rounds=interleave(
-                        {one.name: one.contestant(name) for one in (ours, peer)}, rounds=rounds, console=console
+                    repetitions=interleave(
+                        {worker.name: worker.measure(name) for worker in (ours, baseline)},
+                        repetitions=options.repetitions,
+                        console=console,
                     ),
-                    goals=(Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=goal),),
+                    goals=(Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=goal),),
                 )
                 for name, title, goal in (
                     ("224", "End-to-end training at 224", TRAINING_GOAL),
@@ -80,7 +109,7 @@ def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> 
                 )
             ]
     setting = {"side": SIDE, "batch": batch, "steps": STEPS, "threads": threads, "photographs": photographs.name}
-    return publish("training", comparisons, setting=setting, output=output)
+    return report_comparisons("training", comparisons, setting=setting, output=output)
 
 
 def _check_images(data: Path, batch: int) -> None:
@@ -92,16 +121,17 @@ def _check_images(data: Path, batch: int) -> None:
             raise DataError(f"--batch: {batch} needs {images} images in {split}/; there are {found}")
 
 
-# --- in a process of each ------------------------------------------------------------------------------
+# --- in the worker processes --------------------------------------------------------------------------
 
 
-def _serve(pipe: Connection, contestants: Callable[[Path, int, int], dict[str, Contestant]], *arguments: Any) -> None:
-    found = contestants(*arguments)
-    for name, index in requests(pipe):
-        pipe.send(found[name](index))
+def _serve(pipe: Connection, build: Callable[..., dict[str, Measure]], *arguments: Any) -> None:
+    """Replies to (name of a comparison, index) with a measurement."""
+    measures = build(*arguments)
+    for name, index in received_requests(pipe):
+        pipe.send(measures[name](index))
 
 
-def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
+def _ours(data: Path, batch: int, threads: int) -> dict[str, Measure]:
     prepare_process(CPU, threads)
     manifest = load_manifest(data)
     run = RunConfig(
@@ -127,23 +157,23 @@ def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
         cross_entropy(network(images).main.float(), labels)
 
     return {
-        "224": lambda index: _speed(training.epoch(index, SIDE), train, batch),
-        "evaluation-224": lambda _: _speed(_again(validation, batch), evaluate, batch),
+        "224": lambda index: _measure_steps(training.epoch(index, SIDE), train, batch),
+        "evaluation-224": lambda _: _measure_steps(_full_batches(validation, batch), evaluate, batch),
     }
 
 
-def _torchvision(photographs: Path, batch: int, threads: int) -> dict[str, Contestant]:
+def _torchvision(photographs: Path, batch: int, threads: int) -> dict[str, Measure]:
     torch.set_num_threads(threads)
     to_input = (transforms.ToTensor(), transforms.Normalize(MEAN, STD))
     augment = transforms.Compose([transforms.RandomResizedCrop(SIDE), transforms.RandomHorizontalFlip(), *to_input])
     central = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(SIDE), *to_input])
-    seen, unseen = (
-        torchvision.datasets.ImageFolder(photographs / split, form)
-        for split, form in (("train", augment), ("val", central))
+    training_set, validation_set = (
+        torchvision.datasets.ImageFolder(photographs / split, transform)
+        for split, transform in (("train", augment), ("val", central))
     )
-    loading = partial(torch.utils.data.DataLoader, batch_size=batch, num_workers=threads)
-    training, validation = loading(seen, shuffle=True, drop_last=True), loading(unseen)
-    network = torchvision.models.googlenet(num_classes=len(seen.classes), aux_logits=True, init_weights=False)
+    data_loader = partial(torch.utils.data.DataLoader, batch_size=batch, num_workers=threads)
+    training, validation = data_loader(training_set, shuffle=True, drop_last=True), data_loader(validation_set)
+    network = torchvision.models.googlenet(num_classes=len(training_set.classes), aux_logits=True, init_weights=False)
     optimiser = torch.optim.SGD(network.parameters(), lr=LEARNING_RATE, momentum=0.9, weight_decay=1e-4)
 
     def train(pixels: Tensor, labels: Tensor) -> None:
@@ -161,23 +191,23 @@ def _torchvision(photographs: Path, batch: int, threads: int) -> dict[str, Conte
         cross_entropy(network(pixels), labels)
 
     return {
-        "224": lambda _: _speed(training, train, batch),
-        "evaluation-224": lambda _: _speed(_again(validation, batch), evaluate, batch),
+        "224": lambda _: _measure_steps(training, train, batch),
+        "evaluation-224": lambda _: _measure_steps(_full_batches(validation, batch), evaluate, batch),
     }
 
 
-def _again(loader: Batches, batch: int) -> Batches:
-    """A loader's batches, again and again, but for a last short one."""
+def _full_batches(loader: Batches, batch: int) -> Batches:
+    """Yields the full batches of a loader, again and again."""
     return (parts for parts in chain.from_iterable(repeat(loader)) if len(parts[1]) == batch)
 
 
-def _speed(batches: Batches, work: Callable[[Tensor, Tensor], None], batch: int) -> Figures:
-    """Images/s over `STEPS` steps, after `WARM_UP` steps that empty what the loader had ready."""
+def _measure_steps(batches: Batches, step: Callable[[Tensor, Tensor], None], batch: int) -> Measurement:
+    """Returns images/s over `STEPS` steps, after `WARM_UP` steps that use up the batches that the loader had ready."""
     start = 0.0
     for index, (images, labels, *_) in enumerate(batches):
         if index == WARM_UP:
             start = time.perf_counter()
         if index == WARM_UP + STEPS:
             break
-        work(images, labels)
+        step(images, labels)
     return {SPEED: STEPS * batch / (time.perf_counter() - start)}

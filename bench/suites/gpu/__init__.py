@@ -1,4 +1,4 @@
-"""`deeper bench gpu`: everything that only a GPU can show, in parts that fit a short loan of one.
+"""`deeper bench gpu`: everything that only a GPU can show, in probes that fit into a few minutes on a borrowed one.
 
-A time limit comes in; a result and a log for each part go out, as soon as the part ends.
+A time limit comes in; a result of each probe goes out as soon as the probe knows it, and a log if the probe fails.
 """

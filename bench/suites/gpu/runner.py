@@ -1,8 +1,17 @@
-"""Runs the parts one after the other, each in a process of its own that is ended at the part's limit of time.
+"""`deeper bench gpu`: whether a new machine works and how fast it is, in minutes; made for a GPU that is on loan.
 
-The parts come in order of worth, and the limits leave room: where the time is short, the last ones are not begun. A
-result is written with everything that a part tells. Whatever happens, what there is is printed at the end; the same
-command goes on with what is missing.
+Measured: what the probes of `bench.suites.gpu.registry` measure and check, from the correctness of gradients to images
+per joule. On a machine without a GPU, those that need one are left out and named.
+
+Against: bounds for what is checked, and torchvision's network for the speed of a step.
+
+Interleaved: within each probe that compares, as in the suite of the same name. Probes run one after the other, the most
+valuable ones first, each in a process that is ended at its time limit. When time is short, the last ones do not start.
+
+Not shown: the speed of a long training, for which minutes are too short; and anything that needs several GPUs.
+
+A result is written whenever a probe reports something. At the end, or on Ctrl-C, all results are printed as Markdown.
+The same command continues with what is missing.
 """
 
 from __future__ import annotations
@@ -22,65 +31,76 @@ from rich.console import Console
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
 from bench.machine.environment import environment
 from bench.orchestration.interruption import Interruption
-from bench.results.store import COMMITTED, here
-from bench.suites.gpu.markdown import report
-from bench.suites.gpu.part import Part, Progress, Result, Task
-from bench.suites.gpu.process import LOG, serve
-from bench.suites.gpu.store import Store
-from bench.suites.harness.child import Child
-from reproduce.spec import Config, SpecError
+from bench.results.store import COMMITTED, this_machine_kind, to_json, with_provenance
+from bench.suites.gpu.markdown import render
+from bench.suites.gpu.probe import Activity, Probe, ProbeContext, ProbeResult
+from bench.suites.gpu.store import SUITE, ProbeStore, to_record
+from bench.suites.gpu.worker import LOG, serve
+from bench.suites.harness.errors import WorkerProcessError
+from bench.suites.harness.worker_process import WorkerProcess
+from reproduce.errors import UserError
+from reproduce.spec import Config
 
-MINUTES = 8.0  # for which the limits of the parts are stated
-LEAST_LIMIT_S = 30.0  # of a part; torch alone may take ten seconds to import
-LEAST_LEFT_S = 10.0  # for a part to be begun
-GRACE_S = 5.0  # for a process to end by itself
+MINUTES = 8.0  # the total that the time limits of the probes are made for
+MIN_LIMIT_S = 30.0  # of a probe; importing torch alone may take ten seconds
+MIN_LEFT_S = 10.0  # without as much time left, no probe starts
+EXIT_GRACE_S = 5.0  # how long a process may take to end by itself
 POLL_S = 0.25
 
 
 class GpuOptions(Config):
-    """How the suite is run."""
+    """How the probes are run."""
 
     minutes: float = Field(MINUTES, gt=0)
-    """Of all parts together."""
-    out: Path | None = None
-    """None: the folder of this kind of machine in results/bench."""
-    parts: tuple[str, ...] = ()
-    """By name; none: all."""
+    """Time limit of all probes together."""
+    output: Path | None = None
+    """Folder of the results. None: the folder of this kind of machine in results/bench."""
+    probes: tuple[str, ...] = ()
+    """Names of the probes to run. Empty: all."""
     force: bool = False
-    """Whether parts are repeated whose results are there."""
+    """Whether to repeat probes that have results already."""
+    json_output: bool = False
+    """Whether the results are printed as JSON, and not as Markdown."""
 
 
-def main(options: GpuOptions, parts: Sequence[Part]) -> int:
-    """Run the suite and print its table. Raises `SpecError`.
+def main(options: GpuOptions, probes: Sequence[Probe]) -> int:
+    """Runs the probes and prints their results.
 
-    0 where all is done that the machine has the means for, 1 where a part failed or a check did, 75 where time or the
-    user ended it before: the same command goes on.
+    Returns:
+        0 if everything is done that this machine has the means for, 1 if a probe or a check failed, 75 if the time
+        limit or the user ended it before; the same command then continues.
+
+    Raises:
+        UserError: There is no probe of a given name, or the folder holds results of another kind of machine.
     """
-    chosen = _chosen(options, parts)
-    kind, name = here(), _device_name()
-    store = Store(options.out or COMMITTED / kind, kind, name)
+    chosen = _chosen(options, probes)
+    kind, name = this_machine_kind(), _device_name()
+    store = ProbeStore(options.output or COMMITTED / kind, kind, name)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     console = Console(stderr=True)
     console.print(f"{name}; results go to {store.folder}", highlight=False, soft_wrap=True)
     with Interruption() as interruption:
-        suite = Suite(store, device, console, stopped=lambda: interruption.reason)
-        results = suite.run(chosen, minutes=options.minutes, force=options.force)
-    print(report(results, f"deeper bench gpu on {name}"))
+        runner = ProbeRunner(store, device, console, stop_reason=lambda: interruption.reason)
+        results = runner.run(chosen, minutes=options.minutes, force=options.force)
+    if options.json_output:
+        print(to_json(with_provenance(SUITE, {"results": [to_record(result) for result in results]})))
+    else:
+        print(render(results, f"deeper bench gpu on {name}"))
     if not all(result.passed for result in results):
         return FAILED
     return DONE if all(result.outcome in ("done", "absent") for result in results) else INTERRUPTED
 
 
-def _chosen(options: GpuOptions, parts: Sequence[Part]) -> list[Part]:
-    names = [part.name for part in parts]
-    for name in options.parts:
+def _chosen(options: GpuOptions, probes: Sequence[Probe]) -> list[Probe]:
+    names = [probe.name for probe in probes]
+    for name in options.probes:
         if name not in names:
-            raise SpecError(f"--part: {name!r} is none of {', '.join(names)}")
-    return [part for part in parts if not options.parts or part.name in options.parts]
+            raise UserError(f"--probe: {name!r} is none of {', '.join(names)}")
+    return [probe for probe in probes if not options.probes or probe.name in options.probes]
 
 
 def _device_name() -> str:
-    """What the figures are of: the GPU where torch can use one, else the CPU with its flags."""
+    """Returns the name of the GPU if torch can use one, else the CPU with its flags and cores."""
     found = environment()
     if torch.cuda.is_available():
         return str(found["gpus"][0]["name"]) if found["gpus"] else torch.cuda.get_device_name(0)
@@ -88,77 +108,94 @@ def _device_name() -> str:
     return f"{machine['cpu']} ({', '.join(machine['cpu_flags'])}), {machine['cores_physical']} cores, no GPU"
 
 
-class Suite:
-    """Runs parts on one device."""
+class ProbeRunner:
+    """Runs probes on one device, one after the other, each in a worker process.
+
+    Args:
+        store: Where results go.
+        device: The device.
+        console: Where progress is shown.
+        stop_reason: Returns why the user wants to stop, or None.
+    """
 
     def __init__(
-        self, store: Store, device: torch.device, console: Console, stopped: Callable[[], str | None] = lambda: None
+        self,
+        store: ProbeStore,
+        device: torch.device,
+        console: Console,
+        stop_reason: Callable[[], str | None] = lambda: None,
     ) -> None:
-        self._store, self._device, self._console, self._stopped = store, device, console, stopped
+        self._store, self._device, self._console, self._stop_reason = store, device, console, stop_reason
 
-    def run(self, parts: Sequence[Part], *, minutes: float, force: bool = False) -> list[Result]:
-        """Results of all of them, in their order."""
-        results: dict[str, Result] = {}
-        waiting: list[Part] = []
-        for part in parts:
-            before = None if force else self._store.read(part.name)
+    def run(self, probes: Sequence[Probe], *, minutes: float, force: bool = False) -> list[ProbeResult]:
+        """Runs probes until the time is over, and returns the results of all of them in their order.
+
+        Args:
+            probes: The probes, the most valuable ones first.
+            minutes: Time limit of all together.
+            force: Whether to repeat probes that have results already.
+        """
+        results: dict[str, ProbeResult] = {}
+        waiting: list[Probe] = []
+        for probe in probes:
+            before = None if force else self._store.read(probe.name)
             if before is not None and before.outcome == "done":
-                results[part.name] = before
-            elif lacking := part.lacks(self._device):
-                results[part.name] = Result(part=part.name, outcome="absent", why=lacking)
-                self._store.write(results[part.name])
+                results[probe.name] = before
+            elif missing := probe.missing_requirements(self._device):
+                results[probe.name] = ProbeResult(probe=probe.name, outcome="absent", why=missing)
+                self._store.write(results[probe.name])
             else:
-                waiting.append(part)
-        self._begin(results, waiting)
+                waiting.append(probe)
+        self._print_plan(results, waiting)
         end = time.monotonic() + 60 * minutes
-        for index, part in enumerate(waiting):
-            left = end - time.monotonic()
-            limit = min(left, max(LEAST_LIMIT_S, part.seconds * minutes / MINUTES))
-            reason = self._stopped() or (f"the {minutes:g} minutes were over" if left < LEAST_LEFT_S else None)
+        for index, probe in enumerate(waiting):
+            left_s = end - time.monotonic()
+            limit_s = min(left_s, max(MIN_LIMIT_S, probe.seconds * minutes / MINUTES))
+            reason = self._stop_reason() or (f"the {minutes:g} minutes were over" if left_s < MIN_LEFT_S else None)
             if reason is not None:
-                results[part.name] = Result(part=part.name, outcome="cut", why=f"not begun: {reason}")
+                results[probe.name] = ProbeResult(probe=probe.name, outcome="cut", why=f"not started: {reason}")
                 continue
-            with self._telling(f"[{index + 1} of {len(waiting)}] {part.name}: {part.help}", end) as tell:
-                results[part.name] = self._one(part, limit, tell)
-        return [results[part.name] for part in parts]
+            title = f"[{index + 1} of {len(waiting)}] {probe.name}: {probe.help}"
+            with self._progress(title, end) as show_activity:
+                results[probe.name] = self._run_probe(probe, limit_s, show_activity)
+        return [results[probe.name] for probe in probes]
 
-    def _begin(self, results: dict[str, Result], waiting: Sequence[Part]) -> None:
-        for outcome, text in (("done", "there already (--force repeats)"), ("absent", "left out here")):
+    def _print_plan(self, results: dict[str, ProbeResult], waiting: Sequence[Probe]) -> None:
+        for outcome, text in (("done", "done before (--force repeats)"), ("absent", "left out on this machine")):
             if names := [name for name, result in results.items() if result.outcome == outcome]:
-                self._console.print(f"{text}: {', '.join(names)}", highlight=False, soft_wrap=True)
+                self._print(f"{text}: {', '.join(names)}")
         if waiting:
-            todo = ", ".join(part.name for part in waiting)
-            self._console.print(f"to do: {todo}", highlight=False, soft_wrap=True)
+            self._print(f"to do: {', '.join(probe.name for probe in waiting)}")
 
     @contextmanager
-    def _telling(self, title: str, end: float) -> Iterator[Callable[[str], None]]:
-        """Progress in one line on a terminal; a line for a part elsewhere."""
+    def _progress(self, title: str, end: float) -> Iterator[Callable[[str], None]]:
+        """Shows what a probe does, in a line that changes on a terminal, and otherwise in one line for each probe."""
         if not self._console.is_terminal:
-            self._console.print(title, highlight=False, soft_wrap=True)
+            self._print(title)
             yield lambda text: None
             return
         with self._console.status(title) as status:
 
-            def tell(text: str) -> None:
-                left = max(0.0, end - time.monotonic())
-                status.update(f"{title}; {text}; {left:.0f} s left of all", spinner_style="")
+            def show_activity(text: str) -> None:
+                left_s = max(0.0, end - time.monotonic())
+                status.update(f"{title}; {text}; {left_s:.0f} s left for all probes", spinner_style="")
 
-            yield tell
+            yield show_activity
 
-    def _one(self, part: Part, limit_s: float, tell: Callable[[str], None]) -> Result:
-        """A part in its process, to its end, its limit or an interruption."""
+    def _run_probe(self, probe: Probe, limit_s: float, show_activity: Callable[[str], None]) -> ProbeResult:
+        """Runs a probe to its end, to its time limit or until the user stops it."""
         start = time.monotonic()
-        result = Result(part=part.name, outcome="cut", limit_s=round(limit_s, 1))
+        result = ProbeResult(probe=probe.name, outcome="cut", limit_s=round(limit_s, 1))
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
-            task = Task(
+            context = ProbeContext(
                 device_name=str(self._device),
                 threads=min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0))),
                 deadline=start + limit_s,
                 scratch=Path(scratch),
             )
-            process = Child(part.name, serve, part.work, task)
+            process = WorkerProcess(probe.name, serve, probe.run, context)
             try:
-                result = self._listen(process, task, result, tell)
+                result = self._collect(process, context, result, show_activity)
             finally:
                 process.kill()
                 process.close()
@@ -166,39 +203,46 @@ class Suite:
             self._keep_log(result, Path(scratch) / LOG)
         result = result.model_copy(update={"seconds": round(time.monotonic() - start, 1)})
         self._store.write(result)
-        ending = f"; {result.why}" if result.why else ""
-        self._console.print(
-            f"{part.name}: {result.outcome} in {result.seconds:.0f} s{ending}", highlight=False, soft_wrap=True
-        )
+        reason = f"; {result.why}" if result.why else ""
+        self._print(f"{probe.name}: {result.outcome} in {result.seconds:.0f} s{reason}")
         return result
 
-    def _listen(self, process: Child, task: Task, result: Result, tell: Callable[[str], None]) -> Result:
-        """What a part tells until it is done; written each time."""
-        while (left := task.left_s) > 0:
-            if reason := self._stopped():
-                return result.ended("cut", reason)
+    def _collect(
+        self,
+        process: WorkerProcess,
+        context: ProbeContext,
+        result: ProbeResult,
+        show_activity: Callable[[str], None],
+    ) -> ProbeResult:
+        """Adds what a probe reports to its result until it ends, and writes the result each time."""
+        while (left_s := context.left_s) > 0:
+            if reason := self._stop_reason():
+                return result.with_outcome("cut", reason)
             try:
-                message = process.answer(min(POLL_S, left))
+                message = process.receive(min(POLL_S, left_s))
             except TimeoutError:
                 continue
-            except RuntimeError as error:
-                return result.ended("failed", str(error))
+            except WorkerProcessError as error:
+                return result.with_outcome("failed", str(error))
             if isinstance(message, tuple):
-                process.join(GRACE_S)
-                return result.ended(*message)
-            if isinstance(message, Progress):
-                tell(message.text)
+                process.join(EXIT_GRACE_S)
+                return result.with_outcome(*message)
+            if isinstance(message, Activity):
+                show_activity(message.text)
                 continue
-            result = result.told(message)
+            result = result.with_message(message)
             self._store.write(result)
-        return result.ended("cut", f"ended at its limit of {result.limit_s:.0f} s")
+        return result.with_outcome("cut", f"ended at its limit of {result.limit_s:.0f} s")
 
-    def _keep_log(self, result: Result, log: Path) -> None:
-        """What a part printed that came to no good end."""
-        kept = self._store.log(result.part)
+    def _keep_log(self, result: ProbeResult, log: Path) -> None:
+        """Keeps what a probe printed if it failed or was cut."""
+        kept = self._store.log(result.probe)
         if result.outcome in ("done", "absent") or not log.is_file() or not log.stat().st_size:
             kept.unlink(missing_ok=True)
             return
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(log.read_bytes())
-        self._console.print(f"what it printed: {kept}", highlight=False, soft_wrap=True)
+        self._print(f"what it printed: {kept}")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)

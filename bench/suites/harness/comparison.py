@@ -1,142 +1,123 @@
-"""What every suite shares: interleaved rounds, ratios within a round, and a result that says where it comes from."""
+"""Interleaved repetitions of several implementations, and the ratios between them.
+
+Implementations take turns, A B A B ..., so that a change in the load of the machine hits all of them. A ratio is always
+taken within one repetition.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from statistics import median
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from bench.results.store import kept_results, write
-
-Figures = Mapping[str, float]
-"""What one measurement gives, by name with its unit: {"images/s": 812.0, "images per CPU-second": 410.5}."""
-Contestant = Callable[[int], Figures]
-"""Measures round number `index`; round 0 warms up and is dropped."""
+Measurement = Mapping[str, float]
+"""What one repetition measured, by metric with its unit: `{"images/s": 812.0, "images per CPU-second": 410.5}`."""
+Measure = Callable[[int], Measurement]
+"""Measures the repetition with the given index. Repetition 0 warms up and is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Bounds on the median over rounds of `ours` / `peer` in one figure; without a peer, on the median itself."""
+    """Bounds on the median, over all repetitions, of the ratio between `ours` and `baseline` in one metric.
 
-    figure: str
+    Without a baseline, the bounds are on the median of `ours` itself.
+    """
+
+    metric: str
     ours: str
-    peer: str | None = None
+    baseline: str | None = None
     at_least: float | None = None
     at_most: float | None = None
     note: str = ""
-    """Why it was missed, where that is known."""
+    """Why the goal was missed, if that is known."""
 
-    def reached(self, value: float) -> bool:
+    def is_reached(self, value: float) -> bool:
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Contestants that took turns at one task."""
+    """What implementations measured that took turns at the same work."""
 
     name: str
-    """Short and unique in a result, e.g. "224"; generated tables refer to it."""
+    """Short and unique within a result, for example `training-224`. Generated tables refer to it."""
     title: str
-    rounds: Mapping[str, Sequence[Figures]]
-    """Figures of every round, by contestant, ours first."""
+    repetitions: Mapping[str, Sequence[Measurement]]
+    """The measurements of every repetition by implementation. Ours comes first."""
     goals: tuple[Goal, ...] = ()
-    once: Mapping[str, Figures] = field(default_factory=dict)
-    """Figures measured once a contestant: seconds to the first batch, peak memory."""
+    once: Mapping[str, Measurement] = field(default_factory=dict)
+    """What is measured once for each implementation, such as seconds to the first batch or peak memory."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Contestants that could not take part, and why."""
+    """Baselines that could not take part, and why."""
 
-    def ratios(self, figure: str, ours: str, peer: str) -> list[float]:
-        return [a[figure] / b[figure] for a, b in zip(self.rounds[ours], self.rounds[peer], strict=True)]
+    def ratios(self, metric: str, ours: str, baseline: str) -> list[float]:
+        """Returns ours / baseline for every repetition."""
+        pairs = zip(self.repetitions[ours], self.repetitions[baseline], strict=True)
+        return [a[metric] / b[metric] for a, b in pairs]
 
-    def outcome(self, goal: Goal) -> list[float]:
-        """What a goal bounds, by round."""
-        if goal.peer is None:
-            return [figures[goal.figure] for figures in self.rounds[goal.ours]]
-        return self.ratios(goal.figure, goal.ours, goal.peer)
+    def goal_values(self, goal: Goal) -> list[float]:
+        """Returns what a goal bounds, for every repetition."""
+        if goal.baseline is None:
+            return [measurement[goal.metric] for measurement in self.repetitions[goal.ours]]
+        return self.ratios(goal.metric, goal.ours, goal.baseline)
+
+    def to_record(self) -> dict[str, Any]:
+        """Returns the comparison as it is written in result files, whose field names never change."""
+        goals = [
+            {
+                "figure": goal.metric,
+                "ours": goal.ours,
+                "peer": goal.baseline,
+                "at_least": goal.at_least,
+                "at_most": goal.at_most,
+                "note": goal.note,
+            }
+            for goal in self.goals
+        ]
+        return {
+            "name": self.name,
+            "title": self.title,
+            "rounds": self.repetitions,
+            "goals": goals,
+            "once": self.once,
+            "absent": self.absent,
+        }
 
 
 def interleave(
-    contestants: Mapping[str, Contestant], *, rounds: int, console: Console
+    implementations: Mapping[str, Measure], *, repetitions: int, console: Console
 ) -> dict[str, list[dict[str, float]]]:
-    """Figures of each contestant in every round, A B A B ...; a round before the first warms up and is dropped."""
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    start = time.monotonic()
-    for index in range(rounds + 1):
-        for name, measure in contestants.items():
-            figures = dict(measure(index))
-            if index:
-                measured[name].append(figures)
-        if index:
-            left = (time.monotonic() - start) / (index + 1) * (rounds - index)
-            now = ", ".join(
-                f"{name} " + " / ".join(f"{value:.4g}" for value in values[-1].values())
-                for name, values in measured.items()
-            )
-            console.print(f"round {index} of {rounds}: {now}; about {left:.0f} s left", highlight=False)
-        else:
-            console.print("warmed up", highlight=False)
-    return measured
+    """Measures each implementation in every repetition, in the order A B A B ..., after one repetition that warms up.
 
+    Args:
+        implementations: How each is measured, by name. Ours comes first.
+        repetitions: How many repetitions are kept.
+        console: Where progress is reported.
 
-def publish(
-    suite: str,
-    comparisons: Sequence[Comparison],
-    *,
-    setting: Mapping[str, Any],
-    output: Path | None = None,
-    keep: bool = False,
-) -> int:
-    """Print every comparison, write the raw result where asked; 0 where each goal is reached, else 1.
-
-    `keep`: also as this machine's latest, from which `deeper plan` takes its rates (`bench.planning.rates`).
+    Returns:
+        The measurements of all repetitions, by implementation.
     """
-    console = Console()
-    reached = True
-    for comparison in comparisons:
-        _print(comparison, console)
-        for goal in comparison.goals:
-            value = median(comparison.outcome(goal))
-            reached &= goal.reached(value)
-            against = f" / {goal.peer}" if goal.peer else ""
-            bound = f"at least {goal.at_least:g}" if goal.at_least is not None else f"at most {goal.at_most:g}"
-            verdict = "reached" if goal.reached(value) else f"missed{'; ' if goal.note else ''}{goal.note}"
-            console.print(f"goal, {goal.figure}, {goal.ours}{against} {bound}: {value:.3g}, {verdict}", highlight=False)
-    outputs = [output] if output is not None else []
-    if keep:
-        outputs.append(kept_results() / f"{suite}.json")
-    for path in outputs:
-        write(path, suite, {"setting": setting, "comparisons": [asdict(comparison) for comparison in comparisons]})
-        console.print(f"raw results: {path}", highlight=False)
-    return 0 if reached else 1
-
-
-def _print(comparison: Comparison, console: Console) -> None:
-    ours = next(iter(comparison.rounds))
-    figures = list(comparison.rounds[ours][0])
-    once = list(dict.fromkeys(name for values in comparison.once.values() for name in values))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    for figure in figures:
-        table.add_column(figure, justify="right")
-        table.add_column(f"{ours} is × this", justify="right")
-    for figure in once:
-        table.add_column(figure, justify="right")
-    for name, rounds in comparison.rounds.items():
-        cells = []
-        for figure in figures:
-            cells.append(f"{median(values[figure] for values in rounds):.4g}")
-            ratios = comparison.ratios(figure, ours, name)
-            cells.append("" if name == ours else f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-        alone = comparison.once.get(name, {})
-        table.add_row(name, *cells, *(f"{alone[figure]:.4g}" if figure in alone else "" for figure in once))
-    count = len(comparison.rounds[ours])
-    console.print(f"{comparison.title}; medians (range) of {count} interleaved rounds", highlight=False)
-    console.print(table)
-    for name, reason in comparison.absent.items():
-        console.print(f"{name}: did not take part: {reason}", highlight=False)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in implementations}
+    start = time.monotonic()
+    for index in range(repetitions + 1):
+        for name, measure in implementations.items():
+            measurement = dict(measure(index))
+            if index:
+                measured[name].append(measurement)
+        if index == 0:
+            console.print("warmed up", highlight=False)
+            continue
+        left_s = (time.monotonic() - start) / (index + 1) * (repetitions - index)
+        latest = "; ".join(
+            f"{name} " + " / ".join(f"{value:.4g}" for value in values[-1].values())
+            for name, values in measured.items()
+        )
+        console.print(
+            f"repetition {index} of {repetitions}: {latest}; about {left_s:.0f} s left",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return measured

@@ -1,4 +1,4 @@
-"""What a step is measured on where no data are read: a run without a data set, and a random batch that lies ready."""
+"""The inputs of a step that is measured without data: a run without a data set, and a random batch on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ LEARNING_RATE = 0.01
 
 
 def run_without_data(network: NetworkConfig, *, batch: int, workers: int = 1) -> RunConfig:
-    """At the network's resolution. batch: as the recipe has it."""
+    """Returns a run that trains `network` at its resolution.
+
+    Args:
+        network: The network.
+        batch: Images in a batch of all workers together, as `RecipeConfig.batch_size` counts them.
+        workers: Number of ranks.
+    """
     return RunConfig(
         data=DataConfig(path="none"),
         data_hash="none",
@@ -23,7 +29,10 @@ def run_without_data(network: NetworkConfig, *, batch: int, workers: int = 1) ->
 
 
 def random_batch(run: RunConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images uint8 [N, 3, S, S] in channels_last and labels int64 [N], N the recipe's batch size."""
+    """Returns random images, uint8 [N, 3, S, S] in channels_last, and labels, int64 [N].
+
+    N is the batch size of the recipe and S its resolution in pixels.
+    """
     batch, side = run.recipe.batch_size, run.recipe.resolution
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
     labels = torch.randint(0, run.network.classes, (batch,), device=device)

@@ -1,4 +1,4 @@
-"""Memory of processes, shared pages counted once."""
+"""The memory of a process and of all processes below it, in which shared pages count once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 import psutil
 
 MEMORY = "peak memory, GiB"
-PERIOD_S = 0.2
+SAMPLING_PERIOD_S = 0.2
 
 
 def memory_gib(root: psutil.Process) -> float:
-    """Anonymous and shared pages of a process and all below it, each page divided by those that share it (PSS).
+    """Returns the anonymous and shared memory of a process and of all processes below it, in GiB.
 
-    Pages of mapped files are left out: they can be dropped at any time.
+    Each page is divided by the number of processes that share it (PSS). Pages of mapped files do not count, because the
+    kernel can drop them at any time.
     """
     kib = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended in the meantime
                 for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
                     if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
                         kib += int(line.split()[1])
@@ -30,17 +31,19 @@ def memory_gib(root: psutil.Process) -> float:
 
 @contextlib.contextmanager
 def peak_memory(root: psutil.Process) -> Iterator[Callable[[], float]]:
-    """Sample `memory_gib` while the block runs; the call gives the largest so far."""
-    peak, over = [memory_gib(root)], threading.Event()
+    """Samples `memory_gib` while the block runs, and yields a function that returns the peak so far, in GiB."""
+    peak_gib = memory_gib(root)
+    is_over = threading.Event()
 
     def sample() -> None:
-        while not over.wait(PERIOD_S):
-            peak.append(max(peak[-1], memory_gib(root)))
+        nonlocal peak_gib
+        while not is_over.wait(SAMPLING_PERIOD_S):
+            peak_gib = max(peak_gib, memory_gib(root))
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
     try:
-        yield lambda: peak[-1]
+        yield lambda: peak_gib
     finally:
-        over.set()
+        is_over.set()
         thread.join()

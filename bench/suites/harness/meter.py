@@ -1,4 +1,7 @@
-"""What a piece of work costs: time, the CPU time of this process on CPUs, energy and use where NVML tells of a GPU."""
+"""Measures what a piece of work costs: time, CPU time of this process on CPUs, and energy and utilization on GPUs.
+
+Energy and utilization come from NVML and are missing where NVML does not report them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ JOULE, BUSY = "images per joule", "GPU busy, %"
 
 
 class Meter:
-    """Times work on a device: by the device's events on GPUs, by the clock on CPUs."""
+    """Times work on a device, with the events of the device on GPUs and with the clock on CPUs."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -31,9 +34,12 @@ class Meter:
     def seconds(
         self, work: Callable[[], object], times: int = 1, meanwhile: Callable[[], None] = lambda: None
     ) -> float:
-        """Of so many times, one after the other, until the device has done them.
+        """Returns the seconds that the device takes to do `work` a number of times in a row.
 
-        meanwhile: called once a GPU has been given all of it, while its kernels still run.
+        Args:
+            work: Gives work to the device.
+            times: How often.
+            meanwhile: Called on GPUs once all work is queued and its kernels still run.
         """
         synchronise(self.device)
         if self.device.type == "cuda":
@@ -45,27 +51,32 @@ class Meter:
             meanwhile()
             end.synchronize()
             return float(start.elapsed_time(end)) / 1e3
-        begun = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(times):
             work()
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
-    def figures(self, work: Callable[[], object], *, images: int, times: int) -> dict[str, float]:
-        """Of work on so many images, done so many times."""
+    def measure(self, work: Callable[[], object], *, images: int, times: int) -> dict[str, float]:
+        """Measures `work` on `images` images, done a number of times in a row.
+
+        Returns:
+            Images/s; on CPUs also images per CPU-second; on GPUs also images per joule and the share of time, in
+            percent, that the GPU was busy, where NVML reports them.
+        """
         during: dict[str, float] = {}
         before, cpu = self.readings(), time.process_time()
         seconds = self.seconds(work, times, meanwhile=lambda: during.update(self.readings()))
         cpu_seconds, after = time.process_time() - cpu, self.readings()
         total = times * images
-        found: dict[str, float] = {SPEED: total / seconds}
+        measured: dict[str, float] = {SPEED: total / seconds}
         if self.device.type == "cpu":
-            found[CPU_SPEED] = total / cpu_seconds
+            measured[CPU_SPEED] = total / cpu_seconds
         if "energy_j" in before:
-            found[JOULE] = total / (after["energy_j"] - before["energy_j"])
+            measured[JOULE] = total / (after["energy_j"] - before["energy_j"])
         if "busy_percent" in during:
-            found[BUSY] = during["busy_percent"]
-        return found
+            measured[BUSY] = during["busy_percent"]
+        return measured
 
     def readings(self) -> dict[str, Any]:
-        """NVML's, of the device; none where it does not know it."""
+        """Returns NVML's readings of the device; none if NVML is missing or does not know the device."""
         return self._nvml.read(self._uuids[0]) if self._nvml is not None and self._uuids else {}

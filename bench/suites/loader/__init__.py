@@ -1,4 +1,4 @@
-"""`deeper bench loader`: this project's loader beside FFCV's own, torchvision's and others.
+"""`deeper bench loader`: this project's loader beside FFCV's own, DALI and torchvision.
 
-Images come in; images per second and per CPU-second go out.
+Photographs come in; images per second and per CPU-second go out.
 """

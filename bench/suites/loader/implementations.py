@@ -1,7 +1,8 @@
-"""Our loader and its peers at one task, each as its documentation writes it.
+"""Our loader and its baselines, each written as its documentation recommends.
 
-Random resized crops (8 to 100 % of the area, ratio 3/4 to 4/3) to one side, flips, normalised float32 batches [N, 3,
-side, side] in the consumer's hands. Every import is a contestant's own: its start and its memory pay for it.
+All deliver the same batches: random resized crops (8 to 100 % of the area, aspect ratio 3/4 to 4/3) of one side, random
+flips, normalised, float32 [N, 3, side, side], in the memory of the consumer. Each implementation imports its packages
+itself, so that they count towards its start-up time and its memory.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators
@@ -15,39 +16,39 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.suites.harness.errors import NotInstalledError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-MARKED = "marked"  # a form: JPEGs with restart markers, as our own files have them
+MARKED = "marked"  # an input format: JPEGs with restart markers, as in the files that `deeper data prepare` writes
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels scaled to [0, 1]
 
 Epochs = Callable[[int], "Iterator[Tensor]"]
-"""Batches of epoch number `index`; what is done before the first one is asked for is not timed."""
-
-
-class AbsentError(Exception):
-    """A peer that is not installed; the message says how to add it."""
+"""Returns the batches of the epoch with the given index. What it does before the first batch is not timed."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What each contestant has to do, and with what."""
+class LoaderWorkload:
+    """What every loader has to do."""
 
     source: Path
-    """What it reads: an ImageNet-style folder, or a folder of FFCV files made from it."""
+    """What it reads: an ImageNet-style folder, or a folder of FFCV files made from one."""
     side: int
+    """Side of the crops, in pixels."""
     batch: int
+    """Images in a batch."""
     threads: int
-    """That decode: FFCV's and DALI's threads, DataLoader's workers; the consumer comes on top."""
+    """Threads of FFCV and DALI, or workers of DataLoader, that decode. The thread of the consumer comes on top."""
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """How a loader is built, and which form of the photographs it reads."""
+class LoaderImplementation:
+    """One loader: how it is built, and which input format it reads."""
 
-    build: Callable[[Task], Epochs]
-    form: str
-    """folder; a `write_mode` of `PrepareOptions`: jpg, raw, proportion, all without restart markers; or `MARKED`."""
+    build: Callable[[LoaderWorkload], Epochs]
+    input_format: str
+    """`folder`, `MARKED`, or a `write_mode` of `PrepareOptions` without restart markers: jpg, raw, proportion."""
     dtype: str = "float32"
     """Of its batches."""
 
@@ -55,46 +56,46 @@ class Contestant:
 # --- ours ------------------------------------------------------------------------------------------------------------
 
 
-def _deeper(task: Task, dtype: str = "float32") -> Epochs:
+def _deeper(workload: LoaderWorkload, dtype: str = "float32") -> Epochs:
     import torch
 
     from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
 
     config = TrainLoaderConfig(
-        batch_size=task.batch,
+        batch_size=workload.batch,
         seed_order=0,
         seed_augmentation=0,
-        threads=task.threads,
+        threads=workload.threads,
         device="cpu",
         dtype=getattr(torch, dtype),
     )
-    loader = TrainLoader(task.source, config)
-    return lambda index: (images for images, _ in loader.epoch(index, task.side))
+    loader = TrainLoader(workload.source, config)
+    return lambda index: (images for images, _ in loader.epoch(index, workload.side))
 
 
 # --- FFCV ------------------------------------------------------------------------------------------------------------
 
 
-def _ffcv(task: Task) -> Epochs:
+def _ffcv(workload: LoaderWorkload) -> Epochs:
     import numpy as np
     from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToTensor, ToTorchImage
 
     loader = Loader(
-        str(task.source / "train.beton"),
-        batch_size=task.batch,
-        num_workers=task.threads,
+        str(workload.source / "train.beton"),
+        batch_size=workload.batch,
+        num_workers=workload.threads,
         os_cache=True,
         order=OrderOption.RANDOM,
         drop_last=True,
         pipelines={
             "image": [
-                RandomResizedCropRGBImageDecoder((task.side, task.side)),
+                RandomResizedCropRGBImageDecoder((workload.side, workload.side)),
                 RandomHorizontalFlip(),
                 NormalizeImage(
                     255 * np.array(MEAN), 255 * np.array(STD), np.dtype(np.float32)
-                ),  # on CPU only before ToTensor
+                ),  # on a CPU it has to come before ToTensor
                 ToTensor(),
                 ToTorchImage(),
             ]
@@ -106,49 +107,49 @@ def _ffcv(task: Task) -> Epochs:
 # --- torchvision -----------------------------------------------------------------------------------------------------
 
 
-def _torchvision_pil(task: Task) -> Epochs:
+def _torchvision_pil(workload: LoaderWorkload) -> Epochs:
     from torchvision import transforms
     from torchvision.datasets.folder import default_loader
 
     augment = transforms.Compose(
         [
-            transforms.RandomResizedCrop(task.side),
+            transforms.RandomResizedCrop(workload.side),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(MEAN, STD),
         ]
     )
-    return _data_loader(task, default_loader, augment)
+    return _data_loader(workload, default_loader, augment)
 
 
-def _torchvision_decode_jpeg(task: Task) -> Epochs:
+def _torchvision_decode_jpeg(workload: LoaderWorkload) -> Epochs:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
     from torchvision.transforms import v2
 
     augment = v2.Compose(
         [
-            v2.RandomResizedCrop(task.side, antialias=True),
+            v2.RandomResizedCrop(workload.side, antialias=True),
             v2.RandomHorizontalFlip(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(MEAN, STD),
         ]
     )
-    return _data_loader(task, lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB), augment)
+    return _data_loader(workload, lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB), augment)
 
 
-def _data_loader(task: Task, load: Callable[[str], Any], augment: Callable[[Any], Tensor]) -> Epochs:
+def _data_loader(workload: LoaderWorkload, load: Callable[[str], Any], augment: Callable[[Any], Tensor]) -> Epochs:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
     loader = DataLoader(
-        ImageFolder(str(task.source / "train"), augment, loader=load),
-        task.batch,
+        ImageFolder(str(workload.source / "train"), augment, loader=load),
+        workload.batch,
         shuffle=True,
-        num_workers=task.threads,
+        num_workers=workload.threads,
         drop_last=True,
         persistent_workers=True,
-        multiprocessing_context="fork",  # DataLoader's own choice, were this process not a spawned one
+        multiprocessing_context="fork",  # the default of DataLoader in a process that was not spawned
     )
     return lambda _: (images for images, _ in loader)
 
@@ -156,20 +157,22 @@ def _data_loader(task: Task, load: Callable[[str], Any], augment: Callable[[Any]
 # --- DALI ------------------------------------------------------------------------------------------------------------
 
 
-def _dali(task: Task) -> Epochs:
+def _dali(workload: LoaderWorkload) -> Epochs:
     try:
         from nvidia.dali import fn, pipeline_def, types
         from nvidia.dali.plugin.pytorch import DALIGenericIterator
     except ImportError as error:
-        raise AbsentError("not installed; add it with: pip install nvidia-dali-cuda130 (the extra `peers`)") from error
+        raise NotInstalledError(
+            "not installed; add it with: pip install nvidia-dali-cuda130 (the extra `peers`)"
+        ) from error
 
     @pipeline_def
     def pipeline() -> Any:
-        files, labels = fn.readers.file(file_root=str(task.source / "train"), random_shuffle=True, name="files")
+        files, labels = fn.readers.file(file_root=str(workload.source / "train"), random_shuffle=True, name="files")
         images = fn.decoders.image_random_crop(
             files, device="cpu", random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3]
         )
-        images = fn.resize(images, size=[task.side, task.side])
+        images = fn.resize(images, size=[workload.side, workload.side])
         images = fn.crop_mirror_normalize(
             images,
             dtype=types.FLOAT,
@@ -182,31 +185,31 @@ def _dali(task: Task) -> Epochs:
 
     queue = 2
     built = pipeline(
-        batch_size=task.batch, num_threads=task.threads, device_id=None, prefetch_queue_depth=queue, seed=0
+        batch_size=workload.batch, num_threads=workload.threads, device_id=None, prefetch_queue_depth=queue, seed=0
     )
     built.build()
-    steps = built.reader_meta("files")["epoch_size"] // task.batch
-    endless = DALIGenericIterator([built], ["images", "labels"])
+    steps = built.reader_meta("files")["epoch_size"] // workload.batch
+    iterator = DALIGenericIterator([built], ["images", "labels"])
 
     def epoch(index: int) -> Iterator[Tensor]:
-        # DALI fills its queue while it waits for its turn: empty it, so that every image counted is also timed.
-        for _ in islice(endless, queue):
+        # DALI fills its queue while other loaders are measured. Empty it, so that every counted image is also timed.
+        for _ in islice(iterator, queue):
             pass
-        return (output["images"] for (output,) in islice(endless, steps))
+        return (output["images"] for (output,) in islice(iterator, steps))
 
     return epoch
 
 
-CONTESTANTS = {
-    "deeper": Contestant(_deeper, MARKED),
-    "deeper, uint8": Contestant(partial(_deeper, dtype="uint8"), MARKED, dtype="uint8"),
-    "deeper, no markers": Contestant(_deeper, "jpg"),
-    "deeper, raw": Contestant(_deeper, "raw"),
-    "FFCV jpeg": Contestant(_ffcv, "jpg"),
-    "FFCV mixed": Contestant(_ffcv, "proportion"),
-    "FFCV raw": Contestant(_ffcv, "raw"),
-    "DALI": Contestant(_dali, "folder"),
-    "torchvision, decode_jpeg": Contestant(_torchvision_decode_jpeg, "folder"),
-    "torchvision, PIL": Contestant(_torchvision_pil, "folder"),
+LOADERS = {
+    "deeper": LoaderImplementation(_deeper, MARKED),
+    "deeper, uint8": LoaderImplementation(partial(_deeper, dtype="uint8"), MARKED, dtype="uint8"),
+    "deeper, no markers": LoaderImplementation(_deeper, "jpg"),
+    "deeper, raw": LoaderImplementation(_deeper, "raw"),
+    "FFCV jpeg": LoaderImplementation(_ffcv, "jpg"),
+    "FFCV mixed": LoaderImplementation(_ffcv, "proportion"),
+    "FFCV raw": LoaderImplementation(_ffcv, "raw"),
+    "DALI": LoaderImplementation(_dali, "folder"),
+    "torchvision, decode_jpeg": LoaderImplementation(_torchvision_decode_jpeg, "folder"),
+    "torchvision, PIL": LoaderImplementation(_torchvision_pil, "folder"),
 }
-"""By name, ours first. uint8 batches are what our training takes where a GPU normalises."""
+"""All loaders by name. Ours comes first. Training on a GPU takes uint8 batches, because the GPU normalises them."""

@@ -1,4 +1,4 @@
 """`deeper bench overhead`: what orchestration, telemetry, records and checkpoints cost a run.
 
-A small experiment comes in; the ratio of its speed to that of a plain process goes out.
+A small experiment comes in; the speed of its runs in proportion to that of a plain process goes out.
 """

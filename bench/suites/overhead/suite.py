@@ -1,11 +1,16 @@
-"""`deeper bench overhead`: what the suite costs the worker function that it runs.
+"""`deeper bench overhead`: what this project costs the training that it orchestrates and records.
 
-The same function trains the same run in a plain process, under torchrun, and by the suite with all records on: a kept
-worker group, telemetry at 1 Hz, events, predictions, a publisher into MLflow beside it. Each of the records is then
-switched on alone (`bench.suites.overhead.costs`).
+Measured: images/s of a short run, from the end of its first step to the end of the run, so that validation, checkpoints
+and whatever a record does at the end count; seconds from the start of a run to the end of its first step; and peak
+memory. `records_alone` then measures each of the records by itself.
 
-images/s are training images over the seconds from the end of the first step to the end of the run, so validation,
-checkpoints and whatever a record does at the end count. Start-up is from the go to the end of the first step.
+Against: the same `train` function on the same data in a plain process, and under torchrun. Neither records anything.
+With this project the run has all records on: Ray actors that stay alive between runs, telemetry at 1 Hz, events,
+predictions, and a publisher into MLflow beside it.
+
+Interleaved: each repetition trains one run in each of the three ways. The first repetition is dropped.
+
+Not shown: the overhead of a long run, in which start-up is negligible; and that of a run on several machines.
 """
 
 from __future__ import annotations
@@ -29,74 +34,87 @@ from bench.planning.plan import make_plan
 from bench.records.plan import write_plan
 from bench.records.record import Recording
 from bench.records.states import run_folder
-from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
+from bench.suites.harness.comparison import Comparison, Goal, Measure, Measurement, interleave
+from bench.suites.harness.errors import MeasurementError
 from bench.suites.harness.memory import MEMORY, peak_memory
-from bench.suites.overhead import costs
-from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
-from bench.suites.overhead.workspace import Place
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from bench.suites.overhead.bare_run import FIRST_STEP, RETURNED, BareRun
+from bench.suites.overhead.records_alone import compare_records
+from bench.suites.overhead.workspace import Workspace
 from bench.tracking.background import start_publisher, stop_publisher
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
-from reproduce.spec import Config, ExperimentConfig, PlannedRun, SpecError, validated
+from reproduce.errors import UserError
+from reproduce.spec import Config, ExperimentConfig, PlannedRun, validated
 
-SUITE, PLAIN, TORCHRUN = "deeper", "plain process", "torchrun"
+OURS, PLAIN, TORCHRUN = "deeper", "plain process", "torchrun"
 SPEED, START = "images/s", "start-up, s"
-FRESH = "start-up with Ray's start, s"
-LEAST_SPEED, MOST_START_S = 0.97, 5.0
+FIRST_START = "start-up with Ray's start, s"
+MIN_SPEED, MAX_START_S = 0.97, 5.0
 DATA = "synthetic"
 POLL_S = 0.01
-START_PATIENCE_S = 300.0
+FIRST_STEP_TIMEOUT_S = 300.0
 
 
 class OverheadOptions(Config):
     """The run that is measured, and how often."""
 
-    rounds: int = Field(3, ge=1)
+    repetitions: int = Field(3, ge=1)
     workers: int = Field(1, ge=1)
-    """Ranks of the run; they share the machine's cores, or have a GPU each where there are GPUs."""
+    """Ranks of the run. They share the cores of the machine, or have a GPU each on a machine with GPUs."""
     images: int = Field(2048, ge=64)
-    """Training images; a quarter as many are validated."""
+    """Training images. There are a quarter as many validation images."""
     side: int = Field(48, ge=32)
+    """Of an image, in pixels."""
     batch: int = Field(64, ge=2)
+    """Images in a step of all ranks together."""
     costs: bool = True
-    """Whether each of the records is measured alone, too."""
+    """Whether each of the records is measured alone as well."""
 
 
-def main(options: OverheadOptions, *, output: Path | None) -> int:
-    """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
-    console = Console()
+def main(options: OverheadOptions, *, output: ResultOutput) -> int:
+    """Runs the benchmark and reports it.
+
+    Returns:
+        0 if every goal is reached, 1 otherwise.
+
+    Raises:
+        UserError: The machine does not have as many cores or GPUs as workers.
+    """
+    console = progress_console()
     with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
-        place = _prepare(options, Path(scratch))
-        comparisons = [_compare(place, options, console)]
+        workspace = _prepare_workspace(options, Path(scratch))
+        comparisons = [_compare_run(workspace, options, console)]
         if options.costs:
-            comparisons.append(costs.compare(place, options.rounds, console))
-    run = place.runs[0].config
+            comparisons.append(compare_records(workspace, options.repetitions, console))
+    run = workspace.runs[0].config
     setting = {
-        **options.model_dump(exclude={"rounds", "costs"}),
+        **options.model_dump(exclude={"repetitions", "costs"}),
         "network": run.network.model_dump(),
         "epochs": run.recipe.epochs,
-        "threads a worker": place.threads,
+        "threads a worker": workspace.threads,
         SPEED: "training images / seconds from the end of the first step to the end of the run",
-        START: "from the go to the end of the first step",
+        START: "seconds from the start of the run to the end of its first step",
         MEMORY: "PSS of anonymous and shared pages of all processes: driver, Ray, publisher, ranks",
     }
-    return publish("overhead", comparisons, setting=setting, output=output)
+    return report_comparisons("overhead", comparisons, setting=setting, output=output)
 
 
 def quick(console: Console) -> list[Comparison]:
-    """The suite against a plain process in two short rounds."""
-    options = OverheadOptions(rounds=2, images=768)
+    """Compares with a plain process in two short repetitions."""
+    options = OverheadOptions(repetitions=2, images=768)
     with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
-        return [_compare(_prepare(options, Path(scratch)), options, console, contestants=(PLAIN,))]
+        workspace = _prepare_workspace(options, Path(scratch))
+        return [_compare_run(workspace, options, console, baselines=(PLAIN,))]
 
 
-def _prepare(options: OverheadOptions, scratch: Path) -> Place:
+def _prepare_workspace(options: OverheadOptions, scratch: Path) -> Workspace:
     import torch
 
     cores, gpus = psutil.cpu_count(logical=False) or 1, torch.cuda.device_count()
     if options.workers > (gpus or cores):
-        raise SpecError(f"workers: {options.workers} do not fit on {gpus or cores} {'GPUs' if gpus else 'cores'}")
+        raise UserError(f"workers: {options.workers} do not fit on {gpus or cores} {'GPUs' if gpus else 'cores'}")
     source = synthetic(classes=10, images=options.images, size=options.side, seed=0)
     prepare(source, scratch / "data" / DATA)
     experiment = validated(
@@ -116,36 +134,37 @@ def _prepare(options: OverheadOptions, scratch: Path) -> Place:
                 "gpus_per_worker": int(gpus > 0),
             },
             "arms": {"both": {}},
-            "seeds": list(range(options.rounds + 2)),  # the last is the first run of the worker group
+            # One run for each repetition, one to warm up, and the last for the start of Ray.
+            "seeds": list(range(options.repetitions + 2)),
         },
         where="overhead: ",
     )
-    return Place(scratch, make_plan(experiment, scratch / "data").runs, experiment, options.images)
+    return Workspace(scratch, make_plan(experiment, scratch / "data").runs, experiment, options.images)
 
 
-# --- contestants -------------------------------------------------------------------------------------
+# --- implementations ---------------------------------------------------------------------------------
 
 
-def _compare(
-    place: Place, options: OverheadOptions, console: Console, contestants: Sequence[str] = (PLAIN, TORCHRUN)
+def _compare_run(
+    workspace: Workspace, options: OverheadOptions, console: Console, baselines: Sequence[str] = (PLAIN, TORCHRUN)
 ) -> Comparison:
     console.print("starting Ray and the publisher ...", highlight=False)
     once: dict[str, dict[str, float]] = {}
     absent = {PLAIN: "it has one process, and the run has several ranks"} if options.workers > 1 else {}
-    with _suite(place, once) as suite:
-        taking_part: dict[str, Contestant] = {SUITE: suite}
-        for name in contestants:
+    with _ours(workspace, once) as ours:
+        implementations: dict[str, Measure] = {OURS: ours}
+        for name in baselines:
             if name not in absent:
-                taking_part[name] = _bare(name, place, once)
-        rounds = interleave(taking_part, rounds=options.rounds, console=console)
-    peer = next(iter(name for name in rounds if name != SUITE))
+                implementations[name] = _bare(name, workspace, once)
+        repetitions = interleave(implementations, repetitions=options.repetitions, console=console)
+    baseline = next(name for name in repetitions if name != OURS)
     return Comparison(
         name="run",
         title=f"A run of {options.workers} worker{'s' if options.workers > 1 else ''} by the suite and without it",
-        rounds=rounds,
+        repetitions=repetitions,
         goals=(
-            Goal(figure=SPEED, ours=SUITE, peer=peer, at_least=LEAST_SPEED),
-            Goal(figure=START, ours=SUITE, at_most=MOST_START_S),
+            Goal(metric=SPEED, ours=OURS, baseline=baseline, at_least=MIN_SPEED),
+            Goal(metric=START, ours=OURS, at_most=MAX_START_S),
         ),
         once=once,
         absent=absent,
@@ -153,33 +172,36 @@ def _compare(
 
 
 @contextlib.contextmanager
-def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contestant]:
-    """Runs on a kept worker group, as all of a command but the first; round 0 gives memory and the first's start-up."""
-    write_plan(place.records, place.experiment.name, place.runs, {})
+def _ours(workspace: Workspace, once: dict[str, dict[str, float]]) -> Iterator[Measure]:
+    """Runs with Ray actors that already exist, as every run of a command but the first.
 
-    def train(group: WorkerGroup, run: PlannedRun, go: float) -> Figures:
-        folder = run_folder(place.records, run.key)
-        first = _FirstStep(folder)
-        outcome = group.train(run.config, folder, place.data, Recording())
+    Repetition 0 adds to `once` the peak memory and the start-up time of the first run, which includes starting Ray.
+    """
+    write_plan(workspace.records, workspace.experiment.name, workspace.runs, {})
+
+    def train(group: WorkerGroup, run: PlannedRun, start: float) -> Measurement:
+        folder = run_folder(workspace.records, run.key)
+        first_step = _FirstStep(folder)
+        outcome = group.train(run.config, folder, workspace.data, Recording())
         end = time.time()
         if outcome.status != schema.FINISHED:
-            raise RuntimeError(f"the run under measurement {outcome.status}: {outcome.error}")
-        return _figures(place, go, first(), end)
+            raise MeasurementError(f"the run under measurement {outcome.status}: {outcome.error}")
+        return _measurement(workspace, start, first_step.ended_at(), end)
 
-    go = time.time()
-    publisher = start_publisher(place.records)
+    start = time.time()
+    publisher = start_publisher(workspace.records)
     try:
-        with cluster(None, place.records / "logs" / "ray.log"):
-            group = WorkerGroup.start(place.experiment.resources)
-            fresh = train(group, place.runs[-1], go)
+        with cluster(None, workspace.records / "logs" / "ray.log"):
+            group = WorkerGroup.start(workspace.experiment.resources)
+            first_run = train(group, workspace.runs[-1], start)
 
-            def measure(index: int) -> Figures:
+            def measure(index: int) -> Measurement:
                 if index:
-                    return train(group, place.runs[index], time.time())
-                with peak_memory(psutil.Process()) as peak:
-                    figures = train(group, place.runs[index], time.time())
-                once[SUITE] = {MEMORY: peak(), FRESH: fresh[START]}
-                return figures
+                    return train(group, workspace.runs[index], time.time())
+                with peak_memory(psutil.Process()) as peak_gib:
+                    measurement = train(group, workspace.runs[index], time.time())
+                once[OURS] = {MEMORY: peak_gib(), FIRST_START: first_run[START]}
+                return measurement
 
             yield measure
             group.kill()
@@ -187,66 +209,71 @@ def _suite(place: Place, once: dict[str, dict[str, float]]) -> Iterator[Contesta
         stop_publisher(publisher)
 
 
-def _bare(name: str, place: Place, once: dict[str, dict[str, float]]) -> Contestant:
-    resources = place.experiment.resources
+def _bare(name: str, workspace: Workspace, once: dict[str, dict[str, float]]) -> Measure:
+    """Runs in processes that record nothing. Repetition 0 adds their peak memory to `once`."""
+    resources = workspace.experiment.resources
     launcher = [sys.executable]
     if name == TORCHRUN:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={resources.workers}"]
 
-    def measure(index: int) -> Figures:
-        run = place.runs[index]
-        folder = place.scratch / name.replace(" ", "-") / run.key
+    def measure(index: int) -> Measurement:
+        run = workspace.runs[index]
+        folder = workspace.scratch / name.replace(" ", "-") / run.key
         folder.mkdir(parents=True)
-        task = Task(
+        bare = BareRun(
             run=run.config,
             folder=folder,
-            data_root=place.data,
+            data_root=workspace.data,
             threads=resources.cpus_per_worker,
             gpu=resources.gpus_per_worker > 0,
         )
-        (folder / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
-        go, first = time.time(), _FirstStep(folder)
-        command = [*launcher, "-m", "bench.suites.overhead.bare", str(folder / "task.json")]
-        with (folder / "log.txt").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+        (folder / "run.json").write_text(bare.model_dump_json(), encoding="utf-8")
+        start, first_step = time.time(), _FirstStep(folder)
+        command = [*launcher, "-m", "bench.suites.overhead.bare_run", str(folder / "run.json")]
+        log = folder / "log.txt"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file)
             if index:
                 process.wait()
             else:
-                with peak_memory(psutil.Process(process.pid)) as peak:
+                with peak_memory(psutil.Process(process.pid)) as peak_gib:
                     process.wait()
-                once[name] = {MEMORY: peak()}
+                once[name] = {MEMORY: peak_gib()}
         if process.returncode:
-            raise RuntimeError(
-                f"{name} ended with exit code {process.returncode}:\n{(folder / 'log.txt').read_text(encoding='utf-8')}"
-            )
+            printed = log.read_text(encoding="utf-8", errors="replace")
+            raise MeasurementError(f"{name} ended with exit code {process.returncode}:\n{printed}")
         end = float((folder / RETURNED).read_text(encoding="utf-8"))
-        return _figures(place, go, first(), end)
+        return _measurement(workspace, start, first_step.ended_at(), end)
 
     return measure
 
 
 class _FirstStep:
-    """When a run's first step ended, in epoch seconds; watched from outside, the same way for every contestant."""
+    """Observes when the first step of a run ends, from outside and in the same way for every implementation."""
 
     def __init__(self, folder: Path) -> None:
-        self._sign = folder / FIRST_STEP
-        self._seen = 0.0
+        self._file = folder / FIRST_STEP
+        self._ended_at: float | None = None
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def __call__(self) -> float:
+    def ended_at(self) -> float:
+        """Returns the end of the first step, in seconds since the epoch, once the run has ended."""
         self._thread.join()
-        return self._seen
+        if self._ended_at is None:
+            raise MeasurementError(f"no first step within {FIRST_STEP_TIMEOUT_S:.0f} s: there is no {self._file}")
+        return self._ended_at
 
     def _watch(self) -> None:
-        give_up = time.monotonic() + START_PATIENCE_S
-        while not self._sign.exists():
-            if time.monotonic() > give_up:
+        deadline = time.monotonic() + FIRST_STEP_TIMEOUT_S
+        while not self._file.exists():
+            if time.monotonic() > deadline:
                 return
             time.sleep(POLL_S)
-        self._seen = time.time()
+        self._ended_at = time.time()
 
 
-def _figures(place: Place, go: float, first: float, end: float) -> Figures:
-    images = place.images_trained - place.experiment.recipe.batch_size
-    return {SPEED: images / (end - first), START: first - go}
+def _measurement(workspace: Workspace, start: float, first_step_end: float, end: float) -> Measurement:
+    """Returns images/s without the first step, and seconds of start-up. All times are in seconds since the epoch."""
+    images = workspace.images_trained - workspace.experiment.recipe.batch_size
+    return {SPEED: images / (end - first_step_end), START: first_step_end - start}

@@ -1,4 +1,4 @@
-"""Runs of a benchmark, all of the same work, and the folder that they are done in."""
+"""The runs of `deeper bench overhead`, which all do the same work, and the folder that they are trained in."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from reproduce.spec import ExperimentConfig, PlannedRun
 
 
 @dataclass(frozen=True)
-class Place:
-    """Runs of the same work, one a round and contestant, and where they are done."""
+class Workspace:
+    """A scratch folder with prepared images, and one run for each repetition."""
 
     scratch: Path
     runs: tuple[PlannedRun, ...]
     experiment: ExperimentConfig
     images: int
+    """Training images in the data set."""
 
     @property
     def data(self) -> Path:
@@ -27,10 +28,11 @@ class Place:
 
     @property
     def threads(self) -> int:
+        """CPU threads of each rank."""
         return self.experiment.resources.cpus_per_worker
 
     @property
     def images_trained(self) -> int:
-        """In one run."""
+        """Images that one run trains on, over all its epochs."""
         recipe = self.experiment.recipe
         return self.images // recipe.batch_size * recipe.batch_size * recipe.epochs

@@ -1,8 +1,9 @@
-"""The forms of a training step and of an evaluation that benchmarks compare: a new one is a line in `FORMS`.
+"""The implementations of a training step and of an evaluation that benchmarks compare.
 
-Ours as a run takes it (channels_last, bf16 where the device has it, fused SGD; at evaluation `folded`), and
-`torchvision.models.googlenet` as one would write it: float32 NCHW, channels_last, bf16 autocast, both, both compiled.
-At evaluation neither has heads.
+Ours is the step of a run: channels_last, bf16 on devices that support it, fused SGD, and at evaluation `folded`. The
+baselines are `torchvision.models.googlenet` as a user would write it: in float32 NCHW, in channels_last, with bf16
+autocast, with both, and with both compiled. At evaluation no network has auxiliary classifiers. A new implementation is
+one more entry of `STEPS`.
 """
 
 from __future__ import annotations
@@ -23,19 +24,21 @@ from reproduce.models.folding import folded
 from reproduce.spec import NetworkConfig
 from reproduce.training.step import build_step
 
-Work = Callable[[], object]
-"""One step, or one forward pass, given to the device."""
+StepFunction = Callable[[], object]
+"""Gives the device one training step or one forward pass."""
 
 
 @dataclass(frozen=True)
-class Case:
-    """What all forms do: one network, in training or at evaluation, on one batch that lies ready on the device."""
+class StepInputs:
+    """The network that all implementations train or evaluate, and one batch that is already on the device."""
 
     network: NetworkConfig
     images: Tensor
     """uint8 [N, 3, S, S] in channels_last."""
     labels: Tensor
+    """int64 [N]."""
     training: bool
+    """Whether to train the network, and not to evaluate it."""
 
     @property
     def device(self) -> torch.device:
@@ -46,54 +49,63 @@ class Case:
         return len(self.images)
 
 
-def case(network: NetworkConfig, batch: int, device: torch.device, *, training: bool) -> Case:
-    """On random images of the network's resolution."""
-    return Case(network, *random_batch(run_without_data(network, batch=batch), device), training)
+def step_inputs(network: NetworkConfig, batch: int, device: torch.device, *, training: bool) -> StepInputs:
+    """Returns inputs with `batch` random images of the network's resolution."""
+    return StepInputs(network, *random_batch(run_without_data(network, batch=batch), device), training)
 
 
-def port(side: int, **changes: object) -> NetworkConfig:
-    """Our network in the port's form, so that it is the same as torchvision's."""
+def port_network(side: int, **changes: object) -> NetworkConfig:
+    """Returns our network with the layers of torchvision's port, for images of `side` pixels.
+
+    Args:
+        side: Side of the images, in pixels.
+        **changes: Other fields of `NetworkConfig`.
+    """
     return NetworkConfig.model_validate(
         {"classes": 1000, "resolution": side, "large_kernel": "3x3", "pooling": "port", **changes}
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Form:
-    """One way to do it."""
+class StepImplementation:
+    """One way to train and evaluate the network."""
 
-    build: Callable[[Case], Work]
+    build: Callable[[StepInputs], StepFunction]
     ours: bool = True
     compiled: bool = False
-    """Takes long before its first step."""
-    takes: Callable[[Case], bool] = lambda _: True
-    """Whether there is such a form of a case."""
+    """Whether it uses `torch.compile`, which takes minutes before the first step on CPUs."""
+    supports: Callable[[StepInputs], bool] = lambda _: True
+    """Whether it has the network of these inputs."""
 
 
-def _ours(case: Case, compiled: bool = False) -> Work:
+def _ours(inputs: StepInputs, compiled: bool = False) -> StepFunction:
     step = build_step(
-        run_without_data(case.network, batch=case.batch), device=case.device, compiled=compiled and case.training
+        run_without_data(inputs.network, batch=inputs.batch),
+        device=inputs.device,
+        compiled=compiled and inputs.training,
     )
-    if case.training:
+    if inputs.training:
         step.network.train()
-        return lambda: step(case.images, case.labels, LEARNING_RATE)
+        return lambda: step(inputs.images, inputs.labels, LEARNING_RATE)
     network: nn.Module = folded(step.network, step.dtype)
     if compiled:
         compile_parts(network)
-    return torch.inference_mode()(lambda: network(step.normalise(case.images)))
+    return torch.inference_mode()(lambda: network(step.normalise(inputs.images)))
 
 
-def _torchvision(case: Case, channels_last: bool = False, autocast: bool = False, compiled: bool = False) -> Work:
+def _torchvision(
+    inputs: StepInputs, channels_last: bool = False, autocast: bool = False, compiled: bool = False
+) -> StepFunction:
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    heads = case.training and case.network.aux == "both"
+    has_aux = inputs.training and inputs.network.aux == "both"
     network: nn.Module = torchvision.models.googlenet(
-        num_classes=case.network.classes, aux_logits=heads, init_weights=False
-    ).to(device=case.device, memory_format=memory)  # type: ignore[call-overload]
-    pixels = torch.randn(case.images.shape, device=case.device).contiguous(memory_format=memory)
-    mixed = partial(torch.autocast, case.device.type, dtype=torch.bfloat16) if autocast else nullcontext
+        num_classes=inputs.network.classes, aux_logits=has_aux, init_weights=False
+    ).to(device=inputs.device, memory_format=memory)  # type: ignore[call-overload]
+    pixels = torch.randn(inputs.images.shape, device=inputs.device).contiguous(memory_format=memory)
+    mixed = partial(torch.autocast, inputs.device.type, dtype=torch.bfloat16) if autocast else nullcontext
     if compiled:
         network.compile(dynamic=False)
-    if not case.training:
+    if not inputs.training:
         network.eval()
 
         @torch.inference_mode()
@@ -109,38 +121,37 @@ def _torchvision(case: Case, channels_last: bool = False, autocast: bool = False
         optimiser.zero_grad()
         with mixed():
             outputs = network(pixels)
-            main, *others = outputs if heads else [outputs]
-            loss = F.cross_entropy(main, case.labels)
+            main, *others = outputs if has_aux else [outputs]
+            loss = F.cross_entropy(main, inputs.labels)
             for logits in others:
-                loss = loss + 0.3 * F.cross_entropy(logits, case.labels)
+                loss = loss + 0.3 * F.cross_entropy(logits, inputs.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return train
 
 
-def _torchvision_has(case: Case) -> bool:
-    network = case.network
+def _torchvision_supports(inputs: StepInputs) -> bool:
+    network = inputs.network
     return network.reduction == "reduced" and network.norm == "batch" and network.aux in ("none", "both")
 
 
-_peer = partial(Form, ours=False, takes=_torchvision_has)
-OURS, PEER = "deeper", "torchvision"
-FORMS = {
-    OURS: Form(build=_ours),
-    "deeper, compiled": Form(build=partial(_ours, compiled=True), compiled=True),
-    PEER: _peer(build=_torchvision),
-    "torchvision, channels_last": _peer(build=partial(_torchvision, channels_last=True)),
-    "torchvision, autocast": _peer(build=partial(_torchvision, autocast=True)),
-    "torchvision, channels_last, autocast": _peer(build=partial(_torchvision, channels_last=True, autocast=True)),
-    "torchvision, channels_last, autocast, compiled": _peer(
+_baseline = partial(StepImplementation, ours=False, supports=_torchvision_supports)
+OURS, BASELINE = "deeper", "torchvision"
+STEPS = {
+    OURS: StepImplementation(build=_ours),
+    "deeper, compiled": StepImplementation(build=partial(_ours, compiled=True), compiled=True),
+    BASELINE: _baseline(build=_torchvision),
+    "torchvision, channels_last": _baseline(build=partial(_torchvision, channels_last=True)),
+    "torchvision, autocast": _baseline(build=partial(_torchvision, autocast=True)),
+    "torchvision, channels_last, autocast": _baseline(build=partial(_torchvision, channels_last=True, autocast=True)),
+    "torchvision, channels_last, autocast, compiled": _baseline(
         build=partial(_torchvision, channels_last=True, autocast=True, compiled=True), compiled=True
     ),
 }
-"""By name, ours first."""
-PEERS = tuple(name for name, form in FORMS.items() if not form.ours and not form.compiled)
+"""All implementations by name. Ours comes first."""
 
 
-def names(*, compiled: bool) -> tuple[str, ...]:
-    """All forms; the compiled ones only where asked."""
-    return tuple(name for name, form in FORMS.items() if compiled or not form.compiled)
+def step_names(*, compiled: bool) -> tuple[str, ...]:
+    """Returns the names of all implementations, including the compiled ones if asked for."""
+    return tuple(name for name, step in STEPS.items() if compiled or not step.compiled)

@@ -1,17 +1,26 @@
-"""`deeper bench step`: forward, backward and update on random images that lie ready, ours against torchvision's.
+"""`deeper bench step`: how fast our training step and our evaluation are without data loading.
 
-The forms are those of `bench.suites.step.implementations`. Ours is in the port's form, so that both networks are the
-same. Ours and torchvision's run in a process each, ours prepared as a run's is.
+Measured: images/s of forward pass, backward pass and update, and of an evaluation, on random images that are already on
+the device; on CPUs images per CPU-second; on GPUs images per joule and utilization, where NVML reports them.
 
-"Of the roofline": the share of the images/s that the device could give, by our network's arithmetic and bytes in our
-precision, layer by layer (`reproduce.models.roofline`), and by the best convolution or product and the copy that this
-process measured before and after the rounds. The parts for GPUs have not been run on one yet.
+Against: `torchvision.models.googlenet` in the forms of `bench.suites.step.implementations`, and the roofline: the
+images/s that the device could reach with the arithmetic and the bytes of our network in our precision, layer by layer
+(`reproduce.models.roofline`). Its ceilings are the best convolution or product and the best copy that this process
+measures before and after the repetitions. Our network has the layers of torchvision's port here, so that both are the
+same network.
+
+Interleaved: ours runs in one worker process and torchvision's in another. Each repetition measures all implementations,
+one after the other. The first repetition is dropped.
+
+Not shown: how fast training is from end to end, which needs a loader as well (`deeper bench training`); nor accuracy.
+Images/s hold for one machine only; ratios carry further. On a GPU only an earlier version of this suite has been tried,
+once and by hand.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -22,137 +31,165 @@ from rich.console import Console
 
 from bench.planning.rates import rate_entry
 from bench.suites.harness.ceilings import measured_ceiling
-from bench.suites.harness.comparison import Comparison, Goal, publish
+from bench.suites.harness.comparison import Comparison, Goal
 from bench.suites.harness.meter import SPEED
-from bench.suites.step.implementations import OURS, PEER, names, port
-from bench.suites.step.process import Job, benches
+from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from bench.suites.step.implementations import BASELINE, OURS, port_network, step_names
+from bench.suites.step.worker import StepMeasurements, StepWorkload, step_workers
 from reproduce.execution.precision import resolve_precision
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
 
 SHARE, FIRST = "of the roofline", "first pass, s"
-PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of a step without --batch
-REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # of a round; in two seconds NVML samples its device several times
+PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of all images in a step, unless --batch is given
+REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # in two seconds NVML samples its device several times
 GOALS = {
-    ("cpu", "training"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=3.0),),
-    ("cpu", "evaluation"): (Goal(figure=SPEED, ours=OURS, peer=PEER, at_least=4.0),),
+    ("cpu", "training"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=3.0),),
+    ("cpu", "evaluation"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=4.0),),
     ("cuda", "training"): (
-        Goal(figure=SPEED, ours=OURS, peer="torchvision, autocast", at_least=2.0),
-        Goal(figure=SHARE, ours=OURS, at_least=0.6),
+        Goal(metric=SPEED, ours=OURS, baseline="torchvision, autocast", at_least=2.0),
+        Goal(metric=SHARE, ours=OURS, at_least=0.6),
     ),
 }
-"""At 224 pixels. End to end, `deeper bench training` wants 3.3 and 4.0 on CPUs."""
+"""By type of device and mode, at 224 pixels. `deeper bench training` has goals from end to end."""
 
 
 class StepOptions(Config):
     """What is measured."""
 
     sides: tuple[Annotated[int, Field(ge=SMALLEST_INPUT)], ...] = (224, 64)
+    """Sides of the images, in pixels."""
     batch: int | None = Field(None, ge=2)
-    """Images a step; None: 32 at 224 pixels on CPUs, 256 on GPUs, as many pixels at other sides."""
+    """Images in a step. None: 32 at 224 pixels on CPUs and 256 on GPUs, and as many pixels at other sides."""
     reductions: tuple[Reduction, ...] = ("reduced",)
     aux: tuple[Auxiliary, ...] = ("both",)
+    """Which auxiliary classifiers the network has."""
     compiled: bool = False
+    """Whether compiled networks are measured as well."""
     threads: int | None = Field(None, ge=1)
-    """Of torch; None: the cores. With one, figures per CPU-second hold on a machine that others use."""
-    rounds: int = Field(5, ge=1)
+    """Threads of torch. None: as many as cores. With one thread, images per CPU-second hold even on a busy machine."""
+    repetitions: int = Field(5, ge=1)
 
 
-def main(options: StepOptions, *, output: Path | None) -> int:
-    """Run the benchmark and print its tables; 0 where each goal is reached, else 1. Raises `SpecError`."""
-    comparisons, setting = _compare(options, Console())
-    return publish("step", comparisons, setting=setting, output=output, keep=True)
+def main(options: StepOptions, *, output: ResultOutput) -> int:
+    """Runs the benchmark and reports it.
+
+    Returns:
+        0 if every goal is reached, 1 otherwise.
+    """
+    comparisons, setting = _measure(options, progress_console())
+    return report_comparisons("step", comparisons, setting=setting, output=output, keep_latest=True)
 
 
 def quick(console: Console) -> list[Comparison]:
-    """The comparisons that have the goals, in small batches and two rounds: half a minute."""
-    comparisons, _ = _compare(StepOptions(sides=(224,), batch=8, rounds=2), console)
+    """Runs the comparisons that have the goals in small batches and two repetitions, which takes half a minute."""
+    comparisons, _ = _measure(StepOptions(sides=(224,), batch=8, repetitions=2), console)
     return comparisons
 
 
-def _compare(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
-    """The comparisons and their setting."""
+def _measure(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
+    """Returns the comparisons and their setting."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(threads)
-    networks = [
-        port(side, reduction=reduction, aux=aux)
-        for side in options.sides
-        for reduction in options.reductions
-        for aux in options.aux
-    ]
     dtype = resolve_precision("auto", device).dtype
-    ceiling = measured_ceiling(device, dtype)
+    before = measured_ceiling(device, dtype)
     measured = []
-    with benches(device, threads, timed=True) as both:
-        for network in networks:
-            batch = options.batch or max(2, PIXELS[device.type] // network.resolution**2)
-            for mode in ("training", "evaluation"):
-                console.print(f"{mode} at {network.resolution} px ...", highlight=False)
-                job = Job(
-                    network=network,
-                    batch=batch,
-                    training=mode == "training",
-                    names=names(compiled=options.compiled),
-                    repetition_s=REPETITION_S[device.type],
-                )
-                measured.append((job, both.measure(job, rounds=options.rounds, console=console)))
-    again = measured_ceiling(device, dtype)
+    with step_workers(device, threads, cudnn_benchmark=True) as workers:
+        for workload in _workloads(options, device):
+            console.print(f"{_mode(workload)} at {workload.network.resolution} px ...", highlight=False)
+            measured.append((workload, workers.measure(workload, repetitions=options.repetitions, console=console)))
+    after = measured_ceiling(device, dtype)
     ceiling = Ceiling(
-        flops_per_s=max(ceiling.flops_per_s, again.flops_per_s), bytes_per_s=max(ceiling.bytes_per_s, again.bytes_per_s)
+        flops_per_s=max(before.flops_per_s, after.flops_per_s), bytes_per_s=max(before.bytes_per_s, after.bytes_per_s)
     )
     console.print(
         f"ceiling in {dtype}: {ceiling.flops_per_s / 1e12:.3g} TFLOP/s, {ceiling.bytes_per_s / 1e9:.3g} GB/s",
         highlight=False,
     )
-    comparisons, layers, rates = [], {}, []
-    for job, found in measured:
-        network, batch, training = job.network, job.batch, job.training
-        mode = "training" if training else "evaluation"
+    comparisons, layers = [], {}
+    for workload, measurements in measured:
         bounds = roofline(
-            cost(network, training=training), ceiling, batch=batch, training=training, element_bytes=dtype.itemsize
+            cost(workload.network, training=workload.training),
+            ceiling,
+            batch=workload.batch,
+            training=workload.training,
+            element_bytes=dtype.itemsize,
         )
-        name = _name(network, mode, options)
-        layers[name] = [asdict(bound) for bound in bounds]
-        if training:
-            speed = median(figures[SPEED] for figures in found.rounds[OURS])
-            cpus = threads if device.type == "cpu" else None
-            rates.append(rate_entry(cost(network, training=True), images_per_s=speed, cpus=cpus))
-        comparisons.append(
-            Comparison(
-                name=name,
-                title=f"{mode.capitalize()}, {network.resolution} px, batch {batch}, {network.reduction}, "
-                f"heads: {network.aux}",
-                rounds={
-                    contestant: [
-                        {**figures, SHARE: figures[SPEED] * seconds_per_image(bounds)} for figures in of_contestant
-                    ]
-                    for contestant, of_contestant in found.rounds.items()
-                },
-                once={form: {FIRST: seconds} for form, seconds in found.first_s.items()},
-                absent=found.absent,
-                goals=_goals(network, mode, device),
-            )
-        )
+        comparison = _comparison(workload, measurements, seconds_per_image(bounds), options, device)
+        comparisons.append(comparison)
+        layers[comparison.name] = [asdict(bound) for bound in bounds]
+    cpus = threads if device.type == "cpu" else None
+    dumped = options.model_dump()
     setting = {
-        **options.model_dump(),
+        # The field names of result files, in which a repetition is a round.
+        **{"rounds" if name == "repetitions" else name: value for name, value in dumped.items()},
         "device": str(device),
         "threads": threads,
         "precision": str(dtype).removeprefix("torch."),
         "ceiling": asdict(ceiling),
         "roofline": layers,
-        "rates": rates,
+        "rates": [_rate(*measurement, cpus) for measurement in measured if measurement[0].training],
     }
     return comparisons, setting
 
 
+def _workloads(options: StepOptions, device: torch.device) -> list[StepWorkload]:
+    networks = [
+        port_network(side, reduction=reduction, aux=aux)
+        for side in options.sides
+        for reduction in options.reductions
+        for aux in options.aux
+    ]
+    return [
+        StepWorkload(
+            network=network,
+            batch=options.batch or max(2, PIXELS[device.type] // network.resolution**2),
+            training=training,
+            names=step_names(compiled=options.compiled),
+            repetition_s=REPETITION_S[device.type],
+        )
+        for network in networks
+        for training in (True, False)
+    ]
+
+
+def _comparison(
+    workload: StepWorkload,
+    measurements: StepMeasurements,
+    bound_s: float,
+    options: StepOptions,
+    device: torch.device,
+) -> Comparison:
+    """Returns measurements with their share of the roofline, which allows one image in `bound_s` seconds."""
+    network, mode = workload.network, _mode(workload)
+    has_goals = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
+    return Comparison(
+        name=_name(network, mode, options),
+        title=f"{mode.capitalize()}, {network.resolution} px, batch {workload.batch}, {network.reduction}, "
+        f"auxiliary classifiers: {network.aux}",
+        repetitions={
+            name: [{**measurement, SHARE: measurement[SPEED] * bound_s} for measurement in repetitions]
+            for name, repetitions in measurements.repetitions.items()
+        },
+        once={name: {FIRST: seconds} for name, seconds in measurements.first_s.items()},
+        absent=measurements.absent,
+        goals=GOALS.get((device.type, mode), ()) if has_goals else (),
+    )
+
+
+def _rate(workload: StepWorkload, measurements: StepMeasurements, cpus: int | None) -> Mapping[str, Any]:
+    """Returns what `deeper plan` takes as the speed of this network."""
+    speed = median(measurement[SPEED] for measurement in measurements.repetitions[OURS])
+    return rate_entry(cost(workload.network, training=True), images_per_s=speed, cpus=cpus)
+
+
+def _mode(workload: StepWorkload) -> str:
+    return "training" if workload.training else "evaluation"
+
+
 def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
-    """Mode and side, e.g. training-224, with reduction and heads where they are varied."""
+    """Returns for example `training-224`, followed by the reduction and the auxiliary classifiers where they vary."""
     varied = ((options.reductions, network.reduction), (options.aux, f"heads-{network.aux}"))
-    return "-".join([mode, str(network.resolution), *(name for all_, name in varied if len(all_) > 1)])
-
-
-def _goals(network: NetworkConfig, mode: str, device: torch.device) -> tuple[Goal, ...]:
-    stated = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
-    return GOALS.get((device.type, mode), ()) if stated else ()
+    return "-".join([mode, str(network.resolution), *(name for values, name in varied if len(values) > 1)])

@@ -9,7 +9,7 @@ import pytest
 
 from bench.commands import doctor
 from bench.planning import core_usage
-from bench.results.store import kept_results
+from bench.results.store import latest_results_folder
 
 
 def _keep(threads: float, ranks: float, runs: float) -> None:
@@ -18,9 +18,9 @@ def _keep(threads: float, ranks: float, runs: float) -> None:
         "name": "2 ranks",
         "rounds": {name: [{"images/s": value * noise} for noise in (0.5, 1, 1.1)] for name, value in rounds.items()},
     }
-    kept_results().mkdir(parents=True, exist_ok=True)
+    latest_results_folder().mkdir(parents=True, exist_ok=True)
     content = {"date": "2026-01-02", "comparisons": [comparison]}
-    (kept_results() / "scaling.json").write_text(json.dumps(content), encoding="utf-8")
+    (latest_results_folder() / "scaling.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_the_recommendation_follows_the_figures() -> None:
 
 def test_a_result_without_a_run_of_several_threads_recommends_nothing() -> None:
     _keep(threads=10, ranks=15, runs=12)
-    path = kept_results() / "scaling.json"
+    path = latest_results_folder() / "scaling.json"
     path.write_text(
         path.read_text(encoding="utf-8").replace("1 rank, 2 threads", "1 rank, the others idle"), encoding="utf-8"
     )

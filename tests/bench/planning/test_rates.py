@@ -15,7 +15,7 @@ from bench.records.plan import write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.results import store as results
-from bench.suites.harness import comparison as rounds
+from bench.suites.harness.reporting import report_comparisons
 from reproduce import schema
 from reproduce.grid import plan
 from reproduce.spec import ExperimentConfig, SpecError, validated
@@ -116,7 +116,7 @@ def test_a_kept_benchmark_of_this_device_is_found_and_scaled_by_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "environment", lambda: HERE)
-    rounds.publish("step", [], setting={"rates": [RATE]}, keep=True)
+    report_comparisons("step", [], setting={"rates": [RATE]}, keep_latest=True)
     found = estimates(Rates(tmp_path, gpu=False), made_plan())
     assert found["none"].images_per_s == pytest.approx(100)
     assert "`deeper bench step` on a CPU, 2 cores, 20" in found["none"].source

@@ -1,4 +1,4 @@
-"""`deeper bench loader`: contestants that do one task in processes of their own, and the pictures that they read."""
+"""`deeper bench loader`: loaders that do the same work in worker processes, and the pictures that they read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from PIL import Image
 from rich.console import Console
 
 from bench import cli
+from bench.suites.harness.errors import WorkerProcessError
 from bench.suites.loader import suite as loader
-from bench.suites.loader.implementations import Task
+from bench.suites.loader.implementations import LoaderWorkload
 from bench.suites.loader.pictures import Pictures, generated, mosaics, photographs
-from bench.suites.loader.process import MEMORY, SPEED, START, _cpu_time, started
 from bench.suites.loader.suite import EFFICIENCY, LoaderOptions
+from bench.suites.loader.worker import MEMORY, SPEED, START, _cpu_seconds, started_loader
 
-TINY = {"images": 8, "batch": 4, "rounds": 1, "seconds": 0.01}
+TINY = {"images": 8, "batch": 4, "repetitions": 1, "seconds": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return generated(tmp_path_factory.mktemp("generated"), images=8, size=(96, 72))
 
 
-def test_ours_and_its_peers_do_one_task_in_turns(
+def test_our_loader_and_its_baselines_take_turns_at_the_same_work(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pictures: Pictures
 ) -> None:
-    hidden = tmp_path / "nvidia" / "__init__.py"  # in the spawned process, too: DALI is absent even if installed
+    hidden = tmp_path / "nvidia" / "__init__.py"  # hides DALI, if it is installed, from the spawned processes, too
     hidden.parent.mkdir()
     hidden.touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -38,32 +39,32 @@ def test_ours_and_its_peers_do_one_task_in_turns(
     assert comparison.name == "generated-32"
     assert list(comparison.absent) == ["DALI"]
     assert "pip install" in comparison.absent["DALI"]
-    assert list(comparison.rounds) == ["deeper", "FFCV jpeg", "torchvision, PIL"]
-    for name, (figures,) in comparison.rounds.items():
-        assert figures[SPEED] > 0, name
-        assert figures[EFFICIENCY] > 0, name
+    assert list(comparison.repetitions) == ["deeper", "FFCV jpeg", "torchvision, PIL"]
+    for name, (measurement,) in comparison.repetitions.items():
+        assert measurement[SPEED] > 0, name
+        assert measurement[EFFICIENCY] > 0, name
         once = comparison.once[name]
         assert once[START] > 0.1
         assert 0.05 < once[MEMORY] < 4
         assert once[loader.FILE] > 0.5
-    assert comparison.goals == ()  # tiny pictures decide nothing
+    assert comparison.goals == ()  # since the pictures are tiny
 
 
-def test_the_cpu_time_of_workers_counts() -> None:
+def test_cpu_seconds_include_those_of_child_processes() -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ntime.sleep(60)"
-    before = _cpu_time()
+    before = _cpu_seconds()
     with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         worker.stdout.readline()
-        assert _cpu_time() - before > 0.28  # known in ticks of 10 ms
+        assert _cpu_seconds() - before > 0.28  # the kernel counts in ticks of 10 ms
         worker.kill()
 
 
-def test_a_contestant_that_fails_is_no_missing_peer(tmp_path: Path) -> None:
-    task = Task(source=tmp_path, side=32, batch=4, threads=1)
+def test_a_loader_that_fails_is_not_taken_for_one_that_is_not_installed(tmp_path: Path) -> None:
+    workload = LoaderWorkload(source=tmp_path, side=32, batch=4, threads=1)
     with (
-        pytest.raises(RuntimeError, match="deeper: its process ended with exit code 1"),
-        started("deeper", task, seconds=0.1),
+        pytest.raises(WorkerProcessError, match="deeper: its process ended with exit code 1"),
+        started_loader("deeper", workload, seconds=0.1),
     ):
         pass
 
@@ -71,27 +72,27 @@ def test_a_contestant_that_fails_is_no_missing_peer(tmp_path: Path) -> None:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def test_photographs_come_from_all_of_a_folder_and_are_rgb_jpegs(tmp_path: Path, image_folder: Path) -> None:
+def test_photographs_are_rgb_jpegs_from_all_classes_of_a_folder(tmp_path: Path, image_folder: Path) -> None:
     chosen = photographs(image_folder, tmp_path / "copies", images=3)
     paths = sorted((chosen.source("folder") / "train").rglob("*.jpg"))
     assert [path.parent.name for path in paths] == ["ant", "bee", "cat"]
     assert all(Image.open(path).mode == "RGB" for path in paths)
     larger = mosaics(chosen, tmp_path / "larger", (240, 180))
-    assert {Image.open(path).size for path in (larger.place / "images" / "train").rglob("*.jpg")} == {(240, 180)}
+    assert {Image.open(path).size for path in (larger.folder / "images" / "train").rglob("*.jpg")} == {(240, 180)}
     assert larger.pixels == 240 * 180
     assert "240x180" in larger.description
 
 
 def test_generated_pictures_are_as_hard_to_decode_as_photographs(tmp_path: Path) -> None:
     made = generated(tmp_path, images=4)
-    assert 60 < made.kib("folder") < 140  # ImageNet: about 110 KB at this size
+    assert 60 < made.kib_per_image("folder") < 140  # ImageNet: about 110 KB at this size
     values = np.asarray(Image.open(next((tmp_path / "images" / "train").rglob("*.jpg"))))
     assert values.std() > 20
 
 
-def test_goals_are_those_of_photographs_of_imagenets_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_photographs_of_imagenets_size_have_goals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loader, "interleave", lambda running, **_: {})
-    monkeypatch.setattr(loader, "CONTESTANTS", {})
+    monkeypatch.setattr(loader, "LOADERS", {})
     options, console = LoaderOptions(), Console(quiet=True)
 
     def goals(pixels: float, side: int, threads: int) -> int:
@@ -102,26 +103,26 @@ def test_goals_are_those_of_photographs_of_imagenets_size(monkeypatch: pytest.Mo
     assert [goals(224 * 224, 224, 1), goals(500 * 375, 64, 1), goals(500 * 375, 224, 2)] == [0, 0, 0]
 
 
-# --- bad input -------------------------------------------------------------------------------------------------------
+# --- mistakes --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--size", "large", "{folder}"], "size: 'large' is no size; give WIDTHxHEIGHT"),
+        (["--size", "large", "{folder}"], "size: 'large' is not a size; give WIDTHxHEIGHT"),
         (["--size", "500x8", "{folder}"], "size.1: 8: input should be greater than or equal to 16"),
-        (["--size", "500x375"], "size: is of mosaics of a folder's photographs, and none is named"),
+        (["--size", "500x375"], "size: mosaics are made of the photographs of a folder"),
         (["--images", "8"], "images: 8 are fewer than one batch of 32"),
         (["--side", "0"], "sides.0: 0: input should be"),
         (["{empty}"], "no folder train/ in it"),
         (["{folder}"], "3 RGB JPEGs in train/<class>/, not 512"),
     ],
 )
-def test_bad_input_is_one_line_and_starts_nothing(
-    arguments: list[str], told: str, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [argument.format(folder=image_folder, empty=tmp_path) for argument in arguments]
     assert cli.main(["bench", "loader", *given]) == 2
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1

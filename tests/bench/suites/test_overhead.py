@@ -1,4 +1,4 @@
-"""The worker without the suite, and the whole benchmarks in their smallest form."""
+"""A run without this project around it, and the suites `overhead` and `scaling` in their smallest form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
+from bench.suites.overhead.bare_run import FIRST_STEP, RETURNED, BareRun
 from bench.suites.scaling import world_sizes
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
 
@@ -30,42 +30,22 @@ def test_torchrun_trains_the_same_run_on_two_ranks(synthetic_data: Path, tmp_pat
         seeds=Seeds.of(0),
         workers=2,
     )
-    task = Task(run=run, folder=tmp_path, data_root=synthetic_data.parent, threads=1, gpu=False)
-    (tmp_path / "task.json").write_text(task.model_dump_json(), encoding="utf-8")
+    bare = BareRun(run=run, folder=tmp_path, data_root=synthetic_data.parent, threads=1, gpu=False)
+    (tmp_path / "run.json").write_text(bare.model_dump_json(), encoding="utf-8")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*launcher, "-m", "bench.suites.overhead.bare", str(tmp_path / "task.json")], check=True, timeout=200
+        [*launcher, "-m", "bench.suites.overhead.bare_run", str(tmp_path / "run.json")], check=True, timeout=200
     )
     assert (tmp_path / FIRST_STEP).stat().st_mtime <= float((tmp_path / RETURNED).read_text(encoding="utf-8"))
 
 
-def test_world_sizes_double_up_to_the_most() -> None:
-    assert [world_sizes(most) for most in (2, 3, 4, 6, 8)] == [[2], [2, 3], [2, 4], [2, 4, 6], [2, 4, 8]]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["overhead", "--workers", "99"], "workers: 99 do not fit on"),
-        (["overhead", "--rounds", "0"], "rounds: 0: input should be greater than or equal to 1"),
-        (["scaling", "--ranks", "99"], "ranks: 99 of"),
-        ([], "which suite?"),
-    ],
-)
-def test_a_mistake_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    from bench.cli import main
-
-    assert main(["bench", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+def test_world_sizes_double_up_to_the_largest_number_of_ranks() -> None:
+    assert [world_sizes(ranks) for ranks in (2, 3, 4, 6, 8)] == [[2], [2, 3], [2, 4], [2, 4, 6], [2, 4, 8]]
 
 
 @pytest.mark.long
-def test_overhead_compares_run_and_each_record(tmp_path: Path) -> None:
-    done = deeper(tmp_path, "bench", "overhead", "--rounds", "1", "--images", "64", "--json", "overhead.json")
+def test_overhead_compares_a_run_and_each_record(tmp_path: Path) -> None:
+    done = deeper(tmp_path, "bench", "overhead", "--repetitions", "1", "--images", "64", "--output", "overhead.json")
     assert done.returncode in (0, 1), done.stderr  # goals are for quiet machines
     run, costs = json.loads((tmp_path / "overhead.json").read_text(encoding="utf-8"))["comparisons"]
     assert list(run["rounds"]) == ["deeper", "plain process", "torchrun"]
@@ -79,7 +59,20 @@ def test_scaling_predicts_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     done = deeper(
         tmp_path,
-        *("bench", "scaling", "--ranks", "2", "--side", "32", "--batch", "4", "--rounds", "2", "--json", "s.json"),
+        *(
+            "bench",
+            "scaling",
+            "--ranks",
+            "2",
+            "--side",
+            "32",
+            "--batch",
+            "4",
+            "--repetitions",
+            "2",
+            "--output",
+            "s.json",
+        ),
     )
     assert done.returncode == 0, done.stderr
     (link,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["setting"]["links"]

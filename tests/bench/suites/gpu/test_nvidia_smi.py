@@ -1,17 +1,18 @@
-"""What nvidia-smi prints, read."""
+"""Parsing what nvidia-smi prints, and comparing it with NVML."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.suites.gpu.part import Check, Message, Note, Report
-from bench.suites.gpu.parts.nvidia_smi import COLUMNS, compare, parse
+from bench.suites.gpu.probe import BoundCheck, Message, Note, Reporter
+from bench.suites.gpu.probes.nvidia_smi import COLUMNS, compare, parse
+from bench.suites.harness.errors import MeasurementError
 
 H200 = "GPU-1f0f4b8e-2a7c-5d3e-9b61-0c8d7e6f5a43, 99, 2331, 512.62, 1980, 51\n"
 T4 = "GPU-8c1d2e3f-0000-1111-2222-333344445555, [N/A], 4096, [Not Supported], 1590, [Unknown Error]\n"
 
 
-def test_a_line_a_device_with_memory_in_gib() -> None:
+def test_each_line_is_a_device_with_its_memory_in_gib() -> None:
     assert parse(H200) == {
         "GPU-1f0f4b8e-2a7c-5d3e-9b61-0c8d7e6f5a43": {
             "busy_percent": 99,
@@ -23,27 +24,27 @@ def test_a_line_a_device_with_memory_in_gib() -> None:
     }
 
 
-def test_what_a_device_does_not_tell_is_left_out() -> None:
+def test_readings_that_a_device_does_not_have_are_left_out() -> None:
     found = parse(H200 + T4)
     assert len(found) == 2
     assert found["GPU-8c1d2e3f-0000-1111-2222-333344445555"] == {"memory_gib": 4, "sm_clock_mhz": 1590}
 
 
-def test_an_error_message_is_no_reading() -> None:
-    with pytest.raises(ValueError, match="nvidia-smi: 'No devices were found' is no line of uuid"):
+def test_an_error_message_is_not_taken_for_a_reading() -> None:
+    with pytest.raises(MeasurementError, match="nvidia-smi: 'No devices were found' is not a line of uuid"):
         parse("No devices were found\n")
 
 
-def test_readings_may_differ_as_far_as_two_moments_do() -> None:
-    told: list[Message] = []
+def test_readings_may_differ_within_their_tolerance() -> None:
+    messages: list[Message] = []
     (theirs,) = parse(H200).values()
-    compare({**theirs, "power_w": 480.0, "temperature_c": 60.0, "energy_j": 1.0}, theirs, Report(told.append))
-    missed = [one.what for one in told if isinstance(one, Check) and not one.passed]
+    compare({**theirs, "power_w": 480.0, "temperature_c": 60.0, "energy_j": 1.0}, theirs, Reporter(messages.append))
+    missed = [one.what for one in messages if isinstance(one, BoundCheck) and not one.passed]
     assert missed == ["difference, temperature_c"]
-    assert not any(isinstance(one, Note) for one in told)
+    assert not any(isinstance(one, Note) for one in messages)
 
 
-def test_what_only_one_of_them_tells_is_named() -> None:
-    told: list[Message] = []
-    compare({"power_w": 70.0}, {"memory_gib": 4.0}, Report(told.append))
-    assert told[-1] == Note(text=f"not told by both: {', '.join(COLUMNS)}")
+def test_readings_that_only_one_of_them_has_are_named() -> None:
+    messages: list[Message] = []
+    compare({"power_w": 70.0}, {"memory_gib": 4.0}, Reporter(messages.append))
+    assert messages[-1] == Note(text=f"not reported by both: {', '.join(COLUMNS)}")

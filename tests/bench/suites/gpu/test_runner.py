@@ -1,4 +1,4 @@
-"""Parts under their limits, in real processes: what is kept of those that end, fail, die, hang or cannot begin."""
+"""Probes under time limits, in real processes: what is kept of those that end, fail, die, hang or cannot start."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rich.console import Console
 
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
 from bench.suites.gpu import runner
-from bench.suites.gpu.part import Part, Result
-from bench.suites.gpu.runner import GpuOptions, Suite
-from bench.suites.gpu.store import Store
-from reproduce.spec import SpecError
+from bench.suites.gpu.probe import Probe, ProbeResult
+from bench.suites.gpu.runner import GpuOptions, ProbeRunner
+from bench.suites.gpu.store import ProbeStore
+from reproduce.errors import UserError
 
 KIND = "amd-avx2"
 HERE = Path(__file__).parent
@@ -30,32 +30,32 @@ HERE = Path(__file__).parent
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(HERE))
-    import fake_parts
+    import fake_probes
 
-    yield fake_parts
-    del sys.modules["fake_parts"]
+    yield fake_probes
+    del sys.modules["fake_probes"]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path, KIND, "a CPU")
+def store(tmp_path: Path) -> ProbeStore:
+    return ProbeStore(tmp_path, KIND, "a CPU")
 
 
-def suite(store: Store, stopped: Callable[[], str | None] = lambda: None) -> Suite:
-    return Suite(store, torch.device("cpu"), Console(quiet=True), stopped)
+def runner_of(store: ProbeStore, stop_reason: Callable[[], str | None] = lambda: None) -> ProbeRunner:
+    return ProbeRunner(store, torch.device("cpu"), Console(quiet=True), stop_reason)
 
 
-def run(store: Store, *parts: Part, minutes: float = 5.0, **options: Any) -> list[Result]:
-    return suite(store).run(parts, minutes=minutes, **options)
+def run(store: ProbeStore, *probes: Probe, minutes: float = 5.0, **options: Any) -> list[ProbeResult]:
+    return runner_of(store).run(probes, minutes=minutes, **options)
 
 
-def written(store: Store, name: str) -> dict[str, Any]:
+def written(store: ProbeStore, name: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(store.path(name).read_text(encoding="utf-8"))
     return content
 
 
-def test_what_a_part_tells_is_written_with_what_it_takes_to_judge_it(store: Store, fake: Any) -> None:
-    (result,) = run(store, fake.part(fake.ends))
+def test_what_a_probe_reports_is_written_with_its_environment(store: ProbeStore, fake: Any) -> None:
+    (result,) = run(store, fake.probe(fake.ends))
     assert (result.outcome, result.passed) == ("done", True)
     content = written(store, "ends")
     assert content["suite"] == "gpu"
@@ -65,103 +65,101 @@ def test_what_a_part_tells_is_written_with_what_it_takes_to_judge_it(store: Stor
     assert not store.log("ends").exists()
 
 
-def test_a_part_that_fails_or_dies_is_named_and_the_next_one_runs(store: Store, fake: Any) -> None:
+def test_after_a_probe_that_fails_or_dies_the_next_one_runs(store: ProbeStore, fake: Any) -> None:
     failed, died, lacking, done = run(
-        store, fake.part(fake.fails), fake.part(fake.dies), fake.part(fake.lacks), fake.part(fake.ends)
+        store, fake.probe(fake.fails), fake.probe(fake.dies), fake.probe(fake.lacks), fake.probe(fake.ends)
     )
     assert (failed.outcome, failed.why) == ("failed", "ValueError: a first line")
-    assert failed.tables, "what it told before is kept"
+    assert failed.tables, "what it reported before is kept"
     assert "printed before" in store.log("fails").read_text(encoding="utf-8")
     assert (died.outcome, died.why) == ("failed", "dies: its process ended with exit code 3")
     assert (lacking.outcome, lacking.why) == ("absent", "there is no such tool")
     assert done.outcome == "done"
 
 
-def test_a_part_that_hangs_is_ended_at_its_limit_with_all_that_it_started(
-    store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_probe_that_hangs_is_ended_at_its_limit_with_its_child_processes(
+    store: ProbeStore, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "LEAST_LIMIT_S", 15.0)
-    (result,) = run(store, fake.part(fake.hangs))
+    monkeypatch.setattr(runner, "MIN_LIMIT_S", 15.0)
+    (result,) = run(store, fake.probe(fake.hangs))
     assert (result.outcome, result.why) == ("cut", "ended at its limit of 15 s")
     (table,) = result.tables
-    below = table.rows["one"]["process"]
-    assert isinstance(below, float)
-    assert not psutil.pid_exists(int(below)) or psutil.Process(int(below)).status() == psutil.STATUS_ZOMBIE
+    child = table.rows["one"]["process"]
+    assert isinstance(child, float)
+    assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
 
 
-def test_an_interruption_keeps_what_is_on_disk_by_then(store: Store, fake: Any) -> None:
+def test_an_interruption_keeps_what_was_reported_by_then(store: ProbeStore, fake: Any) -> None:
     def once_written() -> str | None:
         return "interrupted by hand" if store.path("hangs").exists() else None
 
-    parts = [fake.part(fake.hangs), fake.part(fake.ends)]
-    hung, waiting = suite(store, once_written).run(parts, minutes=5)
+    probes = [fake.probe(fake.hangs), fake.probe(fake.ends)]
+    hung, waiting = runner_of(store, once_written).run(probes, minutes=5)
     assert (hung.outcome, hung.why) == ("cut", "interrupted by hand")
     assert written(store, "hangs")["result"]["tables"]
-    assert (waiting.outcome, waiting.why) == ("cut", "not begun: interrupted by hand")
+    assert (waiting.outcome, waiting.why) == ("cut", "not started: interrupted by hand")
 
 
-def test_what_the_machine_lacks_is_named_without_a_process(store: Store, fake: Any) -> None:
-    (result,) = run(store, fake.part(fake.hangs, packages=("torch", "no_such_package"), gpu=True))
+def test_missing_requirements_are_named_without_starting_a_process(store: ProbeStore, fake: Any) -> None:
+    (result,) = run(store, fake.probe(fake.hangs, packages=("torch", "no_such_package"), gpu=True))
     assert (result.outcome, result.why) == ("absent", "not installed: no_such_package; there is no GPU")
     assert written(store, "hangs")["result"]["outcome"] == "absent"
 
 
-def test_the_same_again_goes_on_with_what_is_missing_and_force_repeats(store: Store, fake: Any) -> None:
-    part = fake.part(fake.ends)
-    (first,) = run(store, part)
-    assert run(store, part) == [first]
-    (again,) = run(store, part, force=True)
+def test_the_same_command_continues_and_force_repeats(store: ProbeStore, fake: Any) -> None:
+    probe = fake.probe(fake.ends)
+    (first,) = run(store, probe)
+    assert run(store, probe) == [first]
+    (again,) = run(store, probe, force=True)
     assert again.notes != first.notes, "another process"
 
 
-def test_results_of_another_commit_are_not_gone_on_with(
-    store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_another_commit_are_not_used(store: ProbeStore, fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.suites.gpu import store as module
 
-    run(store, fake.part(fake.ends))
+    run(store, fake.probe(fake.ends))
     monkeypatch.setattr(module, "environment", lambda: {"commit": "another"})
     assert store.read("ends") is None
 
 
-def test_once_the_time_is_over_no_part_is_begun(store: Store, fake: Any) -> None:
-    (result,) = run(store, fake.part(fake.hangs), minutes=0.01)
-    assert (result.outcome, result.why) == ("cut", "not begun: the 0.01 minutes were over")
+def test_once_the_time_is_over_no_probe_starts(store: ProbeStore, fake: Any) -> None:
+    (result,) = run(store, fake.probe(fake.hangs), minutes=0.01)
+    assert (result.outcome, result.why) == ("cut", "not started: the 0.01 minutes were over")
     assert not store.path("hangs").exists()
 
 
-def test_a_folder_with_another_machines_results_is_refused(store: Store, fake: Any) -> None:
-    run(store, fake.part(fake.ends))
-    with pytest.raises(SpecError, match=f"--out: .* holds results of {KIND}, and this machine is nvidia-h200"):
-        Store(store.folder.parent, "nvidia-h200", "NVIDIA H200")
+def test_a_folder_with_another_machines_results_is_refused(store: ProbeStore, fake: Any) -> None:
+    run(store, fake.probe(fake.ends))
+    with pytest.raises(UserError, match=f"--output: .* holds results of {KIND}, and this machine is nvidia-h200"):
+        ProbeStore(store.folder.parent, "nvidia-h200", "NVIDIA H200")
 
 
 @pytest.mark.parametrize(("name", "code"), [("ends", DONE), ("lacks", DONE), ("misses", FAILED), ("fails", FAILED)])
 def test_the_exit_code_tells_whether_all_is_right(
     tmp_path: Path, fake: Any, capsys: pytest.CaptureFixture[str], name: str, code: int
 ) -> None:
-    options = GpuOptions(out=tmp_path)
-    assert runner.main(options, [fake.part(getattr(fake, name))]) == code
+    options = GpuOptions(output=tmp_path)
+    assert runner.main(options, [fake.probe(getattr(fake, name))]) == code
     assert capsys.readouterr().out.startswith("## deeper bench gpu on ")
 
 
-def test_what_was_not_begun_is_left_for_the_same_command_again(tmp_path: Path, fake: Any) -> None:
-    assert runner.main(GpuOptions(out=tmp_path, minutes=0.01), [fake.part(fake.ends)]) == INTERRUPTED
+def test_probes_that_did_not_start_are_left_for_the_same_command(tmp_path: Path, fake: Any) -> None:
+    assert runner.main(GpuOptions(output=tmp_path, minutes=0.01), [fake.probe(fake.ends)]) == INTERRUPTED
 
 
-def test_a_part_of_no_such_name_is_told_with_those_there_are(tmp_path: Path, fake: Any) -> None:
-    with pytest.raises(SpecError, match="--part: 'ned' is none of ends, fails"):
-        runner.main(GpuOptions(out=tmp_path, parts=("ned",)), [fake.part(fake.ends), fake.part(fake.fails)])
+def test_an_unknown_probe_is_refused_with_the_names_of_all(tmp_path: Path, fake: Any) -> None:
+    with pytest.raises(UserError, match="--probe: 'ned' is none of ends, fails"):
+        runner.main(GpuOptions(output=tmp_path, probes=("ned",)), [fake.probe(fake.ends), fake.probe(fake.fails)])
 
 
 INTERRUPTED_SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
-import fake_parts
+import fake_probes
 from bench.suites.gpu.runner import GpuOptions, main
 if __name__ == "__main__":
-    sys.exit(main(GpuOptions(out=Path({out!r})), [fake_parts.part(fake_parts.hangs, seconds=100.0)]))
+    sys.exit(main(GpuOptions(output=Path({out!r})), [fake_probes.probe(fake_probes.hangs, seconds=100.0)]))
 """
 
 
@@ -171,12 +169,14 @@ def test_ctrl_c_prints_the_table_of_what_there_is(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
+    deadline = time.monotonic() + 120
     while not (tmp_path / "gpu" / "hangs.json").exists():
         assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    printed, told = process.communicate(timeout=60)
-    assert process.returncode == INTERRUPTED, told
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, errors
     assert "**hangs: figures**" in printed
     assert "interrupted by hand" in printed
-    assert "Traceback" not in told
+    assert "Traceback" not in errors

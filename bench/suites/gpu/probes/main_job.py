@@ -1,4 +1,4 @@
-"""The main job as a user types it: run, terminate, go on to the end, telemetry, report; on a few images made here."""
+"""Checks the main job as a user types it, on generated images: run, terminate, continue, telemetry, report."""
 
 from __future__ import annotations
 
@@ -20,80 +20,83 @@ from bench.console.exit_codes import DONE, INTERRUPTED
 from bench.machine.revision import ROOT
 from bench.records.plan import read_plan
 from bench.records.states import read_state, run_folder
-from bench.suites.gpu.part import Figure, Report, Task
+from bench.suites.gpu.probe import ProbeContext, Reporter, Value
+from bench.suites.harness.errors import MeasurementError
 from bench.telemetry.samples import HOST
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.spec import ExperimentConfig, validated
 
 NAME, DATA, RECORDS = "main-job", "gratings", "records"
-STOP_S = 15.0  # that a stopped command may take beyond a step
-CHATTER = ("ray", "gcs", "traceback", "warning", "error")
-OURS = "starting Ray"
+STOP_S = 15.0  # how long a stopped command may take beyond one step
+FOREIGN_WORDS = ("ray", "gcs", "traceback", "warning", "error")
+OUR_PHRASE = "starting Ray"  # has a foreign word, and is ours
 SECONDS, CODE = "s", "exit code"
 
 
-def main_job(task: Task, report: Report) -> None:
-    job = Job(task.scratch)
-    gpu = task.device.type == "cuda"
-    report.progress("preparing images")
-    job.prepare(gpu=gpu, cpus=task.threads)
-    rows: dict[str, dict[str, Figure]] = {}
+def main_job(context: ProbeContext, reporter: Reporter) -> None:
+    """Trains one run, stops it after its first step, continues it, and makes its report."""
+    job = MainJob(context.scratch)
+    gpu = context.device.type == "cuda"
+    reporter.progress("preparing images")
+    job.prepare(gpu=gpu, cpus=context.threads)
+    rows: dict[str, dict[str, Value]] = {}
 
-    def tell(what: str, seconds: float, code: int | None = None) -> None:
+    def add_row(what: str, seconds: float, code: int | None = None) -> None:
         rows[what] = {SECONDS: seconds, CODE: None if code is None else str(code)}
-        report.table("the main job", rows)
+        reporter.table("the main job", rows)
 
-    report.progress("deeper run")
+    reporter.progress("deeper run")
     start = time.monotonic()
-    driver = job.started()
+    driver = job.start_run()
     step_s = job.await_first_step(driver)
-    tell("deeper run, to its first step", time.monotonic() - start)
-    report.progress("SIGTERM")
+    add_row("deeper run, to its first step", time.monotonic() - start)
+    reporter.progress("SIGTERM")
     start = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     code = driver.wait()
-    tell("SIGTERM, to its end", time.monotonic() - start, code)
-    report.holds("terminated: exit code 75", code == INTERRUPTED)
-    report.check("terminated: s to its end", time.monotonic() - start, at_most=round(STOP_S + step_s, 1))
-    report.holds("terminated: the run is interrupted, with a checkpoint", job.state().status == "interrupted")
+    add_row("SIGTERM, to its end", time.monotonic() - start, code)
+    reporter.check_true("terminated: exit code 75", code == INTERRUPTED)
+    reporter.check("terminated: s to its end", time.monotonic() - start, at_most=round(STOP_S + step_s, 1))
+    reporter.check_true("terminated: the run is interrupted, with a checkpoint", job.state().status == "interrupted")
 
-    report.progress("going on")
+    reporter.progress("continuing")
     start = time.monotonic()
-    code = job.started().wait()
-    tell("deeper run again, to its end", time.monotonic() - start, code)
+    code = job.start_run().wait()
+    add_row("deeper run again, to its end", time.monotonic() - start, code)
     state = job.state()
-    report.holds("gone on: exit code 0, finished", (code, state.status) == (DONE, "finished"))
-    report.check("gone on: attempts", state.attempt, at_least=2, at_most=2)
+    reporter.check_true("continued: exit code 0, finished", (code, state.status) == (DONE, "finished"))
+    reporter.check("continued: attempts", state.attempt, at_least=2, at_most=2)
     foreign = job.foreign_lines()
-    report.check("lines of Ray's and errors on the terminal", len(foreign), at_most=0)
+    reporter.check("lines of Ray's and errors on the terminal", len(foreign), at_most=0)
     for line in foreign[:3]:
-        report.note(f"on the terminal: {line[:200]}")
+        reporter.note(f"on the terminal: {line[:200]}")
 
     devices = job.telemetry_devices()
-    report.holds("telemetry has rows of the host", HOST in devices)
+    reporter.check_true("telemetry has rows of the host", HOST in devices)
     if gpu:
-        report.holds("telemetry has rows of a GPU", any(device.startswith("GPU-") for device in devices))
-        report.holds("the run has GPU metrics", schema.GPU_BUSY_PERCENT in state.metrics)
+        reporter.check_true("telemetry has rows of a GPU", any(device.startswith("GPU-") for device in devices))
+        reporter.check_true("the run has GPU metrics", schema.GPU_BUSY_PERCENT in state.metrics)
     if not job.publishes:
-        report.note("no report: MLflow is not installed")
+        reporter.note("no report: MLflow is not installed")
         return
-    report.progress("deeper report")
+    reporter.progress("deeper report")
     start = time.monotonic()
-    code = job.call("report", NAME).wait()
-    tell("deeper report", time.monotonic() - start, code)
-    page = task.scratch / "reports" / NAME / "index.html"
-    report.holds("the report is made", code == DONE and page.is_file())
+    code = job.start_command("report", NAME).wait()
+    add_row("deeper report", time.monotonic() - start, code)
+    page = context.scratch / "reports" / NAME / "index.html"
+    reporter.check_true("the report is made", code == DONE and page.is_file())
 
 
 @dataclass(frozen=True)
-class Job:
-    """The command in a folder of its own."""
+class MainJob:
+    """The command `deeper` in a folder of its own."""
 
     folder: Path
 
     @property
     def publishes(self) -> bool:
+        """Whether MLflow is installed."""
         return find_spec("mlflow") is not None
 
     @property
@@ -101,7 +104,7 @@ class Job:
         return self.folder / "printed.txt"
 
     def prepare(self, *, gpu: bool, cpus: int) -> None:
-        """Images, and an experiment of one run that lasts for some ten seconds."""
+        """Generates images, and writes an experiment with one run that takes some ten seconds."""
         from reproduce.data.writing import prepare
 
         images, side, batch, epochs = (2048, 64, 128, 30) if gpu else (256, 32, 32, 6)
@@ -118,8 +121,8 @@ class Job:
         validated(ExperimentConfig, experiment, where="main job: ")
         (self.folder / f"{NAME}.yaml").write_text(yaml.safe_dump(experiment), encoding="utf-8")
 
-    def call(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """`deeper`, from this code, printing to a file."""
+    def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts `deeper` from this source tree. It prints to a file."""
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
         for name in ("DEEPER_RECORDS", "DEEPER_DATA"):
@@ -128,16 +131,25 @@ class Job:
             command = [sys.executable, "-m", "bench.cli", *arguments]
             return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=printed, stderr=printed)
 
-    def started(self) -> subprocess.Popen[bytes]:
+    def start_run(self) -> subprocess.Popen[bytes]:
+        """Starts `deeper run`, which also continues a run that was stopped."""
         options: Sequence[str] = () if self.publishes else ("--no-publish",)
-        return self.call("run", f"{NAME}.yaml", "--heartbeat-s", "0.5", *options)
+        return self.start_command("run", f"{NAME}.yaml", "--heartbeat-s", "0.5", *options)
 
     def await_first_step(self, driver: subprocess.Popen[bytes]) -> float:
-        """Seconds that a step takes. Raises RuntimeError where the command ends before."""
+        """Waits for the first step and returns the seconds that a step takes.
+
+        The time limit of the probe limits the wait.
+
+        Raises:
+            MeasurementError: The command ended before its first step.
+        """
         while not self._planned() or not (progress := self.state().progress):
             if driver.poll() is not None:
                 last = self._printed.read_text(errors="replace", encoding="utf-8").strip().splitlines()[-1:]
-                raise RuntimeError(f"deeper run ended with exit code {driver.returncode} before its first step: {last}")
+                raise MeasurementError(
+                    f"deeper run ended with exit code {driver.returncode} before its first step: {last}"
+                )
             time.sleep(0.1)
         return float(self._batch / progress["images_per_s"])
 
@@ -146,6 +158,7 @@ class Job:
         return int(yaml.safe_load((self.folder / f"{NAME}.yaml").read_text(encoding="utf-8"))["recipe"]["batch_size"])
 
     def state(self) -> Any:
+        """Returns the state of the run, as its records tell it."""
         return read_state(self._run)
 
     @property
@@ -160,11 +173,12 @@ class Job:
             return []
 
     def telemetry_devices(self) -> set[str]:
+        """Returns the devices that the telemetry of the run has rows of."""
         parquet: Any = importlib.import_module("pyarrow.parquet")
         path = self._run / schema.ARTIFACT_TELEMETRY
         return set(parquet.read_table(path)["device"].to_pylist()) if path.is_file() else set()
 
     def foreign_lines(self) -> list[str]:
-        """What the command printed that is not ours."""
+        """Returns the lines that Ray or an error printed to the terminal of the command."""
         lines = self._printed.read_text(errors="replace", encoding="utf-8").splitlines()
-        return [line for line in lines if any(word in line.replace(OURS, "").lower() for word in CHATTER)]
+        return [line for line in lines if any(word in line.replace(OUR_PHRASE, "").lower() for word in FOREIGN_WORDS)]

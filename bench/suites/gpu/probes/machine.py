@@ -1,4 +1,4 @@
-"""What the machine is: the device as torch and NVML know it, its ceilings, and what the suite uses of it."""
+"""Describes the machine: the device as torch and NVML report it, its ceilings, and which kernels are in use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import platform
 import torch
 
 from bench.machine.environment import environment
-from bench.suites.gpu.part import Figure, Report, Task
+from bench.suites.gpu.probe import ProbeContext, Reporter, Value
 from bench.suites.harness.ceilings import measured_ceiling
 from reproduce.execution.precision import resolve_precision
 
 
-def machine(task: Task, report: Report) -> None:
+def machine(context: ProbeContext, reporter: Reporter) -> None:
+    """Reports what the machine is, and what its arithmetic and its memory can reach."""
     found = environment()
     here, packages = found["machine"], found["packages"]
     rows: dict[str, str] = {
@@ -32,21 +33,20 @@ def machine(task: Task, report: Report) -> None:
         "kernels": found["kernels"],
         "commit": str(found.get("commit", "none"))[:7] + (" with changes" if found.get("dirty") else ""),
     }
-    if task.device.type == "cuda":
-        rows |= _of_cuda(task.device)
-    report.table("what it is", {name: {"": value} for name, value in rows.items() if value})
-    report.table(
-        f"ceilings, {task.threads} threads" if task.device.type == "cpu" else "ceilings",
-        {str(dtype).removeprefix("torch."): _ceiling(task.device, dtype) for dtype in _dtypes(task.device)},
+    if context.device.type == "cuda":
+        rows |= _cuda_properties(context.device)
+    reporter.table("what it is", {name: {"": value} for name, value in rows.items() if value})
+    reporter.table(
+        f"ceilings, {context.threads} threads" if context.device.type == "cpu" else "ceilings",
+        {str(dtype).removeprefix("torch."): _ceiling(context.device, dtype) for dtype in _dtypes(context.device)},
     )
 
 
-def _of_cuda(device: torch.device) -> dict[str, str]:
+def _cuda_properties(device: torch.device) -> dict[str, str]:
     properties = torch.cuda.get_device_properties(device)
-    backend = torch.backends.cudnn.version()
     return {
         "CUDA": str(torch.version.cuda),
-        "cuDNN": str(backend),
+        "cuDNN": str(torch.backends.cudnn.version()),
         "compute capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": str(properties.multi_processor_count),
         "GPU memory": f"{properties.total_memory / 2**30:.0f} GiB",
@@ -58,6 +58,6 @@ def _dtypes(device: torch.device) -> list[torch.dtype]:
     return list(dict.fromkeys([resolve_precision("auto", device).dtype, torch.float32]))
 
 
-def _ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, Figure]:
+def _ceiling(device: torch.device, dtype: torch.dtype) -> dict[str, Value]:
     ceiling = measured_ceiling(device, dtype)
     return {"TFLOP/s": ceiling.flops_per_s / 1e12, "GB/s": ceiling.bytes_per_s / 1e9}

@@ -1,4 +1,4 @@
-"""Kinds of machine, from what real ones say of themselves, and where results of each go."""
+"""Kinds of machine, derived from what real machines report, and where the results of each kind go."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import pytest
 
 from bench.machine.cpu import Cpu, parse
 from bench.results import store as results
-from bench.results.store import kind
+from bench.results.store import machine_kind
 from bench.suites import quick
-from reproduce.spec import SpecError
 
 X86 = """processor\t: 0
 vendor_id\t: {vendor}
@@ -46,18 +45,18 @@ def machine(cpu: Cpu, *gpus: str) -> dict[str, Any]:
         ("AuthenticAMD", "avx avx2 fma", "amd-avx2"),
     ],
 )
-def test_an_x86_is_known_by_its_vendor_and_best_instruction_set(vendor: str, flags: str, expected: str) -> None:
+def test_an_x86_is_named_after_its_vendor_and_best_instruction_set(vendor: str, flags: str, expected: str) -> None:
     cpu = parse(X86.format(vendor=vendor, model="A CPU @ 2 GHz", flags=flags))
     assert cpu.model == "A CPU @ 2 GHz"
-    assert kind(machine(cpu)) == expected
+    assert machine_kind(machine(cpu)) == expected
 
 
-def test_an_arm_is_known_by_its_implementer() -> None:
-    assert kind(machine(parse(ARM))) == "arm-bf16"
+def test_an_arm_is_named_after_its_implementer() -> None:
+    assert machine_kind(machine(parse(ARM))) == "arm-bf16"
 
 
-def test_a_cpu_that_tells_nothing_is_known_by_its_architecture() -> None:
-    assert kind(machine(Cpu("?", "riscv64", ()))) == "riscv64"
+def test_a_cpu_that_reports_no_flags_is_named_after_its_architecture() -> None:
+    assert machine_kind(machine(Cpu("?", "riscv64", ()))) == "riscv64"
 
 
 @pytest.mark.parametrize(
@@ -68,17 +67,17 @@ def test_a_cpu_that_tells_nothing_is_known_by_its_architecture() -> None:
         (["NVIDIA A100-SXM4-40GB", "NVIDIA L4"], "nvidia-a100-sxm4-40gb-and-nvidia-l4"),
     ],
 )
-def test_gpus_count_before_the_cpu(gpus: list[str], expected: str) -> None:
+def test_gpus_come_before_the_cpu_unless_torch_cannot_use_them(gpus: list[str], expected: str) -> None:
     found = machine(parse(ARM), *gpus)
-    assert kind(found) == expected
-    assert kind(found, gpu=False) == "arm-bf16", "torch cannot use them"
+    assert machine_kind(found) == expected
+    assert machine_kind(found, gpu=False) == "arm-bf16", "torch cannot use them"
 
 
-def test_a_gpu_without_nvml_stands_with_no_cpu() -> None:
-    assert kind(machine(parse(ARM)), gpu=True) == "gpu"
+def test_a_gpu_without_nvml_is_not_named_after_the_cpu() -> None:
+    assert machine_kind(machine(parse(ARM)), gpu=True) == "gpu"
 
 
-def test_a_quick_check_without_a_reference_of_its_kind_names_those_there_are(
+def test_quick_without_a_reference_names_the_kinds_that_have_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "amd-avx2").mkdir()
@@ -86,24 +85,13 @@ def test_a_quick_check_without_a_reference_of_its_kind_names_those_there_are(
     (tmp_path / "intel-avx512").mkdir()
     for module in (results, quick):
         monkeypatch.setattr(module, "COMMITTED", tmp_path)
-    said = quick.no_reference("nvidia-h200")
-    assert said.startswith("no reference for nvidia-h200, there are those of amd-avx2: nothing is compared")
+    message = quick.no_reference("nvidia-h200")
+    assert message.startswith("no reference for nvidia-h200, only for amd-avx2: nothing is compared")
 
 
-def test_a_result_says_what_it_takes_to_judge_it(tmp_path: Path) -> None:
+def test_a_written_result_has_date_command_and_environment(tmp_path: Path) -> None:
     path = tmp_path / "new" / "step.json"
-    results.write(path, "step", {"setting": {"batch": 4}})
+    results.write_result(path, results.with_provenance("step", {"setting": {"batch": 4}}))
     written = json.loads(path.read_text(encoding="utf-8"))
     assert list(written) == ["suite", "date", "command", "setting", "environment"]
     assert written["environment"]["machine"]["cpu_vendor"]
-
-
-def test_json_without_a_file_means_the_folder_of_this_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench.cli import _parser
-    from bench.commands.benchmarks import _output
-
-    arguments = _parser().parse_args(["bench", "step", "--json"])
-    assert _output(arguments, "step") == results.COMMITTED / results.here() / "step.json"
-    assert _output(_parser().parse_args(["bench", "step"]), "step") is None
-    with pytest.raises(SpecError, match=r"--json: .* is a folder; give a file"):
-        _output(_parser().parse_args(["bench", "step", "--json", str(tmp_path)]), "step")

@@ -1,0 +1,72 @@
+"""Trains a run without this project's orchestration and records, plain or under torchrun.
+
+    python -m bench.suites.overhead.bare_run RUN
+    torchrun --nproc-per-node 2 -m bench.suites.overhead.bare_run RUN
+
+RUN is the JSON file of a `BareRun`. The process calls the same `train` as `bench.orchestration.worker` and records
+nothing, so that `deeper bench overhead` can compare both.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from reproduce.spec import Config, RunConfig
+
+FIRST_STEP = "progress.json"  # a run with records has a file of this name once its first step has ended, too
+RETURNED = "returned"
+
+
+class BareRun(Config):
+    """A run and where it is trained."""
+
+    run: RunConfig
+    folder: Path
+    """Gets the file `FIRST_STEP` at the end of the first step, and `RETURNED` with the time, in seconds since the
+    epoch, at which `train` returned."""
+    data_root: Path
+    threads: int
+    """Of each rank."""
+    gpu: bool
+    """Whether each rank uses the GPU whose index is its local rank."""
+
+
+def main(bare: BareRun) -> None:
+    """Trains the run in this process, which is one of its ranks."""
+    import torch
+
+    from reproduce.execution.ranks import leave_process_group
+    from reproduce.training.interface import RankSetup, SilentObserver
+    from reproduce.training.loop import train
+
+    class Observer(SilentObserver):
+        def progress(self, **_: float | None) -> None:
+            (bare.folder / FIRST_STEP).touch()
+
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("nccl" if bare.gpu else "gloo")
+    bare.folder.mkdir(parents=True, exist_ok=True)
+    context = RankSetup(
+        rank=rank,
+        world_size=world_size,
+        device=torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if bare.gpu else torch.device("cpu"),
+        threads=bare.threads,
+        folder=bare.folder,
+        data_root=bare.data_root,
+        stop_requested=lambda: False,
+    )
+    train(bare.run, context, Observer() if rank == 0 else SilentObserver())
+    if rank == 0:
+        (bare.folder / RETURNED).write_text(str(time.time()), encoding="utf-8")
+    if world_size > 1:
+        leave_process_group()
+
+
+if __name__ == "__main__":
+    main(BareRun.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))

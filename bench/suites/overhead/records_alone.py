@@ -1,0 +1,190 @@
+"""What each of a run's records costs alone: telemetry, record, publisher and checkpoints.
+
+The second comparison of `deeper bench overhead`. One worker process trains the same run again and again, each time with
+one of them switched on. Most cost less than the noise of images/s, so that images per CPU-second, of the process and
+the publisher together, tell more.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import psutil
+from rich.console import Console
+
+from bench.machine.environment import environment
+from bench.records.plan import write_plan
+from bench.records.record import Record
+from bench.records.states import run_folder
+from bench.suites.harness.comparison import Comparison, Measurement, interleave
+from bench.suites.harness.errors import MeasurementError
+from bench.suites.harness.worker_process import received_requests, worker_process
+from bench.suites.overhead.workspace import Workspace
+from bench.telemetry import Sampler
+from bench.tracking.background import BackgroundPublisher, start_publisher, stop_publisher
+from bench.tracking.reader import pending
+from reproduce import schema
+
+if TYPE_CHECKING:
+    from reproduce.spec import RunConfig
+    from reproduce.training.interface import RankSetup
+
+SPEED, EFFICIENCY = "images/s", "images per CPU-second"
+NOTHING, CHECKPOINTS, PUBLISHED = "nothing on", "a checkpoint each second", "record and publisher"
+CHECKPOINT_S, CHECKPOINT_SHARE = "seconds a checkpoint", "% of a run with one in 300 s"
+CHECKPOINT_INTERVAL_S = 300
+PUBLISH_TIMEOUT_S = 300.0
+
+Training = Callable[["RunConfig", "RankSetup"], None]
+"""Trains a run with some of its records switched on."""
+
+
+def compare_records(workspace: Workspace, repetitions: int, console: Console) -> Comparison:
+    """Compares a run with nothing on with the same run with each record alone.
+
+    The runs have one epoch. `Comparison.once` holds the seconds that one checkpoint takes, and the share of a run, in
+    percent, that checkpoints take at the usual interval.
+    """
+    workspace = _with_one_epoch(workspace)
+    console.print("each record alone ...", highlight=False)
+    with worker_process("costs", _serve, workspace) as worker:
+        implementations = {name: worker.measure(name) for name in TRAININGS}
+        measured = interleave(implementations, repetitions=repetitions, console=console)
+        seconds = worker.request((CHECKPOINT_S, repetitions))
+    share = 100 * seconds / CHECKPOINT_INTERVAL_S
+    return Comparison(
+        name="costs",
+        title="One process with nothing on, and with each record alone",
+        repetitions=measured,
+        once={CHECKPOINTS: {CHECKPOINT_S: seconds, CHECKPOINT_SHARE: share}},
+    )
+
+
+def _with_one_epoch(workspace: Workspace) -> Workspace:
+    recipe = workspace.experiment.recipe.model_copy(update={"epochs": 1})
+    runs = [
+        run.model_copy(update={"config": run.config.model_copy(update={"recipe": recipe})}) for run in workspace.runs
+    ]
+    experiment = workspace.experiment.model_copy(update={"recipe": recipe})
+    return replace(workspace, runs=tuple(runs), experiment=experiment)
+
+
+# --- in the worker process ----------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, workspace: Workspace) -> None:
+    """Replies to (name of a training, index) with its measurement, and to `CHECKPOINT_S` with seconds."""
+    write_plan(workspace.scratch / PUBLISHED, workspace.experiment.name, workspace.runs, {})
+    publisher = start_publisher(workspace.scratch / PUBLISHED)
+    try:
+        for name, index in received_requests(pipe):
+            if name == CHECKPOINT_S:
+                pipe.send(_checkpoint_seconds(run_folder(workspace.scratch / NOTHING, workspace.runs[index].key)))
+            else:
+                pipe.send(_measure_training(name, index, workspace, publisher))
+    finally:
+        stop_publisher(publisher)
+
+
+def _measure_training(name: str, index: int, workspace: Workspace, publisher: BackgroundPublisher) -> Measurement:
+    import torch
+
+    from reproduce.training.interface import RankSetup
+
+    run = workspace.runs[index].config
+    folder = run_folder(workspace.scratch / name, run.key)
+    folder.mkdir(parents=True)
+    context = RankSetup(
+        rank=0,
+        world_size=1,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        threads=workspace.threads,
+        folder=folder,
+        data_root=workspace.data,
+        stop_requested=lambda: False,
+        checkpoint_every_s=math.inf,
+    )
+    publishing = psutil.Process(publisher.process.pid)
+    wall, cpu = time.perf_counter(), time.process_time() + _cpu_seconds(publishing)
+    TRAININGS[name](run, context)
+    wall = time.perf_counter() - wall
+    if name == PUBLISHED:
+        _await_publisher(publisher)
+    cpu = time.process_time() + _cpu_seconds(publishing) - cpu
+    return {SPEED: workspace.images_trained / wall, EFFICIENCY: workspace.images_trained / cpu}
+
+
+def _await_publisher(publisher: BackgroundPublisher) -> None:
+    """Waits until the run is in the tracking store, so that the CPU time of publishing it counts."""
+    deadline = time.monotonic() + PUBLISH_TIMEOUT_S
+    while pending(publisher.records, publisher.uri):
+        if time.monotonic() > deadline:
+            raise MeasurementError(f"the publisher did not publish a run within {PUBLISH_TIMEOUT_S:.0f} s")
+        time.sleep(0.1)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _checkpoint_seconds(folder: Path) -> float:
+    """Returns the median seconds of five checkpoints that hold the weights of a run and as large a momentum."""
+    import torch
+
+    from reproduce.training import checkpoint
+
+    content = torch.load(folder / checkpoint.FILE_NAME, weights_only=True)
+    content["optimiser"] = {name: tensor.clone() for name, tensor in content["network"].items()}
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        checkpoint.save(folder, content)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def _nothing(run: RunConfig, context: RankSetup) -> None:
+    from reproduce.training.interface import SilentObserver
+    from reproduce.training.loop import train
+
+    train(run, context, SilentObserver())
+
+
+def _telemetry(hz: float, run: RunConfig, context: RankSetup) -> None:
+    devices = ["0"] if context.device.type == "cuda" else []
+    sampler = Sampler(context.folder, attempt=1, devices=devices, rate_hz=hz).start()
+    _nothing(run, context)
+    sampler.stop()
+
+
+def _record(run: RunConfig, context: RankSetup) -> None:
+    from reproduce.training.loop import train
+
+    record = Record(context.folder)
+    record.begin(run, environment=environment(), world_size=1, device=str(context.device))
+    result = train(run, context, record)
+    record.end(schema.FINISHED, metrics=result.metrics)
+
+
+def _checkpoints(run: RunConfig, context: RankSetup) -> None:
+    _nothing(run, replace(context, checkpoint_every_s=1))
+
+
+TRAININGS: dict[str, Training] = {
+    NOTHING: _nothing,
+    "telemetry, 1 Hz": partial(_telemetry, 1.0),
+    "telemetry, 10 Hz": partial(_telemetry, 10.0),
+    "record": _record,
+    PUBLISHED: _record,
+    CHECKPOINTS: _checkpoints,
+}
+"""What each implementation of this comparison trains with, by name."""

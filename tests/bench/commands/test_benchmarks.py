@@ -1,0 +1,54 @@
+"""The options of `deeper bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.cli import _parser, main
+from bench.commands.benchmarks import _result_output
+from bench.results import store as results
+from reproduce.errors import UserError
+
+
+def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
+    arguments = _parser().parse_args(["bench", "step", "--output"])
+    output = _result_output(arguments, "step")
+    assert output.file == results.COMMITTED / results.this_machine_kind() / "step.json"
+    assert _result_output(_parser().parse_args(["bench", "step"]), "step").file is None
+
+
+def test_output_to_a_folder_is_refused(tmp_path: Path) -> None:
+    arguments = _parser().parse_args(["bench", "step", "--output", str(tmp_path)])
+    with pytest.raises(UserError, match=r"--output: .* is a folder; give a file"):
+        _result_output(arguments, "step")
+
+
+def test_json_takes_no_value() -> None:
+    arguments = _parser().parse_args(["bench", "loader", "--json", "photographs"])
+    assert arguments.json is True
+    assert arguments.folder == Path("photographs")
+
+
+@pytest.mark.parametrize("option", ["--repetitions", "--rounds"])
+def test_repetitions_have_the_name_of_committed_commands_too(option: str) -> None:
+    assert _parser().parse_args(["bench", "step", option, "4"]).repetitions == 4
+    assert _parser().parse_args(["bench", "step"]).repetitions == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["overhead", "--workers", "99"], "workers: 99 do not fit on"),
+        (["overhead", "--repetitions", "0"], "repetitions: 0: input should be greater than or equal to 1"),
+        (["training", "nowhere", "--batch", "0"], "batch: 0: input should be greater than or equal to 1"),
+        (["scaling", "--ranks", "99"], "ranks: 99 of"),
+        ([], "which suite?"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
