@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from reproduce.claims.costs import PAPER, submodule
-from reproduce.claims.verdicts import Measured, StaticMeasurement, text
+from reproduce.claims.ledger import Value
+from reproduce.claims.verdicts import Measured, StaticMeasurement, value_text
 from reproduce.models import GoogLeNet
 from reproduce.models.auxiliary import AuxiliaryClassifier
 from reproduce.models.cost import cost
@@ -27,17 +28,17 @@ FIELD_OF = "inception5b"
 FIELD_IMAGES = 2
 
 
-def output_shapes() -> Measured:
+def output_shapes() -> Measured[Value]:
     layers = cost(PAPER, training=True).layers
     shapes = {layer.name: (layer.output_shape[1], layer.output_shape[2], layer.output_shape[0]) for layer in layers}
     return Measured(
         values=shapes,
-        summary=f"224×224×3 to {text(shapes['inception5b'])} to {text(shapes['fc'])}",
+        summary=f"224×224×3 to {value_text(shapes['inception5b'])} to {value_text(shapes['fc'])}",
         evidence="traced at 224×224; the max pools of stride 2 round up, as Caffe's do",
     )
 
 
-def head_shapes() -> Measured:
+def head_shapes() -> Measured[Value]:
     shapes = dict(output_shapes().values)
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
@@ -46,12 +47,12 @@ def head_shapes() -> Measured:
             shapes[f"{name} flattened"] = head.fc1.in_features
     return Measured(
         values=shapes,
-        summary=" → ".join(text(shapes[f"aux1.{x}"]) for x in ("pool", "conv.conv", "fc1", "fc2")),
+        summary=" → ".join(value_text(shapes[f"aux1.{x}"]) for x in ("pool", "conv.conv", "fc1", "fc2")),
         evidence="the first head; traced in training at 224×224",
     )
 
 
-def branches() -> Measured:
+def branches() -> Measured[Value]:
     """Heights and widths of a module's four branches, over input sizes and all reductions."""
     reductions: tuple[Reduction, ...] = ("reduced", "unreduced", "naive")
     tried = len(SIDES) * len(reductions)
@@ -79,7 +80,7 @@ def branches() -> Measured:
     )
 
 
-def heads_at_evaluation() -> Measured:
+def heads_at_evaluation() -> Measured[Value]:
     """A network with heads against the one without, both drawn from one seed and evaluated."""
     networks = []
     for aux in ("both", "none"):
@@ -138,7 +139,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def dropout() -> Measured:
+def dropout() -> Measured[Value]:
     """The rate that the heads of our network really have: by default, and with the option for the other source."""
     with torch.device("meta"):
         rates = {
@@ -152,7 +153,7 @@ def dropout() -> Measured:
     )
 
 
-def depth() -> Measured:
+def depth() -> Measured[Value]:
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
         evaluated = GoogLeNet(PAPER.model_copy(update={"aux": "none"})).eval()
@@ -168,7 +169,7 @@ def depth() -> Measured:
     )
 
 
-def receptive_field() -> Measured:
+def receptive_field() -> Measured[Value]:
     """Of the last module's units: by the recursion over the graph, and by the gradients of a random network."""
     config = PAPER.model_copy(update={"aux": "none", "classes": 2})
     with torch.random.fork_rng(devices=[]):
