@@ -69,7 +69,7 @@ def power_text(estimate: Estimate | Ratio) -> str:
     if math.isnan(estimate.detectable):
         return seeds
     if isinstance(estimate, Ratio):
-        return f"{seeds}, smallest detectable effect a factor of {estimate.detectable:.2f}"
+        return f"{seeds}, smallest detectable factor {estimate.detectable:.2f}"
     return f"{seeds}, smallest detectable effect {estimate.detectable:.1f} points"
 
 

@@ -170,7 +170,7 @@ def overfitting(recorded: Recorded) -> RunsMeasured:
     gap = 100 * (runs[schema.FINAL_TRAIN_TOP1_PLAIN] - runs[schema.FINAL_TOP1])
     table = runs.assign(gap=gap, fraction=runs[FRACTION].astype(float), doublings=np.log2(runs[schema.COST_PARAMETERS]))
     wide = table.pivot_table(index="seed", columns=["fraction", "doublings"], values="gap")
-    fractions = sorted(wide.columns.unique("fraction"))
+    fractions = sorted(float(fraction) for fraction in wide.columns.unique("fraction"))
     few, many = (wide[fraction].dropna() for fraction in (fractions[0], fractions[-1]))
     common = few.columns.intersection(many.columns)
     if len(fractions) < 2 or len(common) < 2:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.frames import Recorded
 from analysis.summaries import concurrent_runs
-from analysis.tables import DASH, is_missing, percent
+from analysis.tables import DASH, counted, is_missing, percent
 from reproduce import schema
 
 MARKS = {schema.FINISHED: "✓", schema.FAILED: "✗", schema.INTERRUPTED: "‖", "running": "…", "waiting": "·"}

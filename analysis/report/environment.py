@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.frames import Recorded
-from analysis.tables import DASH
+from analysis.tables import DASH, counted
 from reproduce import schema
 
 PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"

@@ -1,4 +1,4 @@
-"""Static measurements of what networks cost: parameters and multiply-adds, ours and torchvision's, counted."""
+"""Static measurements of cost: parameters and multiply-adds of our networks and of torchvision's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reproduce.spec import NetworkConfig
 M = TypeVar("M", bound=nn.Module)
 
 PAPER = NetworkConfig(norm="none")
-"""The network of the paper: plain convolutions with biases; batch normalisation came a year later."""
+"""The network of Szegedy et al. 2014: convolutions with biases and without batch normalisation, which came later."""
 
 TABLE1_ROWS = {
     "conv1": ("conv1",),
@@ -39,6 +39,7 @@ def submodule(network: nn.Module, name: str, kind: type[M]) -> M:
 
 
 def reduce_example() -> Measured[Value]:
+    """Weights and receptive field of a 5x5 convolution, directly and behind a 1x1 reduction."""
     direct = nn.Sequential(nn.Conv2d(512, 64, 5, padding=2, bias=False))
     reduced = nn.Sequential(nn.Conv2d(512, 24, 1, bias=False), nn.Conv2d(24, 64, 5, padding=2, bias=False))
     weights = [parameters(network) for network in (direct, reduced)]
@@ -56,15 +57,17 @@ def reduce_example() -> Measured[Value]:
 
 
 def parameters_to_vgg16() -> Measured[Value]:
+    """Parameters of VGG-16 over those of GoogLeNet."""
     return _ratio("vgg16", "VGG-16")
 
 
 def parameters_to_alexnet() -> Measured[Value]:
+    """Parameters of AlexNet over those of GoogLeNet."""
     return _ratio("alexnet", "AlexNet")
 
 
 def _ratio(builder: str, name: str) -> Measured[Value]:
-    """Parameters of torchvision's network over those of ours without heads."""
+    """Parameters of a network of torchvision over those of ours without auxiliary classifiers."""
     import torchvision
 
     with torch.device("meta"):
@@ -79,6 +82,7 @@ def _ratio(builder: str, name: str) -> Measured[Value]:
 
 
 def auxiliary_parameters() -> Measured[Value]:
+    """Parameters that the two auxiliary classifiers add in training."""
     training = cost(PAPER, training=True)
     heads = {head: training.part(head).parameters for head in ("aux1", "aux2")}
     added, whole = sum(heads.values()), training.parameters
@@ -91,7 +95,10 @@ def auxiliary_parameters() -> Measured[Value]:
 
 
 def connected_head() -> Measured[Value]:
-    """Global average pooling against the 7x7x1024 maps flattened into a linear layer of 1024 (P section 5)."""
+    """Parameters that global average pooling saves.
+
+    It is compared with a linear layer to 1024 units on the flattened 7x7x1024 maps (Szegedy et al. 2014, section 5).
+    """
     pooled, connected = cost(PAPER), cost(PAPER.model_copy(update={"head": "fc"}))
     more = connected.parameters - pooled.parameters
     return Measured(
@@ -103,7 +110,7 @@ def connected_head() -> Measured[Value]:
 
 
 def table1() -> Measured[Value]:
-    """Parameters in units of 1 024 and operations in millions, row by row; weights without biases."""
+    """Weights without biases, in units of 1 024, and multiply-adds in millions, for each row of Table 1."""
     total = cost(PAPER)
     values: dict[str, float] = {}
     for row, names in TABLE1_ROWS.items():
@@ -118,11 +125,12 @@ def table1() -> Measured[Value]:
 
 
 def _weights(part: Cost) -> int:
-    """Weights without biases: those of a convolution make one multiply-add each at every place of its output."""
+    """The number of weights without biases. Each makes one multiply-add at every position of the output."""
     return sum(layer.macs // (layer.output_shape[1] * layer.output_shape[2]) for layer in part.layers)
 
 
 def operations() -> Measured[Value]:
+    """Multiply-adds for one image at evaluation."""
     macs = cost(PAPER).macs
     return Measured(
         values={"multiply-adds": macs},
@@ -132,7 +140,7 @@ def operations() -> Measured[Value]:
 
 
 def port() -> Measured[Value]:
-    """torchvision's class against our config of the same layout."""
+    """The network of torchvision compared with our config of the same layout."""
     import torchvision
 
     with torch.device("meta"):

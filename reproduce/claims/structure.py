@@ -1,4 +1,4 @@
-"""Static measurements of how the network is built: shapes, branches, heads, depth, receptive field."""
+"""Static measurements of structure: shapes, branches, auxiliary classifiers, depth and receptive field."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from reproduce.models.inception import Inception
 from reproduce.spec import NetworkConfig, Reduction
 
 SIDES = (*range(1, 57), 111, 112)
-"""Heights of maps at which branches are compared; widths go the other way round, so that most maps are no squares."""
-LATENCY_ROUNDS, LATENCY_SIDE = 15, 112
+"""Heights of the maps on which branches are compared. The widths are the same numbers in reverse order."""
+LATENCY_PAIRS, LATENCY_SIDE = 15, 112
 FIELD_OF = "inception5b"
 FIELD_IMAGES = 2
 
 
 def output_shapes() -> Measured[Value]:
+    """The output of each layer, as height, width and channels."""
     layers = cost(PAPER, training=True).layers
     shapes = {layer.name: (layer.output_shape[1], layer.output_shape[2], layer.output_shape[0]) for layer in layers}
     return Measured(
@@ -39,6 +40,7 @@ def output_shapes() -> Measured[Value]:
 
 
 def head_shapes() -> Measured[Value]:
+    """The output of each layer of the auxiliary classifiers."""
     shapes = dict(output_shapes().values)
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
@@ -53,7 +55,7 @@ def head_shapes() -> Measured[Value]:
 
 
 def branches() -> Measured[Value]:
-    """Heights and widths of a module's four branches, over input sizes and all reductions."""
+    """On how many maps the four branches of a module differ in size, over sizes of the input and kinds of reduction."""
     reductions: tuple[Reduction, ...] = ("reduced", "unreduced", "naive")
     tried = len(SIDES) * len(reductions)
     disagreeing = agreeing_unpadded = 0
@@ -81,7 +83,7 @@ def branches() -> Measured[Value]:
 
 
 def heads_at_evaluation() -> Measured[Value]:
-    """A network with heads against the one without, both drawn from one seed and evaluated."""
+    """A network with auxiliary classifiers compared with one without, both from one seed and evaluated."""
     networks = []
     for aux in ("both", "none"):
         with torch.random.fork_rng(devices=[]):
@@ -112,9 +114,9 @@ def heads_at_evaluation() -> Measured[Value]:
 
 
 def _latency_ratios(a: nn.Module, b: nn.Module, images: torch.Tensor) -> list[float]:
-    """Seconds of `a` over those of `b`, a pair a round, the order changing from round to round."""
+    """The time of `a` over that of `b` in each of several pairs, whose order alternates."""
     ratios = []
-    for number in range(LATENCY_ROUNDS):
+    for number in range(LATENCY_PAIRS):
         seconds = {}
         for network in (a, b) if number % 2 else (b, a):
             seconds[network] = min(_seconds(network, images) for _ in range(3))
@@ -123,14 +125,14 @@ def _latency_ratios(a: nn.Module, b: nn.Module, images: torch.Tensor) -> list[fl
 
 
 def _seconds(network: nn.Module, images: torch.Tensor) -> float:
-    start = time.thread_time()  # what other processes take is not counted
+    start = time.thread_time()  # does not count the time of other processes
     network(images)
     return time.thread_time() - start
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """On a machine that does other work, threads of one small operation mostly wait for each other."""
+    """Make torch use one thread: on a busy machine, the threads of a small operation mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -140,7 +142,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def dropout() -> Measured[Value]:
-    """The rate that the heads of our network really have: by default, and with the option for the other source."""
+    """The dropout rate of the auxiliary classifiers, by default and with the option for the other source."""
     with torch.device("meta"):
         rates = {
             name: submodule(GoogLeNet(config), "aux1.dropout", nn.Dropout).p
@@ -154,6 +156,7 @@ def dropout() -> Measured[Value]:
 
 
 def depth() -> Measured[Value]:
+    """The number of layers on the longest path, with and without pools, and the number of building blocks."""
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
         evaluated = GoogLeNet(PAPER.model_copy(update={"aux": "none"})).eval()
@@ -170,7 +173,7 @@ def depth() -> Measured[Value]:
 
 
 def receptive_field() -> Measured[Value]:
-    """Of the last module's units: by the recursion over the graph, and by the gradients of a random network."""
+    """The receptive field of the last module, by recursion over the graph and from gradients of a random network."""
     config = PAPER.model_copy(update={"aux": "none", "classes": 2})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -96,7 +96,7 @@ def find(claim: Claim, measured: Measured[V], compare: Callable[[Part, V], PartF
     evidence = measured.evidence
     if verdict is Verdict.FAILS and len(parts) > 1:
         failing = (part.name + deviation_text(part.deviation) for part in parts if part.verdict is Verdict.FAILS)
-        evidence = f"does not hold for {', '.join(failing)}; {evidence}"
+        evidence = f"parts that do not hold: {', '.join(failing)}; {evidence}"
     elif verdict is Verdict.NOT_ENOUGH:
         more = max(part.more for part in parts)
         number = str(more) if more < MAX_SEEDS else f"over {MAX_SEEDS}"

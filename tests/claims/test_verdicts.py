@@ -54,7 +54,7 @@ def test_a_value_holds_within_the_bounds_of_its_part(part: dict[str, Any], value
 def test_a_part_that_fails_decides_and_is_named_with_its_deviation() -> None:
     finding = decided({"of": "a", "expected": 10}, {"of": "b", "name": "the b", "expected": 10}, a=10, b=8)
     assert finding.verdict is Verdict.FAILS
-    assert finding.evidence == "does not hold for the b (−20 %); n = 3"
+    assert finding.evidence == "parts that do not hold: the b (−20 %); n = 3"
     assert [part.deviation for part in finding.parts] == [0, pytest.approx(-0.2)]
 
 

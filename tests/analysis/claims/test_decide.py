@@ -117,7 +117,7 @@ def test_markdown_has_a_row_for_each_claim_and_for_each_part() -> None:
     parts = ({"of": "a", "expected": 1}, {"of": "b", "expected": 2000, "note": "why"}, {"of": "c", "at_least": 0})
     lines = markdown([decided(*parts, a=1, b=1e3, c=estimate(0.1, 0.3))], {"S": "notes"}, "Here.").splitlines()
     assert "does not hold: 1. Here." in lines
-    evidence = "does not hold for b (−50 %); n = 3"
+    evidence = "parts that do not hold: b (−50 %); n = 3"
     assert f"| S-one | heads \\| help | more | summary | does not hold | {evidence} |" in lines
     assert "| b | 2\u202f000 | 1\u202f000 (−50 %) | does not hold | why |" in lines
     assert "| c | ≥ 0 | 0.2 [0.1, 0.3], n = 3 | holds |  |" in lines
