@@ -16,10 +16,10 @@ import numpy.typing as npt
 from scipy import special
 
 LEVEL = 0.95
-"""Of every interval."""
+"""The confidence level of every interval."""
 ALPHA = 1 - LEVEL
 POWER = 0.8
-"""With which the smallest detectable effect would be found."""
+"""The probability with which a test finds the smallest detectable effect."""
 NAN = float("nan")
 
 
@@ -27,8 +27,8 @@ NAN = float("nan")
 class Estimate:
     """A mean, or a difference of means, with what its interval and its test follow from.
 
-    Without at least two values a side, or without any spread between them, there is no interval: `low`, `high`, `p` and
-    `detectable` are NaN.
+    Without at least two values on each side, or without any spread between them, there is no interval: `low`, `high`,
+    `p` and `detectable` are NaN.
     """
 
     value: float
@@ -66,7 +66,7 @@ class Estimate:
 
     @property
     def detectable(self) -> float:
-        """The smallest effect that a t test of this spread and size would find with a power of 80 %."""
+        """The smallest effect that a t test with this spread and number of values would find with a power of 80 %."""
         return detectable(self.se, self.df) if self._has_interval else NAN
 
 
@@ -158,9 +158,9 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
     The value and the spread between seeds are taken to stay as they are.
 
     Args:
-        estimate: The mean of one value a seed, or a ratio of that kind.
+        estimate: The mean of one value for each seed, or a ratio of that kind.
         distance: From the estimate's value to the bound that the interval has to exclude, in the unit of the value.
-        at_most: What is returned where even so many more seeds would not be enough.
+        at_most: What is returned where even this many more seeds would not be enough.
     """
     if math.isnan(estimate.low):
         return 1  # a further seed shows whether there is any spread

@@ -64,7 +64,7 @@ def ratio_text(ratio: Ratio) -> str:
 
 
 def power_text(estimate: Estimate | Ratio) -> str:
-    """The number of seeds, and the smallest effect that so many seeds are likely to find."""
+    """The number of seeds, and the smallest effect that this many seeds are likely to find."""
     seeds = f"n = {estimate.n}"
     if math.isnan(estimate.detectable):
         return seeds

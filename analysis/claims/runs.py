@@ -141,7 +141,8 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
 def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
     """Final top-1 of reduced runs minus that of unreduced runs at the moment at which these had cost as much.
 
-    Cost is counted in multiply-adds; between two validations, top-1 is interpolated linearly. One value a seed.
+    Cost is counted in multiply-adds; between two validations, top-1 is interpolated linearly. There is one value for
+    each seed.
     """
     macs = recorded.finished.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
     fraction = float(macs["reduced"] / macs["unreduced"])

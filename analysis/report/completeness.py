@@ -12,7 +12,7 @@ from analysis.tables import DASH, counted, is_missing, percent
 from reproduce import schema
 
 MARKS = {schema.FINISHED: "✓", schema.FAILED: "✗", schema.INTERRUPTED: "‖", "running": "…", "waiting": "·"}
-"""Of outcomes, in the grid of runs."""
+"""How the grid of runs marks outcomes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class UnfinishedRun:
 
 
 def completeness(recorded: Recorded) -> list[tuple[str, list[tuple[str, str]]]]:
-    """For each arm its name, and for each seed the run's outcome and what the grid of runs shows of it."""
+    """The grid of runs: for each arm its name, and for each seed the outcome of the run and the text of the cell."""
     last = recorded.epochs.groupby("run_id")["epoch"].max() + 1
     seeds = sorted(recorded.runs["seed"].unique())
     rows = []
@@ -60,7 +60,7 @@ def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
 
 
 def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
-    """What the numbers can and cannot show, in sentences."""
+    """Sentences on what the numbers can and cannot show."""
     counts = recorded.finished["arm"].value_counts()
     lines = []
     if counts.max() < 2:

@@ -37,10 +37,10 @@ class Sections:
     claims_table: Table
     """Without rows where the experiment decides no claim."""
     completeness: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    """For each arm its name, and for each seed the run's outcome and what the grid of runs shows of it."""
+    """The grid of runs: for each arm its name, and for each seed the outcome of the run and the text of the cell."""
     unfinished: Sequence[UnfinishedRun]
     limits: Sequence[str]
-    """What the numbers can and cannot show, in sentences."""
+    """Sentences on what the numbers can and cannot show."""
     environment: Sequence[tuple[str, str]]
     """What the runs ran on, by name."""
 

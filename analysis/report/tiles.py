@@ -64,12 +64,11 @@ def tiles(recorded: Recorded, summary: pd.DataFrame, effects: pd.DataFrame) -> l
 
 def _cost_note(effect: pd.Series, finished: pd.DataFrame) -> str:
     """What reductions save: the multiply-adds of the arms with reductions relative to those without."""
-    field = REDUCTION
-    if effect["effect"] != LABELS[field] or schema.COST_MACS not in finished:
+    if effect["effect"] != LABELS[REDUCTION] or schema.COST_MACS not in finished:
         return ""
-    macs = finished.drop_duplicates("arm").groupby(field)[schema.COST_MACS].mean()
+    macs = finished.drop_duplicates("arm").groupby(REDUCTION)[schema.COST_MACS].mean()
     other = effect["contrast"].split(f" {MINUS} ")[1]
-    return f"At {100 * macs['reduced'] / macs[other]:.0f} % of the multiply-adds."
+    return f"At {percent(macs['reduced'] / macs[other], 0)} % of the multiply-adds."
 
 
 def _best(finished: pd.DataFrame, summary: pd.DataFrame) -> Tile:
