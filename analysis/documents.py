@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from analysis.claims import readme_table
+from analysis.claims.rendering import readme_table
 from analysis.tables import Cell, Table
 from reproduce.errors import UserError
 

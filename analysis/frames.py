@@ -1,6 +1,6 @@
 """What MLflow holds about an experiment, as pandas frames.
 
-Reads a tracking server or the sqlite store and nothing else, so anyone who can reach the store can report on it.
+Only the tracking server or the sqlite store is read, so that everyone who can reach the store can make reports.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# Metrics with one value an epoch; the rest (final/, cost/, system/) have one value a run.
 EPOCH_PREFIXES = ("train/", "val/", "throughput/", "memory/", schema.GRADIENT_NORM)
+"""Of metrics with one value per epoch. All others (final/, cost/, system/) have one value per run."""
 OUTCOME_OF_STATUS = {
     "FINISHED": schema.FINISHED,
     "FAILED": schema.FAILED,
@@ -32,16 +32,17 @@ OUTCOME_OF_STATUS = {
     "RUNNING": "running",
     "SCHEDULED": "waiting",
 }
-PAGE = 1000
-READERS = 8  # histories are read one a request: over HTTP the waits overlap
+PAGE_SIZE = 1000
+READERS = 8
+"""Threads that read histories of metrics, one per request, so that waits for a server overlap."""
 
 
 class AnalysisError(UserError):
-    """A report that cannot be made: says of what, and what there is instead."""
+    """A report cannot be made. The message names what is missing and what there is instead."""
 
 
-class NothingRecorded(AnalysisError):  # noqa: N818 - it names what is wrong
-    """There is no such store, no such experiment in it, or no run of it."""
+class NothingRecordedError(AnalysisError):
+    """The store does not exist, or it holds no run of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +53,31 @@ class Recorded:
     experiment_id: str
     description: str
     runs: pd.DataFrame
-    """A row a run, in the order of their start: run_id, key, arm, seed, outcome, error, started, ended (Unix seconds),
-    then parameters (`network.aux`), metrics (`final/val_top1`, fractions 0 to 1) and tags by their names."""
+    """A row for each run, in the order of their start.
+
+    The columns are run_id, key, arm, seed, outcome, error, started and ended (Unix seconds), then parameters
+    (`network.aux`), metrics (`final/val_top1`, fractions from 0 to 1) and tags by their names.
+    """
     epochs: pd.DataFrame
-    """A row a run and epoch: run_id, arm, seed, epoch (from 0), then metrics by their names."""
+    """A row for each epoch of each run: run_id, arm, seed, epoch (from 0), then metrics by their names."""
 
     @property
     def finished(self) -> pd.DataFrame:
+        """The rows of `runs` that have a final accuracy."""
         return self.runs[self.runs["outcome"].eq(schema.FINISHED) & self.runs[schema.FINAL_TOP1].notna()]
 
     @property
     def arms(self) -> list[str]:
-        """Arms in the order of their first start, which is the order of the experiment file."""
+        """The names of the arms in the order of their first start, which is that of the experiment file."""
         return list(self.runs["arm"].unique())
 
 
 def read(experiment: str, *, tracking_uri: str) -> Recorded:
-    """Everything recorded of `experiment`.
+    """Read everything that is recorded of an experiment.
 
-    Raises `AnalysisError`: no such store, a server that does not answer, an unknown experiment, one without runs.
+    Raises:
+        NothingRecordedError: The store does not exist, or it holds no run of the experiment.
+        AnalysisError: The store does not answer, or MLflow is not installed.
     """
     client = _connect(tracking_uri)
     from mlflow.exceptions import MlflowException
@@ -79,13 +86,13 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage == "deleted":
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
-            raise NothingRecorded(
+            raise NothingRecordedError(
                 f"experiment: {experiment!r} is not in {tracking_uri}; "
                 + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
             )
         recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
         if not recorded:
-            raise NothingRecorded(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
+            raise NothingRecordedError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
         runs = runs_frame(recorded)
         kept = set(runs["run_id"])
         epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
@@ -102,7 +109,7 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
 
 
 def runs_frame(recorded: list[Run]) -> pd.DataFrame:
-    """One row a key: where MLflow holds a key twice, the finished run is taken, else the oldest."""
+    """One row for each run key. Where MLflow holds a key twice, the finished run is taken, else the oldest."""
     rows: list[dict[str, Any]] = []
     for run in recorded:
         tags = run.data.tags
@@ -114,9 +121,9 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
                 "key": tags[schema.TAG_KEY],
                 "arm": tags[schema.TAG_ARM],
                 "seed": int(tags[schema.TAG_SEED]),
-                # A run that is running again keeps its last attempt's tag until it ends.
+                # A run that has been resumed keeps the tag of its last attempt until it ends.
                 "outcome": status if status == "running" else tags.get(schema.TAG_OUTCOME, status),
-                # A tag cannot be taken away, so "-" stands for the error of an attempt before that is over.
+                # Tags cannot be removed: "-" replaces the error of an earlier attempt.
                 "error": error if (error := tags.get(schema.TAG_ERROR)) != "-" else None,
                 "started": run.info.start_time / 1000,
                 "ended": run.info.end_time / 1000 if run.info.end_time else None,
@@ -134,12 +141,12 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
 
 
 def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
-    """One row a run and epoch; where several attempts wrote an epoch, the last written value counts."""
+    """One row for each epoch of each run. Where several attempts wrote an epoch, the value written last counts."""
     wanted = [
         (run.info.run_id, name) for run in recorded for name in run.data.metrics if name.startswith(EPOCH_PREFIXES)
     ]
     with ThreadPoolExecutor(READERS) as pool:
-        histories = list(pool.map(lambda of: client.get_metric_history(*of), wanted))
+        histories = list(pool.map(lambda pair: client.get_metric_history(*pair), wanted))
     points = pd.DataFrame(
         [
             (run_id, name, point.step, point.timestamp, point.value)
@@ -156,12 +163,14 @@ def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
 
 def _connect(tracking_uri: str) -> MlflowClient:
     if importlib.util.find_spec("mlflow") is None:
-        raise AnalysisError("MLflow is not installed here, and a report is made from what it holds; make it elsewhere")
+        raise AnalysisError(
+            "MLflow is not installed here, and reports are made from its store; make the report on another machine"
+        )
     if tracking_uri.startswith("sqlite:///"):
         store = Path(tracking_uri.removeprefix("sqlite:///"))
-        if not store.is_file():  # MLflow would make an empty one
-            raise NothingRecorded(f"tracking_uri: no store {store}; nothing has been recorded there")
-    # MLflow's own defaults keep at a dead server for four minutes.
+        if not store.is_file():  # MLflow would create an empty one
+            raise NothingRecordedError(f"tracking_uri: no store {store}; nothing has been recorded there")
+    # With its own defaults, MLflow retries for four minutes when a server is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -172,14 +181,14 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 
 def _prose(note: str) -> str:
-    """The running text of an experiment's Markdown note, without its headings and tables."""
+    """The prose of an experiment's Markdown note, without headings and tables."""
     return " ".join(line.strip() for line in note.splitlines() if line.strip() and line.lstrip()[0] not in "#|")
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        page = client.search_runs([experiment_id], max_results=PAGE_SIZE, page_token=token)
         yield from page
         token = page.token
         if not token:

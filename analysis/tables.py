@@ -1,48 +1,59 @@
-"""Numbers as text, and tables as HTML cells, Markdown, LaTeX: each table is described once and rendered thrice."""
+"""Numbers as text, and tables as Markdown and LaTeX. The report's page renders the same tables as HTML.
+
+Percents, points, intervals and p values have one form each, which reports, findings on claims and documents share.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
-DASH = "—"  # what is missing; never 0
+DASH = "—"
+"""Printed where a value is missing."""
 MINUS = "−"
 
 
-def missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: float, digits: int = 0) -> str:
-    return DASH if missing(value) else f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
+    """A number with digits in groups of three, for example "1 234.5"."""
+    return DASH if is_missing(value) else f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, for example "+1.20"."""
+    return DASH if is_missing(value) else f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction in percent, without the sign of percent."""
     return number(100 * fraction, digits)
 
 
 def points(fraction: float, digits: int = 2) -> str:
     """A difference of fractions in percentage points, with its sign."""
-    return DASH if missing(fraction) else f"{100 * fraction:+z.{digits}f}".replace("-", MINUS)
+    return signed(100 * fraction, digits)
 
 
-def interval(low: float, high: float, digits: int = 2, *, signed: bool = False) -> str:
-    form = points if signed else percent
-    return DASH if missing(low) else f"[{form(low, digits)}, {form(high, digits)}]"
+def interval(low: float, high: float, show: Callable[[float, int], str], digits: int = 2) -> str:
+    """An interval in brackets, for example "[+0.84, +3.35]"; `show` prints its ends."""
+    return DASH if is_missing(low) else f"[{show(low, digits)}, {show(high, digits)}]"
 
 
 def p_value(p: float) -> str:
-    if missing(p):
+    if is_missing(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def quantity(value: float) -> str:
-    """Three digits with a prefix: 13.0 M, 1.58 G."""
-    if missing(value):
+    """Three digits with a decimal prefix, for example "13.0 M" or "1.58 G"."""
+    if is_missing(value):
         return DASH
     for power, prefix in ((9, "G"), (6, "M"), (3, "k")):
         if abs(value) >= 10**power * 0.9995:
@@ -52,7 +63,8 @@ def quantity(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    if missing(seconds):
+    """A time in seconds, minutes or hours, for example "6.7 min"."""
+    if is_missing(seconds):
         return DASH
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -62,13 +74,20 @@ def duration(seconds: float) -> str:
     return f"{minutes / 60:.1f} h"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, for example "1 run" or "3 runs"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True)
 class Cell:
-    """A text, an aside in small print (an interval), and the number it sorts by."""
+    """A cell of a table."""
 
     text: str
     aside: str = ""
+    """In small print behind the text, for example an interval."""
     sort: float | str = ""
+    """What the report's page sorts the column by."""
 
     @property
     def plain(self) -> str:
@@ -77,11 +96,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
+    """A table, described once and rendered as Markdown, as LaTeX and on the report's page."""
+
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     text_columns: frozenset[int] = field(default_factory=lambda: frozenset({0}))
-    """Columns that align left; numbers align right."""
+    """Indices of the columns that are aligned left. The others hold numbers and are aligned right."""
 
     def markdown(self) -> str:
         head = "| " + " | ".join(self.columns) + " |"
@@ -90,7 +111,7 @@ class Table:
         return "\n".join([head, rule, *body])
 
     def latex(self, label: str) -> str:
-        """A booktabs table."""
+        """A table environment in the style of the booktabs package, with the label `tab:LABEL`. The text is ASCII."""
         frame = pd.DataFrame([[cell.plain for cell in row] for row in self.rows], columns=list(self.columns))
         styler = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
         text = styler.to_latex(

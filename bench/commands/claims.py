@@ -1,27 +1,28 @@
-"""`deeper claims`: the ledger, decided from the network and from what MLflow holds."""
+"""`deeper claims`: decides the ledger from the network, from the runs that MLflow holds and from evaluations."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.options import add_verb
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     import pandas as pd
     from rich.console import Console
 
     from analysis.frames import Recorded
-    from reproduce.claims.ledger import Claim
+    from reproduce.claims.ledger import Claim, Kind
     from reproduce.claims.verdicts import Finding
 
-IMAGENET_SUFFIX = "-imagenet"  # of the large twin of an experiment that a claim names
-
 EXAMPLES = """examples:
-  deeper claims --static                     # what the network alone decides: seconds, offline
+  deeper claims --static                     # what the network alone decides: takes seconds, needs no runs
   deeper claims --id P-table1                # one claim with all its parts
   deeper claims claim-heads                  # empirical claims from the runs of this experiment
   deeper claims --json claims.json --markdown claims.md
@@ -31,40 +32,50 @@ A claim that does not hold is a finding: the exit code is 0 all the same.
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    help = "the ledger: each claim, expected, measured, verdict, evidence"
+    help = "decide the claims of the ledger: what was expected, what was measured, verdict, evidence"
     parser = add_verb(verbs, places, "claims", _claims, help, examples=EXAMPLES)
     parser.add_argument(
-        "experiment", nargs="?", help="take the runs of this experiment for all empirical claims (each claim's own)"
+        "experiment",
+        nargs="?",
+        help="decide all empirical claims from the runs of this experiment (by default each from its own)",
     )
-    parser.add_argument("--static", action="store_true", help="only what needs no runs")
+    parser.add_argument("--static", action="store_true", help="only claims that the network alone decides")
     parser.add_argument("--id", action="append", default=[], help="only this claim, with its parts (may be repeated)")
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="another ledger than the shipped one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings here, for programs")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the findings here, with all parts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, for programs")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the findings with all parts to this file")
+
+
+def measurements() -> dict[Kind, Collection[str]]:
+    """The names of the measurements that a claim of each kind may name."""
+    from analysis.claims.decide import EMPIRICAL, EVALUATED
+    from reproduce.claims.registry import STATIC
+
+    return {"static": STATIC.keys(), "empirical": EMPIRICAL.keys() | EVALUATED.keys()}
 
 
 def _claims(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from analysis.claims import rendering
     from bench.machine.environment import environment
-    from reproduce.claims import rendering
     from reproduce.claims.ledger import load_ledger
-    from reproduce.claims.registry import names
     from reproduce.spec import SpecError
 
     if arguments.static and arguments.experiment:
         raise SpecError(f"--static: decides nothing from runs; leave out {arguments.experiment!r} or --static")
-    ledger = load_ledger(arguments.ledger, measurements=names())
+    ledger = load_ledger(arguments.ledger)
+    ledger.check_measurements(measurements())
     ledger = ledger.only(arguments.id) if arguments.id else ledger
     claims = [claim for claim in ledger.claims if claim.kind == "static" or not arguments.static]
 
-    console, runs = Console(), _Runs(arguments.records, arguments.experiment)
+    material = _Material(arguments.records, arguments.experiment)
     findings = []
     with Console(stderr=True).status("") as status:
         for number, claim in enumerate(claims, 1):
             status.update(f"{number} of {len(claims)}: {claim.id}")
-            findings.append(_decide(claim, runs))
-    _print(console, findings, parts=bool(arguments.id))
+            findings.append(_decide(claim, material))
+    _print(Console(), findings, parts=bool(arguments.id))
     if arguments.json:
         content = rendering.as_json(findings, environment())
         arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -73,112 +84,89 @@ def _claims(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Runs:
-    """What is recorded: the runs of each experiment that claims name, from MLflow, each read once; evaluations."""
+class _Material:
+    """What the records hold for claims: runs, of which each experiment is read from MLflow once, and evaluations."""
 
     def __init__(self, records: Path, experiment: str | None) -> None:
+        """With an `experiment`, its runs stand for those of every claim's own; it has to be recorded."""
         from bench.tracking.location import tracking_uri
 
-        self._records, self._uri = records, tracking_uri(records)
-        self._all = experiment
-        self._read: dict[str, Recorded | str] = {}
+        self._records, self._tracking_uri = records, tracking_uri(records)
+        self._experiment = experiment
+        self._recorded: dict[str, Recorded | None] = {}
         if experiment is not None:
-            from analysis import frames
+            from analysis.frames import read
 
-            self._read[experiment] = frames.read(experiment, tracking_uri=self._uri)
+            self._recorded[experiment] = read(experiment, tracking_uri=self._tracking_uri)
 
-    def of(self, claim: Claim) -> Recorded:
-        """The runs that decide a claim. Raises `NotMeasured` where there are none, `frames.AnalysisError` where the
-        store does not answer."""
-        from analysis import frames
-        from reproduce.claims.verdicts import NotMeasured
+    def runs(self, claim: Claim) -> Recorded | None:
+        """The runs that decide a claim, or None if its experiment has none.
 
-        name = self._all or str(claim.experiment)
-        if name not in self._read:
+        Raises:
+            AnalysisError: The store does not answer.
+        """
+        from analysis.frames import NothingRecordedError, read
+
+        name = self._experiment or str(claim.experiment)
+        if name not in self._recorded:
             try:
-                self._read[name] = frames.read(name, tracking_uri=self._uri)
-            except frames.NothingRecorded:
-                self._read[name] = f"no run of {name} is recorded"
-        found = self._read[name]
-        if isinstance(found, str):
-            raise NotMeasured(found)
-        return found
+                self._recorded[name] = read(name, tracking_uri=self._tracking_uri)
+            except NothingRecordedError:
+                self._recorded[name] = None
+        return self._recorded[name]
 
+    @cached_property
     def evaluations(self) -> pd.DataFrame:
         from bench.records.evaluations import evaluation_table
 
         return evaluation_table(self._records)
 
 
-def _decide(claim: Claim, runs: _Runs) -> Finding:
-    from reproduce.claims.registry import EVALUATED, STATIC
-    from reproduce.claims.verdicts import NotMeasured, find, not_measured
+def _decide(claim: Claim, material: _Material) -> Finding:
+    from analysis.claims.decide import EVALUATED, decide, decide_by_evaluations
+    from reproduce.claims.registry import STATIC
+    from reproduce.claims.verdicts import compare_value, find, not_measured
 
     if claim.measurement is None:
         return not_measured(claim)
     if claim.kind == "static":
-        return find(claim, STATIC[claim.measurement]())
-    try:
-        if claim.measurement in EVALUATED:
-            return find(claim, EVALUATED[claim.measurement](runs.evaluations()))
-        return _decide_from(claim, runs.of(claim))
-    except NotMeasured as reason:
-        return not_measured(claim, str(reason))
-
-
-def _decide_from(claim: Claim, recorded: Recorded) -> Finding:
-    """The finding of a claim that runs decide. Raises `NotMeasured`."""
-    from reproduce.claims.registry import EMPIRICAL
-    from reproduce.claims.verdicts import NotMeasured, find
-
-    if recorded.finished.empty:
-        raise NotMeasured(f"{recorded.experiment} has no finished run")
-    return find(claim, EMPIRICAL[str(claim.measurement)](recorded))
-
-
-def of_experiment(recorded: Recorded) -> list[dict[str, Any]]:
-    """What an experiment's runs say of the claims that it, or the one of its name for CPUs, is made for; as in the
-    JSON."""
-    from reproduce.claims import rendering
-    from reproduce.claims.ledger import load_ledger
-    from reproduce.claims.registry import EMPIRICAL, names
-    from reproduce.claims.verdicts import NotMeasured, not_measured
-
-    name = recorded.experiment.removesuffix(IMAGENET_SUFFIX)
-    findings = []
-    for claim in load_ledger(measurements=names()).claims:
-        if claim.experiment == name and claim.measurement in EMPIRICAL:
-            try:
-                findings.append(_decide_from(claim, recorded))
-            except NotMeasured as reason:
-                findings.append(not_measured(claim, str(reason)))
-    return rendering.rows_as_json(findings)
+        return find(claim, STATIC[claim.measurement](), compare_value)
+    if claim.measurement in EVALUATED:
+        return decide_by_evaluations(claim, material.evaluations)
+    recorded = material.runs(claim)
+    if recorded is None:
+        return not_measured(claim, f"no run of {claim.experiment} is recorded")
+    return decide(claim, recorded)
 
 
 def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
+    """Print the ledger's table and how many claims have which verdict; with `parts`, a table for each claim as well."""
     from rich.table import Table
 
-    from reproduce.claims.rendering import COLUMNS, PART_COLUMNS, counts, part_row, row
+    from analysis.claims.rendering import as_rows, count_verdicts, ledger_table, parts_table
 
-    widths = {"claim": 3, "expected": 2, "measured": 2, "evidence": 4}
+    rows = as_rows(findings)
+    widths = {"Claim": 3, "Claimed": 2, "Measured": 2, "Evidence": 4}
+    ledger = ledger_table(rows)
     table = Table(header_style="bold", show_lines=True, expand=True)
-    for title in COLUMNS:
-        table.add_column(title, ratio=widths.get(title), no_wrap=title in ("id", "verdict"))
-    for finding in findings:
-        table.add_row(*row(finding))
+    for title in ledger.columns:
+        table.add_column(title, ratio=widths.get(title), no_wrap=title in ("Id", "Verdict"))
+    for cells in ledger.rows:
+        table.add_row(*(cell.text for cell in cells))
     console.print(table, highlight=False)
     for finding in findings if parts else ():
-        detail = Table(title=f"{finding.claim.id}: holds if {finding.claim.rule}", header_style="bold", box=None)
-        for title in PART_COLUMNS:
-            detail.add_column(title)
-        for part in finding.parts:
-            detail.add_row(*part_row(part))
-        console.print(detail, highlight=False)
-    console.print(counts(findings), highlight=False)
+        details = parts_table(finding.parts)
+        table = Table(
+            *details.columns, title=f"{finding.claim.id}: holds if {finding.claim.rule}", header_style="bold", box=None
+        )
+        for cells in details.rows:
+            table.add_row(*(cell.text for cell in cells))
+        console.print(table, highlight=False)
+    console.print(count_verdicts(rows), highlight=False)
 
 
 def _origin() -> str:
-    """What the findings were measured on, as a sentence."""
+    """A sentence on when and on what the findings were measured."""
     from bench.machine.environment import environment
 
     found = environment()

@@ -136,13 +136,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from analysis.report import report
-    from bench.commands.claims import of_experiment
+    from analysis.report.writing import write_report
     from bench.tracking.location import tracking_uri
 
     name = _experiment_name(arguments.experiment)
     out = arguments.out or Path("reports") / name
-    page = report(name, tracking_uri=tracking_uri(arguments.records), out=out, claims=of_experiment)
+    page = write_report(name, tracking_uri=tracking_uri(arguments.records), out=out)
     print(page)
     return 0
 

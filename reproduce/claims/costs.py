@@ -1,4 +1,4 @@
-"""Static measurements of what networks cost: parameters and multiply-adds, ours and torchvision's, counted."""
+"""Static measurements of cost: parameters and multiply-adds of our networks and of torchvision's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from reproduce.claims.verdicts import Measured, StaticMeasurement, text
+from reproduce.claims.ledger import Value
+from reproduce.claims.verdicts import Measured, StaticMeasurement, value_text
 from reproduce.models import GoogLeNet
 from reproduce.models.cost import Cost, cost
 from reproduce.models.graph import receptive_fields
@@ -17,7 +18,7 @@ from reproduce.spec import NetworkConfig
 M = TypeVar("M", bound=nn.Module)
 
 PAPER = NetworkConfig(norm="none")
-"""The network of the paper: plain convolutions with biases; batch normalisation came a year later."""
+"""The network of Szegedy et al. 2014: convolutions with biases and without batch normalisation, which came later."""
 
 TABLE1_ROWS = {
     "conv1": ("conv1",),
@@ -37,7 +38,8 @@ def submodule(network: nn.Module, name: str, kind: type[M]) -> M:
     return found
 
 
-def reduce_example() -> Measured:
+def reduce_example() -> Measured[Value]:
+    """Weights and receptive field of a 5x5 convolution, directly and behind a 1x1 reduction."""
     direct = nn.Sequential(nn.Conv2d(512, 64, 5, padding=2, bias=False))
     reduced = nn.Sequential(nn.Conv2d(512, 24, 1, bias=False), nn.Conv2d(24, 64, 5, padding=2, bias=False))
     weights = [parameters(network) for network in (direct, reduced)]
@@ -49,21 +51,23 @@ def reduce_example() -> Measured:
             "direct field": sizes[0],
             "reduced field": sizes[1],
         },
-        summary=f"{text(weights[0])} and {text(weights[1])}",
+        summary=f"{value_text(weights[0])} and {value_text(weights[1])}",
         evidence=f"1/{weights[0] / weights[1]:.1f} of the weights; both see {sizes[0]}×{sizes[1]} pixels",
     )
 
 
-def parameters_to_vgg16() -> Measured:
+def parameters_to_vgg16() -> Measured[Value]:
+    """Parameters of VGG-16 over those of GoogLeNet."""
     return _ratio("vgg16", "VGG-16")
 
 
-def parameters_to_alexnet() -> Measured:
+def parameters_to_alexnet() -> Measured[Value]:
+    """Parameters of AlexNet over those of GoogLeNet."""
     return _ratio("alexnet", "AlexNet")
 
 
-def _ratio(builder: str, name: str) -> Measured:
-    """Parameters of torchvision's network over those of ours without heads."""
+def _ratio(builder: str, name: str) -> Measured[Value]:
+    """Parameters of a network of torchvision over those of ours without auxiliary classifiers."""
     import torchvision
 
     with torch.device("meta"):
@@ -72,37 +76,41 @@ def _ratio(builder: str, name: str) -> Measured:
     trunk = ours - cost(PAPER).part("fc").parameters
     return Measured(
         values={"GoogLeNet": ours, name: theirs, "ratio": theirs / ours},
-        summary=f"{text(ours)} and {text(theirs)}: 1/{theirs / ours:.2f}",
+        summary=f"{value_text(ours)} and {value_text(theirs)}: 1/{theirs / ours:.2f}",
         evidence=f"torchvision's {builder}; without its linear layer GoogLeNet has 1/{theirs / trunk:.1f}",
     )
 
 
-def auxiliary_parameters() -> Measured:
+def auxiliary_parameters() -> Measured[Value]:
+    """Parameters that the two auxiliary classifiers add in training."""
     training = cost(PAPER, training=True)
     heads = {head: training.part(head).parameters for head in ("aux1", "aux2")}
     added, whole = sum(heads.values()), training.parameters
     return Measured(
         values={"heads": added, "training network": whole, "share": added / (whole - added)},
-        summary=f"{text(added)} more, {text(whole)} in all",
-        evidence=f"{text(heads['aux1'])} after 4a and {text(heads['aux2'])} after 4d: "
+        summary=f"{value_text(added)} more, {value_text(whole)} in all",
+        evidence=f"{value_text(heads['aux1'])} after 4a and {value_text(heads['aux2'])} after 4d: "
         f"{100 * added / (whole - added):.0f} % of the network without them",
     )
 
 
-def connected_head() -> Measured:
-    """Global average pooling against the 7x7x1024 maps flattened into a linear layer of 1024 (P section 5)."""
+def connected_head() -> Measured[Value]:
+    """Parameters that global average pooling saves.
+
+    It is compared with a linear layer to 1024 units on the flattened 7x7x1024 maps (Szegedy et al. 2014, section 5).
+    """
     pooled, connected = cost(PAPER), cost(PAPER.model_copy(update={"head": "fc"}))
     more = connected.parameters - pooled.parameters
     return Measured(
         values={"removed": more, "share": more / connected.parameters},
-        summary=f"{100 * more / connected.parameters:.0f} % of {text(connected.parameters)} removed",
-        evidence=f"the FC head costs {text(more)} parameters and {(connected.macs - pooled.macs) / 1e6:.1f} M "
+        summary=f"{100 * more / connected.parameters:.0f} % of {value_text(connected.parameters)} removed",
+        evidence=f"the FC head costs {value_text(more)} parameters and {(connected.macs - pooled.macs) / 1e6:.1f} M "
         f"multiply-adds, {100 * connected.macs / pooled.macs - 100:.1f} % more of these",
     )
 
 
-def table1() -> Measured:
-    """Parameters in units of 1 024 and operations in millions, row by row; weights without biases."""
+def table1() -> Measured[Value]:
+    """Weights without biases, in units of 1 024, and multiply-adds in millions, for each row of Table 1."""
     total = cost(PAPER)
     values: dict[str, float] = {}
     for row, names in TABLE1_ROWS.items():
@@ -111,27 +119,28 @@ def table1() -> Measured:
         values[f"{row} operations"] = sum(part.macs for part in parts) / 1e6
     return Measured(
         values=values,
-        summary=f"{text(_weights(total) / 1024)} K and {text(total.macs / 1e6)} M in all",
+        summary=f"{value_text(_weights(total) / 1024)} K and {value_text(total.macs / 1e6)} M in all",
         evidence="weights without biases, counted from the printed layer sizes",
     )
 
 
 def _weights(part: Cost) -> int:
-    """Weights without biases: those of a convolution make one multiply-add each at every place of its output."""
+    """The number of weights without biases. Each makes one multiply-add at every position of the output."""
     return sum(layer.macs // (layer.output_shape[1] * layer.output_shape[2]) for layer in part.layers)
 
 
-def operations() -> Measured:
+def operations() -> Measured[Value]:
+    """Multiply-adds for one image at evaluation."""
     macs = cost(PAPER).macs
     return Measured(
         values={"multiply-adds": macs},
         summary=f"{macs / 1e9:.3f} billion",
-        evidence=f"{text(macs)} of convolutions and the linear layer, one 224×224 image, without the heads",
+        evidence=f"{value_text(macs)} of convolutions and the linear layer, one 224×224 image, without the heads",
     )
 
 
-def port() -> Measured:
-    """torchvision's class against our config of the same layout."""
+def port() -> Measured[Value]:
+    """The network of torchvision compared with our config of the same layout."""
     import torchvision
 
     with torch.device("meta"):
@@ -154,8 +163,8 @@ def port() -> Measured:
             "dropout": submodule(theirs, "dropout", nn.Dropout).p,
             "head dropout": submodule(theirs, "aux1.dropout", nn.Dropout).p,
         },
-        summary=f"{text(whole - heads)} ({text(whole)} with heads)",
-        evidence=f"{text(paper - whole + heads)} fewer than the paper's {text(paper)}; {differing} of "
+        summary=f"{value_text(whole - heads)} ({value_text(whole)} with heads)",
+        evidence=f"{value_text(paper - whole + heads)} fewer than the paper's {value_text(paper)}; {differing} of "
         f"{len(shapes[0])} tensors differ from ours in name or shape",
     )
 

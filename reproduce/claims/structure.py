@@ -1,4 +1,4 @@
-"""Static measurements of how the network is built: shapes, branches, heads, depth, receptive field."""
+"""Static measurements of structure: shapes, branches, auxiliary classifiers, depth and receptive field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from reproduce.claims.costs import PAPER, submodule
-from reproduce.claims.verdicts import Measured, StaticMeasurement, text
+from reproduce.claims.ledger import Value
+from reproduce.claims.verdicts import Measured, StaticMeasurement, value_text
 from reproduce.models import GoogLeNet
 from reproduce.models.auxiliary import AuxiliaryClassifier
 from reproduce.models.cost import cost
@@ -21,23 +22,25 @@ from reproduce.models.inception import Inception
 from reproduce.spec import NetworkConfig, Reduction
 
 SIDES = (*range(1, 57), 111, 112)
-"""Heights of maps at which branches are compared; widths go the other way round, so that most maps are no squares."""
-LATENCY_ROUNDS, LATENCY_SIDE = 15, 112
+"""Heights of the maps on which branches are compared. The widths are the same numbers in reverse order."""
+LATENCY_PAIRS, LATENCY_SIDE = 15, 112
 FIELD_OF = "inception5b"
 FIELD_IMAGES = 2
 
 
-def output_shapes() -> Measured:
+def output_shapes() -> Measured[Value]:
+    """The output of each layer, as height, width and channels."""
     layers = cost(PAPER, training=True).layers
     shapes = {layer.name: (layer.output_shape[1], layer.output_shape[2], layer.output_shape[0]) for layer in layers}
     return Measured(
         values=shapes,
-        summary=f"224×224×3 to {text(shapes['inception5b'])} to {text(shapes['fc'])}",
+        summary=f"224×224×3 to {value_text(shapes['inception5b'])} to {value_text(shapes['fc'])}",
         evidence="traced at 224×224; the max pools of stride 2 round up, as Caffe's do",
     )
 
 
-def head_shapes() -> Measured:
+def head_shapes() -> Measured[Value]:
+    """The output of each layer of the auxiliary classifiers."""
     shapes = dict(output_shapes().values)
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
@@ -46,13 +49,13 @@ def head_shapes() -> Measured:
             shapes[f"{name} flattened"] = head.fc1.in_features
     return Measured(
         values=shapes,
-        summary=" → ".join(text(shapes[f"aux1.{x}"]) for x in ("pool", "conv.conv", "fc1", "fc2")),
+        summary=" → ".join(value_text(shapes[f"aux1.{x}"]) for x in ("pool", "conv.conv", "fc1", "fc2")),
         evidence="the first head; traced in training at 224×224",
     )
 
 
-def branches() -> Measured:
-    """Heights and widths of a module's four branches, over input sizes and all reductions."""
+def branches() -> Measured[Value]:
+    """On how many maps the four branches of a module differ in size, over sizes of the input and kinds of reduction."""
     reductions: tuple[Reduction, ...] = ("reduced", "unreduced", "naive")
     tried = len(SIDES) * len(reductions)
     disagreeing = agreeing_unpadded = 0
@@ -79,8 +82,8 @@ def branches() -> Measured:
     )
 
 
-def heads_at_evaluation() -> Measured:
-    """A network with heads against the one without, both drawn from one seed and evaluated."""
+def heads_at_evaluation() -> Measured[Value]:
+    """A network with auxiliary classifiers compared with one without, both from one seed and evaluated."""
     networks = []
     for aux in ("both", "none"):
         with torch.random.fork_rng(devices=[]):
@@ -111,9 +114,9 @@ def heads_at_evaluation() -> Measured:
 
 
 def _latency_ratios(a: nn.Module, b: nn.Module, images: torch.Tensor) -> list[float]:
-    """Seconds of `a` over those of `b`, a pair a round, the order changing from round to round."""
+    """The time of `a` over that of `b` in each of several pairs, whose order alternates."""
     ratios = []
-    for number in range(LATENCY_ROUNDS):
+    for number in range(LATENCY_PAIRS):
         seconds = {}
         for network in (a, b) if number % 2 else (b, a):
             seconds[network] = min(_seconds(network, images) for _ in range(3))
@@ -122,14 +125,14 @@ def _latency_ratios(a: nn.Module, b: nn.Module, images: torch.Tensor) -> list[fl
 
 
 def _seconds(network: nn.Module, images: torch.Tensor) -> float:
-    start = time.thread_time()  # what other processes take is not counted
+    start = time.thread_time()  # does not count the time of other processes
     network(images)
     return time.thread_time() - start
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """On a machine that does other work, threads of one small operation mostly wait for each other."""
+    """Make torch use one thread: on a busy machine, the threads of a small operation mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -138,8 +141,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def dropout() -> Measured:
-    """The rate that the heads of our network really have: by default, and with the option for the other source."""
+def dropout() -> Measured[Value]:
+    """The dropout rate of the auxiliary classifiers, by default and with the option for the other source."""
     with torch.device("meta"):
         rates = {
             name: submodule(GoogLeNet(config), "aux1.dropout", nn.Dropout).p
@@ -152,7 +155,8 @@ def dropout() -> Measured:
     )
 
 
-def depth() -> Measured:
+def depth() -> Measured[Value]:
+    """The number of layers on the longest path, with and without pools, and the number of building blocks."""
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
         evaluated = GoogLeNet(PAPER.model_copy(update={"aux": "none"})).eval()
@@ -168,8 +172,8 @@ def depth() -> Measured:
     )
 
 
-def receptive_field() -> Measured:
-    """Of the last module's units: by the recursion over the graph, and by the gradients of a random network."""
+def receptive_field() -> Measured[Value]:
+    """The receptive field of the last module, by recursion over the graph and from gradients of a random network."""
     config = PAPER.model_copy(update={"aux": "none", "classes": 2})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A real MLflow store as the publisher leaves it: a 2x2 grid, three seeds, one run failed."""
+"""A real MLflow store as the publisher leaves it, with a 2x2 grid of three seeds of which one run failed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def log_run(
     outcome: str,
     gpu: dict[str, float] | None = None,
 ) -> str:
-    """One run with the names of reproduce.schema; returns its run id."""
+    """Log one run with the names of reproduce.schema and return its run id."""
     from mlflow.entities import Metric, Param, RunTag
 
     aux, reduction, top1, macs, parameters = ARMS[arm]
@@ -117,8 +117,11 @@ def log_run(
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Holds experiments: grid (11 of 12 finished), single (one arm, one run), broken (one failed run), shared (two runs
-    that shared a GPU; of one a device was not sampled), empty."""
+    """A store with six experiments.
+
+    They are grid (11 of 12 runs finished), single (one arm, one run), broken (one failed run), shared (two runs that
+    shared a GPU; a device of one was not sampled), claim-heads (the whole grid finished) and empty.
+    """
     return build_store(tmp_path_factory.mktemp("mlflow"))
 
 
@@ -128,9 +131,9 @@ def build_store(folder: Path) -> str:
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)
     artifacts = (folder / "artifacts").as_uri()
-    grid, single, broken, shared, _ = (
+    grid, single, broken, shared, claims, _ = (
         client.create_experiment(name, artifact_location=artifacts)
-        for name in ("grid", "single", "broken", "shared", "empty")
+        for name in ("grid", "single", "broken", "shared", "claim-heads", "empty")
     )
     client.set_experiment_tag(
         grid, "mlflow.note.content", "## grid\nHeads and reductions of GoogLeNet on a small set.\n\n| arm |\n|---|"
@@ -140,6 +143,7 @@ def build_store(folder: Path) -> str:
         for arm in ARMS:
             outcome = schema.FAILED if (arm, seed) == FAILED_RUN else schema.FINISHED
             log_run(client, grid, arm, seed, start, outcome=outcome)
+            log_run(client, claims, arm, seed, start, outcome=schema.FINISHED)
             start += 70_000  # runs last 130 s, so two at a time
     log_run(client, single, "heads-reduced", 0, STARTED, outcome=schema.FINISHED)
     log_run(client, broken, "plain-reduced", 0, STARTED, outcome=schema.FAILED)

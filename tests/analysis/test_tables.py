@@ -1,3 +1,5 @@
+"""Numbers as text."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +15,12 @@ from analysis import tables
         (tables.percent(0.87654), "87.65"),
         (tables.percent(math.nan), "—"),
         (tables.points(-0.0123), "−1.23"),
-        (tables.interval(-0.01, 0.02, signed=True), "[−1.00, +2.00]"),
-        (tables.interval(math.nan, math.nan), "—"),
+        (tables.interval(-0.01, 0.02, tables.points), "[−1.00, +2.00]"),
+        (tables.interval(math.nan, math.nan, tables.percent), "—"),
+        (tables.interval(1.2, 3.45, tables.signed, 1), "[+1.2, +3.5]"),
+        (tables.signed(-0.001), "+0.00"),
+        (tables.counted(1, "run"), "1 run"),
+        (tables.counted(3, "run"), "3 runs"),
         (tables.p_value(0.00001), "< 0.001"),
         (tables.p_value(0.0312), "0.031"),
         (tables.p_value(0.31), "0.31"),

@@ -1,4 +1,4 @@
-"""`deeper claims` as users type it; empirical claims against a real MLflow store."""
+"""`deeper claims` as users type it, with a real MLflow store for empirical claims."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
-from scipy import stats
 
+from analysis.claims import decide
+from analysis.claims.runs import RunsMeasured
+from analysis.frames import Recorded
+from analysis.statistics import mean
 from bench.cli import main
 from reproduce import schema
-from reproduce.claims import registry
-from reproduce.claims.verdicts import Estimate, Measured, RecordedRuns
+from reproduce.claims.verdicts import Measured
 
 ROOT = Path(__file__).parents[2]
 ACCURACIES = {"none": [0.80, 0.81, 0.79], "both": [0.85, 0.87, 0.85]}
 
 
-def heads(recorded: RecordedRuns) -> Measured:
-    """Both heads less none in final top-1, paired by seed: how an empirical measurement is written."""
+def heads(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with both heads minus that with none, paired by seed: an example of an empirical measurement."""
     top1 = recorded.finished.pivot(index="seed", columns="network.aux", values=schema.FINAL_TOP1)
-    low, high = stats.ttest_rel(top1["both"], top1["none"]).confidence_interval()
-    estimate = Estimate(value=float((top1["both"] - top1["none"]).mean()), low=low, high=high, n=len(top1))
-    return Measured(values={"difference": estimate}, summary="both − none", evidence=f"n = {len(top1)} pairs")
+    difference = mean(top1["both"] - top1["none"])
+    return Measured(values={"difference": difference}, summary="both − none", evidence=f"n = {difference.n} pairs")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two empirical claims about the same difference: above 0, and above 5 points."""
-    monkeypatch.setitem(registry.EMPIRICAL, "heads", heads)
+    monkeypatch.setitem(decide.EMPIRICAL, "heads", heads)
     common = {
         "kind": "empirical",
         "statement": "heads help",
@@ -100,7 +100,7 @@ def test_without_runs_a_claim_is_not_measured_and_a_named_experiment_is_a_mistak
     places = ["--records", str(tmp_path / "none"), "--ledger", str(ledger)]
     verdict, evidence = decided(places, tmp_path)["S-any"]
     assert verdict == "not measured here"
-    assert evidence == "needs 3 seeds; deeper run heads; no run of heads is recorded"
+    assert evidence == "needs 3 seeds: `deeper run heads`; no run of heads is recorded"
     assert main(["claims", "heads", *places]) == 2
     assert "no store" in capsys.readouterr().err
 
@@ -122,12 +122,10 @@ def test_mistakes_end_with_code_2_and_one_line(capsys: pytest.CaptureFixture[str
     assert told[1].startswith("deeper: claim: 'S-none' is not in the ledger; there are S-reduce-example")
 
 
-def test_static_claims_take_seconds_and_neither_mlflow_nor_ray(tmp_path: Path) -> None:
+def test_static_claims_need_neither_mlflow_nor_ray(tmp_path: Path) -> None:
     code = "import sys; from bench.cli import main; main(['claims', '--static', '--json', sys.argv[1]]); "
     code += "sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
     out = tmp_path / "claims.json"
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, env={**os.environ, "COLUMNS": "120"})
     assert done.returncode == 0
-    assert time.monotonic() - start < 60  # 20 s where the machine does nothing else
     assert {row["kind"] for row in json.loads(out.read_text(encoding="utf-8"))["claims"]} == {"static"}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from reproduce.claims import registry
-from reproduce.claims.ledger import load_ledger
+from bench.commands.claims import measurements
+from reproduce.claims.ledger import Kind, Ledger, load_ledger
 from reproduce.spec import SpecError
 
-MEASUREMENTS = {"static": ["count"], "empirical": ["compare"]}
+ROOT = Path(__file__).parents[2]
+KNOWN: dict[Kind, list[str]] = {"static": ["count"], "empirical": ["compare"]}
 
 PROMISED = {
     "S-reduce-example": "weights of a 5x5 convolution, straight and behind a 1x1",
@@ -60,22 +63,30 @@ def row(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**static, **changes}.items() if value is not None}
 
 
-def load(folder: Path, *rows: Any, **top: Any) -> Any:
+def load(folder: Path, *rows: Any, **top: Any) -> Ledger:
     path = folder / "ledger.yaml"
     path.write_text(yaml.safe_dump({"documents": {"S": "notes"}, "claims": list(rows), **top}), encoding="utf-8")
-    return load_ledger(path, measurements=MEASUREMENTS)  # type: ignore[arg-type]
+    ledger = load_ledger(path)
+    ledger.check_measurements(KNOWN)
+    return ledger
 
 
 def test_every_promised_claim_has_a_row() -> None:
-    ledger = load_ledger(measurements=registry.names())
-    assert PROMISED.keys() - {claim.id for claim in ledger.claims} == set()
+    assert PROMISED.keys() - {claim.id for claim in load_ledger().claims} == set()
 
 
-def test_every_measurement_decides_a_row() -> None:
-    ledger = load_ledger(measurements=registry.names())
+def test_rows_name_known_measurements_and_every_measurement_decides_a_row() -> None:
+    ledger = load_ledger()
+    ledger.check_measurements(measurements())
     assert {claim.measurement for claim in ledger.claims} == {
-        name for names in registry.names().values() for name in names
+        name for names in measurements().values() for name in names
     }
+
+
+@pytest.mark.parametrize("module", ["reproduce.claims.ledger", "reproduce.claims.verdicts", "analysis.claims.decide"])
+def test_ledger_and_verdicts_load_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
@@ -87,13 +98,13 @@ def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        ({"measurement": "cuont"}, "S-one: measurement: 'cuont' is unknown; of static claims there are count"),
-        ({"measurement": "compare"}, "S-one: measurement: 'compare' is unknown; of static claims there are count"),
+        ({"measurement": "cuont"}, "S-one: measurement: 'cuont' is unknown; known for static claims: count"),
+        ({"measurement": "compare"}, "S-one: measurement: 'compare' is unknown; known for static claims: count"),
         ({"measurement": None}, "S-one: measurement: missing; a static claim names the function that decides it"),
         ({"statment": "?"}, r"S-one: statment: unknown key; known here: .*; did you mean statement\?"),
-        ({"source": {"document": "Q"}}, "S-one: source.document: 'Q' is unknown; known are S"),
+        ({"source": {"document": "Q"}}, "S-one: source.document: 'Q' is unknown; known: S"),
         ({"kind": "both"}, "S-one: kind: 'both': input should be 'static' or 'empirical'"),
         ({"kind": "empirical", "measurement": None}, "S-one: needs: missing; an empirical claim says what"),
         ({"experiment": "quickstart"}, "S-one: experiment: 'quickstart' is for empirical claims; leave it out"),
@@ -108,27 +119,27 @@ def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
         ({"rule": None}, "S-one: rule: missing"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_row(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecError, match=f"^{told}") as caught:
+def test_a_mistake_is_one_line_that_names_the_row(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=f"^{message}") as caught:
         load(tmp_path, row(**changes))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_id_may_be_there_once(tmp_path: Path) -> None:
+def test_an_id_may_occur_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"^S-one: id: is in the ledger twice"):
         load(tmp_path, row(), row())
 
 
 def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="documents and a list of claims is needed, and nothing else"):
+    with pytest.raises(SpecError, match="documents and a list of claims, and nothing else"):
         load(tmp_path, row(), version=2)
-    with pytest.raises(SpecError, match="row 1 is no mapping"):
+    with pytest.raises(SpecError, match="row 1 is not a mapping"):
         load(tmp_path, "S-one")
     with pytest.raises(SpecError, match=r"ledger: no file .*none\.yaml"):
-        load_ledger(tmp_path / "none.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
+        load_ledger(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("claims: [", encoding="utf-8")
     with pytest.raises(SpecError, match=r"broken\.yaml: not YAML"):
-        load_ledger(tmp_path / "broken.yaml", measurements=MEASUREMENTS)  # type: ignore[arg-type]
+        load_ledger(tmp_path / "broken.yaml")
 
 
 def test_an_unknown_id_is_answered_with_those_there_are(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from analysis.report import report
+from analysis.report.writing import write_report
 from bench.records.plan import experiments
 from bench.tracking.location import tracking_uri
 from reproduce.claims.ledger import load_ledger
-from reproduce.claims.registry import names
 
 RESULTS = Path(__file__).parents[2] / "results"
 RECORDS = sorted(folder.parent / "records" for folder in RESULTS.glob("*/report"))
@@ -56,7 +55,7 @@ def test_tables_follow_from_the_raw_records(committed: Path, tmp_path: Path, mon
     records = shutil.copytree(committed, tmp_path / "records")
     subprocess.run([sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--once"], check=True)
     (name,) = experiments(records)
-    report(name, tracking_uri=tracking_uri(records), out=tmp_path / "report")
+    write_report(name, tracking_uri=tracking_uri(records), out=tmp_path / "report")
     for table in ("arms.csv", "effects.csv", "results.md"):
         ours, theirs = (
             (folder / "report" / table).read_text(encoding="utf-8") for folder in (tmp_path, committed.parent)
@@ -70,7 +69,7 @@ def test_verdicts_follow_from_the_raw_records(tmp_path: Path, monkeypatch: pytes
     subprocess.run([sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--once"], check=True)
     command = [sys.executable, "-m", "bench.cli", "claims", "--records", str(records), "--json", str(found)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    empirical = {claim.id for claim in load_ledger(None, measurements=names()).claims if claim.kind == "empirical"}
+    empirical = {claim.id for claim in load_ledger().claims if claim.kind == "empirical"}
     ours, committed = (
         {
             claim["id"]: claim

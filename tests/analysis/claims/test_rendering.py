@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from analysis.claims import readme_table
+from analysis.claims.rendering import readme_table
 from bench.cli import main
 
 

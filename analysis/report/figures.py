@@ -1,6 +1,6 @@
-"""Figures as inline SVG: small, no fetched fonts, colours left to the page so that light and dark both read.
+"""Figures as inline SVG elements that need no fonts from elsewhere and take their colours from the page's style.
 
-An arm has one colour and one marker in every figure of a report.
+So they are legible on light and on dark pages. An arm has the same colour and marker in every figure of a report.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from reproduce import schema
 
-# Stand-ins that matplotlib draws with; the page's CSS variables take their place in the SVG.
 INK, FAINT = "#010203", "#040506"
-# Light and dark variants of a palette that colour-blind readers can tell apart (after Okabe and Ito).
+"""Placeholder colours, which variables of the page's style replace in the SVG."""
 PALETTE = [
     ("#0067a5", "#5aaeea"),
     ("#c2500a", "#f0883e"),
@@ -33,9 +32,12 @@ PALETTE = [
     ("#3f3fae", "#9a9af5"),
     ("#a01f35", "#ff7f8f"),
 ]
+"""Light and dark variants of a palette for colour-blind readers, after Okabe and Ito."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-WIDTH, HEIGHT = 4.5, 3.1  # inches of one panel: about a phone's width in pixels, so text keeps its size there
-STAGES = ["stem", "3", "4", "5", "head"]  # from input to output
+WIDTH, HEIGHT = 4.5, 3.1
+"""Of a panel, in inches: about the width of a phone's screen, so that text keeps its size there."""
+STAGES = ["stem", "3", "4", "5", "head"]
+"""From input to output."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -62,7 +64,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element with its title and what it shows in a sentence."""
+    """An SVG element with its title and a caption."""
 
     title: str
     svg: str
@@ -70,7 +72,7 @@ class Plot:
 
 
 def colour(index: int) -> str:
-    """The light variant; it stands for CSS variable `--arm-<index>`."""
+    """The light variant of an arm's colour, which the style variable `--arm-INDEX` replaces in the SVG."""
     return PALETTE[index % len(PALETTE)][0]
 
 
@@ -79,12 +81,18 @@ def marker(index: int) -> str:
 
 
 @mpl.rc_context(STYLE)
-def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], whole: set[str]) -> list[Plot]:
-    """Validation top-1 and training loss by epoch: each run as a thin line, the mean over the runs in `whole` thick."""
+def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) -> list[Plot]:
+    """Validation top-1 and training loss by epoch: a thin line for each run, a thick one for their mean.
+
+    Args:
+        epochs: As `analysis.frames.Recorded.epochs`.
+        arms: In the order of their colours.
+        finished: The ids of the finished runs; the mean is taken over these.
+    """
     plots = []
     for metric, title, label, scale in (
         (schema.VAL_TOP1, "Validation top-1 by epoch", "top-1, %", 100),
-        (schema.TRAIN_LOSS_MAIN, "Training loss of the main head by epoch", "cross-entropy", 1),
+        (schema.TRAIN_LOSS_MAIN, "Training loss of the main classifier by epoch", "cross-entropy", 1),
     ):
         if metric not in epochs:
             continue
@@ -95,19 +103,19 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], whole: set[str]) 
                 continue
             x = curves.index.to_numpy() + 1
             axes.plot(x, curves.to_numpy(), color=colour(i), linewidth=0.7, alpha=0.4)
-            average = curves[[run_id for run_id in curves if run_id in whole]].mean(axis=1).dropna()
+            average = curves[[run_id for run_id in curves if run_id in finished]].mean(axis=1).dropna()
             axes.plot(average.index + 1, average, color=colour(i))
             axes.plot(average.index[-1:] + 1, average.iloc[-1:], color=colour(i), marker=marker(i))
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        caption = "Thick: mean over finished seeds. Thin: each run."
+        caption = "Thick lines: means over finished runs. Thin lines: single runs."
         plots.append(Plot(title, _svg(figure, metric), caption))
     return plots
 
 
 @mpl.rc_context(STYLE)
 def forest(effects: pd.DataFrame) -> Plot | None:
-    """Differences in top-1 with their intervals, and the band below what the design can detect."""
+    """Effects on top-1 with their intervals, and the band of effects too small to be detected; None without effects."""
     if effects.empty:
         return None
     rows = effects.reset_index(drop=True)
@@ -130,15 +138,15 @@ def forest(effects: pd.DataFrame) -> Plot | None:
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
     caption = (
-        "Point and 95 % interval. Grey: differences too small to be found with 80 % power, given the spread seen. "
-        "Circles: over the whole grid; squares: one arm less the baseline."
+        "Estimates with 95 % intervals. Grey: effects too small to be detected with a power of 80 %, given the "
+        "observed spread. Circles: effects over the whole grid. Squares: one arm minus the baseline."
     )
     return Plot("Effects on top-1", _svg(figure, "forest"), caption)
 
 
 @mpl.rc_context(STYLE)
 def against_cost(summary: pd.DataFrame) -> list[Plot]:
-    """Top-1 of the arms against multiply-adds and against images/s."""
+    """Top-1 of the arms against multiply-adds and against images/s; a figure is left out where nothing was measured."""
     plots = []
     billions = summary["macs"].max() >= 1e9
     unit = "billion" if billions else "million"
@@ -147,7 +155,7 @@ def against_cost(summary: pd.DataFrame) -> list[Plot]:
             "macs",
             1e-9 if billions else 1e-6,
             "Top-1 against multiply-adds",
-            f"{unit} multiply-adds an image, at evaluation",
+            f"{unit} multiply-adds per image, at evaluation",
         ),
         ("images_per_s", 1, "Top-1 against training throughput", "images/s in training"),
     ):
@@ -160,7 +168,7 @@ def against_cost(summary: pd.DataFrame) -> list[Plot]:
             axes.errorbar(
                 scale * row[column],
                 100 * row["top1"],
-                yerr=_reach(row, "top1", 100),
+                yerr=_error_bars(row, "top1", 100),
                 color=colour(index),
                 marker=marker(index),
                 markersize=7,
@@ -169,14 +177,14 @@ def against_cost(summary: pd.DataFrame) -> list[Plot]:
             )
         axes.margins(0.15)
         axes.set(xlabel=label, ylabel="top-1, %")
-        # Images/s vary with what else the machine does, not with the seed: an interval over seeds would mean little.
-        plots.append(Plot(title, _svg(figure, column), "Mean over seeds; 95 % intervals of top-1."))
+        # No interval for images/s: they vary with the load of the machine rather than with the seed.
+        plots.append(Plot(title, _svg(figure, column), "Means over seeds, with 95 % intervals of top-1."))
     return plots
 
 
 @mpl.rc_context(STYLE)
 def gradients(epochs: pd.DataFrame, arms: Sequence[str]) -> list[Plot]:
-    """Gradient norm by stage (first epoch), and the stem's by epoch; nothing where none was logged."""
+    """Gradient norm by stage in the first epoch, and that of the stem by epoch; nothing where no norm was logged."""
     stages = [stage for stage in STAGES if schema.GRADIENT_NORM + stage in epochs]
     if not stages:
         return []
@@ -196,7 +204,7 @@ def gradients(epochs: pd.DataFrame, arms: Sequence[str]) -> list[Plot]:
     over.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     for each in (axes, over):
         _log_scale(each)
-    caption = "Mean over sampled steps and seeds; logarithmic."
+    caption = "Means over sampled steps and seeds; logarithmic scale."
     return [
         Plot("Gradient norm by stage, first epoch", _svg(by_stage, "gradient-stage"), caption),
         Plot(f"Gradient norm of stage {stages[0]} by epoch", _svg(by_epoch, "gradient-epoch"), caption),
@@ -209,7 +217,7 @@ def _panel(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def _log_scale(axes: Axes) -> None:
-    """Logarithmic, with plain numbers between the powers of ten where the range is small."""
+    """Make the y axis logarithmic, with plain numbers between the powers of ten where the range is small."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
@@ -221,8 +229,8 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _reach(row: pd.Series, column: str, scale: float) -> list[list[float]] | None:
-    """Error bars to the ends of an interval; none where there is none."""
+def _error_bars(row: pd.Series, column: str, scale: float) -> list[list[float]] | None:
+    """The lengths of the error bars below and above a value; None where it has no interval."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
     if np.isnan(low):
         return None
@@ -230,7 +238,7 @@ def _reach(row: pd.Series, column: str, scale: float) -> list[list[float]] | Non
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element whose ids are its own and whose colours are the page's."""
+    """The figure as an SVG element with ids that no other figure has and with the colours of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

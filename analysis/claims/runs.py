@@ -1,0 +1,306 @@
+"""Measurements on recorded runs: how arms differ, paired by seed. Each public function decides a row of the ledger.
+
+Accuracies, errors and their differences are in percentage points, the ledger's unit. Evidence begins with the data and
+the resolution of the runs, because the claims are about ImageNet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.pairs import difference_text, differences, pairs, power_text, ratio_text
+from analysis.effects import AUX, REDUCTION
+from analysis.frames import Recorded
+from analysis.statistics import Estimate, Ratio, mean, ratio
+from analysis.tables import interval, number, percent, signed
+from reproduce import schema
+from reproduce.claims.verdicts import Measured, NotMeasured
+
+BRANCHES, HEAD = "network.branches", "network.head"
+FRACTION, RESOLUTION, CLASSES = "data.train_fraction", "recipe.resolution", "network.classes"
+SINGLE_SCALES = ("1x1", "3x3", "5x5")
+EARLY = 0.25
+"""The fraction of the epochs after which accuracy is called early."""
+TARGET = 0.9
+"""The fraction of the mixed arm's final accuracy that is the target when epochs to it are counted."""
+IMAGENET_CLASSES = 1000
+MIN_POOLED_RESOLUTION = 64
+"""Below this resolution the last maps are 1x1, and there is nothing to average."""
+
+RunsMeasured = Measured[float | Estimate | Ratio]
+
+
+def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with both auxiliary classifiers minus that with none, and the same early in training."""
+    top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
+    difference = mean(differences(top1, "both", "none"))
+    early = mean(differences(100 * pairs(_early(recorded), AUX, schema.VAL_TOP1), "both", "none"))
+    return Measured(
+        values={"both less none": difference},
+        summary=difference_text(difference),
+        evidence=f"{scale(recorded)}; {power_text(difference)}; after a quarter of the epochs {difference_text(early)}",
+    )
+
+
+def _early(recorded: Recorded) -> pd.DataFrame:
+    """The finished runs with their validation top-1 after the first quarter of the epochs, rounded up."""
+    epochs = recorded.epochs.assign(done=recorded.epochs["epoch"] + 1)
+    last = epochs.groupby("run_id")["done"].transform("max")
+    early = epochs[epochs["done"].eq(np.ceil(EARLY * last))]
+    return recorded.finished.merge(early[["run_id", schema.VAL_TOP1]], on="run_id")
+
+
+def single_head(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with both auxiliary classifiers minus that with none, and minus that with the better single one."""
+    top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
+    gain = mean(differences(top1, "both", "none"))
+    singles = {head: mean(differences(top1, head, "none")) for head in ("aux1", "aux2")}
+    better = max(singles, key=lambda head: singles[head].value)
+    difference = mean(differences(top1, "both", better))
+    return Measured(
+        values={"both less none": gain, "both less the better single head": difference},
+        summary=f"both less none {difference_text(gain)}; both less {better} {difference_text(difference)}",
+        evidence=f"{scale(recorded)}; {power_text(gain)}; "
+        + ", ".join(f"{head} less none {difference_text(estimate)}" for head, estimate in singles.items()),
+    )
+
+
+def stem_gradient(recorded: Recorded) -> RunsMeasured:
+    """The gradient norm of the stem with both auxiliary classifiers over that with none, averaged over training."""
+    stages = [f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5")]
+    norms = recorded.epochs.groupby("run_id")[[stage for stage in stages if stage in recorded.epochs]].mean()
+    runs = recorded.finished.merge(norms, on="run_id")
+    stem, *others = (_ratio(runs, AUX, stage, "both", "none") for stage in stages)
+    plain = runs[runs[AUX].eq("none")]
+    deep = ratio([math.log(a / b) for a, b in zip(plain[stages[0]], plain[stages[-1]], strict=True)])
+    return Measured(
+        values={"ratio in the stem": stem},
+        summary=f"stem {ratio_text(stem)}",
+        evidence=f"{scale(recorded)}; {power_text(stem)}; "
+        + ", ".join(f"stage {name} {ratio_text(other)}" for name, other in zip("345", others, strict=True))
+        + f"; the stem over stage 5 without heads {ratio_text(deep)}",
+    )
+
+
+def reduction_cost(recorded: Recorded) -> RunsMeasured:
+    """What the 1x1 reductions save: ratios of parameters, multiply-adds, throughput, memory and energy."""
+    runs = _with_peaks(recorded)
+    ratios = {
+        name: _ratio(runs, REDUCTION, metric, "reduced", "unreduced")
+        for name, metric in (
+            ("images/s", schema.FINAL_IMAGES_PER_S),
+            ("peak memory", schema.PEAK_MEMORY_GIB),
+            ("energy", schema.GPU_ENERGY_J),
+        )
+        if metric in runs
+    }
+    cost = runs.groupby(REDUCTION)[[schema.COST_PARAMETERS, schema.COST_MACS]].mean().T
+    parameters, macs = (cost["reduced"] / cost["unreduced"]).tolist()
+    further = [f"{name} {ratio_text(ratios[name])}" for name in ratios if name != "images/s"]
+    if "naive" in cost:
+        more = (cost["naive"] / cost["reduced"]).tolist()
+        further.append(f"naive: {more[0]:.1f} times the parameters, {more[1]:.1f} times the multiply-adds")
+    speed = ratios["images/s"]
+    return Measured(
+        values={"parameters": parameters, "multiply-adds": macs, "images/s": speed},
+        summary=f"{percent(parameters, 0)} % of the parameters, {percent(macs, 0)} % of the multiply-adds, "
+        f"images/s {ratio_text(speed)}",
+        evidence="; ".join([scale(recorded), power_text(speed), *further]),
+    )
+
+
+def _with_peaks(recorded: Recorded) -> pd.DataFrame:
+    """The finished runs with the largest peak memory of their epochs."""
+    peaks = [name for name in recorded.epochs if name == schema.PEAK_MEMORY_GIB]
+    return recorded.finished.merge(recorded.epochs.groupby("run_id")[peaks].max(), on="run_id")
+
+
+def _ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: str) -> Ratio:
+    return ratio(differences(pairs(runs, field, metric).map(math.log), plus, minus))
+
+
+def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with 1x1 reductions minus that without, and the same at equal compute."""
+    top1 = 100 * pairs(recorded.finished, REDUCTION, schema.FINAL_TOP1)
+    difference = mean(differences(top1, "reduced", "unreduced"))
+    further = [f"at equal compute {difference_text(mean(_at_equal_compute(recorded, top1)))}"]
+    if "naive" in top1:
+        naive = mean(differences(top1, "reduced", "naive"))
+        further.append(f"reduced less naive {difference_text(naive)}")
+    return Measured(
+        values={"reduced less unreduced": difference},
+        summary=difference_text(difference),
+        evidence="; ".join([scale(recorded), power_text(difference), *further]),
+    )
+
+
+def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
+    """Final top-1 of reduced runs minus that of unreduced runs at the moment at which these had cost as much.
+
+    Cost is counted in multiply-adds; between two validations, top-1 is interpolated linearly. There is one value for
+    each seed.
+    """
+    macs = recorded.finished.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
+    fraction = float(macs["reduced"] / macs["unreduced"])
+    unreduced = recorded.finished[recorded.finished[REDUCTION].eq("unreduced")]
+    reached = unreduced.assign(reached=[_top1_after(recorded, run, fraction) for run in unreduced["run_id"]])
+    by_seed = 100 * reached.groupby("seed")["reached"].mean()
+    return list((top1["reduced"].groupby(level="seed").mean() - by_seed).dropna())
+
+
+def _top1_after(recorded: Recorded, run_id: str, fraction: float) -> float:
+    """Validation top-1 of a run after a fraction of its epochs."""
+    curve = recorded.epochs[recorded.epochs["run_id"].eq(run_id)].sort_values("epoch")
+    done = curve["epoch"] + 1
+    return float(np.interp(fraction * done.max(), done, curve[schema.VAL_TOP1], left=math.nan))
+
+
+def overfitting(recorded: Recorded) -> RunsMeasured:
+    """How the generalisation gap grows with parameters and with fewer training images.
+
+    The gap is top-1 on training images minus that on validation images, both on the crops of validation. Its slope over
+    the binary logarithm of the number of parameters is fitted over the arms of each seed.
+    """
+    runs = recorded.finished
+    if schema.FINAL_TRAIN_TOP1_PLAIN not in runs:
+        raise NotMeasured(f"no run has recorded {schema.FINAL_TRAIN_TOP1_PLAIN}")
+    gap = 100 * (runs[schema.FINAL_TRAIN_TOP1_PLAIN] - runs[schema.FINAL_TOP1])
+    table = runs.assign(gap=gap, fraction=runs[FRACTION].astype(float), doublings=np.log2(runs[schema.COST_PARAMETERS]))
+    wide = table.pivot_table(index="seed", columns=["fraction", "doublings"], values="gap")
+    fractions = sorted(float(fraction) for fraction in wide.columns.unique("fraction"))
+    few, many = (wide[fraction].dropna() for fraction in (fractions[0], fractions[-1]))
+    common = few.columns.intersection(many.columns)
+    if len(fractions) < 2 or len(common) < 2:
+        raise NotMeasured("all runs have the same fraction of the images, or the same number of parameters")
+    slopes = [mean([float(np.polyfit(own.columns, row, 1)[0]) for row in own.to_numpy()]) for own in (many, few)]
+    fewer = mean(list((few[common].mean(axis=1) - many[common].mean(axis=1)).dropna()))
+    return Measured(
+        values={
+            "slope on most images": slopes[0],
+            "slope on fewest images": slopes[1],
+            "gap on fewest less on most": fewer,
+        },
+        summary="; ".join(
+            f"on {percent(fraction, 0)} % of the images a gap of {own.to_numpy().mean():.1f} points, "
+            f"{difference_text(slope)} for each doubling of parameters"
+            for fraction, own, slope in zip((fractions[-1], fractions[0]), (many, few), slopes, strict=True)
+        ),
+        evidence=f"{scale(recorded)}; {power_text(slopes[0])}; the gap on fewer images less that on more "
+        f"{difference_text(fewer)}",
+    )
+
+
+def scales(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with branches of several kernel sizes minus that with each single size, at matched multiply-adds."""
+    top1 = 100 * pairs(recorded.finished, BRANCHES, schema.FINAL_TOP1)
+    found = {f"mixed less {kernel}": mean(differences(top1, "mixed", kernel)) for kernel in SINGLE_SCALES}
+    macs = recorded.finished.groupby(BRANCHES)[schema.COST_MACS].mean()
+    deviation = float((macs / macs["mixed"] - 1).abs().max())
+    return Measured(
+        values={**found},
+        summary=", ".join(f"{name} {difference_text(estimate)}" for name, estimate in found.items()),
+        evidence=f"{scale(recorded)}; {power_text(found['mixed less 3x3'])}; multiply-adds equal within "
+        f"{percent(deviation)} %",
+    )
+
+
+def channel_clusters(recorded: Recorded) -> RunsMeasured:
+    """Channel correlation within branches minus that across, against permuted branches and the untrained network."""
+    runs = recorded.finished
+    if schema.CLUSTER_DIFFERENCE not in runs:
+        raise NotMeasured(f"no run has recorded {schema.CLUSTER_DIFFERENCE}")
+    mixed = runs[runs[BRANCHES].eq("mixed")].dropna(subset=schema.CLUSTER_DIFFERENCE)
+    if mixed.empty:
+        raise NotMeasured("no finished run has mixed branches")
+    difference = mixed[schema.CLUSTER_DIFFERENCE]
+    above = mean(list(difference - mixed[schema.CLUSTER_PERMUTED_95]))
+    gained = mean(list(difference - mixed[schema.CLUSTER_UNTRAINED]))
+    within, across, band, untrained = (
+        float(mixed[name].mean())
+        for name in (
+            schema.CLUSTER_WITHIN, schema.CLUSTER_ACROSS, schema.CLUSTER_PERMUTED_95, schema.CLUSTER_UNTRAINED,
+        )
+    )  # fmt: skip
+    return Measured(
+        values={"above the band": above, "more than untrained": gained},
+        summary=f"mean |r| {within:.3f} within, {across:.3f} across; difference {difference.mean():.3f}, untrained "
+        f"{untrained:.3f}",
+        evidence=f"{scale(recorded)}; n = {above.n}; the band of random branches ends at {band:.4f}; trained less "
+        f"untrained {signed(gained.value, 3)} {interval(gained.low, gained.high, signed, 3)}; "
+        f"{_epochs_to_target(recorded)}",
+    )
+
+
+def _epochs_to_target(recorded: Recorded) -> str:
+    """Of each arm, the mean number of epochs to the target accuracy."""
+    arms = recorded.finished.groupby(BRANCHES, sort=False)
+    target = TARGET * float(arms[schema.FINAL_TOP1].mean()["mixed"])
+    curves = recorded.epochs.merge(recorded.finished[["run_id", BRANCHES]], on="run_id")
+    reached = curves[curves[schema.VAL_TOP1].ge(target)].groupby([BRANCHES, "run_id"])["epoch"].min() + 1
+    means = [
+        f"{name} {reached[name].mean():.1f}" if len(reached.get(name, ())) == len(own) else f"{name} not in all runs"
+        for name, own in arms
+    ]
+    return f"epochs to {percent(target, 0)} %: {', '.join(means)}"
+
+
+def pooling(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 with average pooling before the classifier minus that with a fully connected layer."""
+    resolution = int(recorded.finished[RESOLUTION].astype(int).min())
+    if resolution < MIN_POOLED_RESOLUTION:
+        raise NotMeasured(
+            f"at {resolution} px the last maps are 1x1: there is nothing to pool below {MIN_POOLED_RESOLUTION} px"
+        )
+    difference = mean(differences(100 * pairs(recorded.finished, HEAD, schema.FINAL_TOP1), "avgpool", "fc"))
+    cost = recorded.finished.groupby(HEAD)[schema.COST_PARAMETERS].mean()
+    return Measured(
+        values={"avgpool less fc": difference},
+        summary=difference_text(difference),
+        evidence=f"{scale(recorded)}; {power_text(difference)}; fc has {cost['fc'] / cost['avgpool']:.1f} times the "
+        "parameters",
+    )
+
+
+def caffe(recorded: Recorded) -> RunsMeasured:
+    """Final top-1 and top-5 on ImageNet."""
+    top1, top5 = (mean(list(100 * recorded.finished[m])) for m in (schema.FINAL_TOP1, schema.FINAL_TOP5))
+    return _on_imagenet(recorded, {"top-1": top1, "top-5": top5})
+
+
+def recipe(recorded: Recorded) -> RunsMeasured:
+    """Final top-5 error on ImageNet."""
+    return _on_imagenet(recorded, {"top-5 error": mean(list(100 * (1 - recorded.finished[schema.FINAL_TOP5])))})
+
+
+def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasured:
+    """Values in percent that only runs on ImageNet can confirm; runs on other data are only described."""
+    summary = ", ".join(f"{k} {number(v.value, 2)} {interval(v.low, v.high, number)} %" for k, v in values.items())
+    if not recorded.finished[CLASSES].astype(int).eq(IMAGENET_CLASSES).all():
+        raise NotMeasured(f"{scale(recorded)} the runs reach {summary}")
+    (first, *_) = values.values()
+    return Measured(values={**values}, summary=summary, evidence=f"{scale(recorded)}; {power_text(first)}")
+
+
+def scale(recorded: Recorded) -> str:
+    """Data and resolution of the runs, for example "on imagenette at 32 px"."""
+    runs = recorded.finished
+    return "on " + ", ".join(sorted(set(runs["data.path"] + " at " + runs[RESOLUTION] + " px")))
+
+
+MEASUREMENTS: dict[str, Callable[[Recorded], RunsMeasured]] = {
+    "auxiliary-heads": auxiliary_heads,
+    "single-head": single_head,
+    "stem-gradient": stem_gradient,
+    "reduction-cost": reduction_cost,
+    "reduction-accuracy": reduction_accuracy,
+    "overfitting": overfitting,
+    "scales": scales,
+    "channel-clusters": channel_clusters,
+    "pooling": pooling,
+    "caffe": caffe,
+    "recipe": recipe,
+}

@@ -1,0 +1,103 @@
+"""Which runs of an experiment are finished, and what its numbers can and cannot show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.frames import Recorded
+from analysis.summaries import concurrent_runs
+from analysis.tables import DASH, counted, is_missing, percent
+from reproduce import schema
+
+MARKS = {schema.FINISHED: "✓", schema.FAILED: "✗", schema.INTERRUPTED: "‖", "running": "…", "waiting": "·"}
+"""How the grid of runs marks outcomes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedRun:
+    """A run without a final result."""
+
+    name: str
+    outcome: str
+    error: str
+    """Why the run failed; a dash where that was not recorded."""
+
+
+def completeness(recorded: Recorded) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The grid of runs: for each arm its name, and for each seed the outcome of the run and the text of the cell."""
+    last = recorded.epochs.groupby("run_id")["epoch"].max() + 1
+    seeds = sorted(recorded.runs["seed"].unique())
+    rows = []
+    for arm in recorded.arms:
+        cells = []
+        for seed in seeds:
+            own = recorded.runs[(recorded.runs["arm"] == arm) & (recorded.runs["seed"] == seed)]
+            if own.empty:
+                cells.append(("absent", DASH))
+                continue
+            run = own.iloc[-1]
+            text = percent(run[schema.FINAL_TOP1])
+            if run["outcome"] != schema.FINISHED:
+                text = f"epoch {last[run['run_id']]}" if run["run_id"] in last.index else run["outcome"]
+            cells.append((run["outcome"], f"{MARKS.get(run['outcome'], '')} {text}".strip()))
+        rows.append((arm, cells))
+    return rows
+
+
+def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
+    """The runs that failed, were interrupted or are not done yet, in the order of their start."""
+    return [
+        UnfinishedRun(
+            name=f"{run.arm} s{run.seed}",
+            outcome=str(run.outcome),
+            error=DASH if is_missing(run.error) else str(run.error),
+        )
+        for run in recorded.runs.itertuples()
+        if run.outcome != schema.FINISHED
+    ]
+
+
+def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
+    """Sentences on what the numbers can and cannot show."""
+    counts = recorded.finished["arm"].value_counts()
+    lines = []
+    if counts.max() < 2:
+        lines.append(
+            "Each arm has one run: differences between arms cannot be separated from differences between seeds."
+        )
+    elif effects["detectable"].notna().any():
+        found = []
+        for kind, name in (("main", "main effects"), ("interaction", "interactions"), ("pairwise", "pairs of arms")):
+            values = effects.loc[effects["kind"] == kind, "detectable"].dropna()
+            if len(values):
+                low, high = (percent(value, 1) for value in (values.min(), values.max()))
+                found.append(f"{name} {low}" if low == high else f"{name} {low} to {high}")
+        lines.append(
+            "The smallest detectable effects on top-1, in points, with a power of 80 % and the observed spread: "
+            f"{', '.join(found)}."
+        )
+    if counts.min() != counts.max() or len(counts) < len(recorded.arms):
+        lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
+    if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:
+        lines.append(
+            "Some runs shared a GPU. Busy time and power are those of the whole device, energy is not attributed to "
+            "single runs, and images/s are those of a part of a GPU."
+        )
+    lines += [f"GPU telemetry is incomplete: {reason}." for reason in missing_telemetry(recorded.runs)]
+    concurrent = concurrent_runs(recorded.runs)
+    if concurrent > 1:
+        lines.append(
+            f"Up to {concurrent} runs shared a machine: their images/s and times say how long the experiment took; "
+            "they are not benchmarks of the arms."
+        )
+    return lines
+
+
+def missing_telemetry(runs: pd.DataFrame) -> list[str]:
+    """Why GPUs of some runs were not sampled: each reason with its number of runs."""
+    if schema.TAG_GPU_ABSENT not in runs:
+        return []
+    reasons = runs[schema.TAG_GPU_ABSENT].dropna().value_counts().drop("-", errors="ignore")
+    return [f"{reason} ({counted(count, 'run')})" for reason, count in reasons.items()]

@@ -1,0 +1,63 @@
+"""What the runs of an experiment ran on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.frames import Recorded
+from analysis.tables import DASH, counted
+from reproduce import schema
+
+PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
+
+
+def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, str]]:
+    """What the runs ran on, by name; where runs differ, each value with its number of runs."""
+    runs = recorded.finished
+    packages = sorted(c for c in runs.columns if c.startswith(schema.TAG_ENVIRONMENT) and c != PROCESSOR)
+    rows = [
+        ("Commit", _commit(runs)),
+        ("Machine", _values(runs, schema.TAG_HOST)),
+        ("Processor", _values(runs, PROCESSOR)),
+        ("GPUs", _values(runs, schema.TAG_GPU)),
+        ("Workers per run", _values(runs, "workers")),
+        ("Data", _values(runs, schema.TAG_DATA)),
+        ("Data hash", _values(runs, schema.TAG_DATA_HASH)),
+        ("Seeds", ", ".join(str(seed) for seed in sorted(recorded.runs["seed"].unique()))),
+        ("Epochs", _values(runs, "recipe.epochs")),
+        ("Batch size", _values(runs, "recipe.batch_size")),
+        ("Resolution", _values(runs, "recipe.resolution")),
+        (
+            "Packages",
+            ", ".join(f"{c.removeprefix(schema.TAG_ENVIRONMENT)} {_values(runs, c)}" for c in packages) or DASH,
+        ),
+        ("Tracking", f"experiment {recorded.experiment_id} in {_without_credentials(tracking_uri)}"),
+    ]
+    return [row for row in rows if row[1] != DASH or row[0] in ("Commit", "Machine", "GPUs", "Data hash", "Packages")]
+
+
+def _values(runs: pd.DataFrame, column: str) -> str:
+    if column not in runs or runs[column].isna().all():
+        return DASH
+    counts = runs[column].dropna().value_counts()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return ", ".join(f"{value} ({counted(count, 'run')})" for value, count in counts.items())
+
+
+def _commit(runs: pd.DataFrame) -> str:
+    if schema.TAG_COMMIT not in runs or schema.TAG_DIRTY not in runs:
+        return _values(runs, schema.TAG_COMMIT)
+    dirty = runs[schema.TAG_DIRTY].fillna("").str.lower().eq("true")
+    shown = runs[schema.TAG_COMMIT].str[:12] + dirty.map({True: " with local changes", False: ""})
+    return _values(pd.DataFrame({"commit": shown}), "commit")
+
+
+def _without_credentials(uri: str) -> str:
+    """A tracking URI that can be published: without credentials, and for a local store only the name of its file."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "sqlite":
+        return f"sqlite, {Path(rest).name}"
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,77 @@
+"""The tables of a report: results by arm, and effects on top-1."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.tables import (
+    DASH,
+    Cell,
+    Table,
+    duration,
+    interval,
+    is_missing,
+    number,
+    p_value,
+    percent,
+    points,
+    quantity,
+)
+
+
+def results_table(summary: pd.DataFrame) -> Table:
+    """One row for each arm: accuracy, cost and speed."""
+    labels = {
+        "gpu_busy_percent": "GPU busy, %",
+        "shared_gpu_busy_percent": "Shared GPU busy, %",
+        "cpu_percent": "CPU, %",
+    }
+    device = next((column for column in labels if summary[column].notna().any()), "cpu_percent")
+    rows = []
+    for _, row in summary.iterrows():
+        cells = [Cell(row["arm"], sort=row["arm"]), _cell(str(row["n"]), row["n"])]
+        for name in ("top1", "top5"):
+            aside = interval(row[f"{name}_low"], row[f"{name}_high"], percent)
+            cells.append(_cell(percent(row[name]), row[name], "" if aside == DASH else aside))
+        cells += [
+            _cell(quantity(row["parameters"]), row["parameters"]),
+            _cell(quantity(row["parameters_inference"]), row["parameters_inference"]),
+            _cell(quantity(row["macs"]), row["macs"]),
+            _cell(number(row["images_per_s"], 0 if row["images_per_s"] >= 100 else 1), row["images_per_s"]),
+            _cell(number(row[device]), row[device]),
+            _cell(duration(row["duration_s"]), row["duration_s"]),
+        ]
+        rows.append(cells)
+    columns = [
+        "Arm", "n", "Top-1, %", "Top-5, %", "Parameters, training", "Parameters, inference", "Multiply-adds",
+        "Images/s", labels[device], "Time per run",
+    ]  # fmt: skip
+    brackets = ", 95 % intervals in brackets" if summary["top1_low"].notna().any() else ""
+    return Table(f"Results by arm: means over seeds{brackets}", columns, rows)
+
+
+def effects_table(effects: pd.DataFrame) -> Table:
+    """One row for each effect on one outcome, in percentage points."""
+    rows = []
+    for _, row in effects.iterrows():
+        name = f"{row['effect']}: {row['contrast']}" if row["kind"] == "main" else row["contrast"]
+        if row["kind"] == "interaction":
+            name = f"Interaction {row['effect']}: {row['contrast']}"
+        rows.append(
+            [
+                Cell(name, sort=name),
+                _cell(points(row["difference"]), row["difference"]),
+                _cell(interval(row["low"], row["high"], points), row["low"]),
+                _cell(p_value(row["p"]), row["p"]),
+                _cell(p_value(row["p_holm"]), row["p_holm"]),
+                _cell(percent(row["detectable"]), row["detectable"]),
+                Cell(row["verdict"], sort=row["verdict"]),
+            ]
+        )
+    columns = ["Effect", "Points", "95 % interval", "p", "p, Holm", "Smallest detectable effect", "Verdict"]
+    caption = "Effects on top-1, in percentage points"
+    return Table(caption, columns, rows, text_columns=frozenset({0, 6}))
+
+
+def _cell(text: str, value: float, aside: str = "") -> Cell:
+    return Cell(text, aside, "" if is_missing(value) else value)

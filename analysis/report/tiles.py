@@ -1,0 +1,102 @@
+"""The tiles at the top of a report: what the factors do, the best arm, and how many runs are finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.effects import (
+    HIGHER,
+    LABELS,
+    LOWER,
+    NO_CLEAR_DIFFERENCE,
+    NO_INTERVAL,
+    NOT_CLEAR_AFTER_CORRECTION,
+    REDUCTION,
+)
+from analysis.frames import Recorded
+from analysis.statistics import ALPHA, welch
+from analysis.tables import MINUS, counted, interval, is_missing, percent, points
+from reproduce import schema
+
+HEADLINES = {
+    HIGHER: "Raises top-1",
+    LOWER: "Lowers top-1",
+    NO_CLEAR_DIFFERENCE: "No clear difference",
+    NOT_CLEAR_AFTER_CORRECTION: "Not clear after Holm's correction",
+    NO_INTERVAL: "No interval: each arm needs at least two seeds",
+}
+"""Verdicts on effects, as the tiles word them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One of the figures at the top of the page."""
+
+    label: str
+    value: str
+    aside: str
+    """Below the value in small print: its interval, or what it counts."""
+    verdict: str
+    note: str = ""
+
+
+def tiles(recorded: Recorded, summary: pd.DataFrame, effects: pd.DataFrame) -> list[Tile]:
+    """The first contrast of each of up to three factors, the best arm, and how many runs are finished."""
+    found = []
+    main = effects[effects["kind"] == "main"].drop_duplicates("effect")
+    for _, row in main.head(3).iterrows():
+        note = ""
+        if row["verdict"] == NO_CLEAR_DIFFERENCE:
+            note = f"Differences below {percent(row['detectable'], 1)} points may go undetected here."
+        found.append(
+            Tile(
+                label=f"{row['effect']}, {row['contrast']}",
+                value=f"{points(row['difference'])} points",
+                aside=interval(row["low"], row["high"], points),
+                verdict=HEADLINES[row["verdict"]],
+                note=" ".join(part for part in (note, _cost_note(row, recorded.finished)) if part),
+            )
+        )
+    return [*found, _best(recorded.finished, summary), _progress(recorded)]
+
+
+def _cost_note(effect: pd.Series, finished: pd.DataFrame) -> str:
+    """What reductions save: the multiply-adds of the arms with reductions relative to those without."""
+    if effect["effect"] != LABELS[REDUCTION] or schema.COST_MACS not in finished:
+        return ""
+    macs = finished.drop_duplicates("arm").groupby(REDUCTION)[schema.COST_MACS].mean()
+    other = effect["contrast"].split(f" {MINUS} ")[1]
+    return f"At {percent(macs['reduced'] / macs[other], 0)} % of the multiply-adds."
+
+
+def _best(finished: pd.DataFrame, summary: pd.DataFrame) -> Tile:
+    ranked = summary[summary["top1"].notna()].sort_values("top1", ascending=False)
+    first = ranked.iloc[0]
+    verdict = "The only arm with a result"
+    if len(ranked) > 1:
+        second = ranked.iloc[1]["arm"]
+        values = [finished.loc[finished["arm"] == arm, schema.FINAL_TOP1].tolist() for arm in (first["arm"], second)]
+        p = welch(*values).p
+        if is_missing(p):
+            verdict = f"Ahead of {second}, without an interval"
+        else:
+            verdict = f"Ahead of {second}" if p < ALPHA else f"No clear difference from {second}"
+    return Tile(
+        label=f"Best arm: {first['arm']}",
+        value=f"{percent(first['top1'])} %",
+        aside=interval(first["top1_low"], first["top1_high"], percent),
+        verdict=verdict,
+    )
+
+
+def _progress(recorded: Recorded) -> Tile:
+    counts = recorded.runs["outcome"].value_counts()
+    rest = [f"{count} {state}" for state, count in counts.items() if state != schema.FINISHED]
+    return Tile(
+        label="Runs finished",
+        value=f"{counts.get(schema.FINISHED, 0)} of {len(recorded.runs)}",
+        aside=f"{counted(len(recorded.arms), 'arm')}, {counted(recorded.runs['seed'].nunique(), 'seed')}",
+        verdict=", ".join(rest).capitalize() or "Complete",
+    )
