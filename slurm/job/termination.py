@@ -58,7 +58,7 @@ class StopRequest:
 def termination_reason(allocation: Allocation) -> str:
     """Ask SLURM what a SIGTERM means to this job; `TERMINATED` if SLURM does not answer."""
     try:
-        description = queries.ask("scontrol", "show", "job", "-o", allocation.queue_id)
+        description = queries.run_command("scontrol", "show", "job", "-o", allocation.queue_id)
     except SlurmError:
         return TERMINATED
     return parse_termination_reason(description, allocation.restarts)

@@ -1,7 +1,12 @@
-"""Profiles: found by name or path, typed, and every mistake told in one line."""
+"""Profiles are found by name or path and typed, and every mistake in one is named in one line.
+
+After a change of the fields: DEEPER_GOLDEN=write pytest tests/slurm/test_profile.py writes the README's table.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +14,11 @@ import pytest
 import yaml
 
 from reproduce.spec import SpecError
+from slurm.job.config import launcher_parser
 from slurm.profile import SHIPPED, Profile, load_profile, profiles
+from slurm.profile_fields import LauncherOption, fields_with, markdown_table
+
+README = SHIPPED.parent / "README.md"
 
 SMALLEST: dict[str, Any] = {"time": "1:00:00", "cpus_per_node": 4}
 
@@ -95,8 +104,8 @@ def test_slurms_forms_of_a_time_are_understood(time: str, seconds: int) -> None:
     [
         ({"gpu": 4}, r"gpu: unknown key; known here: account, .*sbatch"),
         ({"nodes": 0}, r"nodes: 0: "),
-        ({"time": "soon"}, r"time: 'soon' is no time limit; write"),
-        ({"time": "0:00"}, r"time: '0:00' is no time limit"),
+        ({"time": "soon"}, r"time: 'soon' is not a time limit; write"),
+        ({"time": "0:00"}, r"time: '0:00' is not a time limit"),
         ({"time": "1:00", "signal_before_s": 60}, r"signal_before_s: 60 is as long as the job \(60 s"),
         ({"partition": "a b"}, r"partition: 'a b': "),
         ({"container": "apptainer exec 'x"}, r"container: .*: no closing quotation; close every quote"),
@@ -127,3 +136,24 @@ def test_a_time_that_yaml_takes_for_a_number_is_told(tmp_path: Path) -> None:
 def test_a_container_brings_its_own_interpreter_unless_one_is_named() -> None:
     assert Profile(**SMALLEST, container="apptainer exec x.sif").interpreter == "python"
     assert Profile(**SMALLEST, container="apptainer exec x.sif", python="/opt/py").interpreter == "/opt/py"
+
+
+# --- fields ----------------------------------------------------------------------------------------
+
+
+def test_the_readme_lists_all_fields() -> None:
+    table = re.compile(r"(?<=<!-- fields of a profile -->\n).*?(?=\n<!-- end of the fields -->)", re.DOTALL)
+    text = README.read_text(encoding="utf-8")
+    if os.environ.get("DEEPER_GOLDEN") == "write":
+        README.write_text(table.sub(lambda _: markdown_table(Profile), text), encoding="utf-8")
+    assert table.findall(README.read_text(encoding="utf-8")) == [markdown_table(Profile)]
+
+
+@pytest.mark.parametrize("field", Profile.model_fields)
+def test_every_field_says_what_it_means(field: str) -> None:
+    assert Profile.model_fields[field].description
+
+
+def test_the_launcher_takes_every_option_that_a_profile_gives_it() -> None:
+    known = {option for action in launcher_parser()._actions for option in action.option_strings}
+    assert {f"--{option.name}" for _, option in fields_with(Profile, LauncherOption)} <= known

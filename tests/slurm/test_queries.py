@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm import queries
-from slurm.queries import Job, NodeKind, SlurmError, parse_accounting, parse_gpus, parse_jobs, parse_partitions
+from slurm.queries import NodeKind, SlurmError, SlurmJob, parse_accounting, parse_gpus, parse_jobs, parse_partitions
 
 if TYPE_CHECKING:
     from cluster import Cluster
@@ -62,17 +62,17 @@ def test_gpus_are_counted_in_all_forms_of_generic_resources(gres: str, gpus: int
 
 def test_jobs_have_state_reason_times_and_restarts() -> None:
     assert parse_jobs(SQUEUE) == [
-        Job("10_1", "PENDING", "BeginTime", "", 0, 300, 1),
-        Job("10_0", "RUNNING", "", "cpu1", 3603, 86400, 0),
-        Job("11", "PENDING", "Dependency", "", 0, None, 0),
+        SlurmJob("10_1", "PENDING", "BeginTime", "", 0, 300, 1),
+        SlurmJob("10_0", "RUNNING", "", "cpu1", 3603, 86400, 0),
+        SlurmJob("11", "PENDING", "Dependency", "", 0, None, 0),
     ]
 
 
 def test_the_accounting_knows_no_restarts_but_who_cancelled() -> None:
     text = "17|CANCELLED by 1000|n1|00:00:20|00:10:00\n18|COMPLETED|n[1-2]|1-00:00:01|UNLIMITED\n"
     assert parse_accounting(text) == [
-        Job("17", "CANCELLED", "by 1000", "n1", 20, 600, None),
-        Job("18", "COMPLETED", "", "n[1-2]", 86401, None, None),
+        SlurmJob("17", "CANCELLED", "by 1000", "n1", 20, 600, None),
+        SlurmJob("18", "COMPLETED", "", "n[1-2]", 86401, None, None),
     ]
 
 
@@ -103,7 +103,7 @@ def test_a_controller_that_refuses_is_quoted(programs: Path) -> None:
 
 
 def test_a_controller_that_hangs_is_not_waited_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "ANSWER_S", 0.2)
+    monkeypatch.setattr(queries, "ANSWER_TIMEOUT_S", 0.2)
     program(programs, "sinfo", "exec /bin/sleep 60")
     start = time.monotonic()
     with pytest.raises(SlurmError, match="sinfo gave no answer"):

@@ -17,7 +17,7 @@ from bench.records.record import read_plan
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job
-from slurm.submission import new_folder, submit, write_scripts
+from slurm.submission import create_submission_folder, submit, write_scripts
 
 EXPERIMENT = """
 name: tiny # a comment that a copy keeps
@@ -90,7 +90,7 @@ def test_submit_leaves_everything_a_requeued_job_needs(with_sbatch: Path, capsys
 
 
 def test_submissions_of_one_moment_have_folders_of_their_own(tmp_path: Path) -> None:
-    assert len({new_folder(tmp_path, "tiny") for _ in range(3)}) == 3
+    assert len({create_submission_folder(tmp_path, "tiny") for _ in range(3)}) == 3
 
 
 def test_an_array_and_no_report(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +144,7 @@ def test_a_dry_run_leaves_nothing(with_sbatch: Path, capsys: pytest.CaptureFixtu
 def test_render_needs_neither_slurm_nor_data(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "render", "tiny.yaml", "--profile", "lab.yaml"]) == 0
     scripts = capsys.readouterr().out
-    assert scripts.startswith("#!/bin/bash\n# tiny: ")
+    assert scripts.startswith("#!/bin/bash\n# Runs the experiment tiny. ")
     assert "\n# ===== report.sh" in scripts
     assert {path.name for path in bare.iterdir()} == {"bin", "tiny.yaml", "lab.yaml"}
 
@@ -168,11 +168,11 @@ def test_a_shipped_experiment_is_copied_too(bare: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--profile: none is given; name one of cpu, gpu-nodes, one-gpu-node"),
-        (["--profile", "cpu", "--split", "5"], "--split: 5 parts of 4 runs; use 1 to 4"),
-        (["--profile", "cpu", "--split", "0"], "--split: 0 parts of 4 runs"),
+        ([], "--profile: not given; name one of cpu, gpu-nodes, one-gpu-node"),
+        (["--profile", "cpu", "--split", "5"], "--split: 4 runs cannot be split into 5 parts; use 1 to 4"),
+        (["--profile", "cpu", "--split", "0"], "--split: 4 runs cannot be split into 0 parts"),
         (["--profile", "cpu", "--arm", "head"], "--arm: 'head' is not in this experiment; it has heads, plain"),
-        (["--profile", "cpu", "--address", "auto"], "--address: 'auto' is no HOST:PORT"),
+        (["--profile", "cpu", "--address", "auto"], "--address: 'auto' is not a HOST:PORT"),
     ],
 )
 def test_a_wrong_option_is_one_line(
@@ -193,7 +193,7 @@ def test_profiles_lists_one_that_is_broken_with_its_mistake(
     (bare / "deeper" / "lab.yaml").write_text("{time: '1:00', cpus: 2}", encoding="utf-8")
     assert main(["slurm", "profiles"]) == 0
     said = capsys.readouterr().out
-    assert "Two CPU nodes, gloo between them" in said
+    assert "Two CPU nodes, connected by gloo" in said
     assert "cpus: unknown key" in said
 
 

@@ -92,4 +92,4 @@ def expand_node_list(nodes: str) -> tuple[str, ...]:
     """
     if "[" not in nodes:
         return tuple(nodes.split(","))
-    return tuple(queries.ask("scontrol", "show", "hostnames", nodes).split())
+    return tuple(queries.run_command("scontrol", "show", "hostnames", nodes).split())

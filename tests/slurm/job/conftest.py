@@ -17,7 +17,7 @@ from slurm.job import head_node, rendezvous, worker_node
 from slurm.job.config import LauncherConfig
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.ray_node import RayNodeError
-from slurm.submission import runs_on_paper
+from slurm.submission import plan_without_data
 
 EXPERIMENT = """
 name: tiny
@@ -105,7 +105,7 @@ def submission(tmp_path: Path, synthetic_data: Path) -> Submission:
         path.mkdir()
     (data / "synthetic").symlink_to(synthetic_data)
     (folder / "experiment.yaml").write_text(EXPERIMENT, encoding="utf-8")
-    write_plan(records, "tiny", runs_on_paper(load_experiment(folder / "experiment.yaml")), {})
+    write_plan(records, "tiny", plan_without_data(load_experiment(folder / "experiment.yaml")), {})
     # Another host of the job is not asked for on the network: all nodes of a test are this machine.
     return Submission(LauncherConfig(folder, folder / "experiment.yaml", records, data, interface="lo"))
 
