@@ -53,7 +53,7 @@ def check_submission(profile: Profile, resources: ResourcesConfig, *, records: P
     """
     if not shutil.which("sbatch"):
         raise SlurmError(
-            "SLURM: no sbatch on PATH; submit on a login node of the cluster, or write the scripts and take them there: "
+            "SLURM: no sbatch on PATH; submit on a login node of the cluster, or take the scripts there: "
             "deeper slurm render EXPERIMENT --out DIR"
         )
     partitions = queries.partitions()
@@ -158,9 +158,7 @@ def _hardware_mismatches(profile: Profile, partition: Partition) -> list[Mismatc
     if partition.max_seconds is not None and profile.seconds > partition.max_seconds:
         limit = slurm_time(partition.max_seconds)
         found = f"{profile.time} is over the limit of partition {partition.name}"
-        mismatches.append(
-            Mismatch("time", found, f"at most {limit}; a job that needs longer is requeued and continues")
-        )
+        mismatches.append(Mismatch("time", found, f"at most {limit}; a longer job is requeued and continues"))
     wanted = [(field, getattr(profile, field) or 0, resource) for field, resource in fields_with(Profile, NodeResource)]
     lacking = []
     for field, amount, resource in wanted:

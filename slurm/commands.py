@@ -54,7 +54,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     submit.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything and ask SLURM when the job would start, but submit nothing",
+        help="check everything, ask SLURM when the job would start, and submit nothing",
     )
     profiles = actions.add_parser("profiles", help="list the profiles with their descriptions and files")
     profiles.set_defaults(call=_profiles)
@@ -70,9 +70,7 @@ def _render(arguments: argparse.Namespace) -> int:
     if arguments.out:
         job = _job(arguments, experiment, arguments.out.absolute())
         write_scripts(job, profile, read_experiment_text(arguments.experiment))
-        print(
-            f"{job.folder} holds the scripts; type there: sbatch job.sh, then sbatch --dependency=afterany:JOB report.sh"
-        )
+        print(f"{job.folder}: type there: sbatch job.sh, then: sbatch --dependency=afterany:JOB report.sh")
         return 0
     folder = submissions_folder(arguments.records.absolute(), experiment.name) / "by-hand"
     job = _job(arguments, experiment, folder)
@@ -148,12 +146,10 @@ def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list
     selected = select(runs, arguments.arm, arguments.seed)
     if arguments.split is not None and not 1 <= arguments.split <= len(selected):
         raise SpecError(
-            f"--split: {len(selected)} runs cannot be split into {arguments.split} parts; use 1 to {len(selected)}"
+            f"--split: {len(selected)} runs cannot be split into {arguments.split}; use 1 to {len(selected)}"
         )
     if arguments.address is not None and not re.fullmatch(r"[^\s:]+:\d+", arguments.address):
-        raise SpecError(
-            f"--address: {arguments.address!r} is not a HOST:PORT that every node can reach, e.g. head:6379"
-        )
+        raise SpecError(f"--address: {arguments.address!r} is not HOST:PORT of a Ray cluster, e.g. head:6379")
     return selected
 
 

@@ -30,9 +30,7 @@ def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Ch
     """
     asked = None if profile is None else load_profile(profile)
     if not shutil.which("sinfo"):
-        lacking = Check(
-            f"profile {profile}", "warn", "there is no SLURM here to compare it with", "try on a login node"
-        )
+        lacking = Check(f"profile {profile}", "warn", "no SLURM here to compare it with", "try on a login node")
         return [lacking] if profile else []
     try:
         partitions = queries.partitions()

@@ -123,7 +123,7 @@ class HeadNode:
         missing = [report.problem for report in reports if report.problem]
         missing += [f"{name}: did not report in time; its own messages are in this log" for name in sorted(silent)]
         for sentence in missing:
-            log(f"going on without {sentence}")
+            log(f"continuing without {sentence}")
         return missing
 
     def _wait_for_driver(self, driver: Driver, ray: RayNode) -> int:

@@ -3,8 +3,8 @@
 The head node listens on a port and writes its address into the rendezvous file in the submission's folder. Each worker
 node reads the file, connects, and reports in one line of JSON who it is and what keeps it from taking part, if anything
 does. The connection then stays open: the head node sends a word when the job is over, and a connection that ends
-without it means that the head node is lost. The end is not told by a file, because a network file system may hide a new
-file for a minute.
+without it means that the head node is lost. No file says that the job is over, because a network file system may hide a
+new file for a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from slurm.private_files import write_private_file
 
 POLL_S = 0.5
-REPORT_TIMEOUT_S = 300  # for all worker nodes to report; after that the job goes on with those that have
+REPORT_TIMEOUT_S = 300  # for all worker nodes to report; after that the job continues with those that have
 CONNECT_TIMEOUT_S = 30
 HEAD_LOST_AFTER_S = 30  # of silence on the connection; the kernel's keepalive probes it
 JOB_OVER = b"over"

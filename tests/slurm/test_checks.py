@@ -41,7 +41,7 @@ def lines(**fields: Any) -> list[str]:
 # --- partitions ----------------------------------------------------------------------------------------
 
 
-def test_what_fits_is_not_objected_to() -> None:
+def test_a_profile_that_fits_has_no_mismatch() -> None:
     assert lines(nodes=4, cpus_per_node=8) == []
     assert lines(partition="gpu", time="2-00:00:00", nodes=2, gpus_per_node=4, cpus_per_node=64, memory_gib=500) == []
     assert lines(partition="short,gpu", nodes=4) == []
@@ -78,15 +78,15 @@ def test_what_fits_is_not_objected_to() -> None:
         (
             {"time": "1:00:01"},
             "time: 1:00:01 is over the limit of partition short; at most 01:00:00; "
-            "a job that needs longer is requeued and continues",
+            "a longer job is requeued and continues",
         ),
     ],
 )
-def test_a_misfit_names_the_field_the_value_and_what_would_be_valid(fields: dict[str, Any], line: str) -> None:
+def test_a_mismatch_names_the_field_the_value_and_what_would_be_valid(fields: dict[str, Any], line: str) -> None:
     assert lines(**fields) == [line]
 
 
-def test_all_misfits_are_told_at_once() -> None:
+def test_all_mismatches_are_reported_at_once() -> None:
     assert [line.split(":")[0] for line in lines(time="2:00:00", cpus_per_node=9, gpus_per_node=1)] == [
         "time",
         "cpus_per_node",
@@ -94,13 +94,13 @@ def test_all_misfits_are_told_at_once() -> None:
     ]
 
 
-def test_a_cluster_without_a_default_partition_wants_one_named() -> None:
+def test_without_a_default_partition_the_profile_must_name_one() -> None:
     [mismatch] = partition_mismatches(profile(), PARTITIONS[1:])
     assert str(mismatch) == "partition: none is given, and the cluster has no default; it has gpu, empty"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5400, "01:30:00"), (2 * 86400 + 61, "2-00:01:01")])
-def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None:
+def test_times_are_formatted_as_slurm_does(seconds: int, text: str) -> None:
     assert slurm_time(seconds) == text
 
 
@@ -141,7 +141,7 @@ def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None
         ),
     ],
 )
-def test_a_run_has_to_fit_the_nodes_of_a_job(
+def test_a_run_must_fit_the_nodes_of_a_job(
     fields: dict[str, Any], resources: dict[str, float], line: str | None
 ) -> None:
     found = world_size_mismatches(profile(**fields), ResourcesConfig.model_validate(resources))
@@ -174,7 +174,7 @@ def paths(records: str, data: str, partitions: Any = PARTITIONS) -> list[str]:
 
 @pytest.mark.usefixtures("_mounts")
 @pytest.mark.parametrize("place", ["/project/me", "/tmp/shared/me", "/gpfs/me", "/tmporary"])
-def test_folders_that_nodes_may_share_are_taken(place: str) -> None:
+def test_folders_that_nodes_may_share_are_accepted(place: str) -> None:
     assert paths(place, place) == []
 
 
@@ -197,7 +197,7 @@ def test_folders_that_other_nodes_do_not_see_are_refused(place: str, lies_on: st
 
 @pytest.mark.usefixtures("_mounts")
 @pytest.mark.parametrize(("place", "cure"), [("/home/me", "without nolock"), ("/lustre/me", "the option flock")])
-def test_records_need_locks_that_reach_other_hosts_and_data_do_not(place: str, cure: str) -> None:
+def test_records_but_not_data_need_locks_that_reach_other_hosts(place: str, cure: str) -> None:
     [line] = paths(place, "/project/data")
     assert line.startswith(f"--records: {place} is on ")
     assert cure in line
@@ -205,7 +205,7 @@ def test_records_need_locks_that_reach_other_hosts_and_data_do_not(place: str, c
 
 
 @pytest.mark.usefixtures("_mounts")
-def test_a_partition_of_this_host_alone_sees_all_of_it() -> None:
+def test_a_partition_of_this_host_alone_may_use_any_folder() -> None:
     here = socket.gethostname().partition(".")[0]
     alone = parse_partitions(f"one|one*|up|1:00:00|1|8|64000|(null)|idle|{here}\n")
     assert paths("/tmp/me", "/dev/shm/me", alone) == []
@@ -214,13 +214,15 @@ def test_a_partition_of_this_host_alone_sees_all_of_it() -> None:
 # --- without and with a real SLURM -----------------------------------------------------------------------
 
 
-def test_without_sbatch_the_way_to_the_scripts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_sbatch_the_message_says_how_to_get_the_scripts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match=r"^SLURM: no sbatch on PATH; .*deeper slurm render"):
         check_submission(profile(), ResourcesConfig(), records=tmp_path, data=tmp_path)
 
 
-def test_without_slurm_the_doctor_only_says_that_a_profile_was_not_held_against_one(
+def test_without_slurm_the_doctor_only_warns_about_a_given_profile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -254,7 +256,7 @@ def deeper(cluster: Cluster, *arguments: str) -> str:
     return str(answer.stdout)
 
 
-def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not_get(cluster: Cluster) -> None:
+def test_the_doctor_describes_a_real_cluster_and_the_mismatches_of_a_profile(cluster: Cluster) -> None:
     (cluster.shared / "greedy.yaml").write_text(
         "{time: '2:00:00', partition: gpu, cpus_per_node: 4, gpus_per_node: 8}", encoding="utf-8"
     )
@@ -267,7 +269,7 @@ def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not
     assert "--records: /dev/shm/records is on /dev/shm (tmpfs), which other nodes do not see" in squeezed
 
 
-def test_a_real_cluster_is_asked_before_the_queue_is_entered(cluster: Cluster) -> None:
+def test_a_submission_is_checked_against_a_real_cluster(cluster: Cluster) -> None:
     project = cluster.shared / "project"
     project.mkdir()
     cluster.login("mount", "--bind", project, project)  # in /tmp, but a mount of its own, as a shared folder would be
@@ -287,7 +289,7 @@ for partition in ("main", "mian"):
     ]
 
 
-def test_status_tells_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
+def test_status_lists_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
     records = cluster.shared / "status"
     folder = records / "experiments" / "tiny" / "slurm" / "20260101-000000"
     folder.mkdir(parents=True)

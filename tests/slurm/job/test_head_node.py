@@ -219,7 +219,7 @@ def test_deeper_run_starts_when_all_worker_nodes_have_reported(
         assert not client.head_lost
 
 
-def test_the_job_goes_on_without_a_node_that_has_a_problem(
+def test_the_job_continues_without_a_node_that_has_a_problem(
     submission: Submission,
     ray: RayDouble,
     driver: DriverDouble,
@@ -228,10 +228,10 @@ def test_the_job_goes_on_without_a_node_that_has_a_problem(
 ) -> None:
     worker_reports(NodeReport("n2", "/data", "n2: no data"))
     assert head(submission, ray, driver, nodes=2).run() == DONE
-    assert "going on without n2: no data" in capsys.readouterr().err
+    assert "continuing without n2: no data" in capsys.readouterr().err
 
 
-def test_the_job_goes_on_without_a_node_that_does_not_report(
+def test_the_job_continues_without_a_node_that_does_not_report(
     submission: Submission,
     ray: RayDouble,
     driver: DriverDouble,
@@ -240,7 +240,7 @@ def test_the_job_goes_on_without_a_node_that_does_not_report(
 ) -> None:
     monkeypatch.setattr(head_node, "REPORT_TIMEOUT_S", 0.1)
     assert head(submission, ray, driver, nodes=2).run() == DONE
-    assert "going on without n2: did not report in time" in capsys.readouterr().err
+    assert "continuing without n2: did not report in time" in capsys.readouterr().err
 
 
 def test_a_mistake_names_the_nodes_that_are_missing_for_it(
