@@ -30,7 +30,18 @@ POLL_S = 0.5
 
 
 def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
-    """Run the experiment of a job on its nodes. Returns the job's exit code."""
+    """Run the experiment of a job on all nodes of the job.
+
+    Args:
+        allocation: What SLURM granted to this node.
+        config: Settings of the launcher.
+
+    Returns:
+        The job's exit code.
+
+    Raises:
+        Exception: Any error that is not a user's mistake, after Ray has been ended on this node.
+    """
     stop = StopRequest(config.stop_file(allocation.job), lambda: termination_reason(allocation))
     stop.listen()
     return HeadNode(allocation, config, stop).run()
@@ -38,7 +49,7 @@ def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
 
 @dataclass(frozen=True)
 class HeadNode:
-    """The head node of a job."""
+    """The head node of a job. `start_ray` and `start_driver` start processes, which tests replace by doubles."""
 
     allocation: Allocation
     config: LauncherConfig

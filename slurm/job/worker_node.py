@@ -42,7 +42,7 @@ def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
 
 @dataclass(frozen=True)
 class WorkerNode:
-    """A node of a job other than the head node."""
+    """A node of a job other than the head node. Tests replace `start_ray` and `find_reason` by doubles."""
 
     allocation: Allocation
     config: LauncherConfig

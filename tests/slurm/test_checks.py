@@ -1,4 +1,4 @@
-"""What a profile asks for and a cluster does not have, told in one line each, before the queue is entered."""
+"""What a profile asks for and a cluster does not have is reported, in one line each, before a job is submitted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cluster is what the other tests take it for: separate hosts, one SLURM, nothing that outlives its owner."""
+"""The tests' own SLURM has separate hosts and ends with the process that started it."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ SMALLEST: dict[str, Any] = {"time": "1:00:00", "cpus_per_node": 4}
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's own folder of profiles, empty."""
+    """The user's own folder of profiles, which is empty."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder = tmp_path / "config" / "deeper"
     folder.mkdir(parents=True)

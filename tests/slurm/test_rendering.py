@@ -1,6 +1,6 @@
-"""The job scripts: as the golden files have them, and what they do when bash runs them with a SLURM of stubs.
+"""The job scripts match the golden files, and do what they should when bash runs them with stubs of SLURM's commands.
 
-After a change of the templates: DEEPER_GOLDEN=write pytest tests/slurm/test_rendering.py, then read the difference.
+After a change of the templates, run DEEPER_GOLDEN=write pytest tests/slurm/test_rendering.py and read the difference.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_scripts_match_the_golden_files(name: str) -> None:
         golden = GOLDEN / f"{name}-{kind}.sh"
         if os.environ.get("DEEPER_GOLDEN") == "write":
             golden.write_text(script, encoding="utf-8")
-        assert script == golden.read_text(encoding="utf-8"), f"{golden.name} differs; how to write it anew stands above"
+        assert script == golden.read_text(encoding="utf-8"), f"{golden.name} differs; see the top of this file"
 
 
 def test_every_shipped_profile_has_golden_files() -> None:
@@ -68,7 +68,7 @@ def test_shellcheck_accepts_the_golden_files(golden: Path) -> None:
 # --- run for real, with stubs of SLURM's commands --------------------------------------------------
 
 STUBS = {
-    # Writes its arguments down, waits for `go` where it is told to, and ends with the code in `code`.
+    # Writes its arguments to a file, waits while the file `wait` exists, and exits with the code in the file `code`.
     "srun": """
         printf '%s\\0' "$@" >"$STUBS/srun.arguments"
         env >"$STUBS/srun.environment"
@@ -85,7 +85,7 @@ STUBS = {
 
 
 class Node:
-    """A folder in which a rendered job script runs as on the first node of an allocation."""
+    """A folder in which a rendered job script runs as on the head node of an allocation."""
 
     def __init__(self, folder: Path, **fields: Any) -> None:
         self.stubs = folder / "stubs"
@@ -101,9 +101,9 @@ class Node:
         job = Job("tiny", self.submission, records=folder / "my records", data=folder / "my data", **form)
         self.profile = Profile(**{"time": "1:00:00", "cpus_per_node": 2, "requeues": 2, **fields})
         (self.submission / "job.sh").write_text(render_job(job, self.profile), encoding="utf-8")
-        self.says(code="0", state="RUNNING None", requeue="0")
+        self.set_stubs(code="0", state="RUNNING None", requeue="0")
 
-    def says(self, **files: str) -> None:
+    def set_stubs(self, **files: str) -> None:
         for name, content in files.items():
             (self.stubs / name).write_text(content, encoding="utf-8")
 
@@ -148,7 +148,7 @@ class Node:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60  # on a machine that is busy otherwise
+    deadline = time.monotonic() + 60  # long enough for a busy machine
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -157,14 +157,14 @@ def wait_until(condition: Any) -> None:
 @pytest.mark.parametrize("code", [0, 1, 2, 70, 130])
 def test_the_job_ends_with_the_launchers_exit_code(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path)
-    node.says(code=str(code))
+    node.set_stubs(code=str(code))
     assert node.run()[0] == code
     assert node.requeues == []
 
 
 def test_an_interrupted_job_is_requeued(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75")
+    node.set_stubs(code="75")
     code, log = node.run(SLURM_RESTART_COUNT="1")
     assert code == 75
     assert "restart 2 of at most 2" in log
@@ -173,7 +173,7 @@ def test_an_interrupted_job_is_requeued(tmp_path: Path) -> None:
 
 def test_an_interrupted_job_is_not_requeued_more_often_than_allowed(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75")
+    node.set_stubs(code="75")
     code, log = node.run(SLURM_RESTART_COUNT="2")
     assert code == 75
     assert "interrupted after 2 restarts, and the profile allows 2" in log
@@ -182,7 +182,7 @@ def test_an_interrupted_job_is_not_requeued_more_often_than_allowed(tmp_path: Pa
 
 def test_a_refused_requeue_is_reported(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75", requeue="1")
+    node.set_stubs(code="75", requeue="1")
     code, log = node.run()
     assert code == 75
     assert "SLURM refused the requeue" in log
@@ -193,10 +193,10 @@ def test_a_refused_requeue_is_reported(tmp_path: Path) -> None:
 )
 def test_a_cancelled_job_is_not_requeued(tmp_path: Path, state: str, requeued: bool) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code="75")
+    node.set_stubs(wait="", code="75")
     job = node.start()
     wait_until(lambda: node.started)
-    node.says(state=state)
+    node.set_stubs(state=state)
     (node.stubs / "wait").unlink()
     assert job.wait(10) == 75
     assert node.requeues == (["requeue 17"] if requeued else [])
@@ -212,7 +212,7 @@ def test_a_job_that_has_restarted_too_often_starts_nothing(tmp_path: Path) -> No
 
 def test_an_array_element_runs_its_part_and_requeues_only_itself(tmp_path: Path) -> None:
     node = Node(tmp_path, split=4)
-    node.says(code="75")
+    node.set_stubs(code="75")
     node.run(SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="2")
     assert node.srun[-3:] == ["--", "--part", "3/4"]
     assert node.requeues == ["requeue 17_2"]
@@ -233,7 +233,7 @@ def test_outside_slurm_the_script_says_how_to_submit_it(tmp_path: Path, missing:
 )
 def test_an_allocation_that_has_ended_is_reported(tmp_path: Path, state: str) -> None:
     node = Node(tmp_path)
-    node.says(state=state)
+    node.set_stubs(state=state)
     code, log = node.run()
     assert code == 2
     assert "the allocation 17 has ended" in log
@@ -242,14 +242,14 @@ def test_an_allocation_that_has_ended_is_reported(tmp_path: Path, state: str) ->
 
 def test_a_job_starts_even_if_the_controller_does_not_answer(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    node.set_stubs(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     assert node.run()[0] == 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 75])
 def test_the_signal_before_the_time_limit_is_passed_on_and_the_exit_code_kept(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code=str(code))
+    node.set_stubs(wait="", code=str(code))
     node.stop_file.write_text("of an earlier start", encoding="utf-8")
     job = node.start()
     wait_until(lambda: node.started)
@@ -267,7 +267,7 @@ def test_the_signal_before_the_time_limit_is_passed_on_and_the_exit_code_kept(tm
 
 def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code="75")
+    node.set_stubs(wait="", code="75")
     job = node.start()
     wait_until(lambda: node.started)
     job.send_signal(signal.SIGINT)
@@ -279,7 +279,7 @@ def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: P
 
 def test_a_second_ctrl_c_ends_the_job_at_once(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(wait="")
+    node.set_stubs(wait="")
     job = node.start()
     wait_until(lambda: node.started)
     job.send_signal(signal.SIGINT)
@@ -288,7 +288,7 @@ def test_a_second_ctrl_c_ends_the_job_at_once(tmp_path: Path) -> None:
     assert job.wait(10) == 128 + signal.SIGTERM
 
 
-# --- what is handed on -----------------------------------------------------------------------------
+# --- what is passed on ------------------------------------------------------------------------------
 
 
 def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> None:
