@@ -105,7 +105,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
     submission.write_scripts(job, profile, submission.read_experiment_text(arguments.experiment))
     jobs = submission.submit(job.folder, report=not arguments.no_report)
-    _tell(job, profile, jobs, len(runs))
+    _print_submission(job, profile, jobs, len(runs))
     return 0
 
 
@@ -178,7 +178,7 @@ def _check(arguments: argparse.Namespace, experiment: ExperimentConfig, profile:
     check_submission(profile, resources, records=arguments.records.absolute(), data=arguments.data.absolute())
 
 
-def _tell(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
+def _print_submission(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
     grid = f"{jobs['grid']}_*" if job.split else jobs["grid"]
     print(
         f"{runs} runs submitted as job {jobs['grid']}"

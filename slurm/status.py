@@ -35,6 +35,7 @@ class SubmittedJob:
 
     @property
     def log(self) -> Path:
+        """The job's log."""
         return self.submission / f"{self.what}-{self.job.id}.log"
 
 
@@ -56,14 +57,14 @@ def view(records: Path, experiment: str) -> View:
     ]
     missing = None
     try:
-        told = queries.jobs([job_id for _, _, job_id in submitted])
+        found = queries.jobs([job_id for _, _, job_id in submitted])
     except SlurmError as error:
         missing = str(error)
-        told = tuple(SlurmJob(job_id, "UNKNOWN", "SLURM was not asked") for _, _, job_id in submitted)
+        found = tuple(SlurmJob(job_id, "UNKNOWN", "SLURM was not asked") for _, _, job_id in submitted)
     jobs = [
         SubmittedJob(folder, what, job)
         for folder, what, job_id in submitted
-        for job in told
+        for job in found
         if job.id.partition("_")[0] == job_id
     ]
     return View(tuple(jobs), missing)

@@ -17,7 +17,7 @@ from typing import Final
 from packaging.utils import canonicalize_name
 
 from slurm.bundle import machine, packing, selection, wheels
-from slurm.bundle.selection import BundleError
+from slurm.bundle.selection import BundleError, Pin
 
 MIB = 2**20
 UNITS = {"K": 2**10, "M": MIB, "G": 2**30}
@@ -27,7 +27,7 @@ DATA_PRESET: Final = 1  # of xz: takes a tenth of the time of its default and a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    own = _own_python()
     parser = argparse.ArgumentParser(prog="python -m slurm.bundle", description=__doc__)
     parser.add_argument("--python", default=own, help=f"CPython of the target machine, e.g. 3.12 (default: {own})")
     parser.add_argument("--without", default="", help="requirements that the machine has, e.g. torch,torchvision")
@@ -71,27 +71,18 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     content = out / "content"
     shutil.rmtree(content, ignore_errors=True)
-    wheel_folder = content / "wheels"
-    wheel_folder.mkdir(parents=True)
+    content.mkdir()
     using = wheels.tools(out / "tools", out / "build.log")
 
     _say(f"Fetching {len(kept)} distributions for Python {python}" + _less(without, left_out))
-    wheels.fetch(fetched, python, wheel_folder, using)
-    sources = sorted(path for path in wheel_folder.iterdir() if path.suffix != ".whl")
-    _say(f"Building wheels of {', '.join(path.name for path in sources)} and of the suite")
-    wheels.build(sources, wheel_folder, using)
-    for source in sources:
-        source.unlink()
-    commit = wheels.build_suite(wheel_folder, using)
+    commit = _add_wheels(content, fetched, python, using)
     wheels.fetch([carried["pip"]], python, content, using)
     _say("Preparing the quickstart's data")
     _add_data(content, out / "data")
-    shutil.copy(machine.__file__, content)
-    needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
-    (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
+    _add_machine_check(content, without)
 
     name = _name(python, without, commit)
-    glibc = wheels.required_glibc(wheel_folder.iterdir())
+    glibc = wheels.required_glibc((content / "wheels").iterdir())
     values = {"python": python, "glibc": glibc, "machine": " ".join(without)}
     files = packing.pack(content, out / name, name, part, values)
     shutil.rmtree(content)
@@ -134,6 +125,26 @@ def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str
     state = f"{str(commit.get('commit', 'unknown'))[:7]}{'-dirty' if commit.get('dirty') else ''}"
     less = f"-without-{'-'.join(without)}" if without else ""
     return f"deeper-{version[1]}-{state}-cp{python.replace('.', '')}{less}"
+
+
+def _add_wheels(content: Path, pins: Sequence[Pin], python: str, using: wheels.Tools) -> dict[str, object]:
+    """Add the wheels of all requirements and of the suite. Returns the suite's commit."""
+    folder = content / "wheels"
+    folder.mkdir()
+    wheels.fetch(pins, python, folder, using)
+    sources = sorted(path for path in folder.iterdir() if path.suffix != ".whl")
+    _say(f"Building wheels of {', '.join(path.name for path in sources)} and of the suite")
+    wheels.build(sources, folder, using)
+    for source in sources:
+        source.unlink()
+    return wheels.build_suite(folder, using)
+
+
+def _add_machine_check(content: Path, without: Sequence[str]) -> None:
+    """Add the script that checks the packages of the machine, and which ones it has to check."""
+    shutil.copy(machine.__file__, content)
+    needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
+    (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
 
 
 def _add_data(content: Path, data: Path) -> None:

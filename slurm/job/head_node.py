@@ -138,20 +138,23 @@ class HeadNode:
         return missing
 
     def _wait_for_driver(self, driver: Driver, ray: RayNode) -> int:
-        """Wait for the end of `deeper run`, and pass a request to stop on to it.
+        """Wait for the end of `deeper run`, and pass a request to stop on to it. On an error it is killed.
 
         Returns:
             Its exit code; negative if a signal ended it.
 
         Raises:
-            RayNodeError: Ray has ended on this node; `deeper run` is killed.
+            RayNodeError: Ray has ended on this node.
         """
-        while (code := driver.poll()) is None:
-            self.stop.is_set()
-            if not ray.is_alive:
-                driver.kill()
-                raise RayNodeError(f"Ray has ended on {self.allocation.host}: {ray.last_words}")
-            time.sleep(POLL_S)
+        try:
+            while (code := driver.poll()) is None:
+                self.stop.is_set()
+                if not ray.is_alive:
+                    raise RayNodeError(f"Ray has ended on {self.allocation.host}: {ray.last_words}")
+                time.sleep(POLL_S)
+        except BaseException:
+            driver.kill()
+            raise
         return code
 
     def _exit_code(self, code: int) -> int:

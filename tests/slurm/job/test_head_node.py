@@ -165,7 +165,7 @@ def test_a_bug_is_raised_and_marks_no_run(
         wait_for_rendezvous(submission.rendezvous_file, timeout_s=5)
 
 
-def test_a_bug_while_runs_train_ends_ray_and_tells_the_worker_nodes(
+def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
     submission: Submission, ray: RayDouble, driver: DriverDouble
 ) -> None:
     def poll() -> bool:
@@ -175,6 +175,7 @@ def test_a_bug_while_runs_train_ends_ray_and_tells_the_worker_nodes(
     with pytest.raises(ValueError, match="of the launcher's own"):
         head(submission, ray, driver).run()
     assert ray.killed
+    assert driver.killed
     assert not submission.rendezvous_file.exists()
     assert set(submission.statuses().values()) == {"waiting"}
 
