@@ -1,4 +1,4 @@
-"""`deeper slurm render`, `submit` and `profiles`."""
+"""The commands `deeper slurm render`, `deeper slurm submit` and `deeper slurm profiles`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXAMPLES = """examples:
   deeper slurm submit my-ablation.yaml --profile one-gpu-node --address head:6379
   deeper slurm render ablation-imagenet --profile gpu-nodes --out scripts  # then: sbatch scripts/job.sh
 
-What is finished is not repeated: the same command goes on with what is left.
+Finished runs are not repeated: the same command continues with the remaining ones.
 """
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    slurm = verbs.add_parser("slurm", help="carry out an experiment on a SLURM cluster")
+    slurm = verbs.add_parser("slurm", help="run an experiment on a SLURM cluster")
     actions = slurm.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, call: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
@@ -41,39 +41,41 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
             help="what to ask the cluster for: a name (deeper slurm profiles) or a file ($DEEPER_PROFILE)",
         )
         form = parser.add_mutually_exclusive_group()
-        form.add_argument("--split", type=int, metavar="N", help="a job array of N elements that share the grid")
-        form.add_argument("--address", metavar="HOST:PORT", help="the nodes join this Ray cluster")
+        form.add_argument("--split", type=int, metavar="N", help="submit a job array of N elements that share the runs")
+        form.add_argument("--address", metavar="HOST:PORT", help="let the nodes join this Ray cluster")
         add_choice(parser)
         add_retry(parser)
         return parser
 
     render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
-    render.add_argument("--out", type=Path, metavar="DIR", help="write them into a folder, ready for sbatch")
-    submit = action("submit", _submit, "submit an experiment and, after it, its report")
-    submit.add_argument("--no-report", action="store_true", help="no job for the report")
+    render.add_argument("--out", type=Path, metavar="DIR", help="write the scripts into a folder, ready for sbatch")
+    submit = action("submit", _submit, "submit an experiment, and its report to follow it")
+    submit.add_argument("--no-report", action="store_true", help="submit no job for the report")
     submit.add_argument(
-        "--dry-run", action="store_true", help="check all, ask SLURM when it would start, submit nothing"
+        "--dry-run",
+        action="store_true",
+        help="check everything, ask SLURM when the job would start, and submit nothing",
     )
-    profiles = actions.add_parser("profiles", help="profiles by name, where they lie, what they are")
+    profiles = actions.add_parser("profiles", help="list the profiles with their descriptions and files")
     profiles.set_defaults(call=_profiles)
 
 
 def _render(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
     from slurm.rendering import render_job, render_report
-    from slurm.submission import experiment_text, runs_on_paper, submissions, write_scripts
+    from slurm.submission import plan_without_data, read_experiment_text, submissions_folder, write_scripts
 
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
-    _selected(arguments, runs_on_paper(experiment))
+    _selected(arguments, plan_without_data(experiment))
     if arguments.out:
         job = _job(arguments, experiment, arguments.out.absolute())
-        write_scripts(job, profile, experiment_text(arguments.experiment))
-        print(f"{job.folder}: type sbatch job.sh there, then sbatch --dependency=afterany:JOB report.sh")
+        write_scripts(job, profile, read_experiment_text(arguments.experiment))
+        print(f"{job.folder}: type there: sbatch job.sh, then: sbatch --dependency=afterany:JOB report.sh")
         return 0
-    folder = submissions(arguments.records.absolute(), experiment.name) / "by-hand"
+    folder = submissions_folder(arguments.records.absolute(), experiment.name) / "by-hand"
     job = _job(arguments, experiment, folder)
     print(render_job(job, profile))
-    print(f"# ===== report.sh; to have both as files, ready for sbatch: --out {folder} =====")
+    print(f"# ===== report.sh; to write both as files, ready for sbatch: --out {folder} =====")
     print(render_report(job, profile), end="")
     return 0
 
@@ -89,21 +91,21 @@ def _submit(arguments: argparse.Namespace) -> int:
     runs = _selected(arguments, plan.runs)
     records = arguments.records.absolute()
     if arguments.dry_run:
-        job = _job(arguments, experiment, submission.submissions(records, experiment.name) / "dry-run")
-        if submission.slurm_is_here():
+        job = _job(arguments, experiment, submission.submissions_folder(records, experiment.name) / "dry-run")
+        if submission.is_slurm_available():
             _check(arguments, experiment, profile)
-            print(submission.what_slurm_says(job, profile))
+            print(submission.estimate_start(job, profile))
         else:
-            print("there is no SLURM here (no sbatch on PATH), so nobody was asked when it would start")
-        print(f"{len(runs)} runs would be submitted; nothing was")
+            print("there is no SLURM here (no sbatch on PATH) to ask when the job would start")
+        print(f"{len(runs)} runs would be submitted; nothing has been")
         return 0
     _check(arguments, experiment, profile)
     check_disk(records, plan.disk_bytes)
     write_plan(records, experiment.name, plan.runs, plan.costs)
-    job = _job(arguments, experiment, submission.new_folder(records, experiment.name))
-    submission.write_scripts(job, profile, submission.experiment_text(arguments.experiment))
+    job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
+    submission.write_scripts(job, profile, submission.read_experiment_text(arguments.experiment))
     jobs = submission.submit(job.folder, report=not arguments.no_report)
-    _tell(job, profile, jobs, len(runs))
+    _print_submission(job, profile, jobs, len(runs))
     return 0
 
 
@@ -132,20 +134,22 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     from slurm.profile import load_profile, profiles
 
     if not arguments.profile:
-        raise SpecError(f"--profile: none is given; name one of {', '.join(profiles())}, or set $DEEPER_PROFILE")
+        raise SpecError(f"--profile: not given; name one of {', '.join(profiles())}, or set $DEEPER_PROFILE")
     return load_profile(arguments.profile)
 
 
 def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """The runs that are asked for; checks the form of the job as well."""
+    """Return the runs that the options select, and check --split and --address. Raises `SpecError`."""
     from bench.planning.plan import select
     from reproduce.spec import SpecError
 
     selected = select(runs, arguments.arm, arguments.seed)
     if arguments.split is not None and not 1 <= arguments.split <= len(selected):
-        raise SpecError(f"--split: {arguments.split} parts of {len(selected)} runs; use 1 to {len(selected)}")
+        raise SpecError(
+            f"--split: {len(selected)} runs cannot be split into {arguments.split}; use 1 to {len(selected)}"
+        )
     if arguments.address is not None and not re.fullmatch(r"[^\s:]+:\d+", arguments.address):
-        raise SpecError(f"--address: {arguments.address!r} is no HOST:PORT that every node can reach, e.g. head:6379")
+        raise SpecError(f"--address: {arguments.address!r} is not HOST:PORT of a Ray cluster, e.g. head:6379")
     return selected
 
 
@@ -169,12 +173,12 @@ def _check(arguments: argparse.Namespace, experiment: ExperimentConfig, profile:
     from slurm.checks import check_submission
 
     resources = experiment.resources
-    if arguments.address:  # the cluster that is joined has nodes of its own: one worker must fit, not all
+    if arguments.address:  # the cluster that is joined has nodes of its own, so a single worker has to fit
         resources = resources.model_copy(update={"workers": 1})
     check_submission(profile, resources, records=arguments.records.absolute(), data=arguments.data.absolute())
 
 
-def _tell(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
+def _print_submission(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
     grid = f"{jobs['grid']}_*" if job.split else jobs["grid"]
     print(
         f"{runs} runs submitted as job {jobs['grid']}"
@@ -185,4 +189,4 @@ def _tell(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
     print(f"dashboard: {profile.tracking_uri or f'deeper dashboard {job.experiment} --records {job.records}'}")
     if "report" in jobs:
         print(f"report:    {job.records}/reports/{job.experiment}/index.html, once job {jobs['report']} is done")
-    print(f"cancel:    scancel {jobs['grid']}    (every run writes a checkpoint; submit again to go on)")
+    print(f"cancel:    scancel {jobs['grid']}    (every run writes a checkpoint; submit again to continue)")

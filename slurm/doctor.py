@@ -1,4 +1,4 @@
-"""The checks of `deeper doctor` on a cluster: what it offers, and what a profile asks for and does not get."""
+"""Checks of `deeper doctor` on a cluster: what it offers, and what a profile asks for and does not get."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.commands.doctor import Check
 from slurm import queries
-from slurm.checks import describe_nodes, partition_misfits, path_misfits, slurm_time
+from slurm.checks import describe_nodes, partition_mismatches, path_mismatches, slurm_time
 from slurm.profile import load_profile
 from slurm.queries import Partition, SlurmError
 
@@ -15,13 +15,22 @@ UNUSABLE = ("down", "drained", "draining", "drain", "fail", "maint", "unknown")
 
 
 def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Check]:
-    """A check a partition, and one for each misfit of the profile (a name or a file; None: only the partitions).
+    """Check the partitions of the cluster and, if one is given, whether a profile fits them.
 
-    Raises `SpecError` for a profile that is none.
+    Args:
+        profile: Name or file of a profile; None to describe the partitions only.
+        records: Folder of the records.
+        data: Folder of the prepared data sets.
+
+    Returns:
+        A check for each partition and for each mismatch of the profile; nothing without SLURM and without a profile.
+
+    Raises:
+        SpecError: There is no such profile, or it is invalid.
     """
     asked = None if profile is None else load_profile(profile)
     if not shutil.which("sinfo"):
-        lacking = Check(f"profile {profile}", "warn", "no SLURM here to hold it against", "try on a login node")
+        lacking = Check(f"profile {profile}", "warn", "no SLURM here to compare it with", "try on a login node")
         return [lacking] if profile else []
     try:
         partitions = queries.partitions()
@@ -30,14 +39,15 @@ def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Ch
     checks = [_partition(partition) for partition in partitions]
     if asked is None:
         return checks
-    misfits = [
-        *partition_misfits(asked, partitions),
-        *path_misfits(asked, partitions, records=records, data=data),
+    mismatches = [
+        *partition_mismatches(asked, partitions),
+        *path_mismatches(asked, partitions, records=records, data=data),
     ]
     checks += [
-        Check(f"profile {profile}", "fail", f"{misfit.field}: {misfit.found}", misfit.valid) for misfit in misfits
+        Check(f"profile {profile}", "fail", f"{mismatch.field}: {mismatch.found}", mismatch.valid)
+        for mismatch in mismatches
     ]
-    return checks if misfits else [*checks, Check(f"profile {profile}", "ok", "the cluster has what it asks for")]
+    return checks if mismatches else [*checks, Check(f"profile {profile}", "ok", "the cluster has what it asks for")]
 
 
 def _partition(partition: Partition) -> Check:

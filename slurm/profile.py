@@ -1,7 +1,8 @@
-"""Profiles: what a cluster is asked for, as validated YAML files.
+"""Profiles: what a job asks a cluster for, as validated YAML files.
 
-A profile is found by its name, first among one's own in `$XDG_CONFIG_HOME/deeper` (`~/.config/deeper`), then among the
-shipped ones; or it is a path. Every mistake raises `SpecError`, one line a mistake.
+A profile is given by its path or by its name, which is looked up first among the user's own profiles in
+`$XDG_CONFIG_HOME/deeper` (`~/.config/deeper`) and then among the shipped ones. Every mistake raises `SpecError`, with
+one line for each.
 """
 
 from __future__ import annotations
@@ -13,85 +14,83 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from reproduce.spec import Config, SpecError, from_yaml
+from slurm.profile_fields import LauncherOption, NodeResource, SbatchOption, fields_with
 from slurm.queries import parse_seconds
 
 SHIPPED = Path(__file__).parent / "profiles"
 
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 
-OF_THE_PROFILE = {  # options of sbatch that have a field here
-    "partition": "partition",
-    "account": "account",
-    "qos": "qos",
-    "constraint": "constraint",
-    "time": "time",
-    "nodes": "nodes",
-    "gpus-per-node": "gpus_per_node",
-    "cpus-per-task": "cpus_per_node",
-    "mem": "memory_gib",
-    "exclusive": "exclusive",
-    "signal": "signal_before_s",
-}
-OF_THE_SCRIPT = (  # options that the job script depends on
-    "array",
-    "dependency",
-    "job-name",
-    "kill-on-invalid-dep",
-    "no-kill",
-    "no-requeue",
-    "ntasks",
-    "ntasks-per-node",
-    "open-mode",
-    "output",
-    "error",
-    "requeue",
-    "wrap",
+SET_BY_THE_SCRIPT = (
+    *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-kill", "no-requeue", "ntasks"),
+    *("ntasks-per-node", "open-mode", "output", "requeue", "wrap"),
 )
+"""Options of `sbatch` that the job script depends on."""
 
 
 class Profile(Config):
-    """What a job asks of a cluster and finds on its nodes."""
+    """What a job asks of a cluster, and what it finds on the nodes.
+
+    The README's table of fields is made from this class.
+    """
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     description: str = ""
-    partition: Word | None = None
-    """None: the cluster's default partition."""
-    account: Word | None = None
-    qos: Word | None = None
-    constraint: Word | None = None
-    time: str
-    """Limit of a job in one of SLURM's forms, e.g. "1-00:00:00" or "12:00:00"; a grid that needs longer is requeued."""
-    nodes: int = Field(1, ge=1)
-    gpus_per_node: int = Field(0, ge=0)
-    cpus_per_node: int = Field(ge=1)
-    memory_gib: int | None = Field(None, ge=1)
-    """Of a node; None: the partition's default."""
-    exclusive: bool = False
-    """Nodes that no other job shares."""
+    """What `deeper slurm profiles` says about the profile."""
+    partition: Annotated[Word | None, SbatchOption("partition", "queue")] = None
+    """Partition, or several with commas between them; without it the cluster's default."""
+    account: Annotated[Word | None, SbatchOption("account", "queue")] = None
+    """Account that is charged."""
+    qos: Annotated[Word | None, SbatchOption("qos", "queue")] = None
+    """Quality of service."""
+    constraint: Annotated[Word | None, SbatchOption("constraint", "job")] = None
+    """Features that the nodes must have, e.g. a100."""
+    time: Annotated[str, SbatchOption("time", "job")]
+    """Time limit of a job in one of SLURM's forms, e.g. "12:00:00" or "1-00:00:00"; a job that needs longer is requeued
+    and continues."""
+    nodes: Annotated[int, SbatchOption("nodes", "job")] = Field(1, ge=1)
+    """Nodes of a job."""
+    cpus_per_node: Annotated[
+        int, SbatchOption("cpus-per-task", "node"), NodeResource("CPUs", lambda kind: kind.cpus)
+    ] = Field(ge=1)
+    """CPUs on each node."""
+    gpus_per_node: Annotated[
+        int, SbatchOption("gpus-per-node", "node"), NodeResource("GPUs", lambda kind: kind.gpus)
+    ] = Field(0, ge=0)
+    """GPUs on each node."""
+    memory_gib: Annotated[
+        int | None, SbatchOption("mem", "node", "{}G"), NodeResource("GiB", lambda kind: kind.memory_mib // 1024)
+    ] = Field(None, ge=1)
+    """Memory on each node in GiB; without it the partition's default."""
+    exclusive: Annotated[bool, SbatchOption("exclusive", "node")] = False
+    """Whether the job shares its nodes with no other job."""
     setup: tuple[str, ...] = ()
-    """Shell lines before anything else: module load, conda activate, export."""
+    """Shell lines that run before anything else: module load, conda activate, export."""
     container: str | None = None
-    """Put before python on every node, e.g. "apptainer exec --nv /images/deeper.sif"; shell words, so that $VARIABLES
-    and quotes mean what they mean in a shell."""
+    """Command in front of python on every node, e.g. "apptainer exec --nv /images/deeper.sif". It is a part of a shell
+    command, so $VARIABLES and quotes mean what they mean in a shell."""
     python: str | None = Field(None, min_length=1)
-    """Interpreter on the nodes; None: the one that renders, or the container's `python`."""
-    scratch: str | None = Field(None, pattern=r"^[/$]")
-    """Folder on each node's own disk under which data are copied and verified; $VARIABLES are those of the node.
-    None: data are read where they are."""
-    interface: Word | None = None
-    """Network interface for gloo and NCCL; None: the job finds it."""
+    """Interpreter on the nodes; without it the one that writes the scripts, or the container's `python`."""
+    scratch: Annotated[str | None, LauncherOption("scratch")] = Field(None, pattern=r"^[/$]")
+    """Folder on each node's own disk to which data are copied and verified; $VARIABLES are those of the node. Without
+    it data are read from where they are."""
+    interface: Annotated[Word | None, LauncherOption("interface")] = None
+    """Network interface for Ray, gloo and NCCL; without it the one that leads to the other nodes."""
     tracking_uri: str | None = Field(None, pattern=r"^https?://\S+$")
-    """An MLflow server; None: the embedded store, which the report job fills."""
+    """An MLflow server to which runs are published while they train; without it the report job publishes them into a
+    store beside the records."""
     sbatch: tuple[str, ...] = ()
-    """Further options of sbatch, each written as --option or --option=value; values with spaces in quotes."""
-    signal_before_s: int = Field(120, ge=1, le=65535)
-    """Time before the limit at which runs write their checkpoints."""
+    """Further options of `sbatch`, each as --option or --option=value; values with spaces are put in quotes."""
+    signal_before_s: Annotated[int, SbatchOption("signal", "signal", "B:USR1@{}")] = Field(120, ge=1, le=65535)
+    """Seconds before the time limit at which every run writes a checkpoint."""
     requeues: int = Field(10, ge=0)
-    """Times that a job may start again, whatever the reason."""
-    object_store_mib: int = Field(512, ge=80)
-    """Ray's shared memory on a node."""
+    """How often a job may start again, for whatever reason."""
+    object_store_mib: Annotated[int, LauncherOption("object-store-mib")] = Field(512, ge=80)
+    """Ray's shared memory on each node in MiB."""
 
     @model_validator(mode="before")
     @classmethod
@@ -106,7 +105,7 @@ class Profile(Config):
     @model_validator(mode="after")
     def _coherent(self) -> Profile:
         if not parse_seconds(self.time):
-            raise ValueError(f'time: {self.time!r} is no time limit; write "HH:MM:SS" or "D-HH:MM:SS"')
+            raise ValueError(f'time: {self.time!r} is not a time limit; write "HH:MM:SS" or "D-HH:MM:SS"')
         if self.signal_before_s >= self.seconds:
             raise ValueError(
                 f"signal_before_s: {self.signal_before_s} is as long as the job ({self.seconds} s, time: {self.time}); "
@@ -120,23 +119,31 @@ class Profile(Config):
 
     @property
     def seconds(self) -> int:
-        """The time limit."""
+        """The time limit in seconds."""
         return parse_seconds(self.time) or 0  # never 0: it was validated
 
     @property
-    def options(self) -> list[str]:
-        """The further options of sbatch, without the quotes that they are written with."""
+    def further_options(self) -> list[str]:
+        """The options of `sbatch` that have no field, without the quotes that they are written with."""
         return [_option(line) for line in self.sbatch]
 
     @property
     def interpreter(self) -> str:
+        """The python command on the nodes."""
         if self.python is not None:
             return self.python
         return "python" if self.container else sys.executable
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
-    """Read a profile: a file, or the name of one's own or of a shipped one. Raises `SpecError`."""
+    """Read a profile.
+
+    Args:
+        name_or_path: A file (*.yaml), or the name of one of the user's own profiles or of a shipped one.
+
+    Raises:
+        SpecError: There is no such profile, or it is invalid.
+    """
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
@@ -146,24 +153,25 @@ def load_profile(name_or_path: str | Path) -> Profile:
         if str(name_or_path) not in known:
             raise SpecError(
                 f"profile: {str(name_or_path)!r} is no file (*.yaml) and none of {', '.join(known)}; "
-                f"your own belong into {own_folder()}"
+                f"your own profiles belong in {own_folder()}"
             )
         path = known[str(name_or_path)]
     return from_yaml(Profile, path.read_text(encoding="utf-8"), what="a profile", where=str(path))
 
 
 def profiles() -> dict[str, Path]:
-    """Files of all profiles by name; one's own hide shipped ones of the same name."""
+    """The files of all profiles by name. A user's own profile hides a shipped one of the same name."""
     by_name = {path.stem: path for folder in (SHIPPED, own_folder()) for path in folder.glob("*.yaml")}
     return {name: by_name[name] for name in sorted(by_name)}
 
 
 def own_folder() -> Path:
+    """The folder of the user's own profiles."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "deeper"
 
 
 def _words(text: str, field: str) -> list[str]:
-    """Shell words of one line. Raises `ValueError`."""
+    """Split one line into its shell words. Raises `ValueError`."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -174,13 +182,18 @@ def _words(text: str, field: str) -> list[str]:
 
 
 def _option(line: str) -> str:
-    """A line of `sbatch` without its quotes. Raises `ValueError` where the line is no option of its own."""
+    """Check a line of the field `sbatch` and return it without its quotes.
+
+    Raises:
+        ValueError: The line is not one option, or an option that the profile or the job script gives already.
+    """
     words = _words(line, "sbatch")
     if len(words) > 1 or not words[0].startswith("--"):
         raise ValueError(f'sbatch: {line!r} is not one option; write --option or --option=value, e.g. --comment="a b"')
     name = words[0].partition("=")[0].removeprefix("--")
-    if name in OF_THE_PROFILE:
-        raise ValueError(f"sbatch: {line!r}: use the profile's field {OF_THE_PROFILE[name]}")
-    if name in OF_THE_SCRIPT:
+    for field, option in fields_with(Profile, SbatchOption):
+        if name == option.name:
+            raise ValueError(f"sbatch: {line!r}: use the profile's field {field}")
+    if name in SET_BY_THE_SCRIPT:
         raise ValueError(f"sbatch: {line!r}: the job script sets --{name} itself; leave it out")
     return words[0]

@@ -1,6 +1,6 @@
-"""What a cluster says of itself: its partitions (sinfo) and jobs (squeue, and sacct for those that have left).
+"""Asks a cluster about its partitions (sinfo) and jobs (squeue, and sacct for jobs that have left the queue).
 
-Needs nothing of ours, so that it can be used anywhere. The `parse_*` functions take the commands' output as text.
+The `parse_*` functions take the output of these commands as text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from reproduce.errors import UserError
 
-ANSWER_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
 
 PARTITION_FORMAT = "%R|%P|%a|%l|%D|%c|%m|%G|%T|%N"
 JOB_FORMAT = ",".join(
@@ -23,12 +23,12 @@ ACCOUNTING_FORMAT = "JobID,State,NodeList,Elapsed,Timelimit"
 
 
 class SlurmError(UserError):
-    """SLURM is not here, does not answer or refuses; told in one line."""
+    """SLURM is not installed here, does not answer, or refuses a request. The message is one line for each problem."""
 
 
 @dataclass(frozen=True)
 class NodeKind:
-    """Nodes of a partition that are alike."""
+    """The nodes of a partition that have the same hardware and state."""
 
     count: int
     cpus: int
@@ -36,59 +36,70 @@ class NodeKind:
     gpus: int
     state: str
     names: str
-    """As SLURM abbreviates them: n[1-4,7]."""
+    """As SLURM abbreviates them, e.g. n[1-4,7]."""
 
 
 @dataclass(frozen=True)
 class Partition:
+    """A partition of the cluster."""
+
     name: str
     state: str
     """up, down, drain or inact."""
     max_seconds: int | None
-    """Limit of a job's time; None: there is none."""
+    """Time limit of a job in seconds; None if there is none."""
     default: bool
+    """Whether jobs that name no partition go here."""
     nodes: tuple[NodeKind, ...]
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job, or one element of an array."""
+class SlurmJob:
+    """What SLURM says about a job, or about one element of a job array."""
 
     id: str
-    """17, or 17_3 for an element."""
+    """17, or 17_3 for an element of an array."""
     state: str
-    """SLURM's word in capitals; UNKNOWN where SLURM has forgotten the job."""
+    """SLURM's word in capitals, e.g. RUNNING; UNKNOWN if SLURM no longer knows the job."""
     reason: str = ""
-    """Why it waits or has ended as it has; empty where SLURM gives none."""
+    """Why it waits, or why it ended as it did; empty if SLURM gives no reason."""
     nodes: str = ""
     elapsed_s: int | None = None
-    """Of the current or last start."""
+    """Duration of the current or last start."""
     limit_s: int | None = None
     restarts: int | None = None
-    """Times it was requeued; None where that is not known."""
+    """How often it was requeued; None if that is not known."""
 
 
 def partitions() -> tuple[Partition, ...]:
-    """All partitions of the cluster. Raises `SlurmError`."""
-    return parse_partitions(ask("sinfo", "--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"))
+    """Ask for all partitions of the cluster. Raises `SlurmError`."""
+    return parse_partitions(run_command("sinfo", "--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"))
 
 
-def jobs(ids: Sequence[str]) -> tuple[Job, ...]:
-    """The jobs of these ids in their order, arrays as their elements. Raises `SlurmError`."""
+def jobs(ids: Sequence[str]) -> tuple[SlurmJob, ...]:
+    """Ask for jobs by their ids.
+
+    Returns:
+        The jobs in the order of their ids, with an array replaced by its elements.
+
+    Raises:
+        SlurmError: SLURM does not answer.
+    """
     if not ids:
         return ()
     found = _queued(ids)
     missing = [asked for asked in ids if not _of(asked, found)]
     if missing:
         found += _accounted(missing)
-    return tuple(job for asked in ids for job in _of(asked, found) or [Job(asked, "UNKNOWN", "SLURM has forgotten it")])
+    unknown = "SLURM no longer knows it"
+    return tuple(job for asked in ids for job in _of(asked, found) or [SlurmJob(asked, "UNKNOWN", unknown)])
 
 
 # --- parsing -----------------------------------------------------------------------------------------
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
-    """`text`: lines of `PARTITION_FORMAT`, one a kind of nodes of a partition."""
+    """Parse lines in `PARTITION_FORMAT`, each of which describes one kind of nodes of a partition."""
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, starred, state, limit, count, cpus, memory, gres, nodes_state, names = line.split("|")
@@ -99,28 +110,31 @@ def parse_partitions(text: str) -> tuple[Partition, ...]:
     return tuple(found.values())
 
 
-def parse_jobs(text: str) -> list[Job]:
-    """`text`: lines of `JOB_FORMAT`."""
+def parse_jobs(text: str) -> list[SlurmJob]:
+    """Parse lines in `JOB_FORMAT`."""
     found = []
     for line in text.splitlines():
         identity, state, reason, nodes, elapsed, limit, restarts, _ = line.split("|")
         why = "" if reason == "None" else reason
-        found.append(Job(identity, state, why, nodes, parse_seconds(elapsed), parse_seconds(limit), int(restarts)))
+        found.append(SlurmJob(identity, state, why, nodes, parse_seconds(elapsed), parse_seconds(limit), int(restarts)))
     return found
 
 
-def parse_accounting(text: str) -> list[Job]:
-    """`text`: lines of `ACCOUNTING_FORMAT`; a state may be followed by who it is due to ("CANCELLED by 1000")."""
+def parse_accounting(text: str) -> list[SlurmJob]:
+    """Parse lines in `ACCOUNTING_FORMAT`. A state may be followed by who caused it, as in "CANCELLED by 1000"."""
     found = []
     for line in text.splitlines():
         identity, state, nodes, elapsed, limit = line.split("|")
         word, _, reason = state.partition(" ")
-        found.append(Job(identity, word, reason, nodes, parse_seconds(elapsed), parse_seconds(limit)))
+        found.append(SlurmJob(identity, word, reason, nodes, parse_seconds(elapsed), parse_seconds(limit)))
     return found
 
 
 def parse_gpus(gres: str) -> int:
-    """GPUs in a list of generic resources: gpu:4, gpu:a100:4(S:0-1), gpu:a100:2,gpu:v100:2, (null)."""
+    """Count the GPUs in a list of generic resources.
+
+    Such a list is written as gpu:4, gpu:a100:4(S:0-1), gpu:a100:2,gpu:v100:2 or (null).
+    """
     count = 0
     for resource in re.sub(r"\(.*?\)", "", gres).split(","):
         name, *rest = resource.split(":")
@@ -130,7 +144,13 @@ def parse_gpus(gres: str) -> int:
 
 
 def parse_seconds(text: str) -> int | None:
-    """A time in SLURM's forms, M, M:S, H:M:S, D-H, D-H:M, D-H:M:S, in seconds; None for words: infinite, INVALID."""
+    """Convert a time in one of SLURM's forms to seconds.
+
+    The forms are M, M:S, H:M:S, D-H, D-H:M and D-H:M:S.
+
+    Returns:
+        Seconds; None for words such as infinite or INVALID.
+    """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if match is None:
         return None
@@ -146,47 +166,47 @@ def parse_seconds(text: str) -> int | None:
 # --- asking ------------------------------------------------------------------------------------------
 
 
-def _queued(ids: Sequence[str]) -> list[Job]:
-    """Those that the controller knows: waiting, running, or ended less than MinJobAge ago."""
+def _queued(ids: Sequence[str]) -> list[SlurmJob]:
+    """The jobs that the controller knows: waiting, running, or ended less than MinJobAge ago."""
     command = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", f"--Format={JOB_FORMAT}")
     try:
-        return parse_jobs(ask(*command))
+        return parse_jobs(run_command(*command))
     except SlurmError as error:
-        if "Invalid job id" in str(error):  # squeue's answer where it knows the only job asked for no more
+        if "Invalid job id" in str(error):  # squeue's answer if it no longer knows the only job it is asked for
             return []
         raise
 
 
-def _accounted(ids: Sequence[str]) -> list[Job]:
-    """From the accounting, where the cluster keeps one."""
+def _accounted(ids: Sequence[str]) -> list[SlurmJob]:
+    """The jobs that the accounting knows, if the cluster keeps one."""
     if not shutil.which("sacct"):
         return []
     command = ("sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(ids)}")
     try:
-        return parse_accounting(ask(*command, f"--format={ACCOUNTING_FORMAT}"))
+        return parse_accounting(run_command(*command, f"--format={ACCOUNTING_FORMAT}"))
     except SlurmError as error:
         if "accounting storage is disabled" in str(error):
             return []
         raise
 
 
-def _of(asked: str, found: Sequence[Job]) -> list[Job]:
+def _of(asked: str, found: Sequence[SlurmJob]) -> list[SlurmJob]:
     mine = [job for job in found if job.id == asked or job.id.startswith(f"{asked}_")]
     return sorted(mine, key=lambda job: (len(job.id), job.id))  # 17_2 before 17_10
 
 
-def ask(*command: str) -> str:
-    """What a command of SLURM's prints. Raises `SlurmError`."""
+def run_command(*command: str) -> str:
+    """Run a command of SLURM's and return its output. Raises `SlurmError`."""
     program = command[0]
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_S, check=True, encoding="utf-8"
+            command, capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S, check=True, encoding="utf-8"
         ).stdout
     except FileNotFoundError:
         raise SlurmError(f"SLURM: no {program} on PATH; this works on a login node of a cluster") from None
     except subprocess.TimeoutExpired:
         raise SlurmError(
-            f"SLURM: {program} gave no answer within {ANSWER_S:.0f} s; is the controller up? ask: scontrol ping"
+            f"SLURM: {program} gave no answer within {ANSWER_TIMEOUT_S:.0f} s; is the controller up? ask: scontrol ping"
         ) from None
     except subprocess.CalledProcessError as error:
         raise SlurmError(f"SLURM: {program}: {(error.stderr.strip() or 'failed').splitlines()[-1]}") from None

@@ -1,4 +1,4 @@
-"""The job scripts: what `sbatch` is given, readable and complete, so that a person may submit them by hand."""
+"""Renders the job scripts that `sbatch` is given: readable and complete, so that a person may submit them by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 
 from slurm.profile import Profile
+from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_with
 
 REPORT_MINUTES = 30
 REPORT_MEMORY_GIB = 4
@@ -16,84 +17,99 @@ REPORT_MEMORY_GIB = 4
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be done, and where; all paths are absolute and seen by the nodes."""
+    """What a job does, and where. All paths are absolute and visible to the nodes."""
 
     experiment: str
-    """Its name."""
+    """Name of the experiment."""
     folder: Path
-    """Of the submission: scripts, experiment.yaml, logs."""
+    """The submission's folder, with the scripts, experiment.yaml and the logs."""
     records: Path
     data: Path
     split: int | None = None
-    """Elements of a job array that share the grid; None: one job."""
+    """Elements of the job array that share the runs; None for one job."""
     address: str | None = None
-    """Of a Ray cluster that the nodes join; None: a cluster of the job's own."""
+    """HOST:PORT of a Ray cluster that the nodes join; None for a cluster of the job's own."""
     arms: tuple[str, ...] = ()
+    """Only the runs of these arms; all if empty."""
     seeds: tuple[int, ...] = ()
+    """Only the runs of these seeds; all if empty."""
     retry_failed: bool = False
+    """Whether runs that failed before are tried again."""
 
     @property
     def log(self) -> Path:
-        """Of the grid, in sbatch's terms."""
+        """The log of the job that runs the experiment, with sbatch's placeholders for its id."""
         return self.folder / ("grid-%A_%a.log" if self.split else "grid-%j.log")
 
 
 def render_job(job: Job, profile: Profile) -> str:
-    """The script that carries out the grid."""
-    asked = {
-        "--job-name": job.experiment,
-        **_queue(profile),
-        "--constraint": profile.constraint,
-        "--time": profile.time,
-        "--nodes": profile.nodes,
-        "--ntasks-per-node": 1,
-        "--cpus-per-task": profile.cpus_per_node,
-        "--gpus-per-node": profile.gpus_per_node or None,
-        "--mem": f"{profile.memory_gib}G" if profile.memory_gib else None,
-        "--exclusive": profile.exclusive,
-        "--array": f"0-{job.split - 1}" if job.split else None,
-        "--requeue": True,
-        "--no-kill": True,
-        "--signal": f"B:USR1@{profile.signal_before_s}",
-        "--output": job.log,
-        "--open-mode": "append",
+    """Render the script that runs the experiment."""
+    options = {
+        "job-name": job.experiment,
+        **_profile_options(profile, "queue"),
+        **_profile_options(profile, "job"),
+        "ntasks-per-node": 1,
+        **_profile_options(profile, "node"),
+        "array": f"0-{job.split - 1}" if job.split else None,
+        "requeue": True,
+        "no-kill": True,
+        **_profile_options(profile, "signal"),
+        "output": job.log,
+        "open-mode": "append",
     }
-    further = [_directive(*option.partition("=")[::2]) for option in profile.options]
-    return _render("job.sh.j2", job, profile, directives=[*_directives(asked), *further], run_options=_run_options(job))
+    further = [_directive(*option.removeprefix("--").partition("=")[::2]) for option in profile.further_options]
+    return _render(
+        "job.sh.j2",
+        job,
+        profile,
+        directives=[*_directives(options), *further],
+        launcher_options=_launcher_options(profile),
+        run_options=_run_options(job),
+    )
 
 
 def render_report(job: Job, profile: Profile) -> str:
-    """The script that publishes the records and makes the report, once the grid's job has ended."""
-    asked = {
-        "--job-name": f"{job.experiment}-report",
-        **_queue(profile),
-        "--time": REPORT_MINUTES,
-        "--ntasks": 1,
-        "--cpus-per-task": 1,
-        "--mem": f"{REPORT_MEMORY_GIB}G",
-        "--output": job.folder / "report-%j.log",
+    """Render the script that publishes the records and makes the report, once the experiment's job has ended."""
+    options = {
+        "job-name": f"{job.experiment}-report",
+        **_profile_options(profile, "queue"),
+        "time": REPORT_MINUTES,
+        "ntasks": 1,
+        "cpus-per-task": 1,
+        "mem": f"{REPORT_MEMORY_GIB}G",
+        "output": job.folder / "report-%j.log",
     }
-    return _render("report.sh.j2", job, profile, directives=_directives(asked))
+    return _render("report.sh.j2", job, profile, directives=_directives(options))
 
 
-def _queue(profile: Profile) -> dict[str, object]:
-    return {"--partition": profile.partition, "--account": profile.account, "--qos": profile.qos}
+def _profile_options(profile: Profile, section: Section) -> dict[str, object]:
+    """Options of `sbatch` that a section of the profile's fields gives."""
+    return {
+        option.name: option.directive(getattr(profile, field))
+        for field, option in fields_with(Profile, SbatchOption)
+        if option.section == section
+    }
 
 
 def _directives(options: dict[str, object]) -> list[str]:
+    """Directives of the options that are given: not None; True stands for a flag."""
     return [
-        _directive(name, "" if value is True else str(value))
-        for name, value in options.items()
-        if value is not None and value is not False
+        _directive(name, "" if value is True else str(value)) for name, value in options.items() if value is not None
     ]
 
 
 def _directive(name: str, value: str) -> str:
-    return f"#SBATCH {name}={shlex.quote(value)}" if value else f"#SBATCH {name}"
+    return f"#SBATCH --{name}={shlex.quote(value)}" if value else f"#SBATCH --{name}"
+
+
+def _launcher_options(profile: Profile) -> list[str]:
+    """What the profile gives to the launcher, in shell words."""
+    values = [(option.name, getattr(profile, field)) for field, option in fields_with(Profile, LauncherOption)]
+    return [f"--{name} {shlex.quote(str(value))}" for name, value in values if value is not None]
 
 
 def _run_options(job: Job) -> list[str]:
-    """What the launcher hands on to `deeper run`, in shell words."""
+    """What the launcher passes on to `deeper run`, in shell words."""
     options = [f'--part "$((SLURM_ARRAY_TASK_ID + 1))/{job.split}"'] if job.split else []
     options += [f"--arm {shlex.quote(arm)}" for arm in job.arms]
     options += [f"--seed {seed}" for seed in job.seeds]

@@ -1,4 +1,4 @@
-"""SLURM's view of an experiment: the jobs of its submissions, for `deeper status`."""
+"""What SLURM says about the jobs of an experiment's submissions, for `deeper status`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.text import Text
 
 from bench.orchestration.display import duration
 from slurm import queries
-from slurm.queries import Job, SlurmError
-from slurm.submission import JOBS, submissions
+from slurm.queries import SlurmError, SlurmJob
+from slurm.submission import JOBS, submissions_folder
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
@@ -30,55 +30,56 @@ class SubmittedJob:
 
     submission: Path
     what: str
-    """grid or report."""
-    job: Job
+    """What the job is for: "grid" for the runs, "report" for the report."""
+    job: SlurmJob
 
     @property
     def log(self) -> Path:
+        """The job's log."""
         return self.submission / f"{self.what}-{self.job.id}.log"
 
 
 @dataclass(frozen=True)
 class View:
-    """All jobs of an experiment, the latest submission last."""
+    """All jobs of an experiment, those of the latest submission last."""
 
     jobs: tuple[SubmittedJob, ...]
     missing: str | None = None
-    """Why SLURM does not tell of them, so that all states are unknown."""
+    """Why SLURM does not answer, so that all states are unknown; None if it does."""
 
 
 def view(records: Path, experiment: str) -> View:
-    """What SLURM says now of every job that the experiment was ever submitted as."""
+    """Ask SLURM about every job that was ever submitted for an experiment."""
     submitted = [
         (path.parent, what, job_id)
-        for path in sorted(submissions(records.absolute(), experiment).glob(f"*/{JOBS}"))
+        for path in sorted(submissions_folder(records.absolute(), experiment).glob(f"*/{JOBS}"))
         for what, job_id in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     missing = None
     try:
-        told = queries.jobs([job_id for _, _, job_id in submitted])
+        found = queries.jobs([job_id for _, _, job_id in submitted])
     except SlurmError as error:
         missing = str(error)
-        told = tuple(Job(job_id, "UNKNOWN", "SLURM was not asked") for _, _, job_id in submitted)
+        found = tuple(SlurmJob(job_id, "UNKNOWN", "SLURM was not asked") for _, _, job_id in submitted)
     jobs = [
         SubmittedJob(folder, what, job)
         for folder, what, job_id in submitted
-        for job in told
+        for job in found
         if job.id.partition("_")[0] == job_id
     ]
     return View(tuple(jobs), missing)
 
 
 def as_json(found: View) -> list[dict[str, Any]]:
-    """What a program may read of the jobs: the fields of `queries.Job`, what the job is for and its log."""
+    """Return the jobs for programs to read: the fields of `queries.SlurmJob`, what each job is for, and its log."""
     return [{**asdict(entry.job), "what": entry.what, "log": str(entry.log)} for entry in found.jobs]
 
 
 def render(found: View) -> RenderableType:
-    """A table a submission; jobs that have ended are shown of the latest one only."""
+    """Render a table for each submission. Jobs that have ended are shown for the latest submission only."""
     if found.missing:
         return Text(
-            f"{len(found.jobs)} jobs were submitted, of which nothing is known: {found.missing}", style="yellow"
+            f"{len(found.jobs)} jobs were submitted, and nothing is known about them: {found.missing}", style="yellow"
         )
     latest = found.jobs[-1].submission
     shown = [entry for entry in found.jobs if entry.submission == latest or entry.job.state not in ENDED]

@@ -1,10 +1,10 @@
-"""From an experiment to jobs in the queue: the submission's folder beside the records, and sbatch.
+"""Submits an experiment: writes the folder of the submission beside the records and calls sbatch.
 
 <records>/experiments/<name>/slurm/<YYYYmmdd-HHMMSS[-n]>/
-    experiment.yaml  verbatim, so that a later edit does not change a job that is requeued
-    profile.yaml     resolved
+    experiment.yaml  copied verbatim, so that a later edit does not change a job that is requeued
+    profile.yaml     with all defaults filled in
     job.sh, report.sh
-    jobs.json        {"grid": "17", "report": "18"}, once they are submitted
+    jobs.json        {"grid": "17", "report": "18"}, written when the jobs are submitted
     grid-*.log, report-*.log
 """
 
@@ -33,15 +33,22 @@ JOBS = "jobs.json"
 EXPERIMENT, PROFILE, JOB, REPORT = "experiment.yaml", "profile.yaml", "job.sh", "report.sh"
 
 
-def experiment_text(name_or_path: str) -> str:
-    """The file of an experiment that `load_experiment` has read, as it is."""
+def read_experiment_text(name_or_path: str) -> str:
+    """Read the text of an experiment that `load_experiment` accepts, by its file or shipped name."""
     if Path(name_or_path).suffix in (".yaml", ".yml"):
         return Path(name_or_path).read_text(encoding="utf-8")
     return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 
-def runs_on_paper(experiment: ExperimentConfig) -> list[PlannedRun]:
-    """The runs by arm and seed where the data are not at hand; their keys mean nothing. Raises `SpecError`."""
+def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
+    """Plan the runs of an experiment whose data are not at hand.
+
+    Returns:
+        The runs by arm and seed; their keys are not those of real runs.
+
+    Raises:
+        SpecError: The experiment is inconsistent.
+    """
     paths = [data.path for data in arm_data(experiment)]
     return plan(
         experiment,
@@ -51,14 +58,14 @@ def runs_on_paper(experiment: ExperimentConfig) -> list[PlannedRun]:
     )
 
 
-def submissions(records: Path, experiment: str) -> Path:
-    """Where the folders of an experiment's submissions lie."""
+def submissions_folder(records: Path, experiment: str) -> Path:
+    """Folder that holds the folders of all submissions of an experiment."""
     return experiment_folder(records, experiment) / "slurm"
 
 
-def new_folder(records: Path, experiment: str) -> Path:
-    """Make the folder of a submission; no two share one."""
-    parent = submissions(records, experiment)
+def create_submission_folder(records: Path, experiment: str) -> Path:
+    """Create a new folder for a submission, named after the time; no two submissions share one."""
+    parent = submissions_folder(records, experiment)
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 1
@@ -72,7 +79,16 @@ def new_folder(records: Path, experiment: str) -> Path:
 
 
 def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
-    """Fill the folder of a submission; `experiment` is the text of its file. Raises `SpecError` if it is filled."""
+    """Write the scripts and the copies of experiment and profile into the folder of a submission.
+
+    Args:
+        job: The job; its folder is created if it does not exist.
+        profile: What to ask the cluster for.
+        experiment: Text of the experiment's file.
+
+    Raises:
+        SpecError: The folder holds a submission already.
+    """
     job.folder.mkdir(parents=True, exist_ok=True)
     if (job.folder / JOB).exists():
         raise SpecError(f"--out: {job.folder} holds a submission, which is never overwritten; name another folder")
@@ -86,24 +102,40 @@ def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
 
 
 def submit(folder: Path, *, report: bool = True) -> dict[str, str]:
-    """Enter the queue; the job ids, as jobs.json holds them. Raises `SlurmError` where sbatch refuses."""
+    """Submit the scripts in the folder of a submission.
+
+    Args:
+        folder: The folder, as `write_scripts` leaves it.
+        report: Whether to submit the report's job, too, which starts when the experiment's job has ended.
+
+    Returns:
+        The ids of the jobs, as jobs.json holds them: by "grid" and "report".
+
+    Raises:
+        SlurmError: sbatch refuses a job.
+    """
     jobs = {"grid": _sbatch(folder / JOB)}
-    _remember(folder, jobs)
+    _write_job_ids(folder, jobs)
     if report:
         try:
             jobs["report"] = _sbatch(folder / REPORT, f"--dependency=afterany:{jobs['grid']}")
         except SlurmError as error:
             raise SlurmError(f"job {jobs['grid']} is submitted, its report is not: {error}") from error
-        _remember(folder, jobs)
+        _write_job_ids(folder, jobs)
     return jobs
 
 
-def slurm_is_here() -> bool:
+def is_slurm_available() -> bool:
+    """Whether jobs can be submitted from here."""
     return shutil.which("sbatch") is not None
 
 
-def what_slurm_says(job: Job, profile: Profile) -> str:
-    """When and where the job would start, by `sbatch --test-only`; leaves nothing. Raises `SlurmError`."""
+def estimate_start(job: Job, profile: Profile) -> str:
+    """Ask SLURM when and where the job would start (`sbatch --test-only`), without submitting it.
+
+    Raises:
+        SlurmError: sbatch would refuse the job.
+    """
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as script:
         script.write(render_job(job, profile))
         script.flush()
@@ -111,6 +143,7 @@ def what_slurm_says(job: Job, profile: Profile) -> str:
 
 
 def _sbatch(script: Path, *options: str) -> str:
+    """Submit a script and return the job's id. Raises `SlurmError`."""
     answer = _run(["sbatch", "--parsable", *options, str(script)]).stdout
     return answer.strip().partition(";")[0]  # ID, or ID;CLUSTER
 
@@ -123,5 +156,5 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return answer
 
 
-def _remember(folder: Path, jobs: dict[str, str]) -> None:
+def _write_job_ids(folder: Path, jobs: dict[str, str]) -> None:
     write_atomically(folder / JOBS, json.dumps(jobs).encode())

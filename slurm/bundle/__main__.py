@@ -1,4 +1,4 @@
-"""Makes a bundle: `python -m slurm.bundle --help`; `make bundle` sets everything up before."""
+"""Makes a bundle: see `python -m slurm.bundle --help`. `make bundle` first sets up what this needs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from typing import Final
 from packaging.utils import canonicalize_name
 
 from slurm.bundle import machine, packing, selection, wheels
-from slurm.bundle.selection import BundleError
+from slurm.bundle.selection import BundleError, Pin
 
 MIB = 2**20
 UNITS = {"K": 2**10, "M": MIB, "G": 2**30}
-LEAST_PART = MIB
-OPENCV, HEADLESS = "opencv-python", "opencv-python-headless"  # the latter needs no X11 and is the same otherwise
-DATA_PRESET: Final = 1  # of xz: a tenth of the time of its default, for a few MiB
+SMALLEST_PART = MIB
+OPENCV, HEADLESS = "opencv-python", "opencv-python-headless"  # the same without the need for X11
+DATA_PRESET: Final = 1  # of xz: takes a tenth of the time of its default and a few MiB more
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    own = _own_python()
     parser = argparse.ArgumentParser(prog="python -m slurm.bundle", description=__doc__)
-    parser.add_argument("--python", default=own, help=f"version of the machine's CPython, e.g. 3.12 ({own})")
-    parser.add_argument("--without", default="", help="requirements that the machine brings, e.g. torch,torchvision")
-    parser.add_argument("--part", default="2G", help="size of a part at most, e.g. 60M (2G)")
-    parser.add_argument("--out", type=Path, default=wheels.ROOT / "build" / "bundle", help="folder (build/bundle)")
+    parser.add_argument("--python", default=own, help=f"CPython of the target machine, e.g. 3.12 (default: {own})")
+    parser.add_argument("--without", default="", help="requirements that the machine has, e.g. torch,torchvision")
+    parser.add_argument("--part", default="2G", help="largest size of a part, e.g. 60M (default: 2G)")
+    parser.add_argument(
+        "--out", type=Path, default=wheels.ROOT / "build" / "bundle", help="output folder (default: build/bundle)"
+    )
     options = parser.parse_args(arguments)
     try:
         without = tuple(canonicalize_name(name) for name in options.without.split(",") if name)
@@ -44,7 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
-    """Make the bundle; returns its folder. Raises `BundleError`."""
+    """Make a bundle.
+
+    Args:
+        python: Version of CPython on the target machine, e.g. 3.12.
+        without: Requirements that the target machine already has; what only they need is left out, too.
+        part: Largest size of a part in bytes.
+        out: Folder for the bundle and for intermediate files.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        BundleError: Such a bundle cannot be made.
+    """
     if platform.machine() != "x86_64":
         raise BundleError(f"bundles are made on and for x86_64; this is {platform.machine()}")
     environment = selection.target_environment(python)
@@ -56,46 +71,37 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     content = out / "content"
     shutil.rmtree(content, ignore_errors=True)
-    place = content / "wheels"
-    place.mkdir(parents=True)
+    content.mkdir()
     using = wheels.tools(out / "tools", out / "build.log")
 
     _say(f"Fetching {len(kept)} distributions for Python {python}" + _less(without, left_out))
-    wheels.fetch(fetched, python, place, using)
-    sources = sorted(path for path in place.iterdir() if path.suffix != ".whl")
-    _say(f"Building wheels of {', '.join(path.name for path in sources)}, and of the suite")
-    wheels.build(sources, place, using)
-    for source in sources:
-        source.unlink()
-    commit = wheels.build_suite(place, using)
+    commit = _add_wheels(content, fetched, python, using)
     wheels.fetch([carried["pip"]], python, content, using)
     _say("Preparing the quickstart's data")
     _add_data(content, out / "data")
-    shutil.copy(machine.__file__, content)
-    needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
-    (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
+    _add_machine_check(content, without)
 
     name = _name(python, without, commit)
-    floor = wheels.glibc_floor(place.iterdir())
-    values = {"python": python, "glibc": floor, "machine": " ".join(without)}
+    glibc = wheels.required_glibc((content / "wheels").iterdir())
+    values = {"python": python, "glibc": glibc, "machine": " ".join(without)}
     files = packing.pack(content, out / name, name, part, values)
     shutil.rmtree(content)
     _say(
         f"{out / name}: {len(files)} files, {sum(path.stat().st_size for path in files) / MIB:,.0f} MiB, for CPython "
-        f"{python} on x86_64 with glibc 2.{floor} or newer."
+        f"{python} on x86_64 with glibc 2.{glibc} or newer."
     )
     if python != _own_python():
-        _say(f"Made for Python {python} from wheels alone: nothing of it has been run here.")
-    _say("Carry the folder to the machine and type: sh install.sh")
+        _say(f"It was made for Python {python}, which is not this machine's, so nothing in it has been run here.")
+    _say("Copy the folder to the machine and type there: sh install.sh")
     return out / name
 
 
 def part_bytes(text: str) -> int:
-    """A size such as 60M in bytes; raises `BundleError`."""
+    """Convert a size such as 60M to bytes. Raises `BundleError`."""
     match = re.fullmatch(r"(\d+)([KMG])(?:i?B)?", text)
     size = int(match[1]) * UNITS[match[2]] if match else 0
-    if size < LEAST_PART:
-        raise BundleError(f"PART={text}: not a size of at least 1M; write it as 60M or 2G")
+    if size < SMALLEST_PART:
+        raise BundleError(f"PART={text}: not a size of at least 1M; write for example 60M or 2G")
     return size
 
 
@@ -103,7 +109,7 @@ def _python(text: str) -> str:
     oldest = wheels.STABLE_SINCE
     match = re.fullmatch(r"3\.(\d+)", text)
     if not match or int(match[1]) < int(oldest.split(".")[1]):
-        raise BundleError(f"PYTHON={text}: not a version of CPython from {oldest} on; write it as {oldest}")
+        raise BundleError(f"PYTHON={text}: not a version of CPython from {oldest} on; write for example {oldest}")
     return text
 
 
@@ -121,8 +127,28 @@ def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str
     return f"deeper-{version[1]}-{state}-cp{python.replace('.', '')}{less}"
 
 
+def _add_wheels(content: Path, pins: Sequence[Pin], python: str, using: wheels.Tools) -> dict[str, object]:
+    """Add the wheels of all requirements and of the suite. Returns the suite's commit."""
+    folder = content / "wheels"
+    folder.mkdir()
+    wheels.fetch(pins, python, folder, using)
+    sources = sorted(path for path in folder.iterdir() if path.suffix != ".whl")
+    _say(f"Building wheels of {', '.join(path.name for path in sources)} and of the suite")
+    wheels.build(sources, folder, using)
+    for source in sources:
+        source.unlink()
+    return wheels.build_suite(folder, using)
+
+
+def _add_machine_check(content: Path, without: Sequence[str]) -> None:
+    """Add the script that checks the packages of the machine, and which ones it has to check."""
+    shutil.copy(machine.__file__, content)
+    needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
+    (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
+
+
 def _add_data(content: Path, data: Path) -> None:
-    """Fashion-MNIST as FFCV files, prepared so that `deeper run quickstart` can be typed as it is."""
+    """Add Fashion-MNIST as FFCV files, so that `deeper run quickstart` works at once."""
     folder = data / "fashion-mnist"
     command = [sys.executable, "-m", "bench.cli", "data", "prepare", "fashion-mnist", "--out", str(folder)]
     done = subprocess.run(command, cwd=wheels.ROOT, capture_output=True, text=True, encoding="utf-8")
@@ -133,11 +159,11 @@ def _add_data(content: Path, data: Path) -> None:
 
 
 def _less(without: Sequence[str], left_out: Collection[str]) -> str:
-    """What is left out, for people."""
+    """What the bundle leaves out, in words."""
     if not without:
         return ""
     more = len(left_out) - len(without)
-    return f", without {', '.join(without)}" + (f" and {more} that only they need" if more else "")
+    return f", without {', '.join(without)}" + (f" and {more} that only these need" if more else "")
 
 
 def _say(text: str) -> None:

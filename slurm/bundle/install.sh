@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs Deeper from the parts that lie beside this file, without a network, root or a compiler.
-#   sh install.sh [FOLDER]    FOLDER: where to, ./deeper by default; nothing is written elsewhere
-#   PYTHON=/path/to/python    the interpreter; without it python@python@ or python3 on PATH
-# Typed again it installs anew; records, reports and data of your own in FOLDER stay.
+# Installs Deeper from the parts next to this file, without a network, root or a compiler.
+#   sh install.sh [FOLDER]    FOLDER: where to install, ./deeper by default; nothing is written elsewhere
+#   PYTHON=/path/to/python    the interpreter to use; by default python@python@ or python3 on PATH
+# Run again, it installs anew and keeps the records, reports and data in FOLDER.
 set -eu
 
-# What this bundle is; filled in when it is made.
+# Filled in when the bundle is made.
 bundle='@name@'
 python_version='@python@'
 glibc_minor='@glibc@'
@@ -27,7 +27,7 @@ main() {
     step "Unpacking" unpack
     make_environment
     step "Installing (some minutes)" install
-    step "Trying what was installed" try
+    step "Testing the installation" try
     echo "$bundle" >"$folder/bundle.txt"
     rm -rf "$unpacked"
     cat <<END
@@ -50,7 +50,7 @@ fail() {
     exit 1
 }
 
-# step TEXT FUNCTION: runs it; one line, and what it says only if it fails.
+# step TEXT FUNCTION: runs FUNCTION and prints one line; its output is shown only if it fails.
 step() {
     printf '%s ... ' "$1"
     if ("$2") >"$folder/install.log" 2>&1; then
@@ -58,13 +58,13 @@ step() {
     else
         echo failed
         tail -n 12 "$folder/install.log" >&2
-        fail "'$1' failed; all that it said is in $folder/install.log"
+        fail "'$1' failed; its whole output is in $folder/install.log"
     fi
 }
 
 quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
-# --- what has to be there ----------------------------------------------------------------------------------------
+# --- requirements ------------------------------------------------------------------------------------------------
 
 check_system() {
     found=$(uname -sm)
@@ -88,7 +88,7 @@ check_python() {
     found=$("$python" -c 'import platform, sys, sysconfig
 threads = " without the GIL" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
 print(platform.python_implementation() + " %d.%d" % sys.version_info[:2] + threads)' 2>&1) ||
-        fail "PYTHON=$python is no Python that runs: $(echo "$found" | tail -n 1)"
+        fail "PYTHON=$python does not run as a Python interpreter: $(echo "$found" | tail -n 1)"
     [ "$found" = "CPython $python_version" ] || fail \
         "this bundle is for CPython $python_version; $python is $found." \
         "Name another: PYTHON=/path/to/python$python_version sh install.sh"
@@ -97,7 +97,7 @@ print(platform.python_implementation() + " %d.%d" % sys.version_info[:2] + threa
         __import__(name)
     except ImportError:
         print(name, end=" ")')
-    [ -z "$found" ] || fail "$python lacks modules of the standard library that the suite needs: $found"
+    [ -z "$found" ] || fail "$python lacks these modules of the standard library: $found"
 }
 
 check_parts() {
@@ -115,11 +115,11 @@ check_parts() {
     done <"$here/SHA256SUMS"
     if [ "$count" = 0 ]; then
         echo failed
-        fail "$here/SHA256SUMS is of another bundle; this install.sh is of $bundle."
+        fail "$here/SHA256SUMS belongs to another bundle; this install.sh belongs to $bundle."
     fi
     if [ -n "$absent$damaged" ]; then
         echo failed
-        [ -z "$absent" ] || echo "install.sh: of $count parts these are missing in $here:$absent" >&2
+        [ -z "$absent" ] || echo "install.sh: of $count parts, these are missing in $here:$absent" >&2
         [ -z "$damaged" ] || echo "install.sh: these parts differ from their checksums; copy them again:$damaged" >&2
         exit 1
     fi
@@ -128,44 +128,44 @@ check_parts() {
 
 check_folder() {
     if [ -d "$folder" ] && [ ! -f "$folder/bundle.txt" ] && [ -n "$(ls -A "$folder")" ]; then
-        fail "$folder holds other files; name a folder that is empty, or is not there yet: sh install.sh FOLDER"
+        fail "$folder holds other files; name an empty or a new folder: sh install.sh FOLDER"
     fi
-    mkdir -p "$folder" 2>/dev/null || fail "$folder cannot be made; name a folder that you may write: sh install.sh FOLDER"
+    mkdir -p "$folder" 2>/dev/null || fail "$folder cannot be created; name a folder that you may write to: sh install.sh FOLDER"
     folder=$(cd "$folder" && pwd)
-    [ -w "$folder" ] || fail "$folder cannot be written; name another: sh install.sh FOLDER"
+    [ -w "$folder" ] || fail "you may not write to $folder; name another folder: sh install.sh FOLDER"
     free=$(df -Pk "$folder" | awk 'NR == 2 {print int($4 / 1024)}')
-    [ "$free" -ge "$needed_mib" ] || fail "$free MiB are free at $folder; installing takes $needed_mib MiB."
+    [ "$free" -ge "$needed_mib" ] || fail "$free MiB are free in $folder, and the installation takes $needed_mib MiB."
     echo "$bundle, not finished" >"$folder/bundle.txt"
 }
 
-# --- installing --------------------------------------------------------------------------------------------------
+# --- installation ------------------------------------------------------------------------------------------------
 
-# The functions of a step chain their commands: within `if`, `set -e` does not end a function.
+# The functions that `step` runs chain their commands with &&: inside an `if`, `set -e` does not end a function.
 unpack() {
     rm -rf "$unpacked" && mkdir -p "$unpacked/tmp" &&
         cat "$here/$bundle".part-* | tar -x --no-same-owner -C "$unpacked" -f -
 }
 
 make_environment() {
-    # shellcheck disable=SC2086 # an option or nothing
+    # shellcheck disable=SC2086 # expands to one option or to nothing
     "$python" -m venv --clear --without-pip ${from_machine:+--system-site-packages} "$folder/.venv" ||
-        fail "$python cannot make an environment in $folder/.venv; see above."
+        fail "$python cannot create an environment in $folder/.venv; see above."
     no_publish=''
     if [ -z "$from_machine" ]; then return; fi
-    # An environment made from one of the machine's sees the packages of Python's own installation only.
+    # If $python belongs to a virtual environment, the new one would see only the packages of the base installation.
     site=$("$folder/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     "$python" -c 'import site, sys
 if sys.prefix != sys.base_prefix:
     print(*(f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()), sep="\n")' >"$site/machine.pth"
-    echo "Checking what the machine brings: $from_machine"
+    echo "Checking the packages of the machine: $from_machine"
     "$folder/.venv/bin/python" "$unpacked/machine.py" "$unpacked/machine.json" || fail \
-        "$python does not bring what this bundle leaves to the machine." \
+        "$python lacks packages that this bundle was made without." \
         "Name another: PYTHON=/path/to/python$python_version sh install.sh; or make the bundle without WITHOUT."
     "$folder/.venv/bin/python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("mlflow") is None)' ||
         case " $from_machine " in *" mlflow "*) no_publish=' --no-publish' ;; esac
 }
 
-# No configuration of this machine's pip counts, and no folder but this one is written.
+# Ignores any configuration of pip on this machine, and writes to no other folder.
 install() {
     pip=$(echo "$unpacked"/pip-*.whl)/pip
     set -- --no-index --no-deps --no-cache-dir --ignore-installed --disable-pip-version-check
@@ -175,7 +175,7 @@ install() {
 tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$unpacked/data.tar.xz" "$folder/data"
 }
 
-# In a home of its own: what is imported makes caches there.
+# In a home of its own, because imported packages write caches there.
 try() {
     cd "$folder" &&
         HOME=$unpacked/tmp .venv/bin/python -c 'import torch, torchvision, ffcv.loader, ray, numba, pandas, matplotlib' &&

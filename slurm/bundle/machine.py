@@ -1,7 +1,8 @@
-"""What a bundle leaves to the machine: whether it is there and new enough. Runs on that machine, before anything of
-the bundle is installed: standard library only.
+"""Checks that the machine has the packages that a bundle was made without, and that they are new enough.
 
     python machine.py machine.json
+
+It runs on the target machine before anything of the bundle is installed, so it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 OLDEST_TRIED = {"torch": "2.11", "torchvision": "0.26", "mlflow": "3.17"}
-OPTIONAL = {"mlflow": "records are written with `deeper run --no-publish`, to be published and reported elsewhere"}
+OPTIONAL = {"mlflow": "use `deeper run --no-publish` here, and publish and report the records on another machine"}
 
 
 def main() -> int:
@@ -27,7 +28,15 @@ def main() -> int:
 
 
 def problem(name: str, oldest: str) -> str:
-    """What is wrong with a package of this machine, in a sentence; nothing if it will do."""
+    """Check a package of this machine.
+
+    Args:
+        name: Name of its distribution.
+        oldest: Oldest version that will do; empty for any.
+
+    Returns:
+        What is wrong with it, in a sentence; empty if it will do.
+    """
     at_least = f" {oldest} or newer" if oldest else ""
     try:
         version = metadata.version(name)
@@ -40,15 +49,15 @@ def problem(name: str, oldest: str) -> str:
         return f"{name} {version} is too old; the bundle needs {name}{at_least}."
     module = name.replace("-", "_")
     try:
-        if importlib.util.find_spec(module):  # some are imported by another name
+        if importlib.util.find_spec(module):  # some packages are imported by another name
             importlib.import_module(module)
-    except Exception as error:  # whatever a foreign package raises
+    except Exception as error:  # importing a package of others may raise anything
         return f"{name} {version} cannot be imported: {type(error).__name__}: {error}."
     return ""
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """2.11.0a0+git1234 as (2, 11, 0): a vendor's build of a version counts as that version."""
+    """The release numbers of a version: (2, 11, 0) for a vendor's build such as 2.11.0a0+git1234."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else ()
 

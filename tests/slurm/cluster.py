@@ -1,8 +1,9 @@
-"""A real SLURM for tests: a login node with the controller and two hosts, each one a set of Linux namespaces.
+"""A real SLURM for tests: a login node with the controller and two hosts, each of them a set of Linux namespaces.
 
-Every node has its own network, address, host name, process space, /run, /dev/shm and munged, and every host its own
-/tmp; the rest of the file system is the machine's. Nothing outside the namespaces is touched, so that several clusters
-may run at once, and everything ends with the process that made it, even by SIGKILL. Needs root and `COMMANDS`.
+Every node has its own network, address, host name, process ids, /run, /dev/shm and munged, and every host has its own
+/tmp; they share the rest of the machine's file system. Nothing outside the namespaces is touched, so several clusters
+may run at once. Everything ends with the process that started the cluster, even if that is killed. The cluster needs
+root and the programs in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "g1": "10.66.0.21"}
 REPOSITORY = Path(__file__).parents[2]
 
-# Preemption needs tiers: `high` takes nodes from `low`, and never from `main`.
+# Preemption needs tiers: `high` takes nodes from `low`, but never from `main`.
 CONFIGURATION = """
 ClusterName=test
 SlurmctldHost=login({login})
@@ -63,14 +64,14 @@ JobCompType=jobcomp/filetxt
 JobCompLoc={state}/completed.txt
 NodeName=n1 NodeAddr={n1} CPUs=4 RealMemory=8000
 NodeName=n2 NodeAddr={n2} CPUs=4 RealMemory=8000
-NodeName=g1 NodeAddr={g1} CPUs=8 RealMemory=64000 Gres=gpu:4 State=DOWN Reason="a host on paper"
+NodeName=g1 NodeAddr={g1} CPUs=8 RealMemory=64000 Gres=gpu:4 State=DOWN Reason="a host that does not exist"
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1:00:00 PreemptMode=OFF
 PartitionName=low Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=REQUEUE GraceTime=15 PriorityTier=1
 PartitionName=high Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
 PartitionName=gpu Nodes=g1 MaxTime=1:00:00 PreemptMode=OFF
 """
 
-# PID 1 of a node is this bash, which also reaps what is orphaned.
+# PID 1 of a node is this bash, which also reaps orphaned processes.
 COMMON = """
 set -eu
 hostname {name}
@@ -83,7 +84,7 @@ munged --foreground --force --key-file={state}/munge.key --seed-file=/run/munge/
 until [ -S /run/munge/munge.socket.2 ]; do sleep 0.02; done
 """
 LOGIN = """
-# A mount of its own, as on a cluster; by its path alone it would be taken for a node's own /tmp.
+# A mount of its own, as on a cluster; otherwise its path would look like a node's own /tmp.
 mount --bind {shared} {shared}
 ip link add nodes type bridge
 ip address add {address}/24 dev nodes
@@ -101,7 +102,7 @@ wait $!
 
 
 class Command(subprocess.Popen[str]):
-    """A command inside a node. Signals reach the command itself, a child of the nsenter that was started."""
+    """A command inside a node. Signals are sent to the command itself, which is a child of the nsenter process."""
 
     def send_signal(self, sig: int) -> None:
         while self.poll() is None:
@@ -112,10 +113,10 @@ class Command(subprocess.Popen[str]):
 
 
 class Cluster:
-    """A context manager: SLURM is up, with its hosts idle, inside the `with`.
+    """A context manager: inside the `with` block SLURM is up and its hosts are idle.
 
-    `shared` is a folder that all nodes see at the same path, as they do this repository and the interpreter; any other
-    folder under /tmp is a node's own (the login node's is the machine's).
+    All nodes see the folder `shared`, this repository and the interpreter at the same paths. Any other folder in /tmp
+    belongs to one node; the login node's /tmp is the machine's.
     """
 
     def __init__(self, shared: Path) -> None:
@@ -125,8 +126,9 @@ class Cluster:
 
     def __enter__(self) -> Self:
         (self.state / "controller").mkdir(parents=True)
-        (self.state / "munge.key").write_bytes(os.urandom(128))
-        (self.state / "munge.key").chmod(0o400)
+        key = os.open(self.state / "munge.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
+        with open(key, "wb") as file:
+            file.write(os.urandom(128))
         (self.state / "slurm.conf").write_text(CONFIGURATION.format(state=self.state, **ADDRESSES), encoding="utf-8")
         names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
         (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}", encoding="utf-8")
@@ -156,7 +158,7 @@ class Cluster:
     def popen(
         self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, host: str = "login"
     ) -> Command:
-        """Start a command on a node; `env` adds to this process's environment. stdout and stderr are piped, as text."""
+        """Start a command on a node, with `env` added to this process's environment and its output piped as text."""
         target = ["nsenter", f"--target={_child(self._nodes[host].pid)}", *NAMESPACES, f"--wd={cwd or self.shared}"]
         return Command(
             [*target, *ENDS_WITH_PARENT, *map(str, command)],
@@ -178,15 +180,16 @@ class Cluster:
         check: bool = True,
         host: str = "login",
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on the login node; `env` adds to this process's environment, `cwd` is by default `shared`.
+        """Run a command on the login node, by default in `shared`, with `env` added to this process's environment.
 
-        Raises AssertionError with its output if it fails (with `check`) or takes more than `timeout` s.
+        Raises:
+            AssertionError: The command takes more than `timeout` seconds or, with `check`, fails; with its output.
         """
         process = self.popen(*command, env=env, cwd=cwd, host=host)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # also what the command started: it may hold the pipes
+            os.killpg(process.pid, signal.SIGKILL)  # also ends what the command started, which may hold the pipes open
             out, err = process.communicate()
             raise AssertionError(f"{host}: {command} took more than {timeout:g} s\n{out}{err}") from None
         if check and process.returncode != 0:
@@ -202,19 +205,19 @@ class Cluster:
     # --- hosts ---
 
     def kill_host(self, host: str) -> None:
-        """A power cut: the network goes first, so that no process can say goodbye to its peers."""
+        """Cut the power: the network goes first, so that no process can close its connections."""
         self._in_network("login", "ip", "link", "delete", host)
         self._kill(host)
 
     def start_host(self, host: str) -> None:
-        """Start a host that was killed; returns when SLURM has it idle again."""
+        """Start a host that was killed, and wait until SLURM says that it is idle."""
         self._boot(host)
         self._await_idle(host)
 
     def _boot(self, host: str) -> None:
         self._start(host, HOST, private=["/run", "/tmp"])
         pid = str(_child(self._nodes[host].pid))
-        # The same hardware address after a reboot, as a real host has: others still have it in their tables.
+        # As a real host does, keep the hardware address over a reboot: it is still in the ARP tables of the others.
         hardware = f"02:00:00:00:00:{int(ADDRESSES[host].rpartition('.')[2]):02x}"
         peer = ("peer", "name", "uplink", "address", hardware, "netns", pid)
         self._in_network("login", "ip", "link", "add", host, "type", "veth", *peer)
@@ -227,7 +230,7 @@ class Cluster:
         until(lambda: set(state().split()) == {"idle"}, f"{host} to be idle", seconds=60)
 
     def _kill(self, node: str) -> None:
-        """Returns when no process of the node is left: its PID 1 is not gone before."""
+        """Kill a node. Returns when none of its processes is left, since its PID 1 ends last."""
         process = self._nodes.pop(node)
         if child := _child(process.pid):
             os.kill(child, signal.SIGKILL)
@@ -260,7 +263,7 @@ class Cluster:
         until(lambda: _child(self._nodes[name].pid), f"the namespaces of {name}", seconds=20)
 
     def _own(self, name: str, place: Path) -> list[str]:
-        """Lines that put an empty file system over `place`, through which the shared folders still show."""
+        """Shell lines that mount an empty file system over `place` and bind the shared folders into it."""
         stage = self.state / f"stage-{name}{place.name}"
         stage.mkdir(exist_ok=True)
         lines = [f"mount -t tmpfs -o mode=1777 tmpfs {stage}"]
@@ -277,14 +280,15 @@ class Cluster:
     # --- jobs ---
 
     def job(self, job_id: str | int) -> dict[str, str]:
-        """The fields of `scontrol show job`."""
+        """Return the fields that `scontrol show job` prints."""
         line = self.login("scontrol", "show", "job", "-o", str(job_id)).stdout
         return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s[A-Z][\w/:]*=|$)", line.strip())}
 
     def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = 60) -> str:
-        """The state of a job once it is one of `states` or terminal.
+        """Wait until the state of a job is terminal or one of `states`, and return it.
 
-        Raises AssertionError with the job's fields after `timeout` s.
+        Raises:
+            AssertionError: That takes more than `timeout` seconds; with the job's fields.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -297,7 +301,7 @@ class Cluster:
 
 
 def _child(pid: int) -> int | None:
-    """The first child of a process, by the machine's process ids."""
+    """The id of the first child of a process; both as the machine numbers processes."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     except FileNotFoundError:
@@ -306,7 +310,7 @@ def _child(pid: int) -> int | None:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float) -> None:
-    """Wait until `condition()` is true. Raises AssertionError, naming `what`, after `seconds`."""
+    """Wait until `condition()` is true. Raises AssertionError, which names `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

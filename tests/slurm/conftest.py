@@ -1,4 +1,4 @@
-"""The cluster that the tests of this folder share; skipped where a real SLURM cannot be started, but never in CI."""
+"""The SLURM that the tests of this folder share. They are skipped if it cannot be started, but fail in CI."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cluster import COMMANDS, NAMESPACES, Cluster
 
 
 def skip_reason() -> str | None:
-    """Why no SLURM can be started here, in one line; None where it can."""
+    """Why no SLURM can be started here, in one line; None if it can."""
     if os.geteuid() != 0:
-        return "a SLURM of the tests' own needs root (its hosts are namespaces)"
+        return "the SLURM of the tests needs root, since its hosts are namespaces"
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
         return f"no {', '.join(missing)} on PATH; `make setup` as root on Debian installs slurm-wlm, munge and iproute2"
     probe = "ip link add end1 type veth peer name end2 && ip link add bridge1 type bridge && mount -t tmpfs tmpfs /run"
@@ -36,7 +36,7 @@ def skip_reason() -> str | None:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """SLURM with hosts n1 and n2, which see `cluster.shared`. A test that kills a host starts it again."""
+    """A SLURM with the hosts n1 and n2. A test that kills a host must start it again."""
     if reason := skip_reason():
         if os.environ.get("CI"):
             pytest.fail(reason)

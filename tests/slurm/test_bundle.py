@@ -1,4 +1,4 @@
-"""Bundles: what goes into one, what install.sh refuses and why, and a whole one installed without a network."""
+"""What goes into a bundle, what install.sh refuses, and a whole bundle that is installed without a network."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ def chosen(*without: str) -> tuple[set[str], set[str]]:
     return set(kept), set(left_out)
 
 
-def test_what_only_a_left_out_requirement_needs_is_left_out_as_well() -> None:
+def test_requirements_of_an_excluded_package_alone_are_excluded_too() -> None:
     kept, left_out = chosen("torch", "torchvision")
     assert left_out == {"torch", "torchvision", "triton", "cuda-parts"}
     assert kept == {"ray", "numpy", "pillow", "click"}
 
 
-def test_nothing_is_left_out_unasked() -> None:
+def test_without_exclusions_the_whole_lock_is_selected() -> None:
     assert chosen() == (set(LOCK), set())
 
 
-def test_a_name_that_is_no_requirement_is_answered_with_those_that_are() -> None:
+def test_an_unknown_exclusion_is_answered_with_the_requirements() -> None:
     with pytest.raises(BundleError, match="WITHOUT=tensorflow: the suite has no such requirement; it requires numpy, "):
         chosen("tensorflow")
 
 
-def test_what_pins_a_left_out_requirement_has_to_be_left_out_too() -> None:
-    with pytest.raises(BundleError, match=r"torchvision needs torch==2\.0.*WITHOUT=torch,torchvision"):
+def test_a_package_that_pins_an_excluded_one_must_be_excluded_too() -> None:
+    with pytest.raises(BundleError, match=r"torchvision needs exactly torch==2\.0.*WITHOUT=torch,torchvision"):
         chosen("torch")
 
 
-def test_the_lock_gives_each_python_its_versions() -> None:
+def test_the_lock_has_versions_for_each_python() -> None:
     locks = [
         selection.read_lock(ROOT / "requirements.txt", selection.target_environment(python))
         for python in ("3.11", "3.13")
@@ -88,34 +88,34 @@ def test_the_installed_metadata_reaches_the_whole_lock() -> None:
     assert {"triton", "nvidia-cublas"} <= set(left_out)
 
 
-def test_the_headless_opencv_is_the_locks_version() -> None:
+def test_the_headless_opencv_has_the_version_of_the_lock() -> None:
     here = selection.target_environment(OWN)
     lock = selection.read_lock(ROOT / "requirements.txt", here)
     carried = selection.read_lock(wheels.HERE / "carried.txt", here)
     assert carried[builder.HEADLESS].version == lock[builder.OPENCV].version
 
 
-def test_the_floor_of_glibc_is_that_of_the_most_demanding_wheel() -> None:
+def test_the_required_glibc_is_that_of_the_most_demanding_wheel() -> None:
     names = (
         "a-1-py3-none-any.whl",
         "b-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
         "c-1-cp311-abi3-manylinux_2_35_x86_64.whl",
         "d-1-cp311-cp311-manylinux_2_28_x86_64.manylinux2010_x86_64.whl",
     )
-    assert wheels.glibc_floor(map(Path, names)) == 35
-    assert wheels.glibc_floor(map(Path, names[3:])) == 12
+    assert wheels.required_glibc(map(Path, names)) == 35
+    assert wheels.required_glibc(map(Path, names[3:])) == 12
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--part", "60"], "PART=60: not a size of at least 1M; write it as 60M or 2G"),
+        (["--part", "60"], "PART=60: not a size of at least 1M; write for example 60M or 2G"),
         (["--part", "10K"], "PART=10K: not a size of at least 1M"),
         (["--python", "3.9"], "PYTHON=3.9: not a version of CPython from 3.11 on"),
         (["--without", "jax"], "WITHOUT=jax: the suite has no such requirement"),
     ],
 )
-def test_a_wrong_option_is_refused_before_anything_is_made(
+def test_an_invalid_option_is_refused_before_anything_is_written(
     options: Sequence[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert builder.main([*options, "--out", str(tmp_path / "out")]) == 2
@@ -135,7 +135,7 @@ def packed(folder: Path, **values: object) -> Path:
     return folder / "bundle"
 
 
-def test_the_parts_are_one_tar_and_one_list_checks_all(tmp_path: Path) -> None:
+def test_the_parts_form_one_tar_and_match_their_checksums(tmp_path: Path) -> None:
     bundle = packed(tmp_path)
     parts = sorted(bundle.glob("deeper-1.part-*"))
     assert [part.stat().st_size for part in parts[:-1]] == [10_000] * (len(parts) - 1)
@@ -182,7 +182,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in done.stderr
 
 
-def test_the_script_is_clean() -> None:
+def test_shellcheck_accepts_the_install_script() -> None:
     if not shutil.which("shellcheck"):
         pytest.skip("no shellcheck on PATH; `make setup` as root on Debian installs it")
     subprocess.run(["shellcheck", str(packing.INSTALL)], check=True)
@@ -205,7 +205,7 @@ def test_another_python_is_refused(tmp_path: Path, install: Install) -> None:
         f"is for CPython 3.99; {sys.executable} is CPython {OWN}.",
         "PYTHON=/path/to/python3.99 sh install.sh",
     )
-    refused(install(tmp_path / "bundle", PYTHON="/no/python"), "PYTHON=/no/python is no Python that runs")
+    refused(install(tmp_path / "bundle", PYTHON="/no/python"), "PYTHON=/no/python does not run as a Python interpreter")
 
 
 def test_missing_and_damaged_parts_are_named(tmp_path: Path, install: Install) -> None:
@@ -214,14 +214,14 @@ def test_missing_and_damaged_parts_are_named(tmp_path: Path, install: Install) -
     parts[0].unlink()
     parts[1].write_bytes(parts[1].read_bytes()[:-1] + b"\0")
     done = install(bundle)
-    refused(done, f"of {len(parts)} parts these are missing", "copy them again: deeper-1.part-001")
+    refused(done, f"of {len(parts)} parts, these are missing", "copy them again: deeper-1.part-001")
     assert not (tmp_path / "a place" / "deeper").exists()
 
 
-def test_a_list_of_another_bundle_is_refused(tmp_path: Path, install: Install) -> None:
+def test_checksums_of_another_bundle_are_refused(tmp_path: Path, install: Install) -> None:
     bundle = packed(tmp_path)
     (bundle / packing.SUMS).write_text("00  deeper-0.part-000\n", encoding="utf-8")
-    refused(install(bundle), "is of another bundle; this install.sh is of deeper-1.")
+    refused(install(bundle), "belongs to another bundle; this install.sh belongs to deeper-1.")
     (bundle / packing.SUMS).unlink()
     refused(install(bundle), "copy all files of the bundle into one folder")
 
@@ -233,16 +233,16 @@ def test_a_full_disk_is_refused(tmp_path: Path, install: Install) -> None:
         (bundle / "install.sh").read_text(encoding="utf-8").replace("needed_mib='1'", "needed_mib='7'"),
         encoding="utf-8",
     )
-    refused(install(bundle), "2 MiB are free at", "installing takes 7 MiB.")
+    refused(install(bundle), "2 MiB are free in", "the installation takes 7 MiB.")
 
 
-def test_a_folder_that_holds_other_things_is_refused(tmp_path: Path, install: Install) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, install: Install) -> None:
     (tmp_path / "a place" / "deeper").mkdir()
     (tmp_path / "a place" / "deeper" / "thesis.tex").touch()
-    refused(install(packed(tmp_path)), "holds other files; name a folder that is empty")
+    refused(install(packed(tmp_path)), "holds other files; name an empty or a new folder")
 
 
-def test_what_the_machine_does_not_bring_is_named(
+def test_packages_that_the_machine_lacks_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed = tmp_path / "machine.json"
@@ -256,7 +256,7 @@ def test_what_the_machine_does_not_bring_is_named(
     assert machine.main() == 0
 
 
-def test_a_vendors_build_counts_as_the_version_that_it_names() -> None:
+def test_a_vendor_build_counts_as_the_version_in_its_name() -> None:
     assert machine._release("2.11.0a0+gb65b36914.nv26.02") >= machine._release("2.11")
     assert machine._release("2.9.1+cu128") < machine._release("2.11")
 
@@ -282,7 +282,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_precompiled_library_of_these_sources_is_taken(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precompiled_library_of_the_same_sources_is_used(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precompiled, "FOLDER", libraries)
     for level, flags in precompiled.LEVELS.items():
         monkeypatch.setattr(cpu, "this_cpu", lambda flags=flags: CpuInfo(flags=tuple(flags)))

@@ -1,4 +1,4 @@
-"""What a profile asks for and a cluster does not have, told in one line each, before the queue is entered."""
+"""What a profile asks for and a cluster does not have is reported, in one line each, before a job is submitted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from bench.machine import filesystems
 from reproduce.spec import ResourcesConfig
 from slurm import status
-from slurm.checks import check_submission, partition_misfits, path_misfits, slurm_time, world_size_misfits
+from slurm.checks import check_submission, partition_mismatches, path_mismatches, slurm_time, world_size_mismatches
 from slurm.doctor import cluster_checks
 from slurm.profile import Profile
 from slurm.queries import SlurmError, parse_partitions
@@ -35,13 +35,13 @@ def profile(**fields: Any) -> Profile:
 
 
 def lines(**fields: Any) -> list[str]:
-    return [str(misfit) for misfit in partition_misfits(profile(**fields), PARTITIONS)]
+    return [str(mismatch) for mismatch in partition_mismatches(profile(**fields), PARTITIONS)]
 
 
 # --- partitions ----------------------------------------------------------------------------------------
 
 
-def test_what_fits_is_not_objected_to() -> None:
+def test_a_profile_that_fits_has_no_mismatch() -> None:
     assert lines(nodes=4, cpus_per_node=8) == []
     assert lines(partition="gpu", time="2-00:00:00", nodes=2, gpus_per_node=4, cpus_per_node=64, memory_gib=500) == []
     assert lines(partition="short,gpu", nodes=4) == []
@@ -52,55 +52,55 @@ def test_what_fits_is_not_objected_to() -> None:
     [
         (
             {"partition": "gpus"},
-            "partition: 'gpus' is none of this cluster's; it has short, gpu, empty; did you mean gpu?",
+            "partition: 'gpus' is not a partition of this cluster; it has short, gpu, empty; did you mean gpu?",
         ),
         ({"partition": "empty"}, "partition: empty has no nodes; name another (deeper doctor lists them)"),
         (
             {"gpus_per_node": 1},
-            "gpus_per_node: 1 GPUs, and no node of partition short has so many; at most 0",
+            "gpus_per_node: 1 GPUs, but no node of partition short has that many; at most 0",
         ),
         (
             {"partition": "gpu", "gpus_per_node": 8},
-            "gpus_per_node: 8 GPUs, and no node of partition gpu has so many; at most 4",
+            "gpus_per_node: 8 GPUs, but no node of partition gpu has that many; at most 4",
         ),
-        ({"cpus_per_node": 9}, "cpus_per_node: 9 CPUs, and no node of partition short has so many; at most 8"),
-        ({"memory_gib": 64}, "memory_gib: 64 GiB, and no node of partition short has so many; at most 62"),
-        ({"nodes": 5}, "nodes: 5, and partition short has 4 with all that is asked of a node; at most 4"),
+        ({"cpus_per_node": 9}, "cpus_per_node: 9 CPUs, but no node of partition short has that many; at most 8"),
+        ({"memory_gib": 64}, "memory_gib: 64 GiB, but no node of partition short has that many; at most 62"),
+        ({"nodes": 5}, "nodes: 5, but only 4 of partition short have all that is asked of a node; at most 4"),
         (
             {"partition": "gpu", "nodes": 3, "gpus_per_node": 3},
-            "nodes: 3, and partition gpu has 2 with all that is asked of a node; at most 2",
+            "nodes: 3, but only 2 of partition gpu have all that is asked of a node; at most 2",
         ),
         (
             {"partition": "gpu", "cpus_per_node": 128, "gpus_per_node": 4},
-            "nodes: 1, and partition gpu has 0 with all that is asked of a node; ask less of a node; there are "
+            "nodes: 1, but only 0 of partition gpu have all that is asked of a node; ask less of each node; there are "
             "2 x 64 CPUs, 500 GiB, 4 GPUs; 3 x 128 CPUs, 250 GiB, 2 GPUs",
         ),
         (
             {"time": "1:00:01"},
             "time: 1:00:01 is over the limit of partition short; at most 01:00:00; "
-            "what is not done by then is requeued and goes on",
+            "a longer job is requeued and continues",
         ),
     ],
 )
-def test_a_misfit_names_the_field_the_value_and_what_would_be_valid(fields: dict[str, Any], line: str) -> None:
+def test_a_mismatch_names_the_field_the_value_and_what_would_be_valid(fields: dict[str, Any], line: str) -> None:
     assert lines(**fields) == [line]
 
 
-def test_all_misfits_are_told_at_once() -> None:
+def test_all_mismatches_are_reported_at_once() -> None:
     assert [line.split(":")[0] for line in lines(time="2:00:00", cpus_per_node=9, gpus_per_node=1)] == [
         "time",
-        "gpus_per_node",
         "cpus_per_node",
+        "gpus_per_node",
     ]
 
 
-def test_a_cluster_without_a_default_partition_wants_one_named() -> None:
-    [misfit] = partition_misfits(profile(), PARTITIONS[1:])
-    assert str(misfit) == "partition: none is given and the cluster has no default; it has gpu, empty"
+def test_without_a_default_partition_the_profile_must_name_one() -> None:
+    [mismatch] = partition_mismatches(profile(), PARTITIONS[1:])
+    assert str(mismatch) == "partition: none is given, and the cluster has no default; it has gpu, empty"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5400, "01:30:00"), (2 * 86400 + 61, "2-00:01:01")])
-def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None:
+def test_times_are_formatted_as_slurm_does(seconds: int, text: str) -> None:
     assert slurm_time(seconds) == text
 
 
@@ -114,38 +114,38 @@ def test_times_are_written_as_slurm_writes_them(seconds: int, text: str) -> None
         (
             {"nodes": 2, "cpus_per_node": 5},
             {"workers": 5, "cpus_per_worker": 2},
-            "nodes: 2 with room for 2 workers of 2 CPUs hold 4 workers, and a run has 5 (resources.workers); "
-            "nodes: 3 would do",
+            "nodes: 2 with room for 2 workers of 2 CPUs hold 4 workers, but a run has 5 (resources.workers); "
+            "ask for at least 3",
         ),
         (
             {"cpus_per_node": 64, "gpus_per_node": 4},
             {"workers": 8, "gpus_per_worker": 1},
-            "nodes: 1 with room for 4 workers of 1 CPUs and 1 GPUs hold 4 workers, and a run has 8 "
-            "(resources.workers); nodes: 2 would do",
+            "nodes: 1 with room for 4 workers of 1 CPUs and 1 GPUs hold 4 workers, but a run has 8 "
+            "(resources.workers); ask for at least 2",
         ),
         (
             {},
             {"gpus_per_worker": 1},
-            "gpus_per_node: 0, and a worker of this experiment takes 1 GPUs; ask for at least 1",
+            "gpus_per_node: 0, but a worker of this experiment takes 1 GPUs; ask for at least 1",
         ),
         ({"cpus_per_node": 8, "gpus_per_node": 1}, {"gpus_per_worker": 0.25}, None),
         (
             {},
             {"gpus_per_worker": 0.25},
-            "gpus_per_node: 0, and a worker of this experiment takes 0.25 GPUs; ask for at least 1",
+            "gpus_per_node: 0, but a worker of this experiment takes 0.25 GPUs; ask for at least 1",
         ),
         (
             {},
             {"cpus_per_worker": 6},
-            "cpus_per_node: 4, and a worker of this experiment takes 6 CPUs; ask for at least 6",
+            "cpus_per_node: 4, but a worker of this experiment takes 6 CPUs; ask for at least 6",
         ),
     ],
 )
-def test_a_run_has_to_fit_the_nodes_of_a_job(
+def test_a_run_must_fit_the_nodes_of_a_job(
     fields: dict[str, Any], resources: dict[str, float], line: str | None
 ) -> None:
-    found = world_size_misfits(profile(**fields), ResourcesConfig.model_validate(resources))
-    assert [str(misfit) for misfit in found] == ([] if line is None else [line])
+    found = world_size_mismatches(profile(**fields), ResourcesConfig.model_validate(resources))
+    assert [str(mismatch) for mismatch in found] == ([] if line is None else [line])
 
 
 # --- paths ---------------------------------------------------------------------------------------------
@@ -168,13 +168,13 @@ def _mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def paths(records: str, data: str, partitions: Any = PARTITIONS) -> list[str]:
-    found = path_misfits(profile(), partitions, records=Path(records), data=Path(data))
-    return [str(misfit) for misfit in found]
+    found = path_mismatches(profile(), partitions, records=Path(records), data=Path(data))
+    return [str(mismatch) for mismatch in found]
 
 
 @pytest.mark.usefixtures("_mounts")
 @pytest.mark.parametrize("place", ["/project/me", "/tmp/shared/me", "/gpfs/me", "/tmporary"])
-def test_folders_that_nodes_may_share_are_taken(place: str) -> None:
+def test_folders_that_nodes_may_share_are_accepted(place: str) -> None:
     assert paths(place, place) == []
 
 
@@ -190,22 +190,22 @@ def test_folders_that_nodes_may_share_are_taken(place: str) -> None:
     ],
 )
 def test_folders_that_other_nodes_do_not_see_are_refused(place: str, lies_on: str) -> None:
-    end = f"{place} lies on {lies_on}, which other nodes do not see; name a folder that all nodes share"
+    end = f"{place} is on {lies_on}, which other nodes do not see; name a folder that all nodes share"
     assert paths(place, "/project/data") == [f"--records: {end}"]
     assert paths("/project/records", place) == [f"--data: {end}"]
 
 
 @pytest.mark.usefixtures("_mounts")
 @pytest.mark.parametrize(("place", "cure"), [("/home/me", "without nolock"), ("/lustre/me", "the option flock")])
-def test_records_need_locks_that_reach_other_hosts_and_data_do_not(place: str, cure: str) -> None:
+def test_records_but_not_data_need_locks_that_reach_other_hosts(place: str, cure: str) -> None:
     [line] = paths(place, "/project/data")
-    assert line.startswith(f"--records: {place} lies on ")
+    assert line.startswith(f"--records: {place} is on ")
     assert cure in line
     assert paths("/project/records", place) == []
 
 
 @pytest.mark.usefixtures("_mounts")
-def test_a_partition_of_this_host_alone_sees_all_of_it() -> None:
+def test_a_partition_of_this_host_alone_may_use_any_folder() -> None:
     here = socket.gethostname().partition(".")[0]
     alone = parse_partitions(f"one|one*|up|1:00:00|1|8|64000|(null)|idle|{here}\n")
     assert paths("/tmp/me", "/dev/shm/me", alone) == []
@@ -214,13 +214,15 @@ def test_a_partition_of_this_host_alone_sees_all_of_it() -> None:
 # --- without and with a real SLURM -----------------------------------------------------------------------
 
 
-def test_without_sbatch_the_way_to_the_scripts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_sbatch_the_message_says_how_to_get_the_scripts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match=r"^SLURM: no sbatch on PATH; .*deeper slurm render"):
         check_submission(profile(), ResourcesConfig(), records=tmp_path, data=tmp_path)
 
 
-def test_without_slurm_the_doctor_only_says_that_a_profile_was_not_held_against_one(
+def test_without_slurm_the_doctor_only_warns_about_a_given_profile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -239,7 +241,7 @@ def test_status_without_slurm_is_one_line(
     found = status.view(tmp_path, "tiny")
     Console(width=200).print(status.render(found))
     assert capsys.readouterr().out.splitlines() == [
-        "2 jobs were submitted, of which nothing is known: "
+        "2 jobs were submitted, and nothing is known about them: "
         "SLURM: no squeue on PATH; this works on a login node of a cluster"
     ]
     assert [(job["id"], job["what"], job["state"]) for job in status.as_json(found)] == [
@@ -254,7 +256,7 @@ def deeper(cluster: Cluster, *arguments: str) -> str:
     return str(answer.stdout)
 
 
-def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not_get(cluster: Cluster) -> None:
+def test_the_doctor_describes_a_real_cluster_and_the_mismatches_of_a_profile(cluster: Cluster) -> None:
     (cluster.shared / "greedy.yaml").write_text(
         "{time: '2:00:00', partition: gpu, cpus_per_node: 4, gpus_per_node: 8}", encoding="utf-8"
     )
@@ -263,11 +265,11 @@ def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not
     assert "ok partition main 2 x 4 CPUs, 7 GiB; at most 01:00:00; the default; 2 of 2 nodes up" in squeezed
     assert "warn partition gpu 1 x 8 CPUs, 62 GiB, 4 GPUs; at most 01:00:00; no node is up" in squeezed
     assert "time: 2:00:00 is over the limit of partition gpu" in squeezed
-    assert "gpus_per_node: 8 GPUs, and no node of partition gpu has so many at most 4" in squeezed
-    assert "--records: /dev/shm/records lies on /dev/shm (tmpfs), which other nodes do not see" in squeezed
+    assert "gpus_per_node: 8 GPUs, but no node of partition gpu has that many at most 4" in squeezed
+    assert "--records: /dev/shm/records is on /dev/shm (tmpfs), which other nodes do not see" in squeezed
 
 
-def test_a_real_cluster_is_asked_before_the_queue_is_entered(cluster: Cluster) -> None:
+def test_a_submission_is_checked_against_a_real_cluster(cluster: Cluster) -> None:
     project = cluster.shared / "project"
     project.mkdir()
     cluster.login("mount", "--bind", project, project)  # in /tmp, but a mount of its own, as a shared folder would be
@@ -283,11 +285,11 @@ for partition in ("main", "mian"):
 """
     assert cluster.login(sys.executable, "-c", code, cwd=ROOT).stdout.splitlines() == [
         "fits",
-        "partition: 'mian' is none of this cluster's; it has main, low, high, gpu; did you mean main?",
+        "partition: 'mian' is not a partition of this cluster; it has main, low, high, gpu; did you mean main?",
     ]
 
 
-def test_status_tells_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
+def test_status_lists_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
     records = cluster.shared / "status"
     folder = records / "experiments" / "tiny" / "slurm" / "20260101-000000"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The cluster is what the other tests take it for: separate hosts, one SLURM, nothing that outlives its owner."""
+"""The tests' own SLURM has separate hosts and ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_killed_host_is_down_and_comes_back_with_an_empty_tmp(cluster: Cluster
     assert cluster.login("srun", "--nodelist=n2", "hostname").stdout.strip() == "n2"
 
 
-def test_signals_reach_a_command_and_a_late_one_is_ended(cluster: Cluster) -> None:
+def test_signals_reach_a_command_and_a_slow_command_is_ended(cluster: Cluster) -> None:
     command = cluster.popen("bash", "-c", "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done")
     assert command.stdout is not None
     assert command.stdout.readline() == "ready\n"

@@ -1,7 +1,12 @@
-"""Profiles: found by name or path, typed, and every mistake told in one line."""
+"""Profiles are found by name or path and typed, and every mistake in one is named in one line.
+
+After a change of the fields: DEEPER_GOLDEN=write pytest tests/slurm/test_profile.py writes the README's table.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +14,18 @@ import pytest
 import yaml
 
 from reproduce.spec import SpecError
+from slurm.job.config import launcher_parser
 from slurm.profile import SHIPPED, Profile, load_profile, profiles
+from slurm.profile_fields import LauncherOption, fields_with, markdown_table
+
+README = SHIPPED.parent / "README.md"
 
 SMALLEST: dict[str, Any] = {"time": "1:00:00", "cpus_per_node": 4}
 
 
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's own folder of profiles, empty."""
+    """The user's own folder of profiles, which is empty."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     folder = tmp_path / "config" / "deeper"
     folder.mkdir(parents=True)
@@ -34,7 +43,7 @@ def test_a_shipped_profile_is_valid_and_says_what_it_is(name: str) -> None:
     assert load_profile(name).description
 
 
-def test_what_is_commented_out_in_shipped_profiles_is_valid_too(tmp_path: Path) -> None:
+def test_fields_that_shipped_profiles_have_commented_out_are_valid(tmp_path: Path) -> None:
     for shipped in SHIPPED.glob("*.yaml"):
         lines = shipped.read_text(encoding="utf-8").splitlines()
         fields = tuple(f"# {field}:" for field in Profile.model_fields)
@@ -46,7 +55,7 @@ def test_what_is_commented_out_in_shipped_profiles_is_valid_too(tmp_path: Path) 
         assert load_profile(path) != load_profile(shipped)
 
 
-def test_ones_own_profile_is_found_by_name_and_hides_a_shipped_one(own: Path) -> None:
+def test_a_users_own_profile_is_found_by_name_and_hides_a_shipped_one(own: Path) -> None:
     written(own, "cpu", partition="mine")
     written(own, "lab", partition="lab")
     assert load_profile("cpu").partition == "mine"
@@ -59,17 +68,17 @@ def test_a_profile_is_found_by_its_path(tmp_path: Path) -> None:
     assert load_profile(written(tmp_path, nodes=3)).nodes == 3
 
 
-def test_an_unknown_name_is_answered_with_those_there_are(own: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_known_ones(own: Path) -> None:
     with pytest.raises(SpecError, match=r"'gpus' is no file .* none of cpu, gpu-nodes, one-gpu-node; .*deeper"):
         load_profile("gpus")
 
 
-def test_a_missing_file_and_a_list_are_told() -> None:
+def test_a_missing_file_is_named() -> None:
     with pytest.raises(SpecError, match=r"no file nowhere\.yaml"):
         load_profile("nowhere.yaml")
 
 
-def test_a_list_is_no_profile(tmp_path: Path) -> None:
+def test_a_list_is_not_a_profile(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- nodes: 2\n", encoding="utf-8")
     with pytest.raises(SpecError, match="a profile is a mapping with description, partition"):
         load_profile(tmp_path / "list.yaml")
@@ -86,7 +95,7 @@ def test_a_list_is_no_profile(tmp_path: Path) -> None:
         ("1-00:00:30", 86430),
     ],
 )
-def test_slurms_forms_of_a_time_are_understood(time: str, seconds: int) -> None:
+def test_all_of_slurms_forms_of_a_time_are_parsed(time: str, seconds: int) -> None:
     assert Profile(time=time, cpus_per_node=1).seconds == seconds
 
 
@@ -95,8 +104,8 @@ def test_slurms_forms_of_a_time_are_understood(time: str, seconds: int) -> None:
     [
         ({"gpu": 4}, r"gpu: unknown key; known here: account, .*sbatch"),
         ({"nodes": 0}, r"nodes: 0: "),
-        ({"time": "soon"}, r"time: 'soon' is no time limit; write"),
-        ({"time": "0:00"}, r"time: '0:00' is no time limit"),
+        ({"time": "soon"}, r"time: 'soon' is not a time limit; write"),
+        ({"time": "0:00"}, r"time: '0:00' is not a time limit"),
         ({"time": "1:00", "signal_before_s": 60}, r"signal_before_s: 60 is as long as the job \(60 s"),
         ({"partition": "a b"}, r"partition: 'a b': "),
         ({"container": "apptainer exec 'x"}, r"container: .*: no closing quotation; close every quote"),
@@ -109,7 +118,9 @@ def test_slurms_forms_of_a_time_are_understood(time: str, seconds: int) -> None:
         ({"sbatch": ["--comment=x\n--wrap=y"]}, r"sbatch: .* is not one line"),
     ],
 )
-def test_a_mistake_is_one_line_with_field_value_and_cure(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+def test_a_mistake_is_one_line_with_the_field_the_value_and_a_hint(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
     path = written(tmp_path, **fields)
     with pytest.raises(SpecError, match=message) as caught:
         load_profile(path)
@@ -117,13 +128,34 @@ def test_a_mistake_is_one_line_with_field_value_and_cure(tmp_path: Path, fields:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_a_time_that_yaml_takes_for_a_number_is_told(tmp_path: Path) -> None:
+def test_a_time_that_yaml_reads_as_a_number_must_be_quoted(tmp_path: Path) -> None:
     path = tmp_path / "unquoted.yaml"
     path.write_text("time: 24:00:00\ncpus_per_node: 1\n", encoding="utf-8")
     with pytest.raises(SpecError, match=r"time: 86400: .* write it in quotes"):
         load_profile(path)
 
 
-def test_a_container_brings_its_own_interpreter_unless_one_is_named() -> None:
+def test_a_container_uses_its_own_python_unless_the_profile_names_one() -> None:
     assert Profile(**SMALLEST, container="apptainer exec x.sif").interpreter == "python"
     assert Profile(**SMALLEST, container="apptainer exec x.sif", python="/opt/py").interpreter == "/opt/py"
+
+
+# --- fields ----------------------------------------------------------------------------------------
+
+
+def test_the_readme_lists_all_fields() -> None:
+    table = re.compile(r"(?<=<!-- fields of a profile -->\n).*?(?=\n<!-- end of the fields -->)", re.DOTALL)
+    text = README.read_text(encoding="utf-8")
+    if os.environ.get("DEEPER_GOLDEN") == "write":
+        README.write_text(table.sub(lambda _: markdown_table(Profile), text), encoding="utf-8")
+    assert table.findall(README.read_text(encoding="utf-8")) == [markdown_table(Profile)]
+
+
+@pytest.mark.parametrize("field", Profile.model_fields)
+def test_every_field_says_what_it_means(field: str) -> None:
+    assert Profile.model_fields[field].description
+
+
+def test_the_launcher_takes_every_option_that_a_profile_gives_it() -> None:
+    known = {option for action in launcher_parser()._actions for option in action.option_strings}
+    assert {f"--{option.name}" for _, option in fields_with(Profile, LauncherOption)} <= known

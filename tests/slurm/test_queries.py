@@ -1,10 +1,9 @@
-"""What is read from sinfo, squeue and sacct: their text, and the real ones."""
+"""What is read from sinfo, squeue and sacct: from their text, and from those of a real SLURM."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from slurm import queries
-from slurm.queries import Job, NodeKind, SlurmError, parse_accounting, parse_gpus, parse_jobs, parse_partitions
+from slurm.queries import NodeKind, SlurmError, SlurmJob, parse_accounting, parse_gpus, parse_jobs, parse_partitions
 
 if TYPE_CHECKING:
     from cluster import Cluster
@@ -34,7 +33,7 @@ SQUEUE = """\
 """
 
 
-def test_partitions_have_their_kinds_of_nodes() -> None:
+def test_nodes_of_a_partition_are_grouped_by_kind() -> None:
     short, gpu, long, empty = parse_partitions(SINFO)
     assert short.nodes == (NodeKind(1, 4, 16000, 0, "idle", "cpu1"), NodeKind(2, 4, 16000, 0, "down", "cpu[2-3]"))
     assert (short.default, gpu.default) == (True, False)
@@ -60,23 +59,23 @@ def test_gpus_are_counted_in_all_forms_of_generic_resources(gres: str, gpus: int
     assert parse_gpus(gres) == gpus
 
 
-def test_jobs_have_state_reason_times_and_restarts() -> None:
+def test_squeue_gives_state_reason_times_and_restarts() -> None:
     assert parse_jobs(SQUEUE) == [
-        Job("10_1", "PENDING", "BeginTime", "", 0, 300, 1),
-        Job("10_0", "RUNNING", "", "cpu1", 3603, 86400, 0),
-        Job("11", "PENDING", "Dependency", "", 0, None, 0),
+        SlurmJob("10_1", "PENDING", "BeginTime", "", 0, 300, 1),
+        SlurmJob("10_0", "RUNNING", "", "cpu1", 3603, 86400, 0),
+        SlurmJob("11", "PENDING", "Dependency", "", 0, None, 0),
     ]
 
 
-def test_the_accounting_knows_no_restarts_but_who_cancelled() -> None:
+def test_sacct_gives_who_cancelled_a_job_but_no_restarts() -> None:
     text = "17|CANCELLED by 1000|n1|00:00:20|00:10:00\n18|COMPLETED|n[1-2]|1-00:00:01|UNLIMITED\n"
     assert parse_accounting(text) == [
-        Job("17", "CANCELLED", "by 1000", "n1", 20, 600, None),
-        Job("18", "COMPLETED", "", "n[1-2]", 86401, None, None),
+        SlurmJob("17", "CANCELLED", "by 1000", "n1", 20, 600, None),
+        SlurmJob("18", "COMPLETED", "", "n[1-2]", 86401, None, None),
     ]
 
 
-# --- where SLURM does not answer -----------------------------------------------------------------------
+# --- when SLURM does not answer -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def test_no_slurm_is_one_line(programs: Path) -> None:
+def test_a_missing_slurm_is_a_one_line_error(programs: Path) -> None:
     with pytest.raises(SlurmError, match=r"^SLURM: no sinfo on PATH; .*login node.*$"):
         queries.partitions()
 
@@ -102,13 +101,11 @@ def test_a_controller_that_refuses_is_quoted(programs: Path) -> None:
         queries.jobs(["17"])
 
 
-def test_a_controller_that_hangs_is_not_waited_for(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "ANSWER_S", 0.2)
+def test_a_controller_that_hangs_is_an_error(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "ANSWER_TIMEOUT_S", 0.2)
     program(programs, "sinfo", "exec /bin/sleep 60")
-    start = time.monotonic()
     with pytest.raises(SlurmError, match="sinfo gave no answer"):
         queries.partitions()
-    assert time.monotonic() - start < 10
 
 
 def test_a_job_that_left_the_queue_is_looked_up_in_the_accounting(programs: Path) -> None:
@@ -121,7 +118,7 @@ def test_a_job_that_left_the_queue_is_looked_up_in_the_accounting(programs: Path
     ]
 
 
-def test_elements_of_an_array_come_in_their_order(programs: Path) -> None:
+def test_elements_of_an_array_are_sorted_by_number(programs: Path) -> None:
     program(programs, "squeue", 'for i in 10 2 1; do echo "7_$i|RUNNING|None|n1|0:03|10:00|0|"; done')
     assert [job.id for job in queries.jobs(["7"])] == ["7_1", "7_2", "7_10"]
     assert [job.id for job in queries.jobs(["7_2"])] == ["7_2"]
@@ -132,7 +129,7 @@ def test_elements_of_an_array_come_in_their_order(programs: Path) -> None:
 
 @pytest.fixture
 def sleeping_array(cluster: Cluster) -> Iterator[str]:
-    """The id of a running array of two."""
+    """The id of a running array of two elements."""
     command = ("sbatch", "--parsable", "--array=0-1", "--time=5", "--output=/dev/null", "--wrap=sleep 300")
     number = cluster.login(*command).stdout.strip()
     cluster.wait(f"{number}_0", {"RUNNING"})
@@ -140,21 +137,22 @@ def sleeping_array(cluster: Cluster) -> Iterator[str]:
     cluster.login("scancel", number)
 
 
-def ask(cluster: Cluster, expression: str) -> str:
+def evaluate_on(cluster: Cluster, expression: str) -> str:
+    """What an expression of `slurm.queries` prints on the login node."""
     code = f"from slurm.queries import *; print({expression})"
     answer: subprocess.CompletedProcess[str] = cluster.login(sys.executable, "-c", code, cwd=ROOT)
     return answer.stdout.strip()
 
 
-def test_a_real_cluster_tells_its_partitions(cluster: Cluster) -> None:
+def test_partitions_of_a_real_cluster_are_read(cluster: Cluster) -> None:
     offered = "{p.name: (p.default, p.max_seconds, [(n.count, n.cpus, n.gpus) for n in p.nodes]) for p in partitions()}"
-    found = eval(ask(cluster, offered))
+    found = eval(evaluate_on(cluster, offered))
     assert found["main"] == (True, 3600, [(2, 4, 0)])
     assert found["gpu"] == (False, 3600, [(1, 8, 4)])
 
 
-def test_a_real_cluster_tells_its_jobs(cluster: Cluster, sleeping_array: str) -> None:
-    lines = ask(
+def test_jobs_of_a_real_cluster_are_read(cluster: Cluster, sleeping_array: str) -> None:
+    lines = evaluate_on(
         cluster, f"*((j.id, j.state, j.limit_s, j.restarts) for j in jobs(['{sleeping_array}', '999'])), sep='\\n'"
     )
     assert lines.splitlines() == [
@@ -162,4 +160,4 @@ def test_a_real_cluster_tells_its_jobs(cluster: Cluster, sleeping_array: str) ->
         f"('{sleeping_array}_1', 'RUNNING', 300, 0)",
         "('999', 'UNKNOWN', None, None)",
     ]
-    assert ask(cluster, f"jobs(['{sleeping_array}_1'])[0].state, jobs(['999'])[0].state") == "RUNNING UNKNOWN"
+    assert evaluate_on(cluster, f"jobs(['{sleeping_array}_1'])[0].state, jobs(['999'])[0].state") == "RUNNING UNKNOWN"

@@ -1,6 +1,6 @@
-"""The job scripts: as the golden files have them, and what they do when bash runs them with a SLURM of stubs.
+"""The job scripts match the golden files, and do what they should when bash runs them with stubs of SLURM's commands.
 
-After a change of the templates: DEEPER_GOLDEN=write pytest tests/slurm/test_rendering.py, then read the difference.
+After a change of the templates, run DEEPER_GOLDEN=write pytest tests/slurm/test_rendering.py and read the difference.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def golden_profile(name: str) -> Profile:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_scripts_are_as_the_golden_files_have_them(name: str) -> None:
+def test_scripts_match_the_golden_files(name: str) -> None:
     for kind, render in (("job", render_job), ("report", render_report)):
         script = render(golden_job(FORMS[name]), golden_profile(name))
         golden = GOLDEN / f"{name}-{kind}.sh"
         if os.environ.get("DEEPER_GOLDEN") == "write":
             golden.write_text(script, encoding="utf-8")
-        assert script == golden.read_text(encoding="utf-8"), f"{golden.name} differs; how to write it anew stands above"
+        assert script == golden.read_text(encoding="utf-8"), f"{golden.name} differs; see the top of this file"
 
 
 def test_every_shipped_profile_has_golden_files() -> None:
@@ -58,7 +58,7 @@ def test_every_shipped_profile_has_golden_files() -> None:
 
 
 @pytest.mark.parametrize("golden", sorted(GOLDEN.glob("*.sh")), ids=lambda path: path.name)
-def test_golden_files_are_good_shell(golden: Path) -> None:
+def test_shellcheck_accepts_the_golden_files(golden: Path) -> None:
     subprocess.run(["bash", "-n", golden], check=True)
     if not shutil.which("shellcheck") and not os.environ.get("CI"):
         pytest.skip("shellcheck is not installed")
@@ -68,7 +68,7 @@ def test_golden_files_are_good_shell(golden: Path) -> None:
 # --- run for real, with stubs of SLURM's commands --------------------------------------------------
 
 STUBS = {
-    # Writes its arguments down, waits for `go` where it is told to, and ends with the code in `code`.
+    # Writes its arguments to a file, waits while the file `wait` exists, and exits with the code in the file `code`.
     "srun": """
         printf '%s\\0' "$@" >"$STUBS/srun.arguments"
         env >"$STUBS/srun.environment"
@@ -85,7 +85,7 @@ STUBS = {
 
 
 class Node:
-    """A folder in which a rendered job script runs as on the first node of an allocation."""
+    """A folder in which a rendered job script runs as on the head node of an allocation."""
 
     def __init__(self, folder: Path, **fields: Any) -> None:
         self.stubs = folder / "stubs"
@@ -101,9 +101,9 @@ class Node:
         job = Job("tiny", self.submission, records=folder / "my records", data=folder / "my data", **form)
         self.profile = Profile(**{"time": "1:00:00", "cpus_per_node": 2, "requeues": 2, **fields})
         (self.submission / "job.sh").write_text(render_job(job, self.profile), encoding="utf-8")
-        self.says(code="0", state="RUNNING None", requeue="0")
+        self.set_stubs(code="0", state="RUNNING None", requeue="0")
 
-    def says(self, **files: str) -> None:
+    def set_stubs(self, **files: str) -> None:
         for name, content in files.items():
             (self.stubs / name).write_text(content, encoding="utf-8")
 
@@ -148,108 +148,108 @@ class Node:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60  # on a machine that is busy otherwise
+    deadline = time.monotonic() + 60  # long enough for a busy machine
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 130])
-def test_the_launchers_code_is_the_jobs_without_a_requeue(tmp_path: Path, code: int) -> None:
+@pytest.mark.parametrize("code", [0, 1, 2, 70, 130])
+def test_the_job_ends_with_the_launchers_exit_code(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path)
-    node.says(code=str(code))
+    node.set_stubs(code=str(code))
     assert node.run()[0] == code
     assert node.requeues == []
 
 
-def test_an_interrupted_job_is_requeued_under_the_bound(tmp_path: Path) -> None:
+def test_an_interrupted_job_is_requeued(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75")
+    node.set_stubs(code="75")
     code, log = node.run(SLURM_RESTART_COUNT="1")
     assert code == 75
     assert "restart 2 of at most 2" in log
     assert node.requeues == ["requeue 17"]
 
 
-def test_an_interrupted_job_at_the_bound_is_not_requeued(tmp_path: Path) -> None:
+def test_an_interrupted_job_is_not_requeued_more_often_than_allowed(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75")
+    node.set_stubs(code="75")
     code, log = node.run(SLURM_RESTART_COUNT="2")
     assert code == 75
-    assert "interrupted after 2 restarts, 2 are allowed" in log
+    assert "interrupted after 2 restarts, and the profile allows 2" in log
     assert node.requeues == []
 
 
-def test_a_requeue_that_slurm_refuses_is_told(tmp_path: Path) -> None:
+def test_a_refused_requeue_is_reported(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(code="75", requeue="1")
+    node.set_stubs(code="75", requeue="1")
     code, log = node.run()
     assert code == 75
-    assert "not requeued" in log
+    assert "SLURM refused the requeue" in log
 
 
 @pytest.mark.parametrize(
     ("state", "requeued"), [("RUNNING None", True), ("COMPLETING TimeLimit", True), ("COMPLETING None", False)]
 )
-def test_a_job_that_was_cancelled_meanwhile_is_not_brought_back(tmp_path: Path, state: str, requeued: bool) -> None:
+def test_a_cancelled_job_is_not_requeued(tmp_path: Path, state: str, requeued: bool) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code="75")
+    node.set_stubs(wait="", code="75")
     job = node.start()
     wait_until(lambda: node.started)
-    node.says(state=state)
+    node.set_stubs(state=state)
     (node.stubs / "wait").unlink()
     assert job.wait(10) == 75
     assert node.requeues == (["requeue 17"] if requeued else [])
 
 
-def test_a_job_over_the_bound_starts_nothing(tmp_path: Path) -> None:
+def test_a_job_that_has_restarted_too_often_starts_nothing(tmp_path: Path) -> None:
     node = Node(tmp_path)
     code, log = node.run(SLURM_RESTART_COUNT="3")
     assert code == 75
-    assert "restarted 3 times, 2 are allowed" in log
+    assert "has restarted 3 times, and the profile allows 2" in log
     assert not node.started
 
 
-def test_an_element_of_an_array_takes_its_part_and_requeues_itself_alone(tmp_path: Path) -> None:
+def test_an_array_element_runs_its_part_and_requeues_only_itself(tmp_path: Path) -> None:
     node = Node(tmp_path, split=4)
-    node.says(code="75")
+    node.set_stubs(code="75")
     node.run(SLURM_ARRAY_JOB_ID="17", SLURM_ARRAY_TASK_ID="2")
     assert node.srun[-3:] == ["--", "--part", "3/4"]
     assert node.requeues == ["requeue 17_2"]
 
 
 @pytest.mark.parametrize("missing", ["SLURM_JOB_ID", "SLURM_ARRAY_TASK_ID"])
-def test_outside_slurm_it_says_how_to_submit(tmp_path: Path, missing: str) -> None:
+def test_outside_slurm_the_script_says_how_to_submit_it(tmp_path: Path, missing: str) -> None:
     node = Node(tmp_path, split=2)
     environment = {"SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "0", missing: ""}
     code, log = node.run(**environment)
     assert code == 2
-    assert "type: sbatch " in log
+    assert "submit it: sbatch " in log
     assert not node.started
 
 
 @pytest.mark.parametrize(
     "state", ["", "TIMEOUT TimeLimit", "COMPLETING None", "slurm_load_jobs error: Invalid job id specified"]
 )
-def test_an_allocation_that_has_ended_is_told(tmp_path: Path, state: str) -> None:
+def test_an_allocation_that_has_ended_is_reported(tmp_path: Path, state: str) -> None:
     node = Node(tmp_path)
-    node.says(state=state)
+    node.set_stubs(state=state)
     code, log = node.run()
     assert code == 2
     assert "the allocation 17 has ended" in log
     assert not node.started
 
 
-def test_a_controller_that_is_away_does_not_keep_a_job_from_starting(tmp_path: Path) -> None:
+def test_a_job_starts_even_if_the_controller_does_not_answer(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    node.set_stubs(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
     assert node.run()[0] == 0
 
 
 @pytest.mark.parametrize("code", [0, 1, 75])
-def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: Path, code: int) -> None:
+def test_the_signal_before_the_time_limit_is_passed_on_and_the_exit_code_kept(tmp_path: Path, code: int) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code=str(code))
+    node.set_stubs(wait="", code=str(code))
     node.stop_file.write_text("of an earlier start", encoding="utf-8")
     job = node.start()
     wait_until(lambda: node.started)
@@ -267,7 +267,7 @@ def test_the_time_limit_is_handed_on_and_the_childs_code_still_counts(tmp_path: 
 
 def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(wait="", code="75")
+    node.set_stubs(wait="", code="75")
     job = node.start()
     wait_until(lambda: node.started)
     job.send_signal(signal.SIGINT)
@@ -279,7 +279,7 @@ def test_ctrl_c_in_an_allocation_stops_the_runs_and_requeues_nothing(tmp_path: P
 
 def test_a_second_ctrl_c_ends_the_job_at_once(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.says(wait="")
+    node.set_stubs(wait="")
     job = node.start()
     wait_until(lambda: node.started)
     job.send_signal(signal.SIGINT)
@@ -288,10 +288,10 @@ def test_a_second_ctrl_c_ends_the_job_at_once(tmp_path: Path) -> None:
     assert job.wait(10) == 128 + signal.SIGTERM
 
 
-# --- what is handed on -----------------------------------------------------------------------------
+# --- what is passed on ------------------------------------------------------------------------------
 
 
-def test_what_users_wrote_reaches_the_launcher_as_it_is(tmp_path: Path) -> None:
+def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> None:
     node = Node(
         tmp_path,
         container='env "GREETING=it\'s me"',
@@ -315,14 +315,14 @@ def test_what_users_wrote_reaches_the_launcher_as_it_is(tmp_path: Path) -> None:
     assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=2", "--gpus-per-node=2", "--no-kill"} <= set(node.srun)
 
 
-def test_the_set_up_comes_first_and_may_use_what_is_not_set(tmp_path: Path) -> None:
+def test_the_set_up_runs_first_and_may_use_unset_variables(tmp_path: Path) -> None:
     node = Node(tmp_path, setup=['export GREETING="$NOT_SET hello"'], tracking_uri="http://tracking:5000")
     assert node.run()[0] == 0
     assert "GREETING= hello\n" in node.environment
     assert "MLFLOW_TRACKING_URI=http://tracking:5000\n" in node.environment
 
 
-def test_every_job_has_a_ray_token_of_its_own_except_to_join_a_cluster(tmp_path: Path) -> None:
+def test_every_job_has_its_own_ray_token_unless_it_joins_a_cluster(tmp_path: Path) -> None:
     tokens = set()
     for name, form in (("a", {}), ("b", {}), ("joined", {"address": "head:6379"})):
         (tmp_path / name).mkdir()
@@ -333,7 +333,7 @@ def test_every_job_has_a_ray_token_of_its_own_except_to_join_a_cluster(tmp_path:
     assert "RAY_AUTH_TOKEN=the user's" in tokens
 
 
-def test_a_folder_that_the_node_does_not_see_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_the_node_does_not_see_is_reported(tmp_path: Path) -> None:
     node = Node(tmp_path)
     script = (node.submission / "job.sh").read_text(encoding="utf-8")
     job = Job("tiny", Path("/not/here"), records=tmp_path, data=tmp_path)
@@ -341,7 +341,7 @@ def test_a_folder_that_the_node_does_not_see_is_told(tmp_path: Path) -> None:
     assert script != (node.submission / "job.sh").read_text(encoding="utf-8")
     code, log = node.run()
     assert code == 2
-    assert "does not see /not/here; --records must lie on" in log
+    assert "does not see /not/here; --records must be on" in log
 
 
 def test_options_of_sbatch_keep_spaces_and_quotes() -> None:

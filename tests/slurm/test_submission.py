@@ -1,4 +1,4 @@
-"""`deeper slurm`: what it writes, submits, prints and refuses; its scripts in a real SLURM, a stand-in for python."""
+"""What `deeper slurm` writes, submits, prints and refuses; its scripts in a real SLURM, with a double of python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.records.plan import read_plan
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job
-from slurm.submission import new_folder, submit, write_scripts
+from slurm.submission import create_submission_folder, submit, write_scripts
 
 EXPERIMENT = """
 name: tiny # a comment that a copy keeps
@@ -70,7 +70,9 @@ def submissions(folder: Path) -> list[Path]:
 # --- submit ----------------------------------------------------------------------------------------
 
 
-def test_submit_leaves_everything_a_requeued_job_needs(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_writes_everything_that_a_requeued_job_needs(
+    with_sbatch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--arm", "plain"]) == 0
     [folder] = submissions(with_sbatch)
     assert (folder / "experiment.yaml").read_text(encoding="utf-8") == EXPERIMENT
@@ -89,25 +91,25 @@ def test_submit_leaves_everything_a_requeued_job_needs(with_sbatch: Path, capsys
     assert "scancel 17" in said
 
 
-def test_submissions_of_one_moment_have_folders_of_their_own(tmp_path: Path) -> None:
-    assert len({new_folder(tmp_path, "tiny") for _ in range(3)}) == 3
+def test_simultaneous_submissions_have_different_folders(tmp_path: Path) -> None:
+    assert len({create_submission_folder(tmp_path, "tiny") for _ in range(3)}) == 3
 
 
-def test_an_array_and_no_report(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_array_is_submitted_without_a_report(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--split", "2", "--no-report"]) == 0
     [folder] = submissions(with_sbatch)
     assert json.loads((folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17"}
     assert f"{folder}/grid-17_*.log" in capsys.readouterr().out
 
 
-def test_a_refusal_of_sbatch_is_one_line(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refusal_by_sbatch_is_a_one_line_error(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub(with_sbatch, "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1")
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("deeper: sbatch: Batch job submission failed: Invalid account; the script: ")
 
 
-def test_a_grid_whose_report_was_refused_is_remembered(with_sbatch: Path) -> None:
+def test_the_id_of_a_job_whose_report_was_refused_is_kept(with_sbatch: Path) -> None:
     stub(with_sbatch, 'case "$*" in *report.sh*) echo "no more jobs" >&2; exit 1;; esac; echo 17')
     job = Job("tiny", with_sbatch / "out", records=with_sbatch, data=with_sbatch)
     write_scripts(job, load_profile("lab.yaml"), EXPERIMENT)
@@ -116,7 +118,7 @@ def test_a_grid_whose_report_was_refused_is_remembered(with_sbatch: Path) -> Non
     assert json.loads((job.folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17"}
 
 
-def test_without_slurm_the_way_by_hand_is_named(
+def test_without_slurm_the_message_says_how_to_submit_by_hand(
     bare: Path, synthetic_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bare / "data").mkdir()
@@ -127,7 +129,7 @@ def test_without_slurm_the_way_by_hand_is_named(
     assert "deeper slurm render" in line
 
 
-def test_a_dry_run_leaves_nothing(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stub(with_sbatch, 'echo "sbatch: Job 9 to start at noon" >&2; echo "$1" >calls')
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
     assert "Job 9 to start at noon" in capsys.readouterr().out
@@ -144,12 +146,12 @@ def test_a_dry_run_leaves_nothing(with_sbatch: Path, capsys: pytest.CaptureFixtu
 def test_render_needs_neither_slurm_nor_data(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "render", "tiny.yaml", "--profile", "lab.yaml"]) == 0
     scripts = capsys.readouterr().out
-    assert scripts.startswith("#!/bin/bash\n# tiny: ")
+    assert scripts.startswith("#!/bin/bash\n# Runs the experiment tiny. ")
     assert "\n# ===== report.sh" in scripts
     assert {path.name for path in bare.iterdir()} == {"bin", "tiny.yaml", "lab.yaml"}
 
 
-def test_render_writes_a_folder_once(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_never_overwrites_a_folder(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["slurm", "render", "tiny.yaml", "--profile", "lab.yaml", "--out", "scripts"]
     assert main(command) == 0
     assert {path.name for path in (bare / "scripts").iterdir()} == {
@@ -160,7 +162,7 @@ def test_render_writes_a_folder_once(bare: Path, capsys: pytest.CaptureFixture[s
     assert "is never overwritten; name another folder" in capsys.readouterr().err
 
 
-def test_a_shipped_experiment_is_copied_too(bare: Path) -> None:
+def test_a_shipped_experiment_is_copied(bare: Path) -> None:
     assert main(["slurm", "render", "quickstart", "--profile", "cpu", "--out", "scripts"]) == 0
     assert yaml.safe_load((bare / "scripts" / "experiment.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
 
@@ -168,14 +170,14 @@ def test_a_shipped_experiment_is_copied_too(bare: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "--profile: none is given; name one of cpu, gpu-nodes, one-gpu-node"),
-        (["--profile", "cpu", "--split", "5"], "--split: 5 parts of 4 runs; use 1 to 4"),
-        (["--profile", "cpu", "--split", "0"], "--split: 0 parts of 4 runs"),
+        ([], "--profile: not given; name one of cpu, gpu-nodes, one-gpu-node"),
+        (["--profile", "cpu", "--split", "5"], "--split: 4 runs cannot be split into 5; use 1 to 4"),
+        (["--profile", "cpu", "--split", "0"], "--split: 4 runs cannot be split into 0"),
         (["--profile", "cpu", "--arm", "head"], "--arm: 'head' is not in this experiment; it has heads, plain"),
-        (["--profile", "cpu", "--address", "auto"], "--address: 'auto' is no HOST:PORT"),
+        (["--profile", "cpu", "--address", "auto"], "--address: 'auto' is not HOST:PORT"),
     ],
 )
-def test_a_wrong_option_is_one_line(
+def test_an_invalid_option_is_a_one_line_error(
     bare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(bare))
@@ -184,7 +186,7 @@ def test_a_wrong_option_is_one_line(
     assert line.startswith(f"deeper: {message}")
 
 
-def test_profiles_lists_one_that_is_broken_with_its_mistake(
+def test_an_invalid_profile_is_listed_with_its_mistake(
     bare: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(bare))
@@ -193,19 +195,19 @@ def test_profiles_lists_one_that_is_broken_with_its_mistake(
     (bare / "deeper" / "lab.yaml").write_text("{time: '1:00', cpus: 2}", encoding="utf-8")
     assert main(["slurm", "profiles"]) == 0
     said = capsys.readouterr().out
-    assert "Two CPU nodes, gloo between them" in said
+    assert "Two CPU nodes, connected by gloo" in said
     assert "cpus: unknown key" in said
 
 
-def test_help_is_quick_enough_to_load_no_yaml_and_no_torch() -> None:
+def test_help_loads_neither_torch_nor_pydantic_nor_jinja() -> None:
     code = "import sys, slurm.commands; sys.exit(any(name in sys.modules for name in ('torch', 'pydantic', 'jinja2')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 # --- in a real SLURM -------------------------------------------------------------------------------
 
-# Stands in for python: as the launcher it is interrupted at its first start, otherwise it says what it was asked for.
-STAND_IN = """#!/bin/bash
+# A double of python: as the launcher it is interrupted at its first start, otherwise it says what it was asked for.
+PYTHON_DOUBLE = """#!/bin/bash
 case $2 in
     slurm.job.launcher)
         echo "$@" >>"$HERE/$SLURM_JOB_ID.starts"
@@ -217,11 +219,11 @@ esac
 
 
 @pytest.mark.parametrize("split", [None, 2])
-def test_real_slurm_requeues_each_element_alone_and_then_makes_the_report(cluster: Any, split: int | None) -> None:
+def test_a_real_slurm_requeues_each_element_and_then_runs_the_report(cluster: Any, split: int | None) -> None:
     place = cluster.shared / f"it's {'an array' if split else 'one job'}"
     place.mkdir()
-    python = place / "stand in"
-    python.write_text(STAND_IN, encoding="utf-8")
+    python = place / "python double"
+    python.write_text(PYTHON_DOUBLE, encoding="utf-8")
     python.chmod(0o755)
     profile = Profile(
         time="2:00",

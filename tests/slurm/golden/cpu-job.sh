@@ -1,6 +1,6 @@
 #!/bin/bash
-# ablation-imagenet: one process a node; together they are a Ray cluster and the first one carries out the grid.
-# Written by `deeper slurm`. By hand: `sbatch job.sh`, or `bash job.sh` inside salloc. What is finished is not repeated.
+# Runs the experiment ablation-imagenet. A launcher on each node starts Ray; the head node's also starts `deeper run`.
+# Written by `deeper slurm`. To submit it by hand: `sbatch job.sh`, or `bash job.sh` inside salloc. Finished runs are not repeated.
 #SBATCH --job-name=ablation-imagenet
 #SBATCH --time=04:00:00
 #SBATCH --nodes=2
@@ -14,7 +14,7 @@
 #SBATCH --open-mode=append
 
 folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
-requeues=10 # times this job may start again, whatever the reason
+requeues=10 # how often this job may start again, for whatever reason
 restarts=${SLURM_RESTART_COUNT:-0}
 
 say() { printf '%(%F %T)T job.sh: %s\n' -1 "$*"; }
@@ -23,40 +23,40 @@ stop() {
     exit "$1"
 }
 
-# --- is there an allocation, and may it start once more? ----------------------------------------------------------
-[ -n "${SLURM_JOB_ID:-}" ] || stop 2 "this is not a SLURM job; type: sbatch $0"
+# --- check that there is an allocation and that it may start once more --------------------------------------------
+[ -n "${SLURM_JOB_ID:-}" ] || stop 2 "this is not a SLURM job; submit it: sbatch $0"
 job=$SLURM_JOB_ID
 state_and_reason() { squeue --noheader --states=all --jobs="$job" --format='%T %r' 2>&1; }
 state=$(state_and_reason)
 case $state in
     "" | *"Invalid job id"* | BOOT_FAIL* | CANCELLED* | COMPLET* | DEADLINE* | FAILED* | NODE_FAIL* | OUT_OF_MEMORY* | TIMEOUT*)
-        stop 2 "the allocation $job has ended (${state:-no longer known}); ask for a new one, or type: sbatch $0"
+        stop 2 "the allocation $job has ended (${state:-SLURM no longer knows it}); ask for a new one, or submit the job: sbatch $0"
         ;;
 esac
-[ "$restarts" -le "$requeues" ] || stop 75 "restarted $restarts times, $requeues are allowed (requeues); ended. Submit again to go on"
+[ "$restarts" -le "$requeues" ] || stop 75 "this job has restarted $restarts times, and the profile allows $requeues (requeues); submit again to continue"
 
-# --- set-up: the profile's own lines, and the folder of this submission -------------------------------------------
-set -u # after the set-up: conda and modules use variables that are not set
-cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must lie on a file system that the nodes share"
+# --- run the profile's set-up and go to the folder of this submission ---------------------------------------------
+set -u # not before the set-up: conda and modules use unset variables
+cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must be on a file system that all nodes share"
 export PYTHONUNBUFFERED=1
 export RAY_AUTH_MODE=token
-RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # no other job may join this one's Ray
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # keeps other jobs out of this one's Ray cluster
 export RAY_AUTH_TOKEN
 
-# --- signals: the launcher looks at the stop file, every run writes a checkpoint, and it ends with 75 --------------
+# --- on a signal, write the stop file; then every run writes a checkpoint and the launcher ends with 75 -----------
 stop_file=$folder/stop-$SLURM_JOB_ID
 rm -f "$stop_file"
 cancelled=
 # shellcheck disable=SC2317 # called by the traps
 ask_to_stop() {
-    say "$1: every run writes a checkpoint"
+    say "$1: every run writes a checkpoint and stops"
     printf '%s' "$1" >"$stop_file"
 }
 trap 'ask_to_stop "time limit"' USR1
-trap 'say "SIGTERM: waiting for the launcher"' TERM
-trap 'trap '\''kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT # a second Ctrl-C ends it at once
+trap 'say "SIGTERM: waiting for the launcher to end"' TERM
+trap 'trap '\''kill "$child"'\'' INT; cancelled=yes; ask_to_stop cancelled' INT # a second Ctrl-C ends the job at once
 
-# --- one launcher a node ------------------------------------------------------------------------------------------
+# --- start one launcher on each node ------------------------------------------------------------------------------
 launcher=(
     /project/deeper/.venv/bin/python -m slurm.job.launcher
     --folder "$folder"
@@ -65,33 +65,35 @@ launcher=(
     --data /project/data
     --object-store-mib 512
 )
-say "job $job, start $((restarts + 1)) of $((requeues + 1)), on ${SLURM_JOB_NODELIST:-}"
-# A node that dies ends neither the step nor the job: its runs are tried again on what is left.
+say "job $job, start $((restarts + 1)) of at most $((requeues + 1)), on ${SLURM_JOB_NODELIST:-}"
+# --no-kill, --kill-on-bad-exit=0: a node that dies does not end the job; its runs are tried again on the other nodes.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
     --cpus-per-task=8 --no-kill --kill-on-bad-exit=0 "${launcher[@]}" &
 child=$!
 while kill -0 "$child" 2>/dev/null; do wait "$child"; done # a trapped signal ends `wait` before the child does
-trap '' USR1 TERM INT # too late to ask for anything, and a signal would hide the code
+trap '' USR1 TERM INT # the launchers have ended, and a signal would hide their exit code
 wait "$child"
 code=$?
 rm -f "$stop_file"
 if [ "$code" = 75 ] && [ -n "$cancelled" ]; then code=130; fi
 
-# --- what its end means -------------------------------------------------------------------------------------------
+# --- say how the launchers ended, and requeue the job if it was interrupted ---------------------------------------
 case $code in
     0) say "done" ;;
     75)
-        [ "$restarts" -lt "$requeues" ] || stop 75 "interrupted after $restarts restarts, $requeues are allowed (requeues). Submit again to go on"
+        [ "$restarts" -lt "$requeues" ] || stop 75 "interrupted after $restarts restarts, and the profile allows $requeues (requeues); submit again to continue"
         state=$(state_and_reason)
         case $state in
             "RUNNING "* | "COMPLETING TimeLimit")
-                say "interrupted; restart $((restarts + 1)) of at most $requeues"
-                scontrol requeue "$job" || say "not requeued (see above). Submit again to go on" >&2
+                say "interrupted; requeueing for restart $((restarts + 1)) of at most $requeues"
+                scontrol requeue "$job" || say "SLURM refused the requeue (see above); submit again to continue" >&2
                 ;;
-            *) say "interrupted ($state): cancelled, or requeued by SLURM itself" ;; # a requeue would undo a scancel
+            *) say "interrupted ($state): the job was cancelled, or SLURM requeues it" ;; # a requeue would undo scancel
         esac
         ;;
-    130) say "cancelled; submit again to go on" ;;
-    *) say "ended with $code" ;;
+    130) say "cancelled; submit again to continue" ;;
+    2) say "nothing was run; the sentence above says what to mend" ;;
+    70) say "the launcher failed by a bug of its own; its traceback is above" >&2 ;;
+    *) say "ended with exit code $code" ;;
 esac
 exit "$code"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# ablation-imagenet: records to MLflow, how each run went, the report; also where runs failed.
-# Written by `deeper slurm`. By hand: sbatch --dependency=afterany:JOB report.sh
+# Publishes the records of ablation-imagenet to MLflow, prints how each run went, and makes the report, even if runs failed.
+# Written by `deeper slurm`. To submit it by hand: sbatch --dependency=afterany:JOB report.sh
 #SBATCH --job-name=ablation-imagenet-report
 #SBATCH --time=30
 #SBATCH --ntasks=1
@@ -15,15 +15,15 @@ stop() {
     exit "$1"
 }
 
-# --- set-up: the profile's own lines, and the folder of this submission -------------------------------------------
-set -u # after the set-up: conda and modules use variables that are not set
-cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must lie on a file system that the nodes share"
+# --- run the profile's set-up and go to the folder of this submission ---------------------------------------------
+set -u # not before the set-up: conda and modules use unset variables
+cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must be on a file system that all nodes share"
 export PYTHONUNBUFFERED=1
 
 records=/project/records
 python=(/project/deeper/.venv/bin/python)
 
 "${python[@]}" -m bench.tracking.publisher --records "$records" --experiment ablation-imagenet --once ||
-    echo "report.sh: not everything is in MLflow; $records/logs/publisher.log says why" >&2
+    echo "report.sh: not everything was published to MLflow; $records/logs/publisher.log says why" >&2
 "${python[@]}" -m bench.cli status ablation-imagenet --records "$records"
 "${python[@]}" -m bench.cli report ablation-imagenet --records "$records" --out "$records/reports/ablation-imagenet"

@@ -1,0 +1,72 @@
+"""The process of `deeper run` that a job's head node starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from slurm.job.config import LauncherConfig
+from slurm.job.node.ray_node import block_signals
+
+HEARTBEAT_S = 15  # between a run's signs of life: many runs share one file system
+OUTPUT_TIMEOUT_S = 5  # to read what is left of the output once the process has ended
+MISTAKE_PREFIX: Final = "deeper: "  # of a line in which `deeper` names a user's mistake
+
+
+class Driver:
+    """A running `deeper run`. Its error output is passed on to the job's log and searched for a user's mistake."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start the command."""
+        self.mistake: str | None = None
+        """The last line in which the command named a mistake of the user's; None if there was none."""
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", preexec_fn=block_signals
+        )
+        self._reader = threading.Thread(target=self._pass_on_output, daemon=True)
+        self._reader.start()
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while the command runs."""
+        code = self._process.poll()
+        if code is not None:
+            self._reader.join(timeout=OUTPUT_TIMEOUT_S)
+        return code
+
+    def kill(self) -> None:
+        """End the command at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def _pass_on_output(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            sys.stderr.write(line)
+            if line.startswith(MISTAKE_PREFIX):
+                self.mistake = line.removeprefix(MISTAKE_PREFIX).strip()
+
+
+def driver_command(
+    config: LauncherConfig, ray_address: str, data: Path, stop_file: Path, environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """The `deeper run` command of a job.
+
+    Args:
+        config: Settings of the launcher.
+        ray_address: HOST:PORT of the Ray cluster.
+        data: Root folder from which the nodes read the data sets.
+        stop_file: File whose existence asks every run to stop.
+        environment: Without MLFLOW_TRACKING_URI in it, nothing is published: the sqlite store is for one host only,
+            that of the report job or the dashboard.
+    """
+    command = [sys.executable, "-m", "bench.cli", "run", str(config.experiment), "--address", ray_address]
+    command += ["--records", str(config.records), "--data", str(data), "--stop-file", str(stop_file)]
+    command += ["--heartbeat-s", str(HEARTBEAT_S), *config.run_options]
+    if not environment.get("MLFLOW_TRACKING_URI"):
+        command.append("--no-publish")
+    return command

@@ -1,0 +1,200 @@
+"""What the head node of a job does: start Ray, wait for the worker nodes, run the experiment, and say how it ended."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.console.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
+from bench.console.options import add_choice
+from bench.orchestration.leases import try_acquire
+from bench.planning.plan import select
+from bench.records.plan import read_plan
+from bench.records.record import Record
+from bench.records.states import read_state, run_folder
+from reproduce.errors import UserError
+from reproduce.spec import load_experiment
+from slurm.job.config import LauncherConfig
+from slurm.job.driver import Driver, driver_command
+from slurm.job.log import log, one_line
+from slurm.job.node.allocation import Allocation
+from slurm.job.node.network import find_address
+from slurm.job.node.ray_node import RayNode, RayNodeError, start_ray_node
+from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data
+from slurm.job.rendezvous import REPORT_TIMEOUT_S, RendezvousServer, cancel_rendezvous, rendezvous_file
+from slurm.job.termination import TO_BE_REQUEUED, StopRequest, termination_reason
+
+POLL_S = 0.5
+
+
+def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
+    """Run the experiment of a job on all nodes of the job.
+
+    Args:
+        allocation: What SLURM granted to this node.
+        config: Settings of the launcher.
+
+    Returns:
+        The job's exit code.
+
+    Raises:
+        Exception: Any error that is not a user's mistake, after Ray has been ended on this node.
+    """
+    stop = StopRequest(config.stop_file(allocation.job), lambda: termination_reason(allocation))
+    stop.listen()
+    return HeadNode(allocation, config, stop).run()
+
+
+@dataclass(frozen=True)
+class HeadNode:
+    """The head node of a job. `start_ray` and `start_driver` start processes, which tests replace by doubles."""
+
+    allocation: Allocation
+    config: LauncherConfig
+    stop: StopRequest
+    start_ray: Callable[..., RayNode] = start_ray_node
+    start_driver: Callable[[list[str]], Driver] = Driver
+
+    def run(self) -> int:
+        """Run the experiment.
+
+        Returns:
+            The exit code of `deeper run`, but `INTERRUPTED` if the job should be requeued and `CANCELLED` if it should
+            not be. After a user's mistake the runs of this job are recorded as failed and the code is `WRONG_INPUT`.
+        """
+        try:
+            return self._run_with_ray()
+        except UserError as error:
+            sentence = f"{self.allocation.host}: {one_line(error)}"
+            log(sentence)
+            mark_runs_failed(self.config, sentence)
+            return WRONG_INPUT
+        except RayNodeError as error:
+            log(str(error))
+            return INTERRUPTED
+
+    def _run_with_ray(self) -> int:
+        file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
+        server: RendezvousServer | None = None
+        ray: RayNode | None = None
+        try:
+            data = prepare_data(self.config)
+            own = find_address(self._peer(), self.config.interface)
+            ray = self.start_ray(
+                self.allocation,
+                own,
+                head_address=self.config.join,
+                object_store_mib=self.config.object_store_mib,
+            )
+            ray_address = self.config.join or ray.wait_for_address()
+            server = RendezvousServer(own.address, ray_address, file)
+            missing = self._wait_for_workers(server, str(data))
+            driver = self.start_driver(driver_command(self.config, ray_address, data, self.stop.file))
+            code = self._wait_for_driver(driver, ray)
+            if code == WRONG_INPUT and driver.mistake is not None:
+                mark_runs_failed(self.config, " | ".join([*missing, driver.mistake]))
+            return self._exit_code(code)
+        finally:
+            if server is not None:
+                server.close()
+            elif self.config.folder.is_dir():
+                cancel_rendezvous(file)
+            if ray is not None:
+                ray.kill()
+
+    def _peer(self) -> str | None:
+        """Another host to which this node needs a route; None if there is none."""
+        if self.config.join:
+            return self.config.join.rpartition(":")[0]
+        return next(iter(self.allocation.peers), None)
+
+    def _wait_for_workers(self, server: RendezvousServer, data: str) -> list[str]:
+        """Wait until every worker node has reported, the time is up, or the job is to stop.
+
+        Returns:
+            A sentence for each worker node that does not take part.
+
+        Raises:
+            UserError: A worker node would read its data from another folder than `data`.
+        """
+        deadline = time.monotonic() + (STAGING_TIMEOUT_S if self.config.scratch else REPORT_TIMEOUT_S)
+        expected = len(self.allocation.peers)
+        while len(server.reports) < expected and time.monotonic() < deadline and not self.stop.is_set():
+            time.sleep(POLL_S)
+        reports = list(server.reports)
+        for report in reports:
+            if not report.problem and report.data != data:
+                raise UserError(
+                    f"scratch: it is {data} on {self.allocation.host} and {report.data} on {report.host}; "
+                    "name a folder that is the same on all nodes"
+                )
+        silent = set(self.allocation.peers) - {report.host for report in reports}
+        missing = [report.problem for report in reports if report.problem]
+        missing += [f"{name}: did not report in time; its own messages are in this log" for name in sorted(silent)]
+        for sentence in missing:
+            log(f"continuing without {sentence}")
+        return missing
+
+    def _wait_for_driver(self, driver: Driver, ray: RayNode) -> int:
+        """Wait for the end of `deeper run`, and pass a request to stop on to it. On an error it is killed.
+
+        Returns:
+            Its exit code; negative if a signal ended it.
+
+        Raises:
+            RayNodeError: Ray has ended on this node.
+        """
+        try:
+            while (code := driver.poll()) is None:
+                self.stop.is_set()
+                if not ray.is_alive:
+                    raise RayNodeError(f"Ray has ended on {self.allocation.host}: {ray.last_words}")
+                time.sleep(POLL_S)
+        except BaseException:
+            driver.kill()
+            raise
+        return code
+
+    def _exit_code(self, code: int) -> int:
+        """The job's exit code for that of `deeper run`."""
+        if code < 0:
+            log(f"deeper run was killed by {signal.Signals(-code).name}")
+            return INTERRUPTED
+        if code == INTERRUPTED and self.stop.reason not in (None, *TO_BE_REQUEUED):
+            return CANCELLED
+        return code
+
+
+def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
+    """Record a user's mistake as the reason why the runs of this job failed before they could start.
+
+    Runs that another driver has in hand, and those that have ended, are left alone.
+    """
+    try:
+        keys = _selected_runs(config)
+    except UserError as error:  # for example, the experiment's file itself is the mistake
+        log(f"no run is marked as failed: {one_line(error)}")
+        return
+    for key in keys:
+        folder = run_folder(config.records, key)
+        lease = try_acquire(folder)
+        if lease is None:
+            continue
+        try:
+            if read_state(folder).status in ("waiting", "interrupted"):
+                Record(folder).abandon(sentence)
+        finally:
+            lease.release()
+    log("the remaining runs are marked as failed; once that is mended: deeper slurm submit EXPERIMENT --retry-failed")
+
+
+def _selected_runs(config: LauncherConfig) -> list[str]:
+    """Keys of the planned runs that the job was submitted for. Raises `UserError`."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_choice(parser)
+    chosen, _ = parser.parse_known_args(config.run_options)
+    planned = read_plan(config.records, load_experiment(config.experiment).name)
+    return [entry.key for entry in select(planned, chosen.arm, chosen.seed)]

@@ -1,0 +1,157 @@
+"""One node of a Ray cluster that belongs to this job alone: its own ports, its own folder, its own processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from slurm.job.node.allocation import Allocation
+from slurm.job.node.network import NetworkAddress
+from slurm.private_files import make_temporary_folder
+
+START_TIMEOUT_S = 300  # a node may have to read Ray from a cold network file system
+POLL_S = 0.2
+KILL_TIMEOUT_S = 5
+LAST_WORDS = 500  # characters
+
+NODE_LOCAL: Final = Path("/tmp")
+"""Where the folder of a Ray node lies: the path of a socket in it must not exceed 107 bytes, so $TMPDIR may be too
+long."""
+
+BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""Signals that SLURM sends to every process of a step. Ray would end at once, but the launcher decides when it ends."""
+
+
+def block_signals() -> None:
+    """Block `BLOCKED_SIGNALS` in a child process and its descendants; to be called between fork and exec."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
+
+
+class RayNodeError(RuntimeError):
+    """Ray did not start on this node, or has ended there."""
+
+
+@dataclass(frozen=True)
+class RayNode:
+    """The processes of Ray on this node: a raylet and what it started, and on the head node of Ray a GCS."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    """Private folder with Ray's temporary folder and its log; it is removed with the node."""
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        """The end of what Ray printed, in one line."""
+        lines = _log_file(self.folder).read_text(errors="replace", encoding="utf-8").split("\n")
+        return " | ".join(line.strip() for line in lines if line.strip())[-LAST_WORDS:]
+
+    def wait_for_address(self, timeout_s: float = START_TIMEOUT_S) -> str:
+        """Wait until the head node of a Ray cluster listens.
+
+        Returns:
+            Its address as HOST:PORT.
+
+        Raises:
+            RayNodeError: Ray has ended, or does not listen in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self.is_alive:
+            with contextlib.suppress(FileNotFoundError):
+                if address := _address_file(self.folder).read_text(encoding="utf-8").strip():
+                    return address
+            time.sleep(POLL_S)
+        problem = f"does not listen after {timeout_s:.0f} s" if self.is_alive else "ended before it listened"
+        raise RayNodeError(f"Ray {problem}: {self.last_words}")
+
+    def kill(self) -> None:
+        """End the processes of this node, and no others, and remove its folder."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.process.pid)
+            family = [*parent.children(recursive=True), parent]
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            psutil.wait_procs(family, timeout=KILL_TIMEOUT_S)
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start_ray_node(
+    allocation: Allocation, own: NetworkAddress, *, head_address: str | None, object_store_mib: int
+) -> RayNode:
+    """Start Ray on this node.
+
+    Args:
+        allocation: What Ray may use of the node.
+        own: Address and interface of this node, for Ray, gloo and NCCL.
+        head_address: HOST:PORT of the Ray cluster to join; None to start a cluster with this node as its head node.
+        object_store_mib: Size of Ray's shared memory on this node in MiB.
+    """
+    folder = make_temporary_folder(NODE_LOCAL, f"deeper-{allocation.job}-{allocation.rank}-")
+    command = ray_command(
+        allocation, own, head_address=head_address, object_store_mib=object_store_mib, folder=_ray_folder(folder)
+    )
+    return start_ray_process(command, own.interface, folder)
+
+
+def start_ray_process(command: Sequence[str], interface: str, folder: Path) -> RayNode:
+    """Start the command of a Ray node, whose output goes to a file in `folder`."""
+    environment = {
+        **os.environ,
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "GLOO_SOCKET_IFNAME": interface,
+        "NCCL_SOCKET_IFNAME": interface,
+    }
+    with _log_file(folder).open("wb") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=block_signals
+        )
+    return RayNode(process, folder)
+
+
+def ray_command(
+    allocation: Allocation, own: NetworkAddress, *, head_address: str | None, object_store_mib: int, folder: Path
+) -> list[str]:
+    """The `ray start` command of this node; every port is chosen by the system.
+
+    Ray's own default ports are the same for all jobs on a node.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += [f"--node-ip-address={own.address}", f"--temp-dir={folder}"]
+    command += [f"--num-cpus={allocation.cpus}", f"--num-gpus={allocation.gpus}"]
+    command += [f"--object-store-memory={object_store_mib * 2**20}"]
+    if allocation.memory_bytes is not None:  # Ray does not see SLURM's limit
+        command += [f"--memory={allocation.memory_bytes}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
+    if head_address is None:
+        return [*command, "--head", "--port=0", "--include-dashboard=false"]
+    return [*command, f"--address={head_address}"]
+
+
+def _ray_folder(folder: Path) -> Path:
+    """Ray's temporary folder: not the private folder itself, since Ray lets every user write to this one."""
+    return folder / "ray"
+
+
+def _address_file(folder: Path) -> Path:
+    return _ray_folder(folder) / "ray_current_cluster"
+
+
+def _log_file(folder: Path) -> Path:
+    return folder / "ray.log"

@@ -1,0 +1,123 @@
+"""Checks the prepared data that a node reads, or copies them to its own disk for all jobs of one user on that node.
+
+Many nodes that read one shared file system at random positions, as FFCV does in every epoch, slow it down for everyone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reproduce.data import load_manifest, verify
+from reproduce.errors import UserError
+from reproduce.grid import arm_data
+from reproduce.spec import load_experiment
+from slurm.job.config import LauncherConfig
+from slurm.job.log import log
+from slurm.private_files import make_private_folder
+
+STAGING_TIMEOUT_S = 4 * 3600  # for the slowest node of a job to copy its data
+CHUNK_BYTES = 64 * 2**20
+PROGRESS_INTERVAL_S = 10.0
+GIB = 2**30
+
+
+def prepare_data(config: LauncherConfig) -> Path:
+    """Check the data sets of a job's experiment on this node, and copy them to its own disk if the job asks for that.
+
+    Returns:
+        The root folder from which this node reads the data sets.
+
+    Raises:
+        UserError: This node does not see the submission's folder, or a data set is missing or damaged.
+    """
+    if not config.folder.is_dir():
+        raise UserError(f"--records: {config.folder} does not exist on this node; name a folder that all nodes share")
+    paths = [data.path for data in arm_data(load_experiment(config.experiment))]
+    if config.scratch:
+        return stage_data(config.data, paths, config.scratch, log)
+    for path in paths:
+        load_manifest(config.data / path)
+    return config.data
+
+
+def stage_data(data: Path, paths: Sequence[str], scratch: str, report_progress: Callable[[str], None]) -> Path:
+    """Copy data sets to the node's own disk unless they are already there.
+
+    The copy lies in a folder that is named after its content, so jobs with different data do not collide, and it gets
+    that name only after it has been verified.
+
+    Args:
+        data: Root folder of the prepared data sets on the shared file system.
+        paths: The data sets to copy, relative to `data`.
+        scratch: Folder on the node's own disk; $VARIABLES are expanded with the environment of this node.
+        report_progress: Called with a line of text while the copy is made.
+
+    Returns:
+        The root folder to use in place of `data`.
+
+    Raises:
+        UserError: `scratch` cannot be used or is too small, or a data set is missing or damaged (`DataError`).
+    """
+    folder = _scratch_folder(scratch)
+    manifests = {path: load_manifest(data / path) for path in sorted(paths)}
+    content = hashlib.sha256(repr([(path, manifest.hash) for path, manifest in manifests.items()]).encode())
+    root = folder / content.hexdigest()[:12]
+    with open(root.with_suffix(".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another job on this node may be copying the same data
+        if root.is_dir():
+            for path in manifests:
+                load_manifest(root / path)
+        else:
+            _copy_verified(data, list(manifests), root, report_progress)
+    return root
+
+
+def _scratch_folder(scratch: str) -> Path:
+    """This user's own folder below `scratch`, created if need be. Raises `UserError`."""
+    expanded = os.path.expandvars(scratch)
+    if "$" in expanded or not os.path.isabs(expanded):
+        raise UserError(f"scratch: {scratch} is {expanded!r} on this node; name a folder on the node's own disk")
+    try:
+        Path(expanded).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"scratch: {expanded}: {error.strerror}; name a folder that jobs may write to") from error
+    return make_private_folder(Path(expanded) / f"deeper-{os.getuid()}", "scratch")
+
+
+def _copy_verified(data: Path, paths: Sequence[str], root: Path, report_progress: Callable[[str], None]) -> None:
+    files = [file for path in paths for file in sorted((data / path).iterdir()) if file.is_file()]
+    total = sum(file.stat().st_size for file in files)
+    free = shutil.disk_usage(root.parent).free
+    if total > free:
+        raise UserError(f"scratch: {root.parent}: {total / GIB:.1f} GiB are needed and {free / GIB:.1f} GiB are free")
+    partial = root.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a job that was killed while it copied
+    start = time.monotonic()
+    _copy(files, data, partial, total, report_progress)
+    for path in paths:
+        verify(partial / path)
+    partial.rename(root)
+    report_progress(f"staged {total / GIB:.2f} GiB to {root} in {time.monotonic() - start:.0f} s, verified")
+
+
+def _copy(files: Sequence[Path], data: Path, target: Path, total: int, report_progress: Callable[[str], None]) -> None:
+    start = last_report = time.monotonic()
+    done = 0
+    for file in files:
+        copy = target / file.relative_to(data)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as source, copy.open("wb") as destination:
+            while chunk := source.read(CHUNK_BYTES):
+                destination.write(chunk)
+                done += len(chunk)
+                now = time.monotonic()
+                if now - last_report > PROGRESS_INTERVAL_S:
+                    last_report = now
+                    left = (total - done) * (now - start) / done
+                    report_progress(f"staging: {done / GIB:.1f} of {total / GIB:.1f} GiB, about {left:.0f} s left")

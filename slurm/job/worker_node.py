@@ -1,0 +1,108 @@
+"""What every other node of a job does: lend itself to the job's Ray cluster until the head node says it is over."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reproduce.errors import UserError
+from slurm.job.config import LauncherConfig
+from slurm.job.log import log, one_line
+from slurm.job.node.allocation import Allocation
+from slurm.job.node.network import NetworkAddress, find_address
+from slurm.job.node.ray_node import RayNode, start_ray_node
+from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data
+from slurm.job.rendezvous import (
+    REPORT_TIMEOUT_S,
+    NodeReport,
+    Rendezvous,
+    RendezvousClient,
+    RendezvousError,
+    rendezvous_file,
+    wait_for_rendezvous,
+)
+from slurm.job.termination import ENDED_BY_SLURM, termination_reason
+
+POLL_S = 0.5
+
+
+def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
+    """Take part in a job until it is over.
+
+    Returns:
+        0, even if this node could not take part: `srun` returns the highest code of all nodes, and the head node's
+        code is to be the job's.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the head node decides when the job ends
+    WorkerNode(allocation, config).run()
+    return 0
+
+
+@dataclass(frozen=True)
+class WorkerNode:
+    """A node of a job other than the head node. Tests replace `start_ray` and `find_reason` by doubles."""
+
+    allocation: Allocation
+    config: LauncherConfig
+    start_ray: Callable[..., RayNode] = start_ray_node
+    find_reason: Callable[[Allocation], str] = termination_reason
+    rendezvous_timeout_s: float = REPORT_TIMEOUT_S + STAGING_TIMEOUT_S
+
+    def run(self) -> None:
+        """Report to the head node and keep Ray running until the job is over."""
+        report = self._prepare()
+        file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
+        try:
+            rendezvous = wait_for_rendezvous(file, self.rendezvous_timeout_s)
+            client = self._take_part(rendezvous, report)
+        except (UserError, RendezvousError) as error:
+            log(f"{self.allocation.host} does not take part: {one_line(error)}")
+            return
+        if client.head_lost:
+            self._requeue_job()
+
+    def _prepare(self) -> NodeReport:
+        """Prepare this node's data. A user's mistake is logged and becomes part of the report."""
+        try:
+            return NodeReport(self.allocation.host, str(prepare_data(self.config)))
+        except UserError as error:
+            problem = f"{self.allocation.host}: {one_line(error)}"
+            log(problem)
+            return NodeReport(self.allocation.host, str(self.config.data), problem)
+
+    def _take_part(self, rendezvous: Rendezvous, report: NodeReport) -> RendezvousClient:
+        """Run Ray, unless this node has a problem, and stay connected until the job is over."""
+        own = find_address(rendezvous.host, self.config.interface)
+        ray = None if report.problem else self._start_ray(own, rendezvous)
+        try:
+            client = RendezvousClient(rendezvous, report)
+            while not client.over.wait(POLL_S):
+                if ray is not None and not ray.is_alive:
+                    log(f"Ray has ended on {self.allocation.host}, starting it again: {ray.last_words}")
+                    ray.kill()
+                    ray = self._start_ray(own, rendezvous)
+            return client
+        finally:
+            if ray is not None:
+                ray.kill()
+
+    def _start_ray(self, own: NetworkAddress, rendezvous: Rendezvous) -> RayNode:
+        return self.start_ray(
+            self.allocation,
+            own,
+            head_address=rendezvous.ray_address,
+            object_store_mib=self.config.object_store_mib,
+        )
+
+    def _requeue_job(self) -> None:
+        """Requeue a job whose head node is lost.
+
+        SLURM keeps such a job alive (--no-kill), but nothing in it would ever end it. A job that SLURM is ending is
+        left alone: `scontrol requeue` would undo the user's scancel.
+        """
+        if self.find_reason(self.allocation) in ENDED_BY_SLURM:
+            return
+        log(f"{self.allocation.host}: the head node, {self.allocation.hosts[0]}, is lost; requeueing the job")
+        subprocess.run(["scontrol", "requeue", self.allocation.queue_id], check=False)

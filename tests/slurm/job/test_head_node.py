@@ -1,0 +1,281 @@
+"""The head node of a job: what it starts, whom it waits for, and which exit code the job gets."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
+from bench.orchestration.leases import take
+from bench.records.record import read_plan
+from bench.records.states import run_folder
+from slurm.job import head_node
+from slurm.job.head_node import HeadNode
+from slurm.job.rendezvous import NodeReport, RendezvousClient, RendezvousError, wait_for_rendezvous
+from slurm.job.termination import StopRequest
+
+if TYPE_CHECKING:
+    from conftest import DriverDouble, RayDouble, Submission
+
+
+def head(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    *,
+    nodes: int = 1,
+    reason: str = "terminated",
+    **changes: Any,
+) -> HeadNode:
+    config = replace(submission.config, **changes)
+    stop = StopRequest(config.stop_file("17"), lambda: reason)
+    return HeadNode(submission.allocation(nodes=nodes), config, stop, ray.start, driver.start)  # type: ignore[arg-type]
+
+
+# --- exit codes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [DONE, FAILED, WRONG_INPUT, INTERRUPTED, CANCELLED])
+def test_the_exit_code_is_that_of_deeper_run(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, code: int
+) -> None:
+    driver.code = code
+    assert head(submission, ray, driver).run() == code
+    assert ray.killed
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("time limit", INTERRUPTED),
+        ("preempted", INTERRUPTED),
+        ("cancelled", CANCELLED),
+        ("requeued by SLURM", CANCELLED),
+        ("terminated", CANCELLED),
+    ],
+)
+def test_an_interrupted_job_is_requeued_unless_its_signal_meant_an_end(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, reason: str, code: int
+) -> None:
+    node = head(submission, ray, driver, reason=reason)
+    node.stop.listen()
+    os.kill(os.getpid(), signal.SIGTERM)
+    driver.code, driver.until = INTERRUPTED, node.stop.file.exists
+    assert node.run() == code
+    assert node.stop.file.read_text(encoding="utf-8") == reason
+
+
+def test_a_deeper_run_that_was_killed_is_tried_again_by_a_requeue(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.code = -signal.SIGKILL
+    assert head(submission, ray, driver).run() == INTERRUPTED
+    assert "deeper run was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_a_job_whose_ray_does_not_start_is_requeued(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray.listens = False
+    assert head(submission, ray, driver).run() == INTERRUPTED
+    assert "Ray ended before it listened" in capsys.readouterr().err
+    assert driver.command is None
+    assert ray.killed
+
+
+def test_a_job_whose_ray_ends_is_requeued_and_its_driver_killed(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray.is_alive, driver.until = False, lambda: False
+    assert head(submission, ray, driver).run() == INTERRUPTED
+    assert driver.killed
+    assert "Ray has ended on n1: INFO scripts.py" in capsys.readouterr().err
+
+
+# --- mistakes and bugs -----------------------------------------------------------------------------
+
+
+def test_a_mistake_of_the_user_fails_the_runs_with_that_sentence(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, tmp_path: Path
+) -> None:
+    assert head(submission, ray, driver, data=tmp_path / "nothing").run() == WRONG_INPUT
+    states = submission.states()
+    assert {state.status for state in states.values()} == {"failed"}
+    assert all(str(state.error).startswith("n1: ") and "nothing" in str(state.error) for state in states.values())
+    assert driver.command is None
+
+
+def test_a_mistake_that_deeper_run_names_fails_the_runs(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    driver.code, driver.mistake = WRONG_INPUT, "resources: 8 workers do not fit"
+    assert head(submission, ray, driver).run() == WRONG_INPUT
+    assert {state.error for state in submission.states().values()} == {"resources: 8 workers do not fit"}
+
+
+def test_without_a_named_mistake_no_run_fails(submission: Submission, ray: RayDouble, driver: DriverDouble) -> None:
+    driver.code = WRONG_INPUT  # for example argparse's, for an option that the launcher itself got wrong
+    assert head(submission, ray, driver).run() == WRONG_INPUT
+    assert set(submission.statuses().values()) == {"waiting"}
+
+
+def test_only_the_runs_that_were_submitted_fail(submission: Submission, ray: RayDouble, driver: DriverDouble) -> None:
+    driver.code, driver.mistake = WRONG_INPUT, "wrong"
+    head(submission, ray, driver, run_options=("--arm", "plain", "--retry-failed")).run()
+    assert submission.statuses() == {"heads": "waiting", "plain": "failed"}
+
+
+def test_a_run_in_another_drivers_hands_does_not_fail(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    driver.code, driver.mistake = WRONG_INPUT, "wrong"
+    [held, _] = read_plan(submission.config.records, "tiny")
+    lease = take(run_folder(submission.config.records, held.key))
+    assert lease is not None
+    head(submission, ray, driver).run()
+    lease.release()
+    assert submission.statuses() == {held.arm: "waiting", "plain" if held.arm == "heads" else "heads": "failed"}
+
+
+def test_an_unreadable_experiment_is_a_mistake_like_any_other(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission.config.experiment.write_text("name: [", encoding="utf-8")
+    assert head(submission, ray, driver).run() == WRONG_INPUT
+    assert "no run is marked as failed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bug", [ValueError, KeyError, OSError])
+def test_a_bug_is_raised_and_marks_no_run(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, bug: type[Exception]
+) -> None:
+    def start(*_: Any, **__: Any) -> Any:
+        raise bug("of the launcher's own")
+
+    node = replace(head(submission, ray, driver), start_ray=start)
+    with pytest.raises(bug, match="of the launcher's own"):
+        node.run()
+    assert set(submission.statuses().values()) == {"waiting"}
+    with pytest.raises(RendezvousError, match="the head node could not start"):
+        wait_for_rendezvous(submission.rendezvous_file, timeout_s=5)
+
+
+def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    def poll() -> bool:
+        raise ValueError("of the launcher's own")
+
+    driver.until = poll
+    with pytest.raises(ValueError, match="of the launcher's own"):
+        head(submission, ray, driver).run()
+    assert ray.killed
+    assert driver.killed
+    assert not submission.rendezvous_file.exists()
+    assert set(submission.statuses().values()) == {"waiting"}
+
+
+# --- the worker nodes ------------------------------------------------------------------------------
+
+
+def join(submission: Submission, *reports: NodeReport) -> list[RendezvousClient]:
+    rendezvous = wait_for_rendezvous(submission.rendezvous_file, timeout_s=30)
+    return [RendezvousClient(rendezvous, report) for report in reports]
+
+
+@pytest.fixture
+def worker_reports(monkeypatch: pytest.MonkeyPatch, submission: Submission) -> Any:
+    """Lets worker nodes report as soon as the head node's server is up."""
+    clients: list[RendezvousClient] = []
+
+    def let_report(*reports: NodeReport) -> list[RendezvousClient]:
+        real = head_node.RendezvousServer
+
+        def serve(*arguments: Any) -> Any:
+            server = real(*arguments)
+            clients.extend(join(submission, *reports))
+            return server
+
+        monkeypatch.setattr(head_node, "RendezvousServer", serve)
+        return clients
+
+    return let_report
+
+
+def test_deeper_run_starts_when_all_worker_nodes_have_reported(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, worker_reports: Any
+) -> None:
+    data = str(submission.config.data)
+    clients = worker_reports(NodeReport("n2", data), NodeReport("n3", data))
+    assert head(submission, ray, driver, nodes=3).run() == DONE
+    assert driver.command is not None
+    assert driver.command[driver.command.index("--address") + 1] == "127.0.0.1:33775"
+    for client in clients:
+        assert client.over.wait(30)
+        assert not client.head_lost
+
+
+def test_the_job_continues_without_a_node_that_has_a_problem(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    worker_reports: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    worker_reports(NodeReport("n2", "/data", "n2: no data"))
+    assert head(submission, ray, driver, nodes=2).run() == DONE
+    assert "continuing without n2: no data" in capsys.readouterr().err
+
+
+def test_the_job_continues_without_a_node_that_does_not_report(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(head_node, "REPORT_TIMEOUT_S", 0.1)
+    assert head(submission, ray, driver, nodes=2).run() == DONE
+    assert "continuing without n2: did not report in time" in capsys.readouterr().err
+
+
+def test_a_mistake_names_the_nodes_that_are_missing_for_it(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, worker_reports: Any
+) -> None:
+    worker_reports(NodeReport("n2", "/data", "n2: no data"))
+    driver.code, driver.mistake = WRONG_INPUT, "resources: 2 workers do not fit"
+    head(submission, ray, driver, nodes=2).run()
+    assert {state.error for state in submission.states().values()} == {"n2: no data | resources: 2 workers do not fit"}
+
+
+def test_nodes_that_read_different_folders_are_a_mistake(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, worker_reports: Any
+) -> None:
+    worker_reports(NodeReport("n2", "/elsewhere"))
+    assert head(submission, ray, driver, nodes=2).run() == WRONG_INPUT
+    assert all("/elsewhere on n2; name a folder" in str(state.error) for state in submission.states().values())
+    assert driver.command is None
+
+
+def test_a_request_to_stop_ends_the_wait_for_worker_nodes(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    node = head(submission, ray, driver, nodes=2)
+    node.stop.file.write_text("time limit", encoding="utf-8")
+    driver.code = INTERRUPTED
+    assert node.run() == INTERRUPTED  # without waiting for n2, which takes 300 s
+
+
+def test_a_cluster_that_is_joined_is_not_asked_for_its_address(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    ray.listens = False
+    assert head(submission, ray, driver, join="127.0.0.1:6379").run() == DONE
+    assert ray.arguments["head_address"] == "127.0.0.1:6379"
+    assert driver.command is not None
+    assert "127.0.0.1:6379" in driver.command
