@@ -296,7 +296,8 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     else:
         names = shipped_experiments()
         if str(name_or_path) not in names:
-            raise SpecError(f"experiment: {name_or_path!r} is no file (*.yaml) and none of {', '.join(names)}")
+            hint = _did_you_mean(str(name_or_path), names)
+            raise SpecError(f"experiment: {name_or_path!r} is no file (*.yaml) and none of {', '.join(names)}{hint}")
         text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))
 
@@ -327,8 +328,7 @@ def _sentence(model: type[Config], mistake: Any) -> str:
     field = ".".join(location) or "experiment"
     if mistake["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = _did_you_mean(location[-1], known)
         return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
     if mistake["type"] == "missing":
         return f"{field}: missing; it has no default"
@@ -336,6 +336,11 @@ def _sentence(model: type[Config], mistake: Any) -> str:
         own = str(mistake["ctx"]["error"])
         return f"{field}.{own}" if location else own
     return f"{field}: {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(model: type[Config], location: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # To clusters.
     "slurm": (
         *("bench.console", "bench.machine", "bench.orchestration", "bench.planning", "bench.records"),
-        *("reproduce"),
+        "reproduce",
     ),
 }
 """Each room, and the rooms or modules that its modules may import beside those of the room itself."""

@@ -263,7 +263,7 @@ def test_the_doctor_tells_what_a_real_cluster_offers_and_what_a_profile_does_not
     assert "ok partition main 2 x 4 CPUs, 7 GiB; at most 01:00:00; the default; 2 of 2 nodes up" in squeezed
     assert "warn partition gpu 1 x 8 CPUs, 62 GiB, 4 GPUs; at most 01:00:00; no node is up" in squeezed
     assert "time: 2:00:00 is over the limit of partition gpu" in squeezed
-    assert "gpus_per_node: 8 GPUs, and no node of partition gpu has so many at most 4" in squeezed
+    assert "gpus_per_node: 8 GPUs, and no node of partition gpu has so many hint: at most 4" in squeezed
     assert "--records: /dev/shm/records lies on /dev/shm (tmpfs), which other nodes do not see" in squeezed
 
 

@@ -99,11 +99,11 @@ def test_a_result_says_what_it_takes_to_judge_it(tmp_path: Path) -> None:
 
 
 def test_json_without_a_file_means_the_folder_of_this_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from bench.cli import _parser
+    from bench.cli import build_parser
     from bench.commands.benchmarks import _output
 
-    arguments = _parser().parse_args(["bench", "step", "--json"])
+    arguments = build_parser().parse_args(["bench", "step", "--json"])
     assert _output(arguments, "step") == results.COMMITTED / results.here() / "step.json"
-    assert _output(_parser().parse_args(["bench", "step"]), "step") is None
+    assert _output(build_parser().parse_args(["bench", "step"]), "step") is None
     with pytest.raises(SpecError, match=r"--json: .* is a folder; give a file"):
-        _output(_parser().parse_args(["bench", "step", "--json", str(tmp_path)]), "step")
+        _output(build_parser().parse_args(["bench", "step", "--json", str(tmp_path)]), "step")

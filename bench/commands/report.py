@@ -1,0 +1,39 @@
+"""`deeper report`: the ablation report of an experiment, from what MLflow holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.commands.names import published_name
+from bench.console.exit_codes import DONE
+from bench.console.options import Verbs, add_experiment, add_verb
+
+EXAMPLES = """examples:
+  deeper report quickstart                        # writes reports/quickstart/index.html
+  deeper report ablation-imagenette --output /project/me/report
+  MLFLOW_TRACKING_URI=http://tracking:5000 deeper report ablation-imagenet
+"""
+
+
+def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    help = "Write the report of an experiment: HTML, Markdown, CSV and LaTeX."
+    parser = add_verb(verbs, places, "report", _report, help, examples=EXAMPLES)
+    add_experiment(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
+    )
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from bench.tracking.store import tracking_uri
+
+    uri = tracking_uri(arguments.records)
+    name = published_name(arguments.experiment, arguments.records, uri)
+
+    from analysis.report import report
+    from bench.commands.claims import of_experiment
+
+    folder = arguments.output or Path("reports") / name
+    print(report(name, tracking_uri=uri, out=folder, claims=of_experiment))
+    return DONE
