@@ -19,9 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import benchmarks, claims, dashboard, data, experiments, plan, report, run, status
+from bench.commands import benchmarks, claims, dashboard, data, run
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
+from bench.commands.experiments import listing, plan, report, status
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.parser import Parser
@@ -104,7 +105,7 @@ def build_parser() -> Parser:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     doctor.add_to(verbs, places, EXTENSIONS)
-    experiments.add_to(verbs)
+    listing.add_to(verbs)
     for command in (data, plan, run):
         command.add_to(verbs, places)
     status.add_to(verbs, places, EXTENSIONS)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.names import recorded_name
+from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_json, add_verb
 from bench.console.output import print_result

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.commands import experiments
+from bench.commands.experiments import listing
 from bench.console.exit_codes import BUG, DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from reproduce.errors import UserError
 from reproduce.spec import shipped_experiments
@@ -33,7 +33,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     def fail(*_: object) -> None:
         raise errors[0]
 
-    monkeypatch.setattr(experiments, "_described", fail)
+    monkeypatch.setattr(listing, "_described", fail)
     return errors
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.commands.names import published_name
+from bench.commands.experiments.names import published_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_experiment, add_verb
 

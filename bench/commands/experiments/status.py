@@ -6,7 +6,7 @@ import argparse
 import functools
 from collections.abc import Sequence
 
-from bench.commands.names import recorded_name
+from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
 from bench.console.extension import Extension
 from bench.console.options import Verbs, add_experiment, add_json, add_verb
