@@ -30,6 +30,7 @@ from reproduce.errors import UserError
 from slurm.extension import EXTENSION as SLURM
 
 EXTENSIONS = (SLURM,)
+"""The packages outside `bench` that add to the command line."""
 
 EXAMPLES = f"""examples:
   deeper doctor                      # is everything here?

@@ -13,6 +13,11 @@ from bench.console.output import plain_console, print_result, show
 if TYPE_CHECKING:
     from reproduce.data import PrepareOptions, Source
 
+EXAMPLES = """examples:
+  deeper data prepare fashion-mnist --output data/fashion-mnist
+  deeper data verify data/fashion-mnist
+"""
+
 PREPARE_EXAMPLES = """examples:
   deeper data prepare imagenette:imagenette2-320.tgz --output data/imagenette
   deeper data prepare fashion-mnist --output data/fashion-mnist
@@ -28,7 +33,9 @@ VERIFY_EXAMPLES = """examples:
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     help = "Write a data set as FFCV files, or verify one."
-    parser = verbs.add_parser("data", help=help, description=help)
+    parser = verbs.add_parser(
+        "data", help=help, description=help, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
     verify = add_verb(

@@ -51,6 +51,7 @@ def add_verb(
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument that names an experiment."""
     parser.add_argument(
         "experiment", help="The file of an experiment (*.yaml), or a name that `deeper experiments` lists."
     )
@@ -63,6 +64,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
+    """Add the option that repeats failed runs."""
     parser.add_argument("--retry-failed", action="store_true", help="Repeat the runs that failed before.")
 
 

@@ -58,7 +58,7 @@ class FittedTable:
         yield from self._lines(shown, width)
         hidden = [column.title for index, column in enumerate(self.columns) if index not in shown]
         if hidden and self.rows:
-            yield Text(f"left out, because the terminal is too narrow: {', '.join(hidden)}", style="dim")
+            yield Text(f"left out, because the terminal is too narrow: {'; '.join(hidden)}", style="dim")
 
     def _fitting_columns(self, width: int) -> list[int]:
         """Return the indices of the columns to show; none if the essential ones do not fit."""

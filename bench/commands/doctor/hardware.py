@@ -20,6 +20,7 @@ SHARED_MEMORY_GIB = 1
 
 
 def checks() -> list[Check]:
+    """Check GPUs, CPU cores and memory."""
     return [_precision(), _gpus(), _cores(), _threads_and_ranks(), _memory(), _shared_memory()]
 
 

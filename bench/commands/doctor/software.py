@@ -20,6 +20,7 @@ INSTALL = "run `make setup`"
 
 
 def checks() -> list[Check]:
+    """Check the interpreter, the packages and the compiled C code."""
     return [
         Check("Python", "ok", f"{platform.python_version()} at {sys.executable}"),
         _torch(),

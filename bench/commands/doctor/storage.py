@@ -21,6 +21,7 @@ DATA_GIB = 20
 
 
 def checks(records: Path, data: Path) -> list[Check]:
+    """Check the two folders, which need not exist yet, the data sets and the tracking store."""
     return [
         _disk("disk for records", records, RECORDS_GIB, "--records"),
         _file_system(records),

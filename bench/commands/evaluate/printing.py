@@ -56,7 +56,7 @@ def _table(rows: Sequence[TableRow], *, comparable: bool) -> FittedTable:
         Column("top-5 error, %", "right"),
         Column("against base", "right", priority=2),
         Column("top-1 error, %", "right", priority=3),
-        *([Column("paper, top-5", "right", priority=1)] if comparable else []),
+        *([Column("paper's top-5", "right", priority=1)] if comparable else []),
     ]
     cells = []
     for row in rows:

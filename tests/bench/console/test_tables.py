@@ -65,7 +65,7 @@ def test_the_least_important_columns_are_left_out_first_and_named_below() -> Non
     assert printed(GRID, 60).splitlines()[0].split() == ["run", "key", "top-1"]
     assert printed(GRID, 60).splitlines()[-1] == "left out, because the terminal is too narrow: images"
     assert printed(GRID, 45).splitlines()[0].split() == ["run", "top-1"]
-    assert " ".join(printed(GRID, 45).split()).endswith("the terminal is too narrow: key, images")
+    assert " ".join(printed(GRID, 45).split()).endswith("the terminal is too narrow: key; images")
 
 
 def test_rows_become_blocks_with_every_cell_if_the_essential_columns_do_not_fit() -> None:
