@@ -1,7 +1,11 @@
-"""The `deeper` command: parsing, exit codes, and one clear error for a user's mistake.
+"""The `deeper` command: it puts the verbs together, parses the command line, and turns errors into exit codes.
 
-Exit codes: 0 done; 1 some runs failed or a check did; 2 the input is wrong, nothing was started; 75 interrupted, type
-the same again to go on.
+Exit codes:
+    0: Done.
+    1: Some runs failed, or a check did.
+    2: The input is wrong; nothing was started.
+    70: A bug; a log file holds the traceback.
+    75: Interrupted; the same command resumes.
 """
 
 from __future__ import annotations
@@ -11,71 +15,140 @@ import io
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bench.console.exit_codes import DONE, INTERRUPTED, WRONG_INPUT
+from bench.commands import benchmarks, claims, dashboard, data, publish, run, study
+from bench.commands.doctor import command as doctor
+from bench.commands.evaluate import command as evaluate
+from bench.commands.experiments import listing, plan, report, status
+from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
+from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
+from bench.console.parser import Parser
 from reproduce.errors import UserError
+from slurm.extension import EXTENSION as SLURM
+
+EXTENSIONS = (SLURM,)
+"""The packages outside `bench` that add to the command line."""
+
+EXAMPLES = f"""examples:
+  deeper doctor                      # is everything here?
+  deeper experiments                 # what can be run?
+  deeper run quickstart --prepare    # minutes on two cores
+  deeper report quickstart
+
+exit codes: 0 done; 1 some runs failed, or a check did; 2 the input is wrong, and nothing was started;
+70 a bug, with its traceback in a log file; 75 interrupted, and the same command resumes.
+
+{TRACEBACK_VARIABLE}=1 shows on the screen where an error comes from.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words of the command line; None for those of this process.
+
+    Returns:
+        The exit code.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" for what it cannot encode
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a command as Ctrl-C does
+    parsed = argparse.Namespace()
     try:
-        return _call(arguments)
+        build_parser().parse_args(arguments, parsed)
+        _check_environment()
+        return int(parsed.call(parsed))
     except UserError as error:
-        if os.environ.get("DEEPER_TRACEBACK"):
-            raise
-        for line in str(error).splitlines():
-            print(f"deeper: {line}", file=sys.stderr)
+        if traceback_wanted():
+            traceback.print_exc()
+        _print_error(str(error))
         return WRONG_INPUT
     except KeyboardInterrupt:
-        print("deeper: interrupted", file=sys.stderr)
+        _print_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
+    except Exception as error:
+        log = log_bug(error, sys.argv if arguments is None else ["deeper", *arguments], _records_of(parsed))
+        if traceback_wanted():
+            traceback.print_exc()
+        _print_error(describe_bug(error, log))
+        return BUG
 
 
-def _call(arguments: Sequence[str] | None) -> int:
-    from reproduce.native import LIBRARIES
-
-    parsed = _parser().parse_args(arguments)
-    for library in LIBRARIES:
-        library.requested()
-    return int(parsed.call(parsed))
-
-
-def _parser() -> argparse.ArgumentParser:
-    # Here and not above: some of these take seconds to import, in which a command can be interrupted as well.
-    from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, publish, run, study
-    from slurm import commands as slurm
-
-    parser = argparse.ArgumentParser(
+def build_parser() -> Parser:
+    """Return the parser of all verbs, those of the extensions included."""
+    parser = Parser(
         prog="deeper",
         description="Benchmark and reproduce GoogLeNet: ablations as data, DDP runs on Ray, MLflow records, reports.",
-        epilog="Start with: deeper doctor, deeper run quickstart --prepare, deeper report quickstart. "
-        "DEEPER_TRACEBACK=1 shows where an error came from.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="Print the version and exit.")
     places = argparse.ArgumentParser(add_help=False)
     places.add_argument(
         "--records",
         type=Path,
+        metavar="FOLDER",
         default=Path(os.environ.get("DEEPER_RECORDS", "records")),
-        help="folder of the records and the tracking store ($DEEPER_RECORDS, ./records)",
+        help="The folder of the records and of the tracking store. Default: $DEEPER_RECORDS, else ./records.",
     )
     places.add_argument(
         "--data",
         type=Path,
+        metavar="FOLDER",
         default=Path(os.environ.get("DEEPER_DATA", "data")),
-        help="folder of the prepared data sets ($DEEPER_DATA, ./data)",
+        help="The folder of the prepared data sets. Default: $DEEPER_DATA, else ./data.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for theme in (machine, data, study, run, publish, experiment, evaluate, claims, benchmarks, slurm):
-        theme.add_to(verbs, places)
+    doctor.add_to(verbs, places, EXTENSIONS)
+    listing.add_to(verbs)
+    for command in (data, study, plan, run, publish):
+        command.add_to(verbs, places)
+    status.add_to(verbs, places, EXTENSIONS)
+    for command in (dashboard, report, evaluate, claims, benchmarks):
+        command.add_to(verbs, places)
+    for extension in EXTENSIONS:
+        extension.add_verbs(verbs, places)
     return parser
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up only if it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"deeper {version('deeper')}")
+        except PackageNotFoundError:
+            print("deeper, run from its source folder without being installed")
+        parser.exit()
+
+
+def _check_environment() -> None:
+    """Raise `ImplementationError` for an environment variable that asks for an unknown implementation of the C code."""
+    from reproduce.native import LIBRARIES
+
+    for library in LIBRARIES:
+        library.requested()
+
+
+def _records_of(parsed: argparse.Namespace) -> Path | None:
+    records: Path | None = getattr(parsed, "records", None)
+    return records
+
+
+def _print_error(message: str) -> None:
+    for line in message.splitlines():
+        print(f"deeper: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

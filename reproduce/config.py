@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -73,8 +73,7 @@ def _sentence(model: type[Config], mistake: Any) -> str:
     field = ".".join(location) or "experiment"
     if mistake["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(location[-1], known)
         return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
     if mistake["type"] == "missing":
         return f"{field}: missing; it has no default"
@@ -82,6 +81,12 @@ def _sentence(model: type[Config], mistake: Any) -> str:
         message = str(mistake["ctx"]["error"])  # starts with the field, see the validators above
         return f"{field}.{message}" if location else message
     return f"{field}: {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """The end of a sentence that names the known word most like a mistyped one; empty if none is like it."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(model: type[Config], location: list[str]) -> list[str]:

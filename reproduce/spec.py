@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reproduce.config import ADDED
+from reproduce.config import ADDED, did_you_mean
 
 # Exported from here as well, for callers that use them with the configs of this module.
 from reproduce.config import Config as Config
@@ -359,6 +359,9 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     else:
         names = shipped_experiments()
         if str(name_or_path) not in names:
-            raise SpecError(f"experiment: {name_or_path!r} is neither a file (*.yaml) nor one of {', '.join(names)}")
+            hint = did_you_mean(str(name_or_path), names)
+            raise SpecError(
+                f"experiment: {name_or_path!r} is neither a file (*.yaml) nor one of {', '.join(names)}{hint}"
+            )
         text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))

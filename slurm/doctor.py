@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
-from bench.commands.doctor import Check
+from bench.console.checks import Check
 from slurm import queries
 from slurm.checks import describe_nodes, partition_mismatches, path_mismatches, slurm_time
 from slurm.profile import load_profile
 from slurm.queries import Partition, SlurmError
 
 UNUSABLE = ("down", "drained", "draining", "drain", "fail", "maint", "unknown")
+
+
+def slurm_check() -> Check:
+    """Whether SLURM's commands are here, and which version answers."""
+    if not shutil.which("sinfo"):
+        return Check("SLURM", "ok", "not installed here; it is only needed to submit to a cluster")
+    try:
+        answer = subprocess.run(
+            ["sinfo", "--version"], capture_output=True, text=True, timeout=10, check=True, encoding="utf-8"
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("SLURM", "warn", f"sinfo does not answer: {error}", "ask the cluster's operator")
+    return Check("SLURM", "ok", answer.stdout.strip())
 
 
 def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Check]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from bench.orchestration.display import duration
+from bench.console.formats import format_duration
+from bench.console.tables import Column, FittedTable
 from slurm import queries
 from slurm.queries import SlurmError, SlurmJob
 from slurm.submission import JOBS, submissions_folder
@@ -94,21 +94,29 @@ def render(found: View) -> RenderableType:
     return Group(*parts)
 
 
-def _table(entries: Sequence[SubmittedJob]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("job", "", "state", "nodes", "time", "restarts", "log"):
-        table.add_column(title, justify="right" if title == "restarts" else "left", overflow="fold")
+def _table(entries: Sequence[SubmittedJob]) -> FittedTable:
+    columns = (
+        Column("job"),
+        Column(""),
+        Column("state"),
+        Column("nodes", priority=1),
+        Column("time"),
+        Column("restarts", "right", priority=2),
+        Column("log", priority=3),
+    )
+    rows = []
     for entry in entries:
         job = entry.job
-        style = STYLES.get(job.state, "red")
-        elapsed = "-" if job.elapsed_s is None else duration(job.elapsed_s)
-        table.add_row(
-            job.id,
-            entry.what,
-            Text(job.state + (f" ({job.reason})" if job.reason else ""), style=style),
-            job.nodes or "-",
-            elapsed if job.limit_s is None else f"{elapsed} of {duration(job.limit_s)}",
-            "-" if job.restarts is None else str(job.restarts),
-            entry.log.name,
+        elapsed = "-" if job.elapsed_s is None else format_duration(job.elapsed_s)
+        rows.append(
+            (
+                job.id,
+                entry.what,
+                Text(job.state + (f" ({job.reason})" if job.reason else ""), style=STYLES.get(job.state, "red")),
+                job.nodes or "-",
+                elapsed if job.limit_s is None else f"{elapsed} of {format_duration(job.limit_s)}",
+                "-" if job.restarts is None else str(job.restarts),
+                entry.log.name,
+            )
         )
-    return table
+    return FittedTable(columns, rows)

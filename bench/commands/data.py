@@ -4,50 +4,75 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reproduce.data import PrepareOptions, Source, source_from
-from reproduce.spec import validated
+from bench.console.exit_codes import DONE
+from bench.console.options import Verbs, add_json, add_verb
+from bench.console.output import plain_console, print_result, show
+
+if TYPE_CHECKING:
+    from reproduce.data import PrepareOptions, Source
 
 EXAMPLES = """examples:
-  deeper data prepare imagenette:imagenette2-320.tgz --out data/imagenette
-  deeper data prepare fashion-mnist --out data/fashion-mnist
-  deeper data prepare /datasets/imagenet --out data/imagenet --max-resolution 512
-  deeper data prepare synthetic --out data/synthetic
+  deeper data prepare fashion-mnist --output data/fashion-mnist
+  deeper data verify data/fashion-mnist
+"""
+
+PREPARE_EXAMPLES = """examples:
+  deeper data prepare imagenette:imagenette2-320.tgz --output data/imagenette
+  deeper data prepare fashion-mnist --output data/fashion-mnist
+  deeper data prepare /datasets/imagenet --output data/imagenet --max-resolution 512
+  deeper data prepare synthetic --output data/synthetic
+"""
+
+VERIFY_EXAMPLES = """examples:
+  deeper data verify data/imagenette
+  deeper data verify data/imagenette --json
 """
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    parser = verbs.add_parser("data", help="write a data set as FFCV files, or verify one")
+def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    help = "Write a data set as FFCV files, or verify one."
+    parser = verbs.add_parser(
+        "data", help=help, description=help, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_prepare(actions)
+    verify = add_verb(
+        *(actions, None, "verify", _verify, "Compare every byte of prepared files with their manifest."),
+        examples=VERIFY_EXAMPLES,
+    )
+    verify.add_argument("folder", type=Path, help="The folder of the prepared files.")
+    add_json(verify)
 
-    prepare = actions.add_parser(
-        "prepare",
-        help="images to FFCV files",
-        description="Write train.beton, val.beton and manifest.json. Interrupted, type the same again.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+
+def _add_prepare(actions: Verbs) -> None:
+    prepare = add_verb(
+        *(actions, None, "prepare", _prepare, "Write images as FFCV files."),
+        description="Write train.beton, val.beton and manifest.json. If it is interrupted, the same command resumes.",
+        examples=PREPARE_EXAMPLES,
     )
     prepare.add_argument(
         "source",
-        help="a folder or a tar with train/<class>/* and val/<class>/*; imagenette[:PATH]; fashion-mnist[:PATH]; "
-        "synthetic[:classes=10,images=2000,size=64,seed=0]",
+        help="A folder or a tar with train/<class>/* and val/<class>/*; imagenette[:PATH]; fashion-mnist[:PATH]; "
+        "synthetic[:classes=10,images=2000,size=64,seed=0].",
     )
-    prepare.add_argument("--out", type=Path, required=True, help="folder of the prepared files")
-    prepare.add_argument("--workers", type=int, help="processes (all cores)")
-    prepare.add_argument("--max-resolution", type=int, help="shrink images whose shorter side is above this")
-    prepare.add_argument("--write-mode", choices=("auto", "jpg", "raw", "proportion"), help="how images are stored")
-    prepare.add_argument("--jpeg-quality", type=int, help="of images that are encoded anew")
-    prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and count them")
-    prepare.add_argument("--force", action="store_true", help="replace other files in --out")
-    prepare.set_defaults(call=_prepare)
-
-    verify = actions.add_parser("verify", help="check prepared files against their manifest, every byte")
-    verify.add_argument("folder", type=Path)
-    verify.set_defaults(call=_verify)
+    prepare.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="Write the prepared files to this folder."
+    )
+    prepare.add_argument("--workers", type=int, metavar="N", help="The number of processes. Default: one a core.")
+    prepare.add_argument(
+        "--max-resolution", type=int, metavar="PIXELS", help="Shrink images whose shorter side is larger than this."
+    )
+    prepare.add_argument("--write-mode", choices=("auto", "jpg", "raw", "proportion"), help="How images are stored.")
+    prepare.add_argument("--jpeg-quality", type=int, metavar="1..100", help="The quality of images encoded again.")
+    prepare.add_argument("--skip-bad", action="store_true", help="Leave out unreadable images, and count them.")
+    prepare.add_argument("--force", action="store_true", help="Replace other files in the folder.")
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
+    from reproduce.data import PrepareOptions, source_from
+    from reproduce.spec import validated
 
     given = {
         name: getattr(arguments, name)
@@ -56,51 +81,67 @@ def _prepare(arguments: argparse.Namespace) -> int:
     }
     prepare_with_progress(
         source_from(arguments.source),
-        arguments.out,
+        arguments.output,
         validated(PrepareOptions, given, where="deeper data prepare: "),
         workers=arguments.workers,
         skip_bad=arguments.skip_bad,
         force=arguments.force,
     )
-    return 0
+    return DONE
 
 
 def prepare_with_progress(
     source: Source,
-    out: Path,
+    folder: Path,
     options: PrepareOptions,
     *,
     workers: int | None = None,
     skip_bad: bool = False,
     force: bool = False,
 ) -> None:
-    """Prepare a data set under a progress bar, then say what was written."""
-    from rich.console import Console
+    """Prepare a data set under a progress bar, and print what was written.
+
+    Args:
+        source: The images.
+        folder: Where the prepared files go.
+        options: How the images are stored.
+        workers: Number of processes; None for one a core.
+        skip_bad: Whether unreadable images are left out rather than an error.
+        force: Whether other files in the folder are replaced.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from reproduce.data.writing import PrepareConfig, prepare
 
-    console = Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = plain_console()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
         def progress(split: str, done: int, total: int) -> None:
             if split not in tasks:
-                tasks[split] = bars.add_task(f"{out.name}: {split}", total=total)
+                tasks[split] = bars.add_task(f"{folder.name}: {split}", total=total)
             bars.update(tasks[split], completed=done, total=total)
 
         config = PrepareConfig(options=options, workers=workers, skip_bad=skip_bad, force=force)
-        manifest = prepare(source, out, config, progress=progress)
+        manifest = prepare(source, folder, config, progress=progress)
     for name, split in manifest.splits.items():
         marked = f", {split.marked} JPEGs with restart markers" if split.marked else ""
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""
-        console.print(f"{out / name}.beton: {split.images} images, {split.bytes / 2**20:.0f} MiB{marked}{skipped}")
+        size = f"{split.images} images, {split.bytes / 2**20:.0f} MiB"
+        show(console, f"{folder / name}.beton: {size}{marked}{skipped}")
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from reproduce.data import verify
 
     manifest = verify(arguments.folder)
-    print(f"{arguments.folder}: as its manifest says, {len(manifest.classes)} classes, hash {manifest.hash}")
-    return 0
+    content = {
+        "folder": str(arguments.folder),
+        "classes": len(manifest.classes),
+        "images": {name: split.images for name, split in manifest.splits.items()},
+        "hash": manifest.hash,
+    }
+    sentence = f"{arguments.folder}: matches its manifest; {len(manifest.classes)} classes, hash {manifest.hash}"
+    print_result(arguments, content, lambda: show(plain_console(), sentence))
+    return DONE

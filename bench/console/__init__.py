@@ -1,5 +1,5 @@
-"""What every command shares: exit codes, common options, and how durations and numbers are printed.
+"""What all commands share: the parser, common options, exit codes, tables, and what an extension may add.
 
-It takes and gives plain values, and imports nothing of this project but its errors, so that every other room may use
-it.
+Plain values come in; text for a terminal or a pipe goes out. It imports nothing of this project but its errors, so that
+every other room may use it.
 """

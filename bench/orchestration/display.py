@@ -1,6 +1,6 @@
-"""What a person sees of a grid: the live table of `deeper run`, the same once for `deeper status`.
+"""What a person sees of a grid: the live table of `deeper run`, and the same table once for `deeper status`.
 
-Reads the records only, so it shows a grid that another process or another host carries out just as well.
+The display only reads records, so it also shows a grid that another process or another host runs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
+from bench.console.formats import format_duration
+from bench.console.output import show
+from bench.console.tables import Column, FittedTable
 from bench.records.plan import PlanEntry
 from bench.records.states import RunState, Status, read_state, run_folder
 from reproduce import schema
@@ -29,17 +31,30 @@ STYLES: dict[Status, str] = {
     "waiting": "dim",
 }
 
+LIVE_ORDER: tuple[Status, ...] = ("running", "failed", "interrupted", "finished", "waiting")
+"""Which runs a live display shows first if not all of them fit."""
+
+COLUMNS = (
+    Column("run"),
+    Column("state"),
+    Column("epoch", "right"),
+    Column("images/s", "right", priority=4),
+    Column("loss", "right", priority=3),
+    Column("top-1", "right", priority=1),
+    Column("left", "right", priority=2),
+)
+
 
 @dataclass(frozen=True)
 class Row:
-    """A planned run and what its record says."""
+    """A planned run and the state that its record tells."""
 
     planned: PlanEntry
     state: RunState
 
     @property
     def seconds_left(self) -> float | None:
-        """Of this run, from the pace of its finished epochs; None before the first."""
+        """Seconds until this run ends at the pace of its finished epochs; None before the first."""
         pace = self.state.metrics.get(schema.EPOCH_SECONDS)
         if self.state.status in ("finished", "failed"):
             return 0.0
@@ -51,34 +66,47 @@ class Row:
         return max(0.0, left - done) * pace
 
 
-def rows(runs: Sequence[PlanEntry], records: Path) -> list[Row]:
+def read_rows(runs: Sequence[PlanEntry], records: Path) -> list[Row]:
+    """Read the state of each run."""
     return [Row(run, read_state(run_folder(records, run.key))) for run in runs]
 
 
-class Watch:
-    """The rows of a grid, looked at again and again: files at most every so often, those of a finished run once."""
+class GridWatch:
+    """Reads the rows of a grid again and again.
 
-    def __init__(self, runs: Sequence[PlanEntry], records: Path, *, every_s: float = 1.0) -> None:
-        self._runs, self._records, self._every_s = runs, records, every_s
+    It reads files at most once an interval, and those of a finished run only once.
+    """
+
+    def __init__(self, runs: Sequence[PlanEntry], records: Path, *, interval_s: float = 1.0) -> None:
+        self._runs, self._records, self._interval_s = runs, records, interval_s
         self._rows: dict[str, Row] = {}
-        self._looked = -math.inf
+        self._read_at = -math.inf
 
     def rows(self, *, now: bool = False) -> list[Row]:
-        """As last seen; `now`: as they are."""
-        if now or time.monotonic() - self._looked >= self._every_s:
-            self._looked = time.monotonic()
-            known = {key for key, row in self._rows.items() if row.state.status == "finished"}
-            self._rows |= {
-                row.planned.key: row for row in rows([run for run in self._runs if run.key not in known], self._records)
-            }
+        """Return the rows, read again if the interval has passed or `now` is set."""
+        if now or time.monotonic() - self._read_at >= self._interval_s:
+            self._read_at = time.monotonic()
+            finished = {key for key, row in self._rows.items() if row.state.status == "finished"}
+            unfinished = [run for run in self._runs if run.key not in finished]
+            self._rows |= {row.planned.key: row for row in read_rows(unfinished, self._records)}
         return [self._rows[run.key] for run in self._runs]
 
 
-def time_left(table: Sequence[Row], concurrency: int) -> float | None:
-    """Seconds until all runs are done; a run without a pace of its own takes its arm's, else the mean."""
-    known = [row.seconds_left for row in table]
+def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
+    """Estimate the seconds until all runs have ended.
+
+    A run without a pace of its own takes the mean pace of its arm, or else the mean of all arms.
+
+    Args:
+        rows: The runs of the grid.
+        concurrency: How many runs execute at once.
+
+    Returns:
+        The seconds, or None before any run has finished an epoch.
+    """
+    known = [row.seconds_left for row in rows]
     paces: dict[str, list[float]] = {}
-    for row in table:
+    for row in rows:
         if schema.EPOCH_SECONDS in row.state.metrics:
             paces.setdefault(row.planned.arm, []).append(row.state.metrics[schema.EPOCH_SECONDS])
     if not paces:
@@ -86,47 +114,45 @@ def time_left(table: Sequence[Row], concurrency: int) -> float | None:
     means = {arm: sum(values) / len(values) for arm, values in paces.items()}
     overall = sum(means.values()) / len(means)
     total = 0.0
-    for row, seconds in zip(table, known, strict=True):
+    for row, seconds in zip(rows, known, strict=True):
         arm_pace = means.get(row.planned.arm, overall)
         total += seconds if seconds is not None else arm_pace * row.planned.epochs
     longest = max((seconds or 0.0 for seconds in known), default=0.0)
     return max(total / concurrency, longest)
 
 
-def summary(table: Sequence[Row], concurrency: int) -> Text:
-    counts = Counter(row.state.status for row in table)
+def summary(rows: Sequence[Row], concurrency: int) -> Text:
+    """Count the runs in each state, and say how much time is left."""
+    counts = Counter(row.state.status for row in rows)
     parts = [f"{counts[status]} {status}" for status in STYLES if counts[status]]
-    left = time_left(table, concurrency)
-    if left is not None and counts["finished"] + counts["failed"] < len(table):
-        parts.append(f"about {duration(left)} left")
-    return Text(f"{len(table)} runs: " + ", ".join(parts), style="bold")
+    left = time_left(rows, concurrency)
+    if left is not None and counts["finished"] + counts["failed"] < len(rows):
+        parts.append(f"about {format_duration(left)} left")
+    return Text(f"{len(rows)} runs: " + ", ".join(parts), style="bold")
 
 
-def render(table: Sequence[Row], concurrency: int, height: int | None = None) -> Group:
-    """The grid as a table; with a height, running and failed runs are shown first and the rest is counted."""
-    order = ["running", "failed", "interrupted", "finished", "waiting"]
-    shown = list(table)
+def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None) -> list[RenderableType]:
+    """Return the grid as a summary, a table, and a line for each error.
+
+    Args:
+        rows: The runs of the grid.
+        concurrency: How many runs execute at once.
+        height: The most rows to show; the others are counted. None: all of them, in the order of the plan.
+    """
+    shown = list(rows)
     if height is not None and len(shown) > height:
-        shown = sorted(shown, key=lambda row: order.index(row.state.status))[:height]
-    view = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("run", "state", "epoch", "images/s", "loss", "top-1", "left"):
-        view.add_column(title, justify="left" if title in ("run", "state") else "right", no_wrap=True)
-    for row in shown:
-        view.add_row(*_cells(row))
+        shown = sorted(shown, key=lambda row: LIVE_ORDER.index(row.state.status))[:height]
+    hidden = [Text(f"... and {len(rows) - len(shown)} more", style="dim")] if len(shown) < len(rows) else []
     errors = [
         Text(f"{row.planned.name}: {row.state.error}", style="red") for row in shown if row.state.status == "failed"
     ]
-    untold = [
-        Text(f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}", style="yellow")
-        for row in shown
-        if row.state.gpu_absent
-    ]
-    hidden = [Text(f"... and {len(table) - len(shown)} more", style="dim")] if len(shown) < len(table) else []
-    return Group(summary(table, concurrency), view, *hidden, *errors, *untold)
+    without_telemetry = [Text(_telemetry_line(row), style="yellow") for row in shown if row.state.gpu_absent]
+    table = FittedTable(COLUMNS, [_cells(row) for row in shown])
+    return [summary(rows, concurrency), table, *hidden, *errors, *without_telemetry]
 
 
-def as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
-    """What a program may read of a grid."""
+def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return the fields of each run for `deeper status --json`."""
     return [
         {
             "run": row.planned.name,
@@ -142,46 +168,42 @@ def as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
             "gpu_absent": row.state.gpu_absent,
             "seconds_left": row.seconds_left,
         }
-        for row in table
+        for row in rows
     ]
 
 
-class PlainProgress:
-    """One line a change, for logs and pipes."""
+class ProgressLines:
+    """Prints one line for each change of a run, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.last: dict[str, tuple[str, int]] = {}
-        self.untold: set[str] = set()
-        """Keys of runs whose GPU telemetry was said to lack something."""
+        self._console = console
+        self._last: dict[str, tuple[str, int]] = {}
+        self._warned: set[str] = set()
+        """Keys of the runs whose missing GPU telemetry has been reported."""
 
-    def update(self, table: Sequence[Row], concurrency: int) -> None:
-        for row in table:
+    def update(self, rows: Sequence[Row]) -> None:
+        for row in rows:
             now = (row.state.status, row.state.epochs_done)
-            if self.last.get(row.planned.key, ("waiting", 0)) != now:
-                name, status, epoch, *rest = (str(cell) for cell in _cells(row))
-                speed, loss, top1, left = rest
-                line = f"{time.strftime('%H:%M:%S')} {name}: {status}, epoch {epoch}"
-                if row.state.metrics:
-                    line += f", {speed} images/s, loss {loss}, top-1 {top1}, {left} left"
-                if row.state.status == "failed":
-                    line += f": {row.state.error}"
-                self.console.print(line, highlight=False, soft_wrap=True)
-            if row.state.gpu_absent and row.planned.key not in self.untold:
-                self.untold.add(row.planned.key)
-                text = f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}"
-                self.console.print(text, highlight=False, soft_wrap=True, markup=False, style="yellow")
-            self.last[row.planned.key] = now
+            if self._last.get(row.planned.key, ("waiting", 0)) != now:
+                show(self._console, f"{time.strftime('%H:%M:%S')} {_progress_line(row)}")
+            if row.state.gpu_absent and row.planned.key not in self._warned:
+                self._warned.add(row.planned.key)
+                show(self._console, _telemetry_line(row), style="yellow")
+            self._last[row.planned.key] = now
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the largest two units: 45 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+def _progress_line(row: Row) -> str:
+    name, status, epoch, speed, loss, top1, left = (str(cell) for cell in _cells(row))
+    line = f"{name}: {status}, epoch {epoch}"
+    if row.state.metrics:
+        line += f", {speed} images/s, loss {loss}, top-1 {top1}, {left} left"
+    if row.state.status == "failed":
+        line += f": {row.state.error}"
+    return line
+
+
+def _telemetry_line(row: Row) -> str:
+    return f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}"
 
 
 def _cells(row: Row) -> tuple[Text | str, ...]:
@@ -202,5 +224,5 @@ def _cells(row: Row) -> tuple[Text | str, ...]:
         "-" if speed is None else f"{speed:.0f}",
         "-" if loss is None else f"{loss:.3f}",
         "-" if top1 is None else f"{100 * top1:.1f} %",
-        "-" if left is None or not left else duration(left),
+        "-" if left is None or not left else format_duration(left),
     )

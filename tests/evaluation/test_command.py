@@ -1,4 +1,4 @@
-"""`deeper evaluate`: what it prints and keeps, and how it answers mistakes."""
+"""`deeper evaluate`: its output, its records, and its answers to mistakes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def records(recorded: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _one_core() -> Iterator[None]:
-    """Networks this small gain nothing by more, and lose much where cores are shared."""
+    """Networks this small gain nothing from more cores, and are slow on shared ones."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     yield
@@ -78,8 +78,8 @@ def deeper(records: Path, raw_data: Path, capsys: pytest.CaptureFixture[str]) ->
     def call(*words: str) -> tuple[int, str, str]:
         places = ("--records", str(records), "--data", str(raw_data.parent))
         code = main(["evaluate", *words, *places])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return call
 
@@ -107,19 +107,19 @@ def test_the_table_has_a_row_for_everything_evaluated_so_far(deeper: Any, record
     assert frame.loc[1, "top1"] == content["top1"]
 
 
-def test_an_evaluation_is_kept_and_not_repeated(deeper: Any, records: Path) -> None:
+def test_an_evaluation_is_kept_and_never_repeated(deeper: Any, records: Path) -> None:
     before = {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()}
     _, first, _ = deeper("tiny:both:1", "tiny:both:0")
     kept = {path: path.stat().st_mtime_ns for path in (records / "evaluations").rglob("*")}
     _, second, bar = deeper("tiny:both:0", "tiny:both:1")
     assert {path: path.stat().st_mtime_ns for path in (records / "evaluations").rglob("*")} == kept
     assert bar == ""
-    assert "is not shown beside: it is of ImageNet's 50 000 validation images" in second
+    assert "is not shown, because it is of ImageNet's 50 000 validation images" in second
     assert first.splitlines()[-1] == second.splitlines()[-1]
     assert {path: path.read_bytes() for path in (records / "runs").rglob("*") if path.is_file()} == before
 
 
-def test_a_stopped_command_continues_where_it_was(deeper: Any, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_command_resumes(deeper: Any, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("tiny:both:0", "--protocol", "144-crop", "--json", "--no-publish")
 
     def stopped(probabilities: torch.Tensor, labels: torch.Tensor) -> Any:
@@ -142,7 +142,7 @@ def test_a_stopped_command_continues_where_it_was(deeper: Any, records: Path, mo
     assert len(pd.read_parquet(Path(content["folder"]) / "predictions.parquet")) == 6
 
 
-def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
+def test_a_run_can_be_named_by_its_key(deeper: Any, records: Path) -> None:
     (key,) = (run["key"] for run in json.loads((records / "experiments/other/plan.json").read_text(encoding="utf-8")))
     shutil.rmtree(records / "experiments" / "other")
     assert deeper(key, "--on", "nowhere")[2].startswith("deeper: nowhere/manifest.json: no such file")
@@ -151,9 +151,9 @@ def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "answer"),
     [
-        ([], "run: nothing to evaluate; name a RUN, or --weights FILE --on PATH"),
+        ([], "run: nothing to evaluate; name a RUN, or --weights FILE --on FOLDER"),
         (["tiny:none"], "run: 'tiny:none': tiny has no arm 'none'; it has both"),
         (["tiny:both:7"], "run: 'tiny:both:7': both has no seed 7; it has 0, 1"),
         (["huge:both"], "experiment: 'huge' has no records in"),
@@ -164,18 +164,18 @@ def test_a_run_may_be_named_by_its_key(deeper: Any, records: Path) -> None:
         (["--weights", "none.pth", "--on", "DATA"], "--weights: none.pth: no such file"),
         (
             ["tiny:both", "--transform-input", "yes"],
-            "--transform-input: is about --weights in torchvision's layout alone",
+            "--transform-input: applies only to --weights in torchvision's layout",
         ),
     ],
 )
-def test_a_mistake_is_one_line(deeper: Any, raw_data: Path, words: list[str], told: str) -> None:
+def test_a_mistake_is_answered_in_one_line(deeper: Any, raw_data: Path, words: list[str], answer: str) -> None:
     code, _, error = deeper(*(str(raw_data) if word == "DATA" else word for word in words))
     assert code == 2
-    assert error.startswith(f"deeper: {told}")
+    assert error.startswith(f"deeper: {answer}")
     assert error.count("\n") == 1
 
 
-def test_runs_that_lack_what_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
+def test_runs_that_lack_what_an_evaluation_needs_are_named(deeper: Any, records: Path, synthetic_data: Path) -> None:
     key, other = (
         run["key"] for run in json.loads((records / "experiments/tiny/plan.json").read_text(encoding="utf-8"))
     )
@@ -203,7 +203,7 @@ def test_weights_of_other_classes_are_refused(deeper: Any, tmp_path: Path, raw_d
     assert error.startswith("deeper: --weights: three.pth has 3 classes, ")
 
 
-def test_only_results_on_imagenet_are_compared_with_the_paper() -> None:
+def test_the_papers_numbers_are_compared_with_imagenet_only() -> None:
     found = [
         {"models": [{}], "crops": 1, "top1": 0.7, "top5": 0.9},
         {"models": [{}] * 7, "crops": 144, "top1": 0.7, "top5": 0.93},

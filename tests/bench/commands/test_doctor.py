@@ -1,4 +1,4 @@
-"""What the doctor finds, and that it says what to do where something is amiss."""
+"""The findings of the doctor, and the hints that come with them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,41 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands import doctor
+from bench import cli
+from bench.commands.doctor import command
+from bench.console.checks import Check
 from bench.machine import filesystems
 
 
+def checks_of(records: Path, data: Path) -> dict[str, Check]:
+    return {check.name: check for check in command.machine_checks(records, data)}
+
+
 @pytest.fixture(scope="module")
-def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, doctor.Check]:
+def checks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
     folder = tmp_path_factory.mktemp("doctor")
-    return {check.name: check for check in doctor.doctor(folder / "records", folder / "data")}
+    return checks_of(folder / "records", folder / "data")
 
 
-def test_the_environment_of_the_tests_has_all_that_is_needed(checks: dict[str, doctor.Check]) -> None:
+def test_the_environment_of_the_tests_has_everything_that_is_needed(checks: dict[str, Check]) -> None:
     for name in ("Python", "torch", "torchvision", "ffcv", "ray", "mlflow"):
         assert checks[name].status == "ok", checks[name]
 
 
-def test_every_failure_comes_with_a_cure(checks: dict[str, doctor.Check]) -> None:
-    assert all(check.cure for check in checks.values() if check.status == "fail")
+def test_every_failure_comes_with_a_hint(checks: dict[str, Check]) -> None:
+    assert all(check.hint for check in checks.values() if check.status == "fail")
 
 
-def test_the_places_need_not_exist_yet(checks: dict[str, doctor.Check]) -> None:
+def test_the_folders_need_not_exist_yet(checks: dict[str, Check]) -> None:
     assert "GiB free" in checks["disk for records"].detail
     assert checks["data sets"].status == "warn"
-    assert "data prepare" in checks["data sets"].cure
+    assert "data prepare" in checks["data sets"].hint
 
 
 def test_a_broken_data_set_is_named(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "manifest.json").write_text("{}", encoding="utf-8")
-    found = {check.name: check for check in doctor.doctor(tmp_path, tmp_path)}["data sets"]
+    found = checks_of(tmp_path, tmp_path)["data sets"]
     assert found.status == "warn"
     assert str(tmp_path / "pictures" / "manifest.json") in found.detail
 
@@ -53,26 +59,41 @@ def test_records_on_a_network_need_locks_that_all_hosts_see(
 ) -> None:
     (tmp_path / "mountinfo").write_text(f"1 0 0:1 / / rw - nfs server:/ rw,{options}\n", encoding="utf-8")
     monkeypatch.setattr(filesystems, "MOUNTS", tmp_path / "mountinfo")
-    found = {check.name: check for check in doctor.doctor(tmp_path, tmp_path)}["file system of records"]
-    assert (found.status, bool(found.cure)) == (status, status == "warn")
+    found = checks_of(tmp_path, tmp_path)["file system of records"]
+    assert (found.status, bool(found.hint)) == (status, status == "warn")
     assert words in found.detail
 
 
-def test_a_tracking_server_that_is_away_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracking_server_that_does_not_answer_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: a connection is refused
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        found = {check.name: check for check in doctor.doctor(tmp_path, tmp_path)}["tracking"]
+        found = checks_of(tmp_path, tmp_path)["tracking"]
     assert found.status == "warn"
-    assert "MLFLOW_TRACKING_URI" in found.cure
+    assert "MLFLOW_TRACKING_URI" in found.hint
 
 
-def test_the_findings_read_by_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert doctor.run_doctor(records=tmp_path, data=tmp_path, as_json=True) == 0
+@pytest.fixture
+def _without_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("_without_slurm")
+def test_json_lists_the_findings_of_the_machine_and_of_extensions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["doctor", "--json", "--records", str(tmp_path), "--data", str(tmp_path)]) == 0
     findings = json.loads(capsys.readouterr().out)
-    assert {"name", "status", "detail", "cure"} == set(findings[0])
+    assert {"name", "status", "detail", "hint"} == set(findings[0])
+    assert {"torchvision", "data sets", "SLURM"} <= {finding["name"] for finding in findings}
 
 
-def test_the_findings_read_by_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    doctor.run_doctor(records=tmp_path, data=tmp_path, as_json=False)
-    assert "torchvision" in capsys.readouterr().out
+def test_a_failing_check_sets_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = Check("[red]", "fail", "not :a: package", "install it")
+    monkeypatch.setattr(command, "machine_checks", lambda records, data: [failing])
+    assert cli.main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split(maxsplit=2) == ["fail", "[red]", "not :a: package"]
+    assert lines[2].strip() == "hint: install it"

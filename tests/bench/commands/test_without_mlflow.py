@@ -1,4 +1,4 @@
-"""Where MLflow is not installed, as a bundle made without it leaves a cluster: one sentence, never a traceback."""
+"""Without MLflow, as on a cluster that got a bundle without it, a command says so in one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
-from bench.commands import doctor
+from bench.commands.doctor import software
 from bench.tracking import publisher
 
 
@@ -29,6 +29,7 @@ def no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_that_needs_it_says_so(
     command: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "mlflow.db").touch()
     assert cli.main([*command, "--records", str(tmp_path), "--data", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("deeper: MLflow is not installed here")
@@ -51,6 +52,6 @@ def test_the_doctor_warns(monkeypatch: pytest.MonkeyPatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    check = doctor._mlflow()
+    check = software._mlflow()
     assert check.status == "warn"
-    assert "--no-publish" in check.cure
+    assert "--no-publish" in check.hint

@@ -1,11 +1,12 @@
-"""What the grid's table says of records: states, pace and time left."""
+"""What the table of a grid says of its records: states, pace and time left."""
 
 from __future__ import annotations
 
 import pytest
-from rich.console import Console
+from rich.console import Group
 
-from bench.orchestration.display import PlainProgress, Row, as_json, duration, render, summary, time_left
+from bench.console.output import plain_console, show
+from bench.orchestration.display import ProgressLines, Row, render_grid, rows_as_json, summary, time_left
 from bench.records.plan import PlanEntry
 from bench.records.states import RunState
 from reproduce import schema
@@ -19,23 +20,23 @@ def row(name: str, status: str, *, done: int = 0, epoch_s: float | None = None, 
     return Row(entry, state)
 
 
-def test_no_time_is_told_before_the_first_epoch_has_set_a_pace() -> None:
+def test_no_time_left_is_estimated_before_the_first_epoch_has_set_a_pace() -> None:
     assert time_left([row("a s0", "running"), row("b s0", "waiting")], concurrency=1) is None
 
 
 def test_a_waiting_run_takes_the_pace_of_its_arm() -> None:
-    table = [
+    rows = [
         row("fast s0", "finished", done=10, epoch_s=1.0),
         row("slow s0", "finished", done=10, epoch_s=5.0),
         row("slow s1", "waiting"),
     ]
-    assert time_left(table, concurrency=1) == pytest.approx(50)
+    assert time_left(rows, concurrency=1) == pytest.approx(50)
 
 
-def test_concurrent_runs_share_what_is_left_but_no_run_is_quicker_than_itself() -> None:
-    table = [row(f"a s{seed}", "running", done=5, epoch_s=2.0) for seed in range(4)]
-    assert time_left(table, concurrency=2) == pytest.approx(20)
-    assert time_left(table, concurrency=100) == pytest.approx(10)
+def test_concurrent_runs_share_the_time_but_the_longest_run_bounds_it() -> None:
+    rows = [row(f"a s{seed}", "running", done=5, epoch_s=2.0) for seed in range(4)]
+    assert time_left(rows, concurrency=2) == pytest.approx(20)
+    assert time_left(rows, concurrency=100) == pytest.approx(10)
 
 
 def test_a_part_of_an_epoch_counts_as_done() -> None:
@@ -43,10 +44,10 @@ def test_a_part_of_an_epoch_counts_as_done() -> None:
     assert row("a s0", "running", done=5, epoch_s=2.0, progress=progress).seconds_left == pytest.approx(9)
 
 
-def test_summary_counts_states_and_a_program_may_read_the_same() -> None:
-    table = [row("a s0", "finished", done=10, epoch_s=1.0), row("a s1", "failed", error="loss"), row("a s2", "waiting")]
-    assert summary(table, 1).plain == "3 runs: 1 finished, 1 failed, 1 waiting, about 10 s left"
-    assert [(run["state"], run["error"]) for run in as_json(table)] == [
+def test_the_summary_and_the_json_count_the_same_states() -> None:
+    rows = [row("a s0", "finished", done=10, epoch_s=1.0), row("a s1", "failed", error="loss"), row("a s2", "waiting")]
+    assert summary(rows, 1).plain == "3 runs: 1 finished, 1 failed, 1 waiting, about 10 s left"
+    assert [(run["state"], run["error"]) for run in rows_as_json(rows)] == [
         ("finished", None),
         ("failed", "loss"),
         ("waiting", None),
@@ -54,26 +55,56 @@ def test_summary_counts_states_and_a_program_may_read_the_same() -> None:
 
 
 def test_an_interrupted_run_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    table = [row("a s0", "interrupted", done=3, reason="time limit"), row("a s1", "interrupted")]
-    Console(width=100).print(render(table, 1))
+    rows = [row("a s0", "interrupted", done=3, reason="time limit"), row("a s1", "interrupted")]
+    show(plain_console(), *render_grid(rows, 1))
     first, second = capsys.readouterr().out.splitlines()[2:]
     assert "interrupted (time limit)" in first
     assert "(" not in second
-    assert [run["reason"] for run in as_json(table)] == ["time limit", None]
+    assert [run["reason"] for run in rows_as_json(rows)] == ["time limit", None]
 
 
-def test_gpu_telemetry_that_lacks_something_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_gpu_telemetry_is_reported_once_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     reason = "NVML does not know device 7; it has none"
-    table = [row("a s0", "running", gpu_absent=reason), row("a s1", "running")]
-    Console(width=100).print(render(table, 1))
+    rows = [row("a s0", "running", gpu_absent=reason), row("a s1", "running")]
+    show(plain_console(), *render_grid(rows, 1))
     assert f"a s0: GPU telemetry: {reason}" in capsys.readouterr().out.splitlines()
-    assert [run["gpu_absent"] for run in as_json(table)] == [reason, None]
-    plain = PlainProgress(Console(width=200))
+    assert [run["gpu_absent"] for run in rows_as_json(rows)] == [reason, None]
+    lines = ProgressLines(plain_console())
     for _ in range(2):
-        plain.update(table, 1)
-    assert capsys.readouterr().out.count(reason) == 1, "once a run"
+        lines.update(rows)
+    assert capsys.readouterr().out.count(reason) == 1
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(59, "59 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
-def test_durations_are_told_in_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_progress_lines_print_each_change_once_and_names_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ProgressLines(plain_console())
+    for rows in ([row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "finished")]):
+        lines.update(rows)
+    running, finished = capsys.readouterr().out.splitlines()
+    assert running.endswith("[/b] :a: s0: running, epoch 0/10")
+    assert finished.endswith("[/b] :a: s0: finished, epoch 0/10")
+
+
+def test_a_live_display_shows_running_and_failed_runs_first_and_counts_the_others() -> None:
+    rows = [row(f"a s{seed}", "waiting") for seed in range(5)]
+    rows += [row("a s5", "failed", error="loss is not finite"), row("a s6", "running")]
+    console = plain_console()
+    with console.capture() as captured:
+        console.print(Group(*render_grid(rows, 1, height=2)))
+    lines = captured.get().splitlines()
+    assert [line.split()[:3] for line in lines[2:4]] == [["a", "s6", "running"], ["a", "s5", "failed"]]
+    assert lines[4:] == ["... and 5 more", "a s5: loss is not finite"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_an_interrupted_run_with_a_long_name_is_never_cut(width: int) -> None:
+    name = "auxiliary-both-reduced-unnormalised s0"
+    rows = [row(name, "interrupted", done=3, epoch_s=12.5, reason="interrupted by hand"), row("b s1", "running")]
+    console = plain_console()
+    console.width = width
+    with console.capture() as captured:
+        console.print(Group(*render_grid(rows, 1)))
+    text = " ".join(captured.get().split())
+    assert name in text
+    assert "interrupted (interrupted by hand)" in text
+    assert "…" not in text
+    assert max(map(len, captured.get().splitlines())) <= width

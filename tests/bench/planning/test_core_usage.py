@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.commands import doctor
+from bench.commands.doctor.command import machine_checks
 from bench.planning import core_usage
 from bench.results.store import latest_results_folder
 
@@ -29,14 +29,14 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_measurement_the_doctor_names_the_command(tmp_path: Path) -> None:
-    (check,) = (found for found in doctor.doctor(tmp_path, tmp_path) if found.name == "threads and ranks")
+    (check,) = (found for found in machine_checks(tmp_path, tmp_path) if found.name == "threads and ranks")
     assert "not measured" in check.detail
-    assert check.cure == "deeper bench scaling"
+    assert check.hint == "measure it with `deeper bench scaling`"
 
 
 def test_the_fastest_use_of_the_cores_is_recommended_with_its_ratio_and_source(tmp_path: Path) -> None:
     _keep(threads=10, ranks=8, runs=12)
-    (check,) = (found for found in doctor.doctor(tmp_path, tmp_path) if found.name == "threads and ranks")
+    (check,) = (found for found in machine_checks(tmp_path, tmp_path) if found.name == "threads and ranks")
     assert check.detail == (
         "a run alone: workers: 1 with 2 CPUs (1.25 x 2 with 1); many runs: runs of 1 CPU each side by side (1.20 x); "
         "deeper bench scaling of 2026-01-02"

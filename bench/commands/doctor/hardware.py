@@ -1,0 +1,94 @@
+"""Checks of GPUs, CPU cores and memory."""
+
+from __future__ import annotations
+
+import shutil
+
+import psutil
+import torch
+
+from bench.console.checks import Check
+from bench.machine import nvml
+from bench.planning import core_usage
+
+GIB = 2**30
+
+MEMORY_GIB = 8
+
+SHARED_MEMORY_GIB = 1
+"""For Ray's object store, of which 256 MiB suffice, and NCCL's buffers."""
+
+
+def checks() -> list[Check]:
+    """Check GPUs, CPU cores and memory."""
+    return [_precision(), _gpus(), _cores(), _threads_and_ranks(), _memory(), _shared_memory()]
+
+
+def check_free(name: str, free: float, wanted_gib: int, found: str, hint: str) -> Check:
+    """Return a check of free bytes, which warns if there are fewer than is comfortable.
+
+    Args:
+        name: Name of the check.
+        free: Free bytes.
+        wanted_gib: How many GiB are comfortable.
+        found: What was found, with the number.
+        hint: What to do if there is less.
+    """
+    if free >= wanted_gib * GIB:
+        return Check(name, "ok", found)
+    return Check(name, "warn", f"{found}; {wanted_gib} GiB are comfortable", hint)
+
+
+def _precision() -> Check:
+    if torch.cuda.is_available():
+        device, native = "GPU", torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        device = "CPU"
+        native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if native:
+        return Check("bf16", "ok", f"{device} has bf16 arithmetic")
+    return Check("bf16", "warn", f"{device} has no bf16 arithmetic: precision auto trains in float32, which is slower")
+
+
+def _gpus() -> Check:
+    try:
+        devices = nvml.Nvml()
+    except nvml.NvmlUnavailableError as reason:
+        return Check("GPUs", "warn", f"{reason}: no GPU telemetry, training on CPU")
+    names = [devices.name(uuid) for uuid in devices.uuids]
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    found = ", ".join(f"{count} x {name}" for name, count in counts.items()) or "none"
+    if not torch.cuda.is_available():
+        needed = f"a driver for CUDA {torch.version.cuda}" if torch.version.cuda else "a CUDA build of torch"
+        return Check(
+            "GPUs", "fail", f"{found}, but torch cannot use them", f"install {needed}; see CUDA_VISIBLE_DEVICES"
+        )
+    return Check("GPUs", "ok", found)
+
+
+def _cores() -> Check:
+    allowed = len(psutil.Process().cpu_affinity() or [])
+    return Check("cores", "ok" if allowed > 1 else "warn", f"{allowed} of {psutil.cpu_count()} may be used")
+
+
+def _threads_and_ranks() -> Check:
+    """How this machine's CPUs are best divided into ranks and threads, if `deeper bench scaling` has measured it."""
+    name, measured = "threads and ranks", core_usage.measured()
+    if measured is None:
+        return Check(
+            name, "ok", "not measured: a run takes resources.cpus_per_worker", "measure it with `deeper bench scaling`"
+        )
+    return Check(name, "ok", str(measured))
+
+
+def _memory() -> Check:
+    memory = psutil.virtual_memory()
+    found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+    return check_free("memory", memory.available, MEMORY_GIB, found, "use fewer workers, or fewer runs at once")
+
+
+def _shared_memory() -> Check:
+    free = shutil.disk_usage("/dev/shm").free
+    hint = "in a container, use --shm-size=4g; otherwise Ray's objects go to disk"
+    return check_free("/dev/shm", free, SHARED_MEMORY_GIB, f"{free / GIB:.1f} GiB free", hint)

@@ -1,0 +1,85 @@
+"""Checks of the packages that the suite needs."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from bench.console.checks import Check
+from reproduce.native import LIBRARIES, ImplementationError, Library
+
+INSTALL = "run `make setup`"
+
+
+def checks() -> list[Check]:
+    """Check the interpreter, the packages and the compiled C code."""
+    return [
+        Check("Python", "ok", f"{platform.python_version()} at {sys.executable}"),
+        _torch(),
+        _package("torchvision"),
+        _ffcv(),
+        *map(_compiled, LIBRARIES),
+        _package("ray"),
+        _mlflow(),
+    ]
+
+
+def _torch() -> Check:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    device = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "trains on CPU"
+    return Check("torch", "ok", f"{torch.__version__} ({build} build), {device}, {torch.get_num_threads()} threads")
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, "fail", "not installed", INSTALL)
+
+
+def _mlflow() -> Check:
+    check = _package("mlflow")
+    if check.status == "ok":
+        return check
+    hint = "run with `deeper run --no-publish`, and write the report on another machine"
+    return Check("mlflow", "warn", "not installed, so this machine writes no reports", hint)
+
+
+def _ffcv() -> Check:
+    """FFCV is installed from source: its compiled library must load, or the tools to build it must be there."""
+    found = importlib.util.find_spec("ffcv")
+    if found is None or found.origin is None:
+        missing = _missing_build_tools()
+        tools = f"missing to build it: {', '.join(missing)}" if missing else "everything needed to build it is there"
+        return Check("ffcv", "fail", f"not installed; {tools}", INSTALL)
+    check = _package("ffcv")
+    try:
+        for library in Path(found.origin).parent.parent.glob("ffcv/_libffcv*.so"):
+            ctypes.CDLL(str(library))
+    except OSError as error:
+        return Check("ffcv", "fail", f"{check.detail}, but its compiled library does not load: {error}", INSTALL)
+    return check
+
+
+def _missing_build_tools() -> list[str]:
+    missing = [] if shutil.which("c++") else ["a C++ compiler"]
+    if not shutil.which("pkg-config"):
+        return [*missing, "pkg-config"]
+    libraries = ("opencv4", "libturbojpeg")
+    return missing + [name for name in libraries if subprocess.run(["pkg-config", "--exists", name]).returncode]
+
+
+def _compiled(library: Library) -> Check:
+    try:
+        found = library.implementation()
+    except ImplementationError as error:
+        return Check(library.role, "fail", str(error), f"unset {library.variable}")
+    return Check(library.role, "warn" if found.hint else "ok", str(found), found.hint)

@@ -1,0 +1,77 @@
+"""Checks of the folders of records and data, and of the tracking store."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from bench.commands.doctor.hardware import GIB, check_free
+from bench.console.checks import Check
+from bench.machine.filesystems import filesystem
+from bench.tracking.location import tracking_uri
+from reproduce.data import DataError, load_manifest
+
+RECORDS_GIB = 2
+"""For the records of a small grid: checkpoints of 50 to 110 MB a run, telemetry, predictions."""
+
+DATA_GIB = 20
+"""ImageNet as FFCV files at 256 px takes 20 to 60 GiB; the small data sets take less than one."""
+
+
+def checks(records: Path, data: Path) -> list[Check]:
+    """Check the two folders, which need not exist yet, the data sets and the tracking store."""
+    return [
+        _disk("disk for records", records, RECORDS_GIB, "--records"),
+        _file_system(records),
+        _disk("disk for data", data, DATA_GIB, "--data"),
+        _data_sets(data),
+        _tracking(records),
+    ]
+
+
+def _disk(name: str, folder: Path, wanted_gib: int, option: str) -> Check:
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    hint = f"name another folder with {option} FOLDER"
+    return check_free(name, free, wanted_gib, f"{free / GIB:.1f} GiB free at {folder}", hint)
+
+
+def _file_system(records: Path) -> Check:
+    """Whether several hosts may share the records; hosts claim runs by `flock`."""
+    mounted = filesystem(records)
+    name, found = "file system of records", f"{mounted.kind} at {mounted.mount_point}"
+    if not mounted.is_network:
+        return Check(name, "ok", found)
+    reaches = mounted.flock_reaches_other_hosts
+    if reaches:
+        return Check(name, "ok", f"{found}; locks reach other hosts")
+    says = "locks do not reach other hosts" if reaches is False else "it is unknown whether locks reach other hosts"
+    return Check(name, "warn", f"{found}; {says}", mounted.locking_hint)
+
+
+def _data_sets(data: Path) -> Check:
+    folders = sorted(path.parent for path in data.glob("**/manifest.json"))
+    if not folders:
+        return Check("data sets", "warn", f"none is prepared in {data}", "see `deeper data prepare --help`")
+    found = []
+    for folder in folders:
+        try:
+            splits = load_manifest(folder).splits
+        except DataError as error:
+            return Check("data sets", "warn", str(error), "prepare it again")
+        found.append(f"{folder.relative_to(data)} ({splits['train'].images} + {splits['val'].images} images)")
+    return Check("data sets", "ok", ", ".join(found))
+
+
+def _tracking(records: Path) -> Check:
+    uri = tracking_uri(records)
+    if not uri.startswith(("http://", "https://")):
+        return Check("tracking", "ok", uri)
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
+            return Check("tracking", "ok", uri)
+    except (urllib.error.URLError, TimeoutError) as error:
+        hint = "start the server, or unset MLFLOW_TRACKING_URI; until then, records wait on disk"
+        return Check("tracking", "warn", f"{uri} does not answer: {error}", hint)

@@ -1,0 +1,173 @@
+"""The verb `deeper evaluate`: its options, and the models and data that they name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.commands.experiments.names import recorded_name
+from bench.console.exit_codes import DONE
+from bench.console.options import Verbs, add_json, add_verb
+from bench.console.output import print_result
+from reproduce.evaluation.protocols import CROPS, is_imagenet
+
+if TYPE_CHECKING:
+    from bench.records.finished_runs import RecordedRun
+    from reproduce.data import Manifest
+    from reproduce.evaluation.models import ModelReference
+
+EXAMPLES = """examples:
+  deeper evaluate ablation-imagenette:reduced-both:0 --protocol 144-crop
+  deeper evaluate ablation-imagenette:reduced-both --protocol 10-crop       # all seeds, as an ensemble
+  deeper evaluate 4fc8fd0aa446 b0c4147cf363 --protocol 144-crop --workers 2
+  deeper evaluate --weights googlenet-1378be20.pth --on data/imagenet
+
+Probabilities are averaged over crops and then over models. The table has the layout of the paper's Table 3 and includes
+earlier evaluations of the same models. The classes of weights are those of the data set, sorted by name. After Ctrl-C,
+the same command resumes; an evaluation that is complete is shown and not repeated.
+"""
+
+
+def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    help = "Evaluate runs or weights by 1, 10 or 144 crops, several as an ensemble."
+    parser = add_verb(verbs, places, "evaluate", _evaluate, help, examples=EXAMPLES)
+    parser.add_argument("run", nargs="*", metavar="RUN", help="The key of a run, or EXPERIMENT:ARM[:SEED].")
+    parser.add_argument(
+        "--protocol",
+        choices=tuple(CROPS),
+        default="single",
+        help="single: the run's own validation. 10-crop: corners and centre of the central square at shorter side 256, "
+        "mirrored. 144-crop: Szegedy et al. 2014, section 7. At resolutions other than 224, sides are scaled in "
+        "proportion. Default: single.",
+    )
+    parser.add_argument(
+        "--weights", action="append", default=[], type=Path, metavar="FILE", help="A state dict. May be repeated."
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("torchvision", "plain"),
+        default="torchvision",
+        help="The layout of the weights. Default: torchvision.",
+    )
+    parser.add_argument(
+        "--transform-input",
+        choices=("yes", "no"),
+        help="Whether the weights expect torchvision's transform_input. Known for the published file.",
+    )
+    parser.add_argument(
+        "--on", type=Path, metavar="FOLDER", help="The prepared data set. Default: that of the runs, below --data."
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="The number of processes that share the images. Default: one a GPU, else 1.",
+    )
+    parser.add_argument("--no-publish", action="store_true", help="Only write the files; MLflow gets the result later.")
+    add_json(parser)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    for run in arguments.run:
+        if ":" in run:
+            recorded_name(run.partition(":")[0], arguments.records)
+
+    from bench.commands.evaluate.printing import show_evaluation
+    from bench.commands.evaluate.running import run_evaluation
+    from bench.records.evaluations import evaluation_folder, read_evaluation
+    from bench.records.finished_runs import find_runs, own_validation
+    from bench.records.paper_table import table_rows
+    from bench.tracking.mlflow_setup import require_mlflow
+
+    runs = find_runs(arguments.records, arguments.run)
+    sources, descriptions = _models(arguments, runs)
+    folder, manifest = _data_set(arguments, runs)
+    _check_classes(sources[len(runs) :], folder, manifest)
+    identities = [source.identity() for source in sources]
+    target = evaluation_folder(arguments.records, arguments.protocol, identities, manifest.hash)
+    content = read_evaluation(target)
+    if content is None:
+        publish = bool(runs) and not arguments.no_publish
+        if publish:
+            require_mlflow()
+        content = run_evaluation(
+            sources, descriptions, folder, manifest, target, protocol=arguments.protocol, workers=arguments.workers
+        )
+        if publish:
+            _publish(arguments.records)
+
+    related: list[Any] = [own_validation(runs[0])] if runs else []
+    for count in range(1, len(sources) + 1):
+        for protocol in CROPS:
+            other = evaluation_folder(arguments.records, protocol, identities[:count], manifest.hash)
+            related.append(read_evaluation(other))
+    data = content["data"]
+    rows = table_rows(filter(None, related), imagenet=is_imagenet(data["classes"], data["images"]))
+    result = {"folder": str(target), **content, "table": [asdict(row) for row in rows]}
+    print_result(arguments, result, lambda: show_evaluation(content, rows, target))
+    return DONE
+
+
+def _publish(records: Path) -> None:
+    """Add the evaluation to its runs in MLflow."""
+    from bench.tracking.background import start_publisher, stop_publisher
+
+    not_published = stop_publisher(start_publisher(records))
+    if not_published:
+        print(not_published, file=sys.stderr)
+
+
+def _models(
+    arguments: argparse.Namespace, runs: Sequence[RecordedRun]
+) -> tuple[list[ModelReference], list[dict[str, str]]]:
+    """Return the models, runs first, and for each its name, experiment and arm."""
+    from reproduce.evaluation.models import EvaluationError, FileModel, RunModel
+
+    transform = {"yes": True, "no": False, None: None}[arguments.transform_input]
+    if transform is not None and (not arguments.weights or arguments.layout != "torchvision"):
+        raise EvaluationError("--transform-input: applies only to --weights in torchvision's layout; leave it out")
+    files = [FileModel(path, arguments.layout, transform) for path in arguments.weights]
+    if not runs and not files:
+        raise EvaluationError("run: nothing to evaluate; name a RUN, or --weights FILE --on FOLDER")
+    descriptions = [{"name": run.label, "experiment": run.experiment, "arm": run.arm} for run in runs]
+    descriptions += [{"name": file.name, "experiment": "", "arm": file.name} for file in files]
+    return [*(RunModel(run.config, run.folder) for run in runs), *files], descriptions
+
+
+def _data_set(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[Path, Manifest]:
+    """Return the prepared data set that all models are evaluated on."""
+    from reproduce.data import DataError, load_manifest
+    from reproduce.evaluation.models import EvaluationError
+
+    for run in runs[1:]:
+        if run.config.data_hash != runs[0].config.data_hash:
+            raise EvaluationError(
+                f"run: {run.label} was validated on other images ({run.config.data.path}) than {runs[0].label} "
+                f"({runs[0].config.data.path}); an ensemble needs one validation set"
+            )
+    if not runs and arguments.on is None:
+        raise EvaluationError("--on: missing; name the prepared data set that the weights are evaluated on")
+    folder: Path = arguments.on or arguments.data / runs[0].config.data.path
+    manifest = load_manifest(folder)
+    if runs and manifest.hash != runs[0].config.data_hash:
+        raise DataError(
+            f"{folder}: hash {manifest.hash[:12]}, but {runs[0].label} was trained on {runs[0].config.data_hash[:12]}; "
+            "name the same data set with --data or --on"
+        )
+    return folder, manifest
+
+
+def _check_classes(files: Iterable[ModelReference], folder: Path, manifest: Manifest) -> None:
+    from reproduce.evaluation.models import EvaluationError
+
+    for file in files:
+        file.check()
+        if file.classes != len(manifest.classes):
+            raise EvaluationError(
+                f"--weights: {file.name} has {file.classes} classes, {folder} has {len(manifest.classes)}; "
+                "the models of an evaluation and its data need the same classes"
+            )

@@ -1,0 +1,72 @@
+"""What a person sees of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.console.output import plain_console, show
+from bench.console.tables import Column, FittedTable
+from bench.records.paper_table import TableRow
+from reproduce.evaluation.protocols import is_imagenet
+
+
+def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder: Path) -> None:
+    """Print an evaluation and the table of all evaluations of the same models.
+
+    Args:
+        content: The record of the evaluation.
+        rows: The rows of the table.
+        folder: Where the evaluation is kept.
+    """
+    data = content["data"]
+    comparable = is_imagenet(data["classes"], data["images"])
+    console = plain_console()
+    names = ", ".join(model["name"] for model in content["models"])
+    show(
+        console,
+        f"{names} on {data['source']} ({data['images']} images, {data['classes']} classes)",
+        _table(rows, comparable=comparable),
+        f"{content['protocol']}: loss of the averaged probabilities {content['loss']:.4f}",
+    )
+    for scale in content["scales"]:
+        if count := scale["enlarged"]["images"]:
+            side = scale["enlarged"]["largest_side"]
+            show(
+                console,
+                f"{count} of {data['images']} images are stored smaller than the required {side} px and were enlarged",
+            )
+    if comparable:
+        show(console, "paper: Szegedy et al. 2014, Table 3, 50 000 validation images of ILSVRC 2014")
+    else:
+        show(
+            console,
+            "The paper's Table 3 is not shown, because it is of ImageNet's 50 000 validation images in 1000 classes.",
+        )
+    show(console, f"kept: {folder}")
+
+
+def _table(rows: Sequence[TableRow], *, comparable: bool) -> FittedTable:
+    """Return the layout of the paper's Table 3; its own numbers are included if they are `comparable`."""
+    columns = [
+        Column("models", "right"),
+        Column("crops", "right"),
+        Column("cost", "right", priority=4),
+        Column("top-5 error, %", "right"),
+        Column("against base", "right", priority=2),
+        Column("top-1 error, %", "right", priority=3),
+        *([Column("paper's top-5", "right", priority=1)] if comparable else []),
+    ]
+    cells = []
+    for row in rows:
+        is_base = (row.models, row.crops) == (1, 1)
+        change = "base" if is_base else "-" if row.compared_to_base is None else f"{row.compared_to_base:+.2f}"
+        paper = [f"{row.paper.top5_error:.2f}" if row.paper else "-"] if comparable else []
+        cells.append(
+            [
+                *(str(row.models), str(row.crops), str(row.cost)),
+                *(f"{row.top5_error:.2f}", change, f"{row.top1_error:.2f}", *paper),
+            ]
+        )
+    return FittedTable(columns, cells)

@@ -1,0 +1,134 @@
+"""`deeper plan`: the runs of an experiment and what they need, before anything is spent."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.console.exit_codes import DONE
+from bench.console.options import Verbs, add_choice, add_experiment, add_json, add_verb
+from bench.console.output import plain_console, print_result, show
+
+if TYPE_CHECKING:
+    from bench.planning.plan import Plan
+    from bench.planning.rates import TimeEstimate
+    from reproduce.spec import PlannedRun
+
+EXAMPLES = """examples:
+  deeper plan quickstart
+  deeper plan ablation-imagenet --device h100            # device hours on a GPU that was measured
+  deeper plan my-ablation.yaml --arm reduced-both --seed 0
+  deeper plan ablation-imagenet --json --output plan.json
+"""
+
+
+def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    help = "Show the runs of an experiment and what they need, before anything is spent."
+    parser = add_verb(verbs, places, "plan", _plan, help, examples=EXAMPLES)
+    add_experiment(parser)
+    add_choice(parser)
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="Estimate the hours on this device, which was measured before, e.g. h100. Default: this machine.",
+    )
+    parser.add_argument(
+        "--rate", metavar="FILE", type=Path, help="Estimate the hours from a file that `deeper bench step` wrote."
+    )
+    add_json(parser)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from reproduce.spec import load_experiment
+
+    experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+
+    from bench.planning.plan import make_plan, select
+    from bench.planning.rates import Rates
+
+    plan = make_plan(experiment, arguments.data)
+    runs = select(plan.runs, arguments.arm, arguments.seed)
+    gpu = plan.experiment.resources.gpus_per_worker > 0
+    rates = Rates(arguments.records, gpu=gpu, device=arguments.device, file=arguments.rate)
+    estimates = {run.key: rates.estimate(plan, run) for run in runs}
+    print_result(arguments, _as_json(plan, runs, estimates), lambda: _show(plan, runs, estimates, rates.device))
+    return DONE
+
+
+def _as_json(
+    plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": run.name,
+            "key": run.key,
+            "costs": plan.costs[run.key],
+            "estimate": asdict(estimate) if (estimate := estimates[run.key]) else None,
+            "config": run.config.model_dump(mode="json"),
+        }
+        for run in runs
+    ]
+
+
+def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None], device: str) -> None:
+    from bench.console.tables import Column, FittedTable
+    from bench.planning.plan import proposed_gpu_share
+    from reproduce import schema
+
+    columns = (
+        Column("run"),
+        Column("key", priority=3),
+        Column("parameters", "right", priority=4),
+        Column("MACs", "right", priority=5),
+        Column("epochs", "right", priority=2),
+        Column("training", "right", priority=6),
+        *([Column("hours", "right", priority=1)] if any(estimates.values()) else []),
+    )
+    rows, total_macs = [], 0.0
+    for run in runs:
+        costs, macs = plan.costs[run.key], plan.training_macs(run)
+        total_macs += macs
+        rows.append(
+            (
+                run.name,
+                run.key,
+                f"{costs[schema.COST_PARAMETERS] / 1e6:.2f} M",
+                f"{costs[schema.COST_MACS] / 1e6:,.0f} M",
+                str(run.config.recipe.epochs),
+                f"{macs / 1e12:,.1f} T",
+                f"{estimate.device_hours:,.3g}" if (estimate := estimates[run.key]) else "",
+            )[: len(columns)]
+        )
+    console = plain_console()
+    show(console, FittedTable(columns, rows))
+    show(
+        console,
+        f"{len(runs)} runs, {total_macs / 1e12:,.0f} T multiply-adds of training in all, "
+        f"at most {plan.disk_bytes / 2**30:.1f} GiB of records",
+        *_device_hours(runs, estimates, device),
+    )
+    if share := proposed_gpu_share(plan.experiment):
+        recipe = plan.experiment.recipe
+        show(
+            console,
+            f"Steps of {recipe.batch_size} images of {recipe.resolution} px leave a large GPU idle most of the time. "
+            f"With resources.gpus_per_worker: {share:g}, each GPU trains {round(1 / share)} runs at once, and every "
+            "run has that share of its memory.",
+        )
+
+
+def _device_hours(
+    runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None], device: str
+) -> Iterator[str]:
+    """Yield the device hours of all runs, then the source of each arm's rate."""
+    known = {run.arm: estimate for run in runs if (estimate := estimates[run.key]) is not None}
+    if not known:
+        yield f"device hours: no rate was measured on {device}; run `deeper bench step`, or name a device or a file"
+        return
+    total = sum(estimate.device_hours for estimate in estimates.values() if estimate is not None)
+    yield f"{total:,.3g} device hours, of workers on {device}"
+    for arm, estimate in known.items():
+        yield f"  {arm}: {estimate.images_per_s:,.4g} images/s, {estimate.source}"

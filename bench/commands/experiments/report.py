@@ -1,0 +1,38 @@
+"""`deeper report`: the ablation report of an experiment, from what MLflow holds."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench.commands.experiments.names import published_name
+from bench.console.exit_codes import DONE
+from bench.console.options import Verbs, add_experiment, add_verb
+
+EXAMPLES = """examples:
+  deeper report quickstart                        # writes reports/quickstart/index.html
+  deeper report ablation-imagenette --output /project/me/report
+  MLFLOW_TRACKING_URI=http://tracking:5000 deeper report ablation-imagenet
+"""
+
+
+def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    help = "Write the report of an experiment: HTML, Markdown, CSV and LaTeX."
+    parser = add_verb(verbs, places, "report", _report, help, examples=EXAMPLES)
+    add_experiment(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
+    )
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from bench.tracking.location import tracking_uri
+
+    uri = tracking_uri(arguments.records)
+    name = published_name(arguments.experiment, arguments.records, uri)
+
+    from analysis.report.writing import write_report
+
+    folder = arguments.output or Path("reports") / name
+    print(write_report(name, tracking_uri=uri, out=folder))
+    return DONE

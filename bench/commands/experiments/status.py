@@ -1,0 +1,46 @@
+"""`deeper status`: which runs of an experiment wait, run, have finished or failed, and why."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Sequence
+
+from bench.commands.experiments.names import recorded_name
+from bench.console.exit_codes import DONE
+from bench.console.extension import Extension
+from bench.console.options import Verbs, add_experiment, add_json, add_verb
+from bench.console.output import plain_console, print_result, show
+
+EXAMPLES = """examples:
+  deeper status ablation-imagenette
+  deeper status ablation-imagenette --json
+  watch deeper status ablation-imagenette --records /project/me/records
+"""
+
+
+def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
+    help = "Show which runs wait, run, have finished or failed, and why."
+    call = functools.partial(_status, extensions)
+    parser = add_verb(verbs, places, "status", call, help, examples=EXAMPLES)
+    add_experiment(parser)
+    add_json(parser)
+
+
+def _status(extensions: Sequence[Extension], arguments: argparse.Namespace) -> int:
+    from bench.orchestration.display import read_rows, render_grid, rows_as_json
+    from bench.records.plan import read_plan
+
+    name = recorded_name(arguments.experiment, arguments.records)
+    rows = read_rows(read_plan(arguments.records, name), arguments.records)
+    sections = [extension.status_section(arguments.records, name) for extension in extensions]
+
+    def show_text() -> None:
+        running = sum(row.state.status == "running" for row in rows)
+        console = plain_console()
+        show(console, *render_grid(rows, max(1, running)))
+        show(console, *(section.view for section in sections if section.view is not None))
+
+    content = {"runs": rows_as_json(rows), **{section.name: section.content for section in sections}}
+    print_result(arguments, content, show_text)
+    return DONE
