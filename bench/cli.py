@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import benchmarks, claims, dashboard, data, publish, run, study
+from bench.commands import benchmarks, claims, dashboard, data, publish, run
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
-from bench.commands.experiments import listing, plan, report, status
+from bench.commands.experiments import authoring, listing, plan, report, status
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.parser import Parser
@@ -110,7 +110,8 @@ def build_parser() -> Parser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     doctor.add_to(verbs, places, EXTENSIONS)
     listing.add_to(verbs)
-    for command in (data, study, plan, run, publish):
+    authoring.add_to(verbs)
+    for command in (data, plan, run, publish):
         command.add_to(verbs, places)
     status.add_to(verbs, places, EXTENSIONS)
     for command in (dashboard, report, evaluate, claims, benchmarks):

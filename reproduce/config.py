@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from reproduce.errors import UserError
+from reproduce.errors import UserError, did_you_mean
 
 
 class SpecError(UserError):
@@ -81,12 +80,6 @@ def _sentence(model: type[Config], mistake: Any) -> str:
         message = str(mistake["ctx"]["error"])  # starts with the field, see the validators above
         return f"{field}.{message}" if location else message
     return f"{field}: {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """The end of a sentence that names the known word most like a mistyped one; empty if none is like it."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _known_keys(model: type[Config], location: list[str]) -> list[str]:

@@ -18,13 +18,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reproduce.config import ADDED, did_you_mean
+from reproduce.config import ADDED
 
 # Exported from here as well, for callers that use them with the configs of this module.
 from reproduce.config import Config as Config
 from reproduce.config import SpecError as SpecError
 from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
+from reproduce.errors import did_you_mean
 
 Reduction = Literal["reduced", "unreduced", "naive"]
 Branches = Literal["mixed", "1x1", "3x3", "5x5"]

@@ -18,12 +18,14 @@ Without --once it publishes what is new every two seconds until Ctrl-C. What is 
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    help = "publish records to MLflow, such as those of runs with --no-publish"
+    help = "Publish records to MLflow, such as those of runs with --no-publish."
     publish = add_verb(verbs, places, "publish", _publish, help, examples=EXAMPLES)
-    publish.add_argument("experiment", nargs="*", help="name of an experiment in the records (all)")
-    publish.add_argument("--once", action="store_true", help="publish what there is, then end")
+    publish.add_argument("experiment", nargs="*", help="The name of an experiment in the records. Default: all.")
+    publish.add_argument("--once", action="store_true", help="Publish what there is, then end.")
     publish.add_argument(
-        "--tracking-uri", metavar="URI", help="MLflow's store ($MLFLOW_TRACKING_URI, or SQLite beside the records)"
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow's store. Default: $MLFLOW_TRACKING_URI, else beside the records.",
     )
 
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from reproduce.errors import UserError
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean NAME?" for the known name that is most similar to `word`, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+from reproduce.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +34,6 @@ class Parser(argparse.ArgumentParser):
             known = list(self._subcommands.choices or ())
             if words[0] not in known:
                 kind = str(self._subcommands.metavar).lower()
-                hint = suggestion(words[0], known)
+                hint = did_you_mean(words[0], known)
                 raise UserError(f"{kind}: `{self.prog}` has no {words[0]!r}{hint}\nvalid: {', '.join(known)}")
         return super().parse_known_args(words, namespace)

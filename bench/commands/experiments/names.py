@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.console.parser import suggestion
-from reproduce.errors import UserError
+from reproduce.errors import UserError, did_you_mean
 
 
 def experiment_name(name_or_path: str) -> str:
@@ -31,7 +30,7 @@ def recorded_name(name_or_path: str, records: Path) -> str:
     name, known = experiment_name(name_or_path), experiments(records)
     if name not in known:
         found = ", ".join(known) or "nothing"
-        hint = suggestion(name, known) or suggestion(name, _shipped_experiments())
+        hint = did_you_mean(name, known) or did_you_mean(name, _shipped_experiments())
         raise UserError(f"experiment: {name!r} has no records in {records}, which holds {found}{hint}")
     return name
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import add_verb
+from bench.console.options import Verbs, add_json, add_verb
+from bench.console.output import print_result
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,27 +31,30 @@ SCHEMA_EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    help = "write an experiment file of your own, every field with its comment"
-    new = add_verb(verbs, places, "new", _new, help, examples=NEW_EXAMPLES)
-    new.add_argument("name", help="of the new experiment; the file is NAME.yaml in this folder")
+def add_to(verbs: Verbs) -> None:
+    help = "Write an experiment file of your own, with a comment for every field."
+    new = add_verb(verbs, None, "new", _new, help, examples=NEW_EXAMPLES)
+    new.add_argument("name", help="The name of the new experiment.")
     new.add_argument(
         "--from",
         dest="source",
+        metavar="EXPERIMENT",
         default="quickstart",
-        help="experiment to start from, a file or a shipped one (quickstart)",
+        help="The experiment to start from: a file, or a name that `deeper experiments` lists. Default: quickstart.",
     )
-    new.add_argument("--output", type=Path, metavar="FILE", help="file to write, in place of NAME.yaml")
+    new.add_argument(
+        "--output", type=Path, metavar="FILE", help="The file to write. Default: NAME.yaml in this folder."
+    )
 
-    help = "what differs between two experiments, and which runs they share"
-    diff = add_verb(verbs, places, "diff", _diff, help, examples=DIFF_EXAMPLES)
-    diff.add_argument("first", help="a file (*.yaml) or the name of a shipped experiment")
-    diff.add_argument("second", help="likewise")
-    diff.add_argument("--json", action="store_true", help="print the differences as JSON")
+    help = "Show what differs between two experiments, and which runs they share."
+    diff = add_verb(verbs, None, "diff", _diff, help, examples=DIFF_EXAMPLES)
+    for name in ("first", "second"):
+        diff.add_argument(name, help="A file (*.yaml), or a name that `deeper experiments` lists.")
+    add_json(diff)
 
-    help = "print the JSON Schema of experiment files, with which editors complete fields and mark mistakes"
-    schema = add_verb(verbs, places, "schema", _schema, help, examples=SCHEMA_EXAMPLES)
-    schema.add_argument("kind", choices=["experiment"], help="kind of file")
+    help = "Print the JSON Schema of experiment files, with which editors complete fields and mark mistakes."
+    schema = add_verb(verbs, None, "schema", _schema, help, examples=SCHEMA_EXAMPLES)
+    schema.add_argument("kind", choices=["experiment"], help="The kind of file.")
 
 
 def _new(arguments: argparse.Namespace) -> int:
@@ -77,10 +81,8 @@ def _diff(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
 
     comparison = compare(load_experiment(arguments.first), load_experiment(arguments.second))
-    if arguments.json:
-        print(json.dumps(dataclasses.asdict(comparison), indent=1))
-    else:
-        print("\n".join(_sentences(comparison, arguments.first, arguments.second)))
+    sentences = _sentences(comparison, arguments.first, arguments.second)
+    print_result(arguments, dataclasses.asdict(comparison), lambda: print("\n".join(sentences)))
     return DONE
 
 
