@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slurm.private_files import write_private_file
+from slurm.job.private_files import write_private_file
 
 POLL_S = 0.5
 REPORT_TIMEOUT_S = 300  # for all worker nodes to report; after that the job continues with those that have

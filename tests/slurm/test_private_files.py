@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from reproduce.errors import UserError
-from slurm.private_files import make_private_folder, make_temporary_folder, write_private_file
+from slurm.job.private_files import make_private_folder, make_temporary_folder, write_private_file
 
 ANOTHER_USER = 12345
 

@@ -18,7 +18,7 @@ import psutil
 
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress
-from slurm.private_files import make_temporary_folder
+from slurm.job.private_files import make_temporary_folder
 
 START_TIMEOUT_S = 300  # a node may have to read Ray from a cold network file system
 POLL_S = 0.2

@@ -19,7 +19,7 @@ from reproduce.grid import arm_data
 from reproduce.spec import load_experiment
 from slurm.job.config import LauncherConfig
 from slurm.job.log import log
-from slurm.private_files import make_private_folder
+from slurm.job.private_files import make_private_folder
 
 STAGING_TIMEOUT_S = 4 * 3600  # for the slowest node of a job to copy its data
 CHUNK_BYTES = 64 * 2**20
