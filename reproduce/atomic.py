@@ -23,8 +23,7 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.unlink(missing_ok=True)  # left behind by a killed process that had the same number
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(_create(partial, mode), "wb") as file:
             yield file
             if durable:
                 file.flush()
@@ -35,6 +34,15 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def _create(path: Path, mode: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:  # left behind by a killed process that had the same number
+        path.unlink()
+        return os.open(path, flags, mode)
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
