@@ -90,8 +90,8 @@ class Record:
             environment: code, packages, machine and devices, as `bench.machine.environment` describes them.
             world_size: number of ranks.
             device: the first rank's device, as torch names it.
-            resources: what each worker has and computes with: cpus_per_worker, gpus_per_worker, compile, and others that
-                older records lack.
+            resources: what each worker has and computes with: cpus_per_worker, gpus_per_worker, compile, and others
+                that older records lack.
             resume: epoch and step from which the attempt resumes; None for a fresh start.
             code_diff: uncommitted changes to the code, kept in a file beside the record that `environment` then names.
 
