@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+DEFAULT_MODE = 0o666
+
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> Iterator[BinaryIO]:
     """Open a file that takes the name `path` once the block has ended; if the block fails, the old content stays.
 
     Several processes may write to one path; the last one wins.
@@ -23,8 +25,7 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        partial.unlink(missing_ok=True)  # left behind by a killed process that had the same number
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with _create(partial, mode) as file:
             yield file
             if durable:
                 file.flush()
@@ -37,7 +38,16 @@ def replacing(path: Path, *, durable: bool = True, mode: int = 0o666) -> Iterato
         sync_folder(path.parent)
 
 
-def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = 0o666) -> None:
+def _create(path: Path, mode: int) -> BinaryIO:
+    opener = None if mode == DEFAULT_MODE else lambda name, flags: os.open(name, flags, mode)
+    try:
+        return open(path, "xb", opener=opener)
+    except FileExistsError:  # left behind by a killed process that had the same number
+        path.unlink()
+        return open(path, "xb", opener=opener)
+
+
+def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:
     """Replace a file by `content`; see `replacing`."""
     with replacing(path, durable=durable, mode=mode) as file:
         file.write(content)

@@ -41,7 +41,7 @@ PACKAGES = (
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Describe code, packages, machine and devices as plain JSON; read once per process, in under a second.
+    """Describe code, packages, machine and devices as plain JSON; read once per process.
 
     `commit` and `dirty` are absent outside a git checkout and a bundle. `gpus` lists NVML's devices; if there are none,
     `gpu_absent` says why.
