@@ -172,7 +172,7 @@ def test_an_image_that_the_files_table_does_not_know_is_named(photo_data: Path) 
     metadata = loader._pipeline._loader.reader.metadata
     metadata.setflags(write=True)
     metadata["f0"]["data_ptr"][5] += 1
-    with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: the file has no size for its offset"):
+    with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: its offset is not in the file's table"):
         list(loader)
 
 
