@@ -174,11 +174,15 @@ def test_normalisations_without_a_kernel_are_left_to_torch(norm: nn.BatchNorm2d)
     assert y.shape == x.shape
 
 
-def test_maps_of_another_number_of_channels_or_without_pixels_are_refused_as_torch_does() -> None:
+def test_maps_of_another_number_of_channels_are_refused_as_torch_does() -> None:
     with pytest.raises(RuntimeError, match="running_mean should contain 4 elements not 8"):
         norm_relu(nn.BatchNorm2d(8), maps(2, 4, 4, 4))
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
-        norm_relu(nn.BatchNorm2d(8), maps(0, 8, 4, 4))
+
+
+def test_maps_of_no_images_are_left_to_torch() -> None:
+    x = maps(0, 8, 4, 4).requires_grad_()
+    assert not by_kernel(MaxPool(3, 1, 1)(x), "_MaxPool")
+    assert not by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
 
 
 def test_torchs_are_taken_in_evaluation_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

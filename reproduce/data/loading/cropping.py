@@ -119,12 +119,16 @@ def _check_shape(name: str, array: npt.NDArray[Any], *shape: int) -> None:
         raise ValueError(f"{name}: shape {array.shape}; needs {shape}")
 
 
+def _array_type(dtype: type[np.generic]) -> Any:
+    """The type of an argument that is a contiguous array."""
+    return ndpointer(dtype, flags="C_CONTIGUOUS")
+
+
 @functools.cache
-def _library() -> Any:
-    library: Any = DECODER.load()
-    number, count = ctypes.c_int, ctypes.c_int64
-    integers, reals, doubles, octets, booleans = (
-        ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.int64, np.float32, np.float64, np.uint8, np.bool_)
+def _library() -> ctypes.CDLL:
+    library, number, count = DECODER.load(), ctypes.c_int, ctypes.c_int64
+    integers, reals, doubles, octets, booleans = map(
+        _array_type, (np.int64, np.float32, np.float64, np.uint8, np.bool_)
     )
     library.random_boxes.argtypes = (ctypes.c_uint64, doubles, number, count, *[integers] * 4)
     library.crop_batch.argtypes = (

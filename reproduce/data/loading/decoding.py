@@ -185,8 +185,9 @@ class NativeDecoder(CropDecoder):
             content, offsets, sizes = storage
             images = metadata[indices]
             places = np.searchsorted(offsets, images["data_ptr"])
-            for place in np.flatnonzero(offsets[np.minimum(places, len(offsets) - 1)] != images["data_ptr"])[:1]:
-                self._refuse(indices[place], f"the file has no size for its offset {images['data_ptr'][place]}")
+            known = offsets[np.minimum(places, len(offsets) - 1)] == images["data_ptr"]
+            if not known.all():
+                self._refuse(indices[known.argmin()], "its offset is not in the file's table")
             stored = StoredImages(
                 content=content,
                 offsets=images["data_ptr"].astype(np.int64),

@@ -169,10 +169,10 @@ def test_arrays_of_another_type_or_shape_never_reach_the_c_code() -> None:
 
 def test_an_image_that_the_files_table_does_not_know_is_named(photo_data: Path) -> None:
     loader = ValLoader(photo_data, ValLoaderConfig(batch_size=4, resolution=32))
-    fields = loader._pipeline._loader.reader.metadata["f0"]
-    fields.setflags(write=True)
-    fields["data_ptr"][5] += 1
-    with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: the file has no size for its offset"):
+    metadata = loader._pipeline._loader.reader.metadata
+    metadata.setflags(write=True)
+    metadata["f0"]["data_ptr"][5] += 1
+    with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: its offset is not in the file's table"):
         list(loader)
 
 
