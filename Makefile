@@ -30,7 +30,7 @@ format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff format --quiet .
 
 tables: ## make the documents' tables again from results/
-	@$(BIN)/python -m analysis.readme
+	@$(BIN)/python -m analysis.documents
 
 # PYTHON names the interpreter of a set-up, and here the version that the other machine has.
 bundle: ## the suite for a machine without network and root: [PYTHON=3.12] [WITHOUT=torch,torchvision] [PART=60M]

@@ -37,17 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(arguments: Sequence[str] | None) -> int:
-    from reproduce.native import SOURCES
+    from reproduce.native import LIBRARIES
 
     parsed = _parser().parse_args(arguments)
-    for source in SOURCES:
-        source.asked()
+    for library in LIBRARIES:
+        library.requested()
     return int(parsed.call(parsed))
 
 
 def _parser() -> argparse.ArgumentParser:
     # Here and not above: some of these take seconds to import, in which a command can be interrupted as well.
-    from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run
+    from bench.commands import benchmarks, claims, data, evaluate, experiment, machine, run, study
     from slurm import commands as slurm
 
     parser = argparse.ArgumentParser(
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the prepared data sets ($DEEPER_DATA, ./data)",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for theme in (machine, data, run, experiment, evaluate, claims, benchmarks, slurm):
+    for theme in (machine, data, study, run, experiment, evaluate, claims, benchmarks, slurm):
         theme.add_to(verbs, places)
     return parser
 

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a reader finds the old content or the new one, whatever was killed when."""
+"""Atomic replacement of files: a reader finds the old content or the new one, whatever process is killed and when."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file to write, which takes `path`'s name once the block has ended; if it fails, the old content stays.
+    """Yield a file to write, which takes the name `path` at the end of the block.
 
-    Several processes may write one path; the last one counts. durable: on return, the new content outlasts a power cut.
+    If the block fails, the old content stays. If several processes replace the same path, the last one wins.
+
+    Args:
+        path: The file to replace or create.
+        durable: Wait until the new content would survive a power failure.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -31,7 +35,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk: else a new one may be lost with the power."""
+    """Flush a folder's entries to the disk, so that a new name survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

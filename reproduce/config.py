@@ -25,7 +25,9 @@ Runs from before the field was added keep their keys."""
 class Config(BaseModel):
     """Base of every config: frozen, without unknown keys, and with validated defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 C = TypeVar("C", bound=Config)

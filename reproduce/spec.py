@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -310,6 +311,16 @@ class ExperimentConfig(Config):
     arms: dict[str, ArmConfig] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_sections(cls, content: Any) -> Any:
+        """YAML reads a section whose fields are all commented out as null; it is a section that changes nothing."""
+        if not isinstance(content, Mapping):
+            return content
+        return {
+            name: value for name, value in content.items() if value is not None or name not in ("network", "resources")
+        }
+
     @model_validator(mode="after")
     def _coherent(self) -> ExperimentConfig:
         if len(set(self.seeds)) != len(self.seeds):
@@ -342,8 +353,8 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            names = ", ".join(shipped_experiments())
-            raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {names}")
+            shipped = ", ".join(shipped_experiments())
+            raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {shipped}")
         text = path.read_text(encoding="utf-8")
     else:
         names = shipped_experiments()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from reproduce.data import PrepareOptions, folder, synthetic
-from reproduce.data.writing import prepare
+from reproduce.data.writing import PrepareConfig, prepare
 
 # A shell's background jobs (make test &) ignore Ctrl-C, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder: 4 classes, 96 training and 24 validation images of 40 x 40 pixels, stored raw."""
     out = tmp_path_factory.mktemp("synthetic")
-    prepare(synthetic(classes=4, images=96, size=40), out, workers=1)
+    prepare(synthetic(classes=4, images=96, size=40), out, PrepareConfig(workers=1))
     return out
 
 
@@ -56,7 +56,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photo_data(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`image_folder` prepared, stored as JPEG in the images' own sizes."""
     out = tmp_path_factory.mktemp("photos")
-    prepare(folder(image_folder), out, options=PrepareOptions(write_mode="jpg"), workers=1)
+    prepare(folder(image_folder), out, PrepareConfig(options=PrepareOptions(write_mode="jpg"), workers=1))
     return out
 
 

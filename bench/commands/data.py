@@ -78,7 +78,7 @@ def prepare_with_progress(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from reproduce.data.writing import prepare
+    from reproduce.data.writing import PrepareConfig, prepare
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -90,9 +90,8 @@ def prepare_with_progress(
                 tasks[split] = bars.add_task(f"{out.name}: {split}", total=total)
             bars.update(tasks[split], completed=done, total=total)
 
-        manifest = prepare(
-            source, out, options=options, progress=progress, workers=workers, skip_bad=skip_bad, force=force
-        )
+        config = PrepareConfig(options=options, workers=workers, skip_bad=skip_bad, force=force)
+        manifest = prepare(source, out, config, progress=progress)
     for name, split in manifest.splits.items():
         marked = f", {split.marked} JPEGs with restart markers" if split.marked else ""
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""

@@ -32,7 +32,7 @@ from bench.machine.filesystems import filesystem
 from bench.planning import placement
 from bench.tracking.store import tracking_uri
 from reproduce.data import DataError, load_manifest
-from reproduce.native import SOURCES, ChoiceError, Source
+from reproduce.native import LIBRARIES, ImplementationError, Library
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -66,7 +66,7 @@ def doctor(records: Path, data: Path) -> list[Check]:
         _precision(),
         _package("torchvision"),
         _ffcv(),
-        *map(_compiled, SOURCES),
+        *map(_compiled, LIBRARIES),
         _package("ray"),
         _mlflow(),
         _gpus(),
@@ -165,12 +165,12 @@ def _ffcv() -> Check:
     return check
 
 
-def _compiled(source: Source) -> Check:
+def _compiled(library: Library) -> Check:
     try:
-        choice = source.choice()
-    except ChoiceError as error:
-        return Check(source.what, "fail", str(error))
-    return Check(source.what, "warn" if choice.cure else "ok", str(choice), choice.cure)
+        found = library.implementation()
+    except ImplementationError as error:
+        return Check(library.role, "fail", str(error))
+    return Check(library.role, "warn" if found.hint else "ok", str(found), found.hint)
 
 
 def _lacking_build_tools() -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 from dataclasses import dataclass
-from pathlib import Path
+
+from reproduce.native import cpu
+from reproduce.native.cpu import CpuInfo
 
 SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "sve", "asimd")
-"""As Linux names them, best first: x86's four, then Arm's three."""
+"""Instruction sets as Linux names them, the best first: four of x86, then three of Arm."""
 VENDORS = {  # x86's vendor, Arm's implementer
     "GenuineIntel": "intel",
     "AuthenticAMD": "amd",
@@ -29,31 +30,24 @@ class Cpu:
 
     model: str
     vendor: str
-    """In small letters; the architecture where the vendor is not known."""
+    """In lower case; the architecture where the vendor is not known."""
     flags: tuple[str, ...]
     """Those of `SETS` that it has."""
 
 
 def parse(text: str) -> Cpu:
     """The first processor of a text of /proc/cpuinfo."""
-    fields: dict[str, str] = {}
-    for line in text.splitlines():
-        name, colon, value = line.partition(":")
-        if colon:
-            fields.setdefault(name.strip(), value.strip())
-    found = (fields.get("flags") or fields.get("Features") or "").split()
-    vendor = fields.get("vendor_id") or fields.get("CPU implementer") or ""
-    return Cpu(
-        model=fields.get("model name", platform.machine()),
-        vendor=VENDORS.get(vendor, platform.machine()),
-        flags=tuple(name for name in SETS if name in found),
-    )
+    return _summary(cpu.parse(text))
 
 
-@functools.cache
 def this_cpu() -> Cpu:
-    """This machine's; outside Linux without its flags."""
-    try:
-        return parse(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Cpu(platform.processor() or platform.machine(), platform.machine(), ())
+    """This machine's CPU; without flags where the system is not Linux."""
+    return _summary(cpu.this_cpu())
+
+
+def _summary(info: CpuInfo) -> Cpu:
+    return Cpu(
+        model=info.model or platform.machine(),
+        vendor=VENDORS.get(info.vendor, platform.machine()),
+        flags=tuple(name for name in SETS if name in info.flags),
+    )

@@ -16,7 +16,7 @@ import psutil
 
 from bench.machine import nvml
 from bench.machine.cpu import this_cpu
-from reproduce.native import SOURCES, ChoiceError, Source
+from reproduce.native import LIBRARIES, ImplementationError, Library
 
 SOURCE = Path(__file__).resolve().parents[2]
 BUNDLED = Path(__file__).with_name("commit.json")  # in a wheel that `slurm.bundle` made: what git would say
@@ -50,7 +50,7 @@ def environment() -> dict[str, Any]:
         "machine": _machine(),
         **_devices(),
         "threads": _threads(),
-        **{source.what: _choice(source) for source in SOURCES},
+        **{library.role: _implementation(library) for library in LIBRARIES},
     }
 
 
@@ -109,10 +109,10 @@ def _devices() -> dict[str, Any]:
     return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
 
 
-def _choice(source: Source) -> str:
+def _implementation(library: Library) -> str:
     try:
-        return str(source.choice())
-    except ChoiceError as error:
+        return str(library.implementation())
+    except ImplementationError as error:
         return str(error)
 
 

@@ -27,9 +27,9 @@ from torchvision import transforms
 
 from bench.suites.harness.child import child, requests
 from bench.suites.harness.comparison import Comparison, Contestant, Figures, Goal, interleave, publish
-from reproduce.data import DataError, PrepareOptions, load_manifest
+from reproduce.data import DataError, load_manifest
 from reproduce.data import folder as folder_source
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import MEAN, STD
 from reproduce.data.manifest import Split
 from reproduce.data.writing import prepare
@@ -59,7 +59,7 @@ def main(photographs: Path, *, batch: int, rounds: int, output: Path | None) -> 
     with tempfile.TemporaryDirectory(prefix="deeper-training-") as scratch:
         data = Path(scratch) / "photographs"
         console.print("writing FFCV files ...")
-        prepare(folder_source(photographs), data, options=PrepareOptions(), progress=lambda *_: None)
+        prepare(folder_source(photographs), data)
         _check_images(data, batch)
         with (
             child(OURS, _serve, _ours, data, batch, threads) as ours,
@@ -113,10 +113,9 @@ def _ours(data: Path, batch: int, threads: int) -> dict[str, Contestant]:
         workers=1,
     )
     dtype = resolve_precision(run.recipe.precision, CPU).dtype
-    training = TrainLoader(
-        data, batch_size=batch, seed_order=0, seed_augmentation=0, threads=threads, device=CPU, dtype=dtype
-    )
-    validation = ValLoader(data, batch_size=batch, resolution=SIDE, threads=threads, device=CPU, dtype=dtype)
+    common: dict[str, Any] = {"batch_size": batch, "threads": threads, "device": CPU, "dtype": dtype}
+    training = TrainLoader(data, TrainLoaderConfig(seed_order=0, seed_augmentation=0, **common))
+    validation = ValLoader(data, ValLoaderConfig(resolution=SIDE, **common))
     step = build_step(run, device=CPU)
     network = folded(step.network, dtype)
 

@@ -1,8 +1,7 @@
-"""Data: sources of images, FFCV files with a manifest, and loaders whose augmentation a seed determines.
+"""From images to FFCV files with a manifest (`writing.prepare`), and from these to batches (`reproduce.data.loading`).
 
-A folder, an archive or a named data set comes in; prepared FFCV files with a manifest go out, and batches from them
-(`reproduce.data.loading`). What needs torch or FFCV is imported from its own module, so that planning, which only reads
-manifests, stays quick.
+A folder, an archive or a named data set comes in; FFCV files, a manifest, and batches go out. Whatever needs torch or
+FFCV is imported from its own module, so that planning, which only reads manifests, starts quickly.
 """
 
 from __future__ import annotations

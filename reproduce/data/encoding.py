@@ -1,4 +1,4 @@
-"""One image: from a file's bytes or pixels to what is stored. Imports no torch, since every worker process loads it."""
+"""Encoding one image for storage. Imports no torch, since every worker process loads this module."""
 
 from __future__ import annotations
 
@@ -17,36 +17,48 @@ from reproduce.data.markers import with_restart_markers
 Pixels = npt.NDArray[np.uint8]
 
 JPG, RAW = 0, 1  # FFCV's RGBImageField modes
-RAW_SIDE = 96  # write_mode auto: up to this side, raw pixels cost little more than a JPEG and no decoding
+RAW_SIDE = 96  # pixels; up to this side raw pixels take little more space than a JPEG and need no decoding
 LARGEST_SIDE = 2**16 - 1  # FFCV stores sides as uint16
-LARGEST_STORED = 1 << 25  # bytes of one stored image; FFCV's page size of our files
+LARGEST_STORED = 1 << 25  # bytes of one stored image; also the page size of the FFCV files
 
 
 class Encoded(NamedTuple):
-    """An image: FFCV's mode, sides in pixels, bytes."""
+    """An image as it is stored."""
 
     mode: int
+    """`JPG` or `RAW`."""
     height: int
+    """In pixels."""
     width: int
     data: bytes
+    """A JPEG, or pixels [height, width, 3]."""
     marked: bytes | None = None
-    """A JPEG with restart markers (`with_restart_markers`), stored in place of `data` where there is one."""
+    """The JPEG with restart markers (`with_restart_markers`), if there is one."""
 
     @property
     def stored(self) -> bytes:
+        """The bytes that are written: `marked` if there is one."""
         return self.data if self.marked is None else self.marked
 
 
 class UnreadableImageError(Exception):
-    """The image cannot be decoded in full, or not be stored; the message says why."""
+    """The image cannot be decoded in full, or cannot be stored; the message says why."""
 
 
 def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers: bool = True) -> Encoded:
-    """Decode in full, shrink and encode an image; raises `UnreadableImageError`.
+    """Decode, shrink and encode an image.
 
-    `content`: an image file's bytes, or pixels [H, W, 3] or [H, W] uint8. An RGB JPEG that is to be stored as JPEG in
-    its own size keeps its pixels, once it has been decoded as a check: FFCV's decoder reports no errors later.
-    markers: put restart markers into JPEGs.
+    Every image is decoded in full, since FFCV's decoder would not report damage later. An RGB JPEG that is stored as a
+    JPEG in its own size keeps its pixels.
+
+    Args:
+        content: The bytes of an image file, or pixels uint8 [H, W, 3] or [H, W].
+        name: The image's name, by which `write_mode` "proportion" chooses.
+        options: How the image is stored.
+        markers: Put restart markers into a JPEG.
+
+    Raises:
+        UnreadableImageError: The image is damaged or too large.
     """
     try:
         pixels, is_rgb_jpeg = _decode(content)
@@ -78,12 +90,12 @@ def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers:
 
 
 def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
-    """Pixels [H, W, 3], and whether the content is a JPEG that decodes to RGB as it is."""
+    """Pixels uint8 [H, W, 3], and whether the content is a JPEG in RGB."""
     if not isinstance(content, bytes):
         return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
     with Image.open(io.BytesIO(content)) as image:
         image.load()
-        if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8, not scale them
+        if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 rather than scale them
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False
         return np.asarray(image.convert("RGB")), image.format == "JPEG" and image.mode == "RGB"
 

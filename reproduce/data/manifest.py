@@ -1,4 +1,4 @@
-"""The manifest: what a prepared folder holds, and whether it still holds it."""
+"""The manifest of a prepared folder: what the folder holds, and checks that it still does."""
 
 from __future__ import annotations
 
@@ -18,53 +18,55 @@ MANIFEST = "manifest.json"
 
 
 class DataError(UserError):
-    """A user's mistake about data: the file or option, what is wrong with it, what would be valid."""
+    """A user's mistake about data. The message names the file or option, what is wrong, and what would be valid."""
 
 
 class PrepareOptions(Config):
-    """How images are stored. All of it shapes the pixels, so all of it is in the manifest."""
+    """How images are stored. Every option can change pixels, so the manifest records them all."""
 
     write_mode: Literal["auto", "jpg", "raw", "proportion"] = "auto"
-    """auto: raw pixels where the image is at most 96 pixels wide and high, else JPEG. proportion: JPEG for a share
-    `compress_probability` of the images, picked by their name."""
+    """auto: raw pixels if the image is at most 96 pixels wide and high, else a JPEG. proportion: JPEGs for a share of
+    `compress_probability` of the images, chosen by their names."""
     max_resolution: int | None = Field(None, ge=16)
     """Shrink images whose shorter side is longer than this, in pixels."""
     jpeg_quality: int = Field(90, ge=1, le=100)
-    """Of JPEGs that are made here; RGB JPEGs that need no shrinking keep their pixels."""
+    """Quality of new JPEGs. RGB JPEGs that need no shrinking keep their pixels."""
     compress_probability: Fraction = 0.5
 
 
 class SplitManifest(Config):
-    """One FFCV file."""
+    """What one FFCV file holds."""
 
     images: int = Field(ge=1)
     skipped: int = Field(ge=0)
     """Unreadable images left out (`--skip-bad`)."""
     marked: int = 0
-    """JPEGs stored with restart markers, of which a part can be decoded alone."""
+    """JPEGs with restart markers, of which a region can be decoded on its own."""
     bytes: int
+    """Size of the file."""
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
     content: str
-    """SHA-256 over the images' labels, shapes and bytes (without restart markers) in order, however they are stored."""
+    """SHA-256 of the images' labels, shapes and bytes, in order and without restart markers; it does not depend on the
+    file's layout."""
 
 
 class Manifest(Config):
-    """`manifest.json`: written last, so a folder that has one is finished."""
+    """`manifest.json`. It is written last, so a folder that has one is complete."""
 
     source: str
     """folder, tar, imagenette, fashion-mnist or synthetic."""
     origin: str
-    """Name of the file or folder that was read, or the parameters of a synthetic set."""
+    """Name of the file or folder that was read, or the parameters of a synthetic data set."""
     classes: tuple[str, ...] = Field(min_length=2)
     splits: dict[Split, SplitManifest]
     options: PrepareOptions
     fingerprint: str
-    """SHA-256 of what was asked for: the source's listing and the options; tells whether preparing again is a no-op."""
+    """SHA-256 of the source's listing and the options. If it is unchanged, preparing again has nothing to do."""
     created: str
-    """ISO 8601, UTC."""
+    """Time in ISO 8601, UTC."""
     hash: str
-    """SHA-256 of classes and contents: equal where the images are equal, wherever and whenever they were prepared."""
+    """SHA-256 of the classes and contents: equal if the images are equal, wherever and whenever they were prepared."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:
@@ -76,7 +78,7 @@ class Manifest(Config):
 
 
 def content_hash(classes: tuple[str, ...], splits: dict[Split, SplitManifest]) -> str:
-    """The `hash` of a manifest."""
+    """The `hash` of a manifest with these classes and splits."""
     content = [classes, [splits[split].content for split in SPLITS]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -87,9 +89,10 @@ def beton(folder: Path, split: Split) -> Path:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a prepared folder and check, cheaply, that its files are there in full.
+    """Read the manifest of a prepared folder and check that its files exist and have the right size.
 
-    Raises `DataError` naming the file that is missing, truncated, grown or no manifest of ours.
+    Raises:
+        DataError: A file is missing, has another size, or is not a valid manifest; the message names it.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -114,7 +117,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """`load_manifest`, and each file read in full against its SHA-256. Raises `DataError`."""
+    """Do as `load_manifest` does, and check each file's SHA-256. Raises `DataError`."""
     manifest = load_manifest(folder)
     for split, expected in manifest.splits.items():
         found = sha256(beton(folder, split))

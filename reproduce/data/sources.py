@@ -1,4 +1,4 @@
-"""Where images come from. A source lists its samples; a reader, sent to every worker process, reads them one by one."""
+"""Sources of images, each of which lists its classes and samples and has a reader for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
-
-from reproduce.data.encoding import Pixels
 from reproduce.data.manifest import SPLITS, DataError, Split
+from reproduce.data.readers import FileReader, GratingReader, IdxReader, Reader, Sample, TarReader
+from reproduce.native import cache
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
 FASHION_MNIST_CLASSES = (
@@ -37,24 +35,6 @@ FASHION_MNIST_CLASSES = (
 LAYOUT = "train/<class>/* and val/<class>/*"
 
 
-class Sample(NamedTuple):
-    """One image: its name in messages, class number, and where the reader finds it."""
-
-    name: str
-    label: int
-    size: int
-    """Bytes in the source; 0 where it is made on the spot."""
-    position: int = 0
-    """Offset in a tar, or number in an array."""
-
-
-class Reader(Protocol):
-    """Reads samples in any process; picklable."""
-
-    def read(self, sample: Sample) -> bytes | Pixels:
-        """An image file's bytes, or pixels uint8 [H, W] or [H, W, 3]; raises OSError."""
-
-
 @dataclass(frozen=True)
 class Listing:
     """All samples of a source, in the order in which they are stored."""
@@ -66,21 +46,27 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to prepare; made by `folder`, `tar`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`."""
+    """A data set to prepare.
+
+    Made by `folder`, `tar`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`.
+    """
 
     name: str
-    """As in `Manifest.source`."""
+    """See `Manifest.source`."""
     origin: str
-    """As in `Manifest.origin`."""
+    """See `Manifest.origin`."""
     open: Callable[[Path], Listing]
-    """List the samples; the folder given is for scratch files and outlives the reading. Raises `DataError`."""
+    """Lists the samples. Its argument is a folder for temporary files that the reader needs. Raises `DataError`."""
 
 
 def source_from(text: str) -> Source:
-    """The source that a command line names. Raises `DataError`.
+    """The source that a text of the command line names.
 
-    A path to an image folder or a tar; `imagenette[:PATH]`, `fashion-mnist[:PATH]` (without PATH: found on this
-    machine or downloaded); `synthetic[:classes=10,images=2000,size=64,seed=0]`.
+    The text is the path of an image folder or a tar; `imagenette[:PATH]` or `fashion-mnist[:PATH]`, which without PATH
+    are looked for on this machine and else downloaded; or `synthetic[:classes=10,images=2000,size=64,seed=0]`.
+
+    Raises:
+        DataError: The text names no source.
     """
     name, _, rest = text.partition(":")
     path = Path(rest).expanduser() if rest else None
@@ -106,12 +92,12 @@ def folder(path: Path) -> Source:
 
 
 def tar(path: Path) -> Source:
-    """A tar, compressed or not, of such a folder."""
+    """A tar of an ImageNet-style folder, compressed or not."""
     return Source("tar", path.name, lambda scratch: _list_tar(path, scratch))
 
 
 def imagenette(path: Path | None = None) -> Source:
-    """Imagenette: a folder or tar, else downloaded by torchvision (1.5 GB; kept in the user's cache)."""
+    """Imagenette from a folder or tar; without one, torchvision downloads 1.5 GB into the user's cache."""
     if path is not None:
         inner = folder(path) if path.is_dir() else tar(path)
         return Source("imagenette", path.name, inner.open)
@@ -119,7 +105,7 @@ def imagenette(path: Path | None = None) -> Source:
 
 
 def fashion_mnist(path: Path | None = None) -> Source:
-    """Fashion-MNIST: a folder with its four idx files, else those of Debian's package, else downloaded."""
+    """Fashion-MNIST from a folder with its four idx files; without one, from Debian's package or a download."""
 
     def open_(_: Path) -> Listing:
         place = path or (FASHION_MNIST_FOLDER if FASHION_MNIST_FOLDER.is_dir() else _download_fashion_mnist())
@@ -140,9 +126,18 @@ def fashion_mnist(path: Path | None = None) -> Source:
 
 
 def synthetic(classes: int = 10, images: int = 2000, size: int = 64, seed: int = 0) -> Source:
-    """Noisy coloured gratings, their colour and direction told by the class: `images` for training, 1/4 for validation.
+    """Noisy coloured gratings, whose colour and direction depend on the class; for tests and dry runs.
 
-    Learnable in minutes and different from seed to seed; for tests and dry runs, not for claims.
+    A network learns them in minutes.
+
+    Args:
+        classes: Number of classes.
+        images: Number of training images; there are a quarter as many validation images, at least one a class.
+        size: Height and width of an image, in pixels.
+        seed: Seed of all that is random.
+
+    Raises:
+        DataError: A number is too small.
     """
     for name, value, least in (("classes", classes, 2), ("images", images, classes), ("size", size, 8)):
         if value < least:
@@ -157,93 +152,6 @@ def synthetic(classes: int = 10, images: int = 2000, size: int = 64, seed: int =
         GratingReader(classes, size, seed),
     )
     return Source("synthetic", f"classes={classes},images={images},size={size},seed={seed}", lambda _: listing)
-
-
-# --- readers -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads files by their path under `root`."""
-
-    root: Path
-
-    def read(self, sample: Sample) -> bytes:
-        return (self.root / sample.name).read_bytes()
-
-
-@dataclass(frozen=True)
-class TarReader:
-    """Reads members of an uncompressed tar by their offset."""
-
-    path: Path
-
-    def read(self, sample: Sample) -> bytes:
-        return os.pread(self._file.fileno(), sample.size, sample.position)
-
-    @cached_property
-    def _file(self) -> BinaryIO:
-        return self.path.open("rb")
-
-    def __getstate__(self) -> dict[str, Path]:
-        return {"path": self.path}
-
-
-@dataclass(frozen=True)
-class IdxReader:
-    """Reads Fashion-MNIST's idx files, gzipped or not."""
-
-    root: Path
-
-    def read(self, sample: Sample) -> Pixels:
-        arrays = self._train if sample.name.startswith("train/") else self._val
-        return cast(Pixels, arrays[sample.position])
-
-    def labels(self, split: Split) -> Pixels:
-        return self._array(split, "labels-idx1-ubyte")
-
-    @cached_property
-    def _train(self) -> Pixels:
-        return self._array("train", "images-idx3-ubyte")
-
-    @cached_property
-    def _val(self) -> Pixels:
-        return self._array("val", "images-idx3-ubyte")
-
-    def _array(self, split: Split, what: str) -> Pixels:
-        stem = f"{'t10k' if split == 'val' else 'train'}-{what}"
-        plain, zipped = self.root / stem, self.root / f"{stem}.gz"
-        if not plain.is_file() and not zipped.is_file():
-            raise DataError(f"{plain}: no such file, nor {zipped.name}; Fashion-MNIST has four idx files in one folder")
-        try:
-            content = plain.read_bytes() if plain.is_file() else gzip.decompress(zipped.read_bytes())
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{zipped}: cannot be read: {error}") from error
-        dimensions = content[3] if len(content) > 3 else 0
-        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(int) if dimensions else np.array([0])
-        if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * dimensions + shape.prod():
-            raise DataError(f"{plain}: not an idx file of bytes, or truncated")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-
-
-@dataclass(frozen=True)
-class GratingReader:
-    """Draws the synthetic set."""
-
-    classes: int
-    size: int
-    seed: int
-
-    def read(self, sample: Sample) -> Pixels:
-        split = int(sample.name.startswith("val/"))
-        random = np.random.default_rng([self.seed, split, sample.position])
-        angle = np.pi * sample.label / self.classes + random.normal(0, 0.05)
-        frequency = 2 * np.pi * random.uniform(3, 5) / self.size
-        y, x = np.mgrid[: self.size, : self.size]
-        wave = np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + random.uniform(0, 2 * np.pi))
-        hue = 2 * np.pi * (sample.label / self.classes + np.arange(3) / 3)
-        image = 128 + 50 * np.cos(hue) * random.uniform(0.6, 1) + 50 * wave[..., None]
-        return cast(Pixels, (image + random.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8))
 
 
 # --- listings ----------------------------------------------------------------------------------------
@@ -296,7 +204,7 @@ def _list_tar(path: Path, scratch: Path) -> Listing:
 
 
 def _uncompressed(path: Path, scratch: Path) -> Path:
-    """The tar itself, or a copy in `scratch` without its compression, so that members can be read in any order."""
+    """The tar itself if it is not compressed, else an uncompressed copy in `scratch`, to read members in any order."""
     with path.open("rb") as file:
         start = file.read(6)
     openers: dict[bytes, Any] = {
@@ -319,7 +227,7 @@ def _uncompressed(path: Path, scratch: Path) -> Path:
 def _listing(
     path: Path, files: Iterable[tuple[str, int, int]], folders: dict[Split, list[str]], reader: Reader
 ) -> Listing:
-    """A listing from files named `<split>/<class>/...`; classes and files sorted as torchvision's ImageFolder does."""
+    """A listing of files named `<split>/<class>/...`; their order and that of classes is the one of `ImageFolder`."""
     by_class: dict[Split, dict[str, list[tuple[str, int, int]]]] = {
         split: {name: [] for name in folders.get(split, []) if not name.startswith(".")} for split in SPLITS
     }
@@ -336,8 +244,8 @@ def _listing(
     for split, found in by_class.items():
         if empty := sorted(name for name, members in found.items() if not members):
             raise DataError(f"{path}: no images in {split}/{empty[0]}; each class folder needs some")
-    if strange := sorted(set(by_class["val"]) - set(classes)):
-        raise DataError(f"{path}: val/{strange[0]} is no class of train/; classes of val must be among those of train")
+    if unknown := sorted(set(by_class["val"]) - set(classes)):
+        raise DataError(f"{path}: val/{unknown[0]} is no class of train/; classes of val must be among those of train")
     number = {name: label for label, name in enumerate(classes)}
     return Listing(
         classes,
@@ -356,15 +264,10 @@ def _listing(
 # --- downloads ---------------------------------------------------------------------------------------
 
 
-def _cache() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "deeper"
-
-
 def _download_imagenette() -> Path:
-    from torchvision.datasets import Imagenette  # torch only where it is needed
+    from torchvision.datasets import Imagenette  # imports torch, which other sources do without
 
-    root = _cache()
+    root = cache()
     root.mkdir(parents=True, exist_ok=True)
     place = root / "imagenette2"
     try:
@@ -378,7 +281,7 @@ def _download_fashion_mnist() -> Path:
     from torchvision.datasets import FashionMNIST
 
     try:
-        return Path(FashionMNIST(_cache(), download=True).raw_folder)
+        return Path(FashionMNIST(cache(), download=True).raw_folder)
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"fashion-mnist: download failed: {error}; install Debian's package dataset-fashion-mnist, "
@@ -387,7 +290,7 @@ def _download_fashion_mnist() -> Path:
 
 
 def _numbers(text: str) -> dict[str, int]:
-    """`a=1,b=2` as a mapping."""
+    """Parse `a=1,b=2`, the numbers of a synthetic data set."""
     known = ("classes", "images", "size", "seed")
     numbers: dict[str, int] = {}
     for part in filter(None, text.split(",")):

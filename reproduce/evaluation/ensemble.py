@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reproduce.data.loading.loaders import NONE, Numbers, ValLoader
+from reproduce.data.loading.loaders import NONE, LoaderConfig, Numbers, ValLoader, ValLoaderConfig
 from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.image_results import ImageResults, ResultWriter
 from reproduce.evaluation.models import ModelReference, SingleCrop
@@ -122,14 +122,16 @@ def _batches(
         return multi_crop_batches(crops, folder, ranks, threads=threads, known=known)
     return ValLoader(
         folder,
-        batch_size=single_batch,
-        resolution=crops.resolution,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        val_crop=crops.share,
-        leave_out=known,
-        threads=threads,
-        device=ranks.device,
+        ValLoaderConfig(
+            batch_size=single_batch,
+            resolution=crops.resolution,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            val_crop=crops.share,
+            leave_out=known,
+            threads=threads,
+            device=ranks.device,
+        ),
     )
 
 
@@ -142,15 +144,13 @@ def multi_crop_batches(
         Crops of N images, uint8 [2 * N * C, 3, S, S] on the device, the mirrored ones in the second half; labels and
         indices, [N].
     """
-    loader = MultiCropLoader(
-        folder,
-        crops,
+    config = LoaderConfig(
         batch_size=max(1, CROPS_A_BATCH[ranks.device.type] // (2 * crops.count)),
         rank=ranks.rank,
         world_size=ranks.world_size,
-        leave_out=known,
         threads=threads,
     )
+    loader = MultiCropLoader(folder, crops, config, leave_out=known)
     for pixels, labels, indices in loader:
         flat = pixels.flatten(0, 1).to(ranks.device)
         yield torch.cat((flat, flat.flip(3))), labels, indices

@@ -1,40 +1,60 @@
-"""What is written in C, for speed: each source with the stand-in that gives the same results without it.
+"""Work that is done in C for speed, each with a fallback for machines where the C code cannot be built.
 
-Imports neither torch nor FFCV, so that a command can check the choices before it starts anything.
+Sources in C and the machine's compiler come in; loaded libraries go out. The decoder takes the bytes of JPEGs or stored
+pixels and gives crops of them as arrays; it also puts restart markers into JPEGs. The kernels take and give torch's
+tensors. A fallback does the same work, but its results may differ: see `DECODER` and `KERNELS`.
+
+The package imports neither torch nor FFCV, so that every command can check the environment's requests before it starts.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from reproduce.native.compiling import Choice, ChoiceError, Source, UnavailableError, cache
+from reproduce.native.caching import cache
+from reproduce.native.compiling import Implementation, ImplementationError, Library, UnavailableError
 
-__all__ = ["DECODER", "KERNELS", "SOURCES", "Choice", "ChoiceError", "Source", "UnavailableError", "cache"]
+__all__ = [
+    "DECODER",
+    "KERNELS",
+    "LIBRARIES",
+    "Implementation",
+    "ImplementationError",
+    "Library",
+    "UnavailableError",
+    "cache",
+]
 
 _HERE = Path(__file__).parent
 
-DECODER = Source(
-    paths=(_HERE / "crop.c", _HERE / "parts.c", _HERE / "parts.h"),
-    what="decoder",
-    stand_in="stock",
+DECODER = Library(
+    sources=(_HERE / "crop.c", _HERE / "boxes.c", _HERE / "restart.c", _HERE / "restart.h"),
+    role="decoder",
+    fallback="stock",
     variable="DEEPER_DECODER",
-    cure=(
+    hint=(
         "install a C compiler and libjpeg-turbo's header (Debian: apt-get install gcc libjpeg62-turbo-dev; "
         "conda: conda install -c conda-forge c-compiler libjpeg-turbo)"
     ),
-    libraries=("-ljpeg", "-lm"),
+    links=("-ljpeg", "-lm"),
 )
-"""Crops of an FFCV file's images (`reproduce.data.loading.cropping`), restart markers in what is written
-(`reproduce.data.markers`); stock: FFCV's own decoder, no markers."""
+"""Crops of images in FFCV files (`reproduce.data.loading.cropping`) and restart markers in JPEGs
+(`reproduce.data.markers`).
 
-KERNELS = Source(
-    paths=(_HERE / "kernels.c",),
-    what="kernels",
-    stand_in="torch",
+Fallback: FFCV's own decoder, which shows the same crops with slightly different pixels, and no restart markers.
+"""
+
+KERNELS = Library(
+    sources=(_HERE / "kernels.c",),
+    role="kernels",
+    fallback="torch",
     variable="DEEPER_KERNELS",
-    cure="install gcc (Debian: apt-get install gcc; conda: conda install -c conda-forge c-compiler)",
+    hint="install gcc (Debian: apt-get install gcc; conda: conda install -c conda-forge c-compiler)",
     openmp=True,
 )
-"""Max pooling and batch normalisation with ReLU in bfloat16 on CPUs (`reproduce.native.kernels`); torch: torch's."""
+"""Max pooling, and batch normalisation with ReLU, in bfloat16 on CPUs (`reproduce.native.kernels`).
 
-SOURCES = (DECODER, KERNELS)
+Fallback: torch's own, whose pooled maps are equal and whose other results differ by rounding.
+"""
+
+LIBRARIES = (DECODER, KERNELS)

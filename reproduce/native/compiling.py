@@ -1,6 +1,6 @@
-"""C sources of ours: compiled at a machine's first use, with its own compiler, and kept for the next process.
+"""Libraries written in C: compiled by the machine's own compiler at their first use and kept for later processes.
 
-Where a library compiled beforehand belongs to these sources and this CPU (`reproduce.native.precompiled`), it is taken.
+A library that was compiled beforehand from the same sources for this CPU (`reproduce.native.precompiled`) is preferred.
 """
 
 from __future__ import annotations
@@ -15,34 +15,39 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.errors import UserError
-from reproduce.native import precompiled
+from reproduce.native import cpu, precompiled
+from reproduce.native.caching import UnsafeFolderError, is_trusted, library_folder
 
-# Without contraction of a * b + c: the same numbers on every machine, and those of numba's and numpy's code.
+# The compiler may not contract a * b + c, so that results do not depend on whether the CPU has such an instruction.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
 
 
 class UnavailableError(Exception):
-    """A source cannot be compiled or loaded here; the message says why in one line."""
+    """A library cannot be compiled or loaded on this machine; the message says why in one line."""
 
 
-class ChoiceError(UserError):
-    """The environment asks for what is not there; the message names the variable, its value and what is valid."""
+class ImplementationError(UserError):
+    """The environment asks for an implementation that does not exist or is unavailable on this machine.
+
+    The message names the variable, its value and what is valid.
+    """
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What does a piece of work in this process: the C source or its stand-in."""
+class Implementation:
+    """What this process uses for a piece of work: the C library or its fallback."""
 
     name: str
-    """native, or the stand-in's."""
+    """`native`, or the name of the fallback."""
     detail: str
-    """What the native one is built with, or why it is not used."""
-    cure: str = ""
-    """What makes the native one available; empty where nothing is amiss."""
+    """What the library was built with, or why it is not used."""
+    hint: str = ""
+    """How to make the library available; empty where the fallback was asked for or is not used."""
 
     @property
     def native(self) -> bool:
@@ -53,149 +58,158 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """C sources of one library, and what does their work where it cannot be had or the environment asks for that."""
+class Library:
+    """A shared library written in C, and the fallback for machines where it is unavailable.
 
-    paths: tuple[Path, ...]
-    """The first gives it its name; headers are among them."""
-    what: str
-    """In a word, for people."""
-    stand_in: str
+    The environment variable `variable` selects one: `native`, or the fallback's name. If it is unset, the library is
+    used wherever it can be built.
+    """
+
+    sources: tuple[Path, ...]
+    """C files and headers; the first one gives the library its name."""
+    role: str
+    """One word for messages."""
+    fallback: str
     variable: str
-    """Environment variable: native or the stand-in's name takes that one; unset: native where it can be built."""
-    cure: str
-    """What to install where it cannot be built."""
-    libraries: tuple[str, ...] = ()
+    hint: str
+    """What to install where the library cannot be built."""
+    links: tuple[str, ...] = ()
+    """Linker options."""
     openmp: bool = False
-    """Parallel by the OpenMP runtime that the process has loaded already (torch's), not by one more of its own."""
-
-    def asked(self) -> str:
-        """What the environment asks for, maybe nothing; raises `ChoiceError` if that is neither of the two."""
-        asked = os.environ.get(self.variable, "")
-        if asked not in ("", "native", self.stand_in):
-            raise ChoiceError(f"{self.variable}={asked}: unknown; valid: native, {self.stand_in}, or unset")
-        return asked
-
-    def choice(self) -> Choice:
-        """Which of the two this process uses; builds the native one if need be.
-
-        Raises `ChoiceError` if the variable names neither, or the native one where it cannot be built.
-        """
-        return _choose(self, self.asked())
-
-    def library(self) -> ctypes.CDLL:
-        """The loaded library; raises `UnavailableError`."""
-        found = _load_once(self)
-        if isinstance(found, str):
-            raise UnavailableError(found)
-        return found
-
-    def load(self) -> ctypes.CDLL:
-        """The precompiled library, that from the cache, or one built now (2 s); raises `UnavailableError`.
-
-        The cache is $XDG_CACHE_HOME/deeper (~/.cache/deeper), a file for each source, compiler, flags and CPU.
-        Processes that build at once each put a whole file in place. Where it cannot be written, each builds its own.
-        """
-        if self.openmp:
-            import torch  # noqa: F401  (brings the OpenMP runtime)
-        ready = precompiled.find(self.name, self.digest())
-        if ready is not None:
-            return _open(ready)
-        target = cache() / f"{self.name}-{self._key()}.so"
-        if target.is_file():
-            return _open(target)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            place = tempfile.TemporaryDirectory(dir=target.parent)
-        except OSError:
-            place = tempfile.TemporaryDirectory()
-        with place as folder:
-            built = Path(folder) / target.name
-            self._build(built, "native")
-            library = _open(built)
-            with contextlib.suppress(OSError):
-                built.replace(target)
-        return library
-
-    def precompile(self, folder: Path) -> None:
-        """Build the libraries that `precompiled` looks for, one a level; raises `UnavailableError`."""
-        for level in precompiled.LEVELS:
-            self._build(folder / precompiled.file_name(self.name, self.digest(), level), level)
+    """Whether it uses OpenMP, whose runtime is the one that torch has loaded into the process."""
 
     @property
     def name(self) -> str:
-        return self.paths[0].stem
+        return self.sources[0].stem
+
+    def requested(self) -> str:
+        """The value of `variable`, empty if unset. Raises `ImplementationError` if it is not a valid one."""
+        value = os.environ.get(self.variable, "")
+        if value not in ("", "native", self.fallback):
+            raise ImplementationError(f"{self.variable}={value}: unknown; valid: native, {self.fallback}, or unset")
+        return value
+
+    def implementation(self) -> Implementation:
+        """What this process uses; builds the library if need be.
+
+        Raises:
+            ImplementationError: `variable` has no valid value, or asks for the library where it is unavailable.
+        """
+        return _implementation(self, self.requested())
+
+    def load(self) -> ctypes.CDLL:
+        """The loaded library, built first if need be. Raises `UnavailableError`."""
+        loaded = _load_once(self)
+        if isinstance(loaded, str):
+            raise UnavailableError(loaded)
+        return loaded
+
+    def precompile(self, folder: Path) -> None:
+        """Build the libraries that `precompiled.find` looks for, one for each level. Raises `UnavailableError`."""
+        for level in precompiled.LEVELS:
+            self.build(folder / precompiled.file_name(self.name, self.digest(), level), level)
+
+    def build(self, target: Path, march: str) -> None:
+        """Compile and link the sources for a value of -march. Raises `UnavailableError`."""
+        compiler = _compiler()
+        flags = [f"-march={march}", *FLAGS, *(["-fopenmp"] if self.openmp else []), *_search_paths()]
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            objects = []
+            for source in self.sources:
+                if source.suffix == ".c":
+                    objects.append(str(Path(folder, f"{source.stem}.o")))
+                    _run([*compiler, *flags, "-c", str(source), "-o", objects[-1]])
+            # OpenMP's runtime is not linked: its symbols are looked up in the process.
+            _run([*compiler, "-shared", "-pthread", *objects, "-o", str(target), *_search_paths(), *self.links])
 
     def digest(self) -> str:
-        """Of the sources and what else, besides compiler and CPU, determines the library."""
-        parts = [*(path.read_text(encoding="utf-8") for path in self.paths), *FLAGS, *self.libraries]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+        """Hash of all that determines the library besides the compiler and the CPU."""
+        return _hash(*(path.read_text(encoding="utf-8") for path in self.sources), *FLAGS, *self.links)
 
-    def _build(self, built: Path, march: str) -> None:
-        sources = [path for path in self.paths if path.suffix == ".c"]
-        with tempfile.TemporaryDirectory(dir=built.parent) as folder:
-            objects = [str(Path(folder) / f"{source.stem}.o") for source in sources]
-            for source, compiled in zip(sources, objects, strict=True):
-                _run([*_compiler(), *self._flags(march), "-c", str(source), "-o", compiled])
-            # Linked without OpenMP's library: its symbols are looked up in the process.
-            _run([*_compiler(), "-shared", "-pthread", *objects, "-o", str(built), *_prefixes(), *self.libraries])
-
-    def _flags(self, march: str) -> list[str]:
-        return [f"-march={march}", *FLAGS, *(["-fopenmp"] if self.openmp else []), *_prefixes()]
-
-    def _key(self) -> str:
+    def cache_key(self) -> str:
+        """Hash of all that determines the library when it is compiled on this machine."""
         compiler = _compiler()
-        parts = [
-            *(path.read_text(encoding="utf-8") for path in self.paths),
-            *compiler, *self._flags("native"), *self.libraries, _compiler_version(compiler), _cpu(),
-        ]  # fmt: skip
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def cache() -> Path:
-    """Where compiled sources are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeper"
+        version = _run([*compiler, "--version"]).partition("\n")[0]
+        this_machine = (platform.machine(), repr(cpu.this_cpu()))
+        return _hash(self.digest(), *compiler, version, *_search_paths(), str(self.openmp), *this_machine)
 
 
 @functools.cache
-def _load_once(source: Source) -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+def _load_once(library: Library) -> ctypes.CDLL | str:
+    """The library, or why it is unavailable: asked for at every layer of a network, and found out once."""
     try:
-        return source.load()
+        return _load(library)
     except UnavailableError as error:
         return str(error)
 
 
-@functools.cache  # a network asks at every layer
-def _choose(source: Source, asked: str) -> Choice:
-    if asked == source.stand_in:
-        return Choice(source.stand_in, f"{source.variable}={source.stand_in}")
-    found = _load_once(source)
-    if isinstance(found, ctypes.CDLL):
-        found.built_with.restype = ctypes.c_char_p
-        return Choice("native", found.built_with().decode() + precompiled.told_of(Path(found._name)))
-    if asked == "native":
-        raise ChoiceError(f"{source.variable}=native: {found}; {source.cure}")
-    return Choice(source.stand_in, found, source.cure)
+@functools.cache
+def _implementation(library: Library, requested: str) -> Implementation:
+    if requested == library.fallback:
+        return Implementation(library.fallback, f"{library.variable}={library.fallback}")
+    loaded = _load_once(library)
+    if isinstance(loaded, ctypes.CDLL):
+        loaded.built_with.argtypes, loaded.built_with.restype = (), ctypes.c_char_p
+        level = precompiled.level_of(Path(loaded._name))
+        return Implementation("native", loaded.built_with().decode() + (f", precompiled for {level}" if level else ""))
+    if requested == "native":
+        raise ImplementationError(f"{library.variable}=native: {loaded}; {library.hint}")
+    return Implementation(library.fallback, loaded, library.hint)
+
+
+def _load(library: Library) -> ctypes.CDLL:
+    """Load the precompiled library, else the one in the cache, else build it, which takes about two seconds.
+
+    The cache has one file for each version of the sources, compiler, flags and CPU. Processes that build at the same
+    time each replace the whole file. A process that cannot use the cache builds a library of its own.
+    """
+    if library.openmp:
+        import torch  # noqa: F401  (brings the OpenMP runtime)
+    ready = precompiled.find(library.name, library.digest())
+    if ready is not None:
+        return _open(ready)
+    cached = _cached(library)
+    if cached is not None and is_trusted(cached):
+        return _open(cached)
+    with _temporary_folder(cached) as folder:
+        built = Path(folder, f"{library.name}.so")
+        library.build(built, "native")
+        built.chmod(0o700)
+        opened = _open(built)
+        if cached is not None:
+            with contextlib.suppress(OSError):
+                built.replace(cached)
+        return opened
+
+
+def _cached(library: Library) -> Path | None:
+    """Where the library is kept; None where this user has no safe folder to keep it in."""
+    file_name = f"{library.name}-{library.cache_key()}.so"
+    try:
+        return library_folder() / file_name
+    except UnsafeFolderError as error:
+        warnings.warn(
+            f"compiled libraries are not kept: {error}; set XDG_CACHE_HOME to a folder of yours", stacklevel=2
+        )
+    except OSError:
+        pass
+    return None
+
+
+def _temporary_folder(beside: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A new folder of this user, in the same one as `beside` if that can be written."""
+    if beside is not None:
+        with contextlib.suppress(OSError):
+            return tempfile.TemporaryDirectory(dir=beside.parent)
+    return tempfile.TemporaryDirectory()
 
 
 def _compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "cc"))
 
 
-def _compiler_version(compiler: list[str]) -> str:
-    return _run([*compiler, "--version"]).partition("\n")[0]
-
-
-def _cpu() -> str:
-    """What -march=native depends on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    told = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
-    return "\n".join([platform.machine(), *dict.fromkeys(told)])
-
-
-def _prefixes() -> list[str]:
-    """Options for libraries that lie in Python's own environment (conda)."""
+def _search_paths() -> list[str]:
+    """Compiler options for headers and libraries that lie in Python's own environment, such as conda's."""
     prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, os.environ.get("CONDA_PREFIX", "")))
     found = (Path(prefix) for prefix in prefixes if prefix not in ("", "/usr"))
     return [
@@ -204,6 +218,10 @@ def _prefixes() -> list[str]:
         if (prefix / "include" / "jpeglib.h").is_file()
         for option in (f"-I{prefix}/include", f"-L{prefix}/lib", f"-Wl,-rpath,{prefix}/lib")
     ]
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _run(command: list[str]) -> str:

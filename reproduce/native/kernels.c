@@ -1,7 +1,9 @@
-/* Max pooling, and batch normalisation with ReLU, in bfloat16 on NHWC maps, forward and backward: what torch 2.14 spends
-   a quarter of a CPU's training step on. Memory decides here, so each does all it has to in as few passes as it can:
-   pools keep a byte an output for their gradient, normalisation keeps its input alone. Sums are float32 over at most
-   ROWS pixels and float64 beyond. */
+/* Max pooling, and batch normalisation with ReLU, in bfloat16 on NHWC maps, forward and backward. torch 2.14 spends a
+   quarter of a CPU's training step on them. Memory bandwidth limits their speed, so each makes as few passes over memory
+   as possible: pooling keeps one byte for each output for the backward pass, normalisation keeps only its input. Sums
+   are float32 over at most ROWS pixels and float64 beyond.
+
+   The caller (kernels.py) checks types, shapes and memory layouts. */
 
 #include <math.h>
 #include <stdint.h>
@@ -11,16 +13,16 @@
 #include <omp.h>
 
 enum {
-    CHANNELS = 64, /* worked on at once: what they need stays in registers and the first cache */
-    ROWS = 128,
+    CHANNELS = 64, /* handled at once, so that their state stays in registers and the first-level cache */
+    ROWS = 128,    /* pixels that one thread sums in float32 */
 };
 
-typedef uint16_t bf16; /* its bits */
+typedef uint16_t bf16; /* the bits of a bfloat16 */
 
 typedef struct {
     int64_t images, height, width, channels;
     int64_t out_height, out_width;
-    int64_t kernel, stride, padding;
+    int64_t kernel, stride, padding; /* kernel: 1 to 16, since a tap is stored in a byte; padding: at most half of it */
 } Pool;
 
 static inline float widen(bf16 bits) {
@@ -41,7 +43,7 @@ static inline int least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* --- max pooling ------------------------------------------------------------------------------------------------- */
 
-/* An integer in the order of the bfloat16; NaN is largest, as a pool hands it on. */
+/* Maps a bfloat16 to an integer of the same order. NaN is largest, since a pool propagates it. */
 static inline int16_t ordered(bf16 bits) {
     int16_t size = bits & 0x7fff, value = bits & 0x8000 ? -size : size;
     return size > 0x7f80 ? INT16_MAX : value;
@@ -49,7 +51,8 @@ static inline int16_t ordered(bf16 bits) {
 
 static inline bf16 bits_of(int16_t value) { return value < 0 ? 0x8000 | -value : value; }
 
-/* One output pixel; `taps` gets which pixel of the window was largest (the first of several, as in torch). */
+/* Computes one output pixel. Writes to `taps`, unless NULL, which pixel of the window is the largest, the first of
+   several as in torch. */
 static inline void pool_pixel(const Pool *p, const bf16 *image, int64_t top, int64_t left, bf16 *to, uint8_t *taps) {
     for (int64_t first = 0; first < p->channels; first += CHANNELS) {
         int count = least(CHANNELS, p->channels - first);
@@ -80,7 +83,7 @@ static inline void pool_pixel(const Pool *p, const bf16 *image, int64_t top, int
     }
 }
 
-/* taps: NULL where no gradient is wanted. */
+/* `taps` is NULL where no gradient is wanted. */
 void max_pool(const Pool *p, const bf16 *x, bf16 *y, uint8_t *taps, int threads) {
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < p->images * p->out_height; row++) {
@@ -95,7 +98,7 @@ void max_pool(const Pool *p, const bf16 *x, bf16 *y, uint8_t *taps, int threads)
     }
 }
 
-/* Each input pixel gathers from the windows that it lies in: every one is written once, whatever the stride. */
+/* Each input pixel gathers the gradient from the windows that it lies in, so every pixel is written exactly once. */
 void max_pool_backward(const Pool *p, const bf16 *grad_y, const uint8_t *taps, bf16 *grad_x, int threads) {
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < p->images * p->height; row++) {
@@ -128,7 +131,7 @@ void max_pool_backward(const Pool *p, const bf16 *grad_y, const uint8_t *taps, b
 
 static inline float rectified(float value) { return value < 0 ? 0 : value; } /* NaN stays */
 
-/* What both directions do: two sums a channel over all pixels, of what `add` makes of a few pixels. */
+/* Computes two sums per channel over all pixels; `add` adds a pixel's contribution to `one[k]` and `two[k]`. */
 #define SUMS(add)                                                                                                      \
     _Pragma("omp for schedule(static)") for (int64_t block = 0; block < (pixels + ROWS - 1) / ROWS; block++) {        \
         int64_t from = block * ROWS, end = least(from + ROWS, pixels);                                                \
@@ -144,22 +147,22 @@ static inline float rectified(float value) { return value < 0 ? 0 : value; } /* 
         }                                                                                                             \
     }
 
-/* Over the threads, each of which has both sums of every channel. */
+/* Adds up the threads' sums; each thread has both sums of every channel. */
 static inline double total(const double *sums, int threads, int64_t channels, int64_t place) {
     double found = 0;
     for (int t = 0; t < threads; t++) found += sums[(size_t)t * 2 * channels + place];
     return found;
 }
 
-/* y = relu(weight * (x - mean) / sqrt(variance + eps) + bias). mean, variance (biased) and 1 / deviation are written.
-   Returns 0, or 1 if memory ran out. */
+/* y = relu(weight * (x - mean) / sqrt(variance + eps) + bias). Writes the mean, the biased variance and the inverse of
+   the standard deviation. There must be at least one pixel. Returns 0, or 1 if there is no memory for the sums. */
 int norm_relu(const bf16 *x, bf16 *y, int64_t pixels, int64_t channels, const float *weight, const float *bias,
               float eps, float *mean, float *variance, float *inverse, int threads) {
     double *sums = calloc((size_t)threads * 2 * channels, sizeof *sums);
     float *line = malloc(3 * (size_t)channels * sizeof *line);
     if (!sums || !line) { free(sums); free(line); return 1; }
     float *scale = line, *offset = line + channels, *shift = line + 2 * channels;
-    for (int64_t c = 0; c < channels; c++) shift[c] = widen(x[c]); /* near the mean: squares lose few digits */
+    for (int64_t c = 0; c < channels; c++) shift[c] = widen(x[c]); /* a value near the mean, so that squares lose few digits */
     #pragma omp parallel num_threads(threads)
     {
         double *mine = sums + (size_t)omp_get_thread_num() * 2 * channels;
@@ -186,7 +189,8 @@ int norm_relu(const bf16 *x, bf16 *y, int64_t pixels, int64_t channels, const fl
     return 0;
 }
 
-/* Gradients of x, weight and bias from that of y; what ReLU let through is computed again from x. Returns as above. */
+/* Computes the gradients of x, weight and bias from that of y; recomputes from x what ReLU let through. Returns as
+   `norm_relu` does. */
 int norm_relu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, int64_t pixels, int64_t channels,
                        const float *weight, const float *bias, const float *mean, const float *inverse,
                        float *grad_weight, float *grad_bias, int threads) {
@@ -209,7 +213,7 @@ int norm_relu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, int64_t 
             double sum = total(sums, threads, channels, c), product = total(sums, threads, channels, channels + c);
             grad_bias[c] = sum;
             grad_weight[c] = product * inverse[c];
-            /* scale * (grad - sum / pixels - (x - mean) * inverse^2 * product / pixels), as a line in x */
+            /* scale * (grad - sum / pixels - (x - mean) * inverse^2 * product / pixels) as a linear function of x */
             double steep = -(double)scale[c] * inverse[c] * inverse[c] * product / pixels;
             slope[c] = steep;
             rest[c] = -(double)scale[c] * sum / pixels - steep * mean[c];

@@ -1,13 +1,14 @@
-"""Max pooling, and batch normalisation with ReLU, on CPUs in bfloat16 by kernels.c; torch's everywhere else.
+"""Max pooling, and batch normalisation with ReLU, on CPUs in bfloat16 by kernels.c; elsewhere torch's own.
 
-With torch's these take a quarter of a CPU's training step and of an evaluation. `DEEPER_KERNELS`
-is native or torch: takes those; unset: native where they can be built.
+torch's own take a quarter of a CPU's training step and of an evaluation. The environment variable `DEEPER_KERNELS`
+selects `native` or `torch`; if it is unset, the kernels are used wherever they can be built.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,27 +19,41 @@ from torch.nn import functional as F
 from reproduce.native import KERNELS
 
 CHANNELS_LAST = torch.channels_last
+LARGEST_KERNEL = 16  # kernels.c stores the place of a window's maximum in a byte
 
 
 class MaxPool(nn.MaxPool2d):
-    """torch's max pool in all it computes: the output is equal, the gradient up to the rounding of sums in bfloat16."""
+    """`nn.MaxPool2d` with an equal output; its gradient differs by the rounding of sums in bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H', W'], as torch computes H' and W'."""
-        square = isinstance(self.kernel_size, int) and isinstance(self.stride, int) and isinstance(self.padding, int)
-        if not square or self.dilation != 1 or self.return_indices or not _takes(x):
+        """[N, C, H, W] -> [N, C, H', W'], where H' and W' are those of `nn.MaxPool2d`."""
+        if not _can_take(x) or not self._has_kernel(x):
             result: Tensor = super().forward(x)
             return result
         pooled: Tensor = _MaxPool.apply(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
         return pooled
 
+    def _has_kernel(self, x: Tensor) -> bool:
+        """Whether kernels.c has this pool: a square window, not larger than the padded map, and valid padding."""
+        kernel, stride, padding = self.kernel_size, self.stride, self.padding
+        return (
+            isinstance(kernel, int)
+            and isinstance(stride, int)
+            and isinstance(padding, int)
+            and 1 <= kernel <= min(LARGEST_KERNEL, min(x.shape[2:]) + 2 * padding)
+            and stride >= 1
+            and 0 <= 2 * padding <= kernel
+            and self.dilation == 1
+            and not self.return_indices
+        )
+
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """relu(norm(x)), [N, C, H, W], which in training also moves the running statistics.
+    """relu(norm(x)), [N, C, H, W], which in training also updates the running statistics.
 
-    As torch computes it up to rounding; of that there is less, for what ReLU takes is not rounded to bfloat16 before.
+    It equals torch's up to rounding, of which there is less: ReLU's input is not rounded to bfloat16.
     """
-    if not norm.training or not _takes(x) or norm.momentum is None or x.numel() == x.shape[1]:
+    if not norm.training or not _can_take(x) or not _has_norm_kernel(norm, x):
         return F.relu(norm(x), inplace=True)
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked.add_(1)
@@ -48,20 +63,40 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return result
 
 
-def _takes(x: Tensor) -> bool:
-    """Whether the kernels can work on a map: not while torch.fx or torch.compile look at it, for one thing."""
+def _can_take(x: Tensor) -> bool:
+    """Whether the kernels can work on a map; not while torch.fx or torch.compile trace it, among others."""
     return (
         type(x) is Tensor
+        and x.dim() == 4
+        and x.numel() > 0
         and x.dtype is torch.bfloat16
         and x.device.type == "cpu"
         and x.is_contiguous(memory_format=CHANNELS_LAST)
         and not torch.compiler.is_compiling()
-        and KERNELS.choice().native
+        and KERNELS.implementation().native
+    )
+
+
+def _has_norm_kernel(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+    """Whether kernels.c has this normalisation: in float32, with weights and running averages for each channel of x."""
+    channels = x.shape[1]
+    tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    return (
+        norm.momentum is not None
+        and x.numel() > channels
+        and all(
+            tensor is not None
+            and tensor.dtype is torch.float32
+            and tensor.device.type == "cpu"
+            and tensor.shape == (channels,)
+            and tensor.is_contiguous()
+            for tensor in tensors
+        )
     )
 
 
 class _Pool(ctypes.Structure):
-    """A pool's shape, as kernels.c has it."""
+    """`Pool` of kernels.c."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -82,7 +117,7 @@ class _MaxPool(torch.autograd.Function):
         ctx.pool = _Pool(images, height, width, channels, *sides, kernel, stride, padding)
         ctx.save_for_backward(taps)
         ctx.shape = x.shape
-        _library().max_pool(ctypes.byref(ctx.pool), *map(_address, (x, y, taps)), torch.get_num_threads())
+        _library().max_pool(ctx.pool, _maps(x), _maps(y), _bytes(taps), torch.get_num_threads())
         return y
 
     @staticmethod
@@ -91,9 +126,7 @@ class _MaxPool(torch.autograd.Function):
         (taps,) = ctx.saved_tensors
         grad_y = grad_y.contiguous(memory_format=CHANNELS_LAST)
         grad_x = torch.empty(ctx.shape, dtype=grad_y.dtype, memory_format=CHANNELS_LAST)
-        _library().max_pool_backward(
-            ctypes.byref(ctx.pool), *map(_address, (grad_y, taps, grad_x)), torch.get_num_threads()
-        )
+        _library().max_pool_backward(ctx.pool, _maps(grad_y), _bytes(taps), _maps(grad_x), torch.get_num_threads())
         return grad_x, None, None, None, None
 
 
@@ -111,14 +144,11 @@ class _NormReLU(torch.autograd.Function):
     ) -> Tensor:
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
         y = torch.empty_like(x)
-        mean, variance, inverse = torch.empty(3, channels)
+        mean, variance, inverse = torch.empty(3, channels, dtype=torch.float32)
         _call(
-            "norm_relu",
-            *map(_address, (x, y)),
-            *(ctypes.c_int64(pixels), ctypes.c_int64(channels)),
-            *map(_address, (weight, bias)),
-            ctypes.c_float(eps),
-            *map(_address, (mean, variance, inverse)),
+            _library().norm_relu,
+            *(_maps(x), _maps(y), pixels, channels, _reals(weight), _reals(bias), eps),
+            *(_reals(mean), _reals(variance), _reals(inverse)),
         )
         running_mean.lerp_(mean, momentum)
         running_variance.lerp_(variance * (pixels / (pixels - 1)), momentum)
@@ -132,34 +162,66 @@ class _NormReLU(torch.autograd.Function):
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
         grad_y = grad_y.contiguous(memory_format=CHANNELS_LAST)
         grad_x = torch.empty_like(x)
-        grad_weight, grad_bias = torch.empty(2, channels)
+        grad_weight, grad_bias = torch.empty(2, channels, dtype=torch.float32)
         _call(
-            "norm_relu_backward",
-            *map(_address, (x, grad_y, grad_x)),
-            *(ctypes.c_int64(pixels), ctypes.c_int64(channels)),
-            *map(_address, (weight, bias, mean, inverse, grad_weight, grad_bias)),
+            _library().norm_relu_backward,
+            *(_maps(x), _maps(grad_y), _maps(grad_x), pixels, channels, _reals(weight), _reals(bias)),
+            *(_reals(mean), _reals(inverse), _reals(grad_weight), _reals(grad_bias)),
         )
         return grad_x, grad_weight, grad_bias, None, None, None, None
 
 
 def _pooled(side: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """The output's side; rounding up makes no window that would begin beyond the input and its padding before."""
-    whole, over = divmod(side + 2 * padding - kernel, stride)
-    up = ceil_mode and over > 0 and (whole + 1) * stride < side + padding
+    """A side of the output. Rounding up adds no window that would begin beyond the input and the padding before it."""
+    whole, remainder = divmod(side + 2 * padding - kernel, stride)
+    up = ceil_mode and remainder > 0 and (whole + 1) * stride < side + padding
     return whole + 1 + up
 
 
-def _call(name: str, *arguments: Any) -> None:
-    if getattr(_library(), name)(*arguments, torch.get_num_threads()) != 0:
-        raise MemoryError(f"{name}: no memory for its sums")
+def _call(function: Callable[..., int], *arguments: Any) -> None:
+    if function(*arguments, torch.get_num_threads()) != 0:
+        raise MemoryError("no memory for the sums of a normalisation")
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _maps(tensor: Tensor) -> int:
+    """The address of bfloat16 maps in NHWC order."""
+    if tensor.dtype is not torch.bfloat16 or not tensor.is_contiguous(memory_format=CHANNELS_LAST):
+        raise TypeError(f"{tensor.dtype} {tuple(tensor.shape)}: the kernels take bfloat16 in channels_last")
+    return tensor.data_ptr()
+
+
+def _reals(tensor: Tensor) -> int:
+    """The address of float32 numbers."""
+    if tensor.dtype is not torch.float32 or not tensor.is_contiguous():
+        raise TypeError(f"{tensor.dtype} {tuple(tensor.shape)}: the kernels take contiguous float32")
+    return tensor.data_ptr()
+
+
+def _bytes(tensor: Tensor | None) -> int | None:
+    """The address of uint8 numbers in NHWC order, or None for NULL."""
+    if tensor is None:
+        return None
+    if tensor.dtype is not torch.uint8 or not tensor.is_contiguous(memory_format=CHANNELS_LAST):
+        raise TypeError(f"{tensor.dtype} {tuple(tensor.shape)}: the kernels take uint8 in channels_last")
+    return tensor.data_ptr()
 
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    library = KERNELS.library()
+    return declared(KERNELS.load())
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the types of the functions in kernels.c; returns the library."""
+    pool, tensor, number, threads = ctypes.POINTER(_Pool), ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.max_pool.argtypes = (pool, *[tensor] * 3, threads)
+    library.max_pool_backward.argtypes = (pool, *[tensor] * 3, threads)
     library.max_pool.restype = library.max_pool_backward.restype = None
+    library.norm_relu.argtypes = (
+        *(tensor, tensor, number, number, tensor, tensor, ctypes.c_float),
+        *([tensor] * 3),
+        threads,
+    )
+    library.norm_relu_backward.argtypes = (*[tensor] * 3, number, number, *[tensor] * 6, threads)
+    library.norm_relu.restype = library.norm_relu_backward.restype = ctypes.c_int
     return library

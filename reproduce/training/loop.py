@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduce import schema
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 from reproduce.data.manifest import Split
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import (
@@ -84,19 +84,21 @@ class Trainer:
         self.pixels = resolve_precision(self.recipe.precision, setup.device).dtype if on_cpu else torch.uint8
         self.train_loader = TrainLoader(
             folder,
-            batch_size=batch_size,
-            seed_order=run.seeds.order,
-            seed_augmentation=run.seeds.augmentation,
-            rank=setup.rank,
-            world_size=setup.world_size,
-            crop_scale=self.recipe.crop_scale,
-            crop_ratio=self.recipe.crop_ratio,
-            flip=self.recipe.flip,
-            photometric=self.recipe.photometric,
-            train_fraction=run.data.train_fraction,
-            threads=setup.threads,
-            device=setup.device,
-            dtype=self.pixels,
+            TrainLoaderConfig(
+                batch_size=batch_size,
+                seed_order=run.seeds.order,
+                seed_augmentation=run.seeds.augmentation,
+                rank=setup.rank,
+                world_size=setup.world_size,
+                crop_scale=self.recipe.crop_scale,
+                crop_ratio=self.recipe.crop_ratio,
+                flip=self.recipe.flip,
+                photometric=self.recipe.photometric,
+                train_fraction=run.data.train_fraction,
+                threads=setup.threads,
+                device=setup.device,
+                dtype=self.pixels,
+            ),
         )
         self.val_loader = self._val_loader("val")
         self.steps = self.train_loader.steps
@@ -300,16 +302,18 @@ class Trainer:
     def _val_loader(self, split: Split, at_most: int | None = None) -> ValLoader:
         return ValLoader(
             self.setup.data_root / self.run.data.path,
-            batch_size=self.recipe.batch_size // self.setup.world_size,
-            rank=self.setup.rank,
-            world_size=self.setup.world_size,
-            resolution=self.recipe.resolution,
-            val_crop=self.recipe.val_crop,
-            split=split,
-            at_most=at_most,
-            threads=self.setup.threads,
-            device=self.setup.device,
-            dtype=self.pixels,
+            ValLoaderConfig(
+                batch_size=self.recipe.batch_size // self.setup.world_size,
+                rank=self.setup.rank,
+                world_size=self.setup.world_size,
+                resolution=self.recipe.resolution,
+                val_crop=self.recipe.val_crop,
+                split=split,
+                at_most=at_most,
+                threads=self.setup.threads,
+                device=self.setup.device,
+                dtype=self.pixels,
+            ),
         )
 
     # --- reports to the observer -------------------------------------------------------------------

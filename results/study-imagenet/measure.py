@@ -142,11 +142,10 @@ def _records(_: Path) -> dict[str, Any]:
 
 def _planning(scratch: Path) -> dict[str, Any]:
     from bench.planning.plan import make_plan
-    from reproduce.data import PrepareOptions
     from reproduce.data.sources import synthetic
     from reproduce.data.writing import prepare
 
-    prepare(synthetic(images=1100, size=16), scratch / "imagenet", options=PrepareOptions())
+    prepare(synthetic(images=1100, size=16), scratch / "imagenet")
     values = _seconds(lambda: make_plan(_study(), scratch), 4)[1:]  # the first pays for torch's imports
     return {
         "make_plan_s": _figure("s", f"bench.planning.plan.make_plan, {RUNS} runs of 7 networks, torch imported", values)
@@ -284,7 +283,7 @@ def _imports(_: Path) -> dict[str, Any]:
     code = (
         "import sys; opened = []\n"
         "sys.addaudithook(lambda event, arguments: opened.append(1) if event == 'open' else None)\n"
-        "import bench.orchestration.worker, bench.orchestration.session, reproduce.training, torch.nn.parallel\n"
+        "import bench.orchestration.worker, bench.orchestration.session, reproduce.training.loop, torch.nn.parallel\n"
         "print(len(opened))"
     )
     values = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
@@ -299,7 +298,7 @@ def _images(scratch: Path, path: Path) -> dict[str, Any]:
 
     from reproduce.data import PrepareOptions
     from reproduce.data.encoding import encode
-    from reproduce.data.loading.loaders import TrainLoader
+    from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
     from reproduce.data.sources import folder, imagenette
     from reproduce.data.writing import prepare
 
@@ -315,8 +314,8 @@ def _images(scratch: Path, path: Path) -> dict[str, Any]:
         place.mkdir(parents=True, exist_ok=True)
         large = cv2.resize(image, (341, 256), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(place / f"{number}.jpg"), large, [int(cv2.IMWRITE_JPEG_QUALITY), 90])
-    prepare(folder(scratch / "resized"), scratch / "prepared", options=PrepareOptions())
-    loader = TrainLoader(scratch / "prepared", batch_size=128, seed_order=0, seed_augmentation=0)
+    prepare(folder(scratch / "resized"), scratch / "prepared")
+    loader = TrainLoader(scratch / "prepared", TrainLoaderConfig(batch_size=128, seed_order=0, seed_augmentation=0))
     speeds = []
     for epoch in range(6):
         cpu, images = time.process_time(), 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from bench.machine import environment
-from reproduce.native import SOURCES, UnavailableError
+from reproduce.native import LIBRARIES, UnavailableError
 from slurm.bundle.selection import BundleError, Pin
 
 HERE = Path(__file__).parent
@@ -135,11 +135,11 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
         (unpacked / "bench" / environment.BUNDLED.name).write_text(json.dumps(commit), encoding="utf-8")
         libraries = unpacked / "reproduce" / "native" / "libraries"
         libraries.mkdir()
-        for source in SOURCES:
+        for library in LIBRARIES:
             try:
-                source.precompile(libraries)
+                library.precompile(libraries)
             except UnavailableError as error:
-                raise BundleError(f"the {source.what} cannot be compiled: {error}; {source.cure}") from None
+                raise BundleError(f"the {library.role} cannot be compiled: {error}; {library.hint}") from None
 
     _repaired(_repacked(wheel, add, "py3-none-linux_x86_64", using), into, using)
     shutil.rmtree(place)

@@ -1,4 +1,4 @@
-"""Drawn pictures, their JPEGs, and crops of them by ours and by PIL."""
+"""Drawn pictures, their JPEGs, and crops of them by the decoder and by PIL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from reproduce.data.loading import cropping
-from reproduce.data.loading.cropping import Bytes, Integers
+from reproduce.data.loading.cropping import Bytes, Integers, StoredImages
 
 Box = tuple[int, int, int, int, bool]
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
@@ -41,17 +41,15 @@ def crop_all(
     out = np.zeros((len(contents), side, side, 3), np.uint8)
     sizes = np.array([len(content) for content in contents])
     heights, widths = (np.ascontiguousarray(column) for column in np.array(shapes, np.int64).T)
-    failed = cropping.crop(
-        np.frombuffer(b"".join(contents), np.uint8),
-        np.cumsum(sizes) - sizes,
-        sizes,
-        heights,
-        widths,
-        np.full(len(contents), not raw),
-        np.array(boxes, np.int64),
-        out,
-        threads=threads,
+    stored = StoredImages(
+        content=np.frombuffer(b"".join(contents), np.uint8),
+        offsets=np.cumsum(sizes) - sizes,
+        sizes=sizes,
+        heights=heights,
+        widths=widths,
+        is_jpeg=np.full(len(contents), not raw),
     )
+    failed = cropping.crop(stored, np.array(boxes, np.int64), out, threads=threads)
     return out, failed
 
 

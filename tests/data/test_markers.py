@@ -1,4 +1,4 @@
-"""Restart markers: the same pixels from less of the file, and whole images where a file is not as it should be."""
+"""Restart markers: the same pixels from less of the file, and the decoder of whole images for unsuitable files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from reproduce.data.loading.decoding import RandomCrop
 from reproduce.data.markers import with_restart_markers
 
-SHAPE = (203, 331)  # of no unit's multiple
+SHAPE = (203, 331)  # multiples of no minimum coded unit
 
 
 def marked(content: bytes) -> bytes:
@@ -46,7 +46,7 @@ def test_markers_change_no_pixel_of_a_picture_or_a_crop(subsampling: str, progre
         assert np.array_equal(crops[0], expected[0])
 
 
-def test_gray_pictures_too_and_those_of_a_single_unit() -> None:
+def test_markers_change_no_pixel_of_grey_or_tiny_pictures() -> None:
     for content, shape in ((jpeg(picture(*SHAPE).convert("L")), SHAPE), (jpeg(picture(9, 5)), (9, 5))):
         boxes = random_boxes(20, shape)
         crops, expected = (
@@ -55,7 +55,7 @@ def test_gray_pictures_too_and_those_of_a_single_unit() -> None:
         assert np.array_equal(crops, expected)
 
 
-def test_what_a_crop_does_not_need_is_not_read() -> None:
+def test_a_crop_reads_only_the_segments_that_it_needs() -> None:
     content = bytearray(marked(jpeg(picture(256, 256), subsampling="4:2:0")))
     markers = [at for at in range(len(content) - 1) if content[at] == 0xFF and 0xD0 <= content[at + 1] <= 0xD7]
     assert len(markers) == 16 * 8 - 1
@@ -68,7 +68,7 @@ def test_what_a_crop_does_not_need_is_not_read() -> None:
     assert np.array_equal(found, expected)
 
 
-def test_a_lost_marker_is_left_to_the_decoder_of_the_whole() -> None:
+def test_a_jpeg_that_lost_a_marker_is_decoded_as_a_whole() -> None:
     content = jpeg(picture(*SHAPE))
     with_markers = marked(content)
     places = [at for at in range(len(with_markers) - 1) if with_markers[at : at + 2] == b"\xff\xd3"]
@@ -81,21 +81,21 @@ def test_a_lost_marker_is_left_to_the_decoder_of_the_whole() -> None:
     assert "Premature end" in failed[0]
 
 
-@pytest.mark.parametrize("told", [(SHAPE[0] - 1, SHAPE[1]), (SHAPE[0], SHAPE[1] + 1)])
-def test_a_picture_of_another_size_than_the_table_tells_is_refused(told: tuple[int, int]) -> None:
-    _, failed = crop_all([marked(jpeg(picture(*SHAPE)))], [told], [(40, 40, 64, 64, False)], 32)
+@pytest.mark.parametrize("shape", [(SHAPE[0] - 1, SHAPE[1]), (SHAPE[0], SHAPE[1] + 1)])
+def test_a_picture_of_another_size_than_in_the_table_is_refused(shape: tuple[int, int]) -> None:
+    _, failed = crop_all([marked(jpeg(picture(*SHAPE)))], [shape], [(40, 40, 64, 64, False)], 32)
     assert "331x203 pixels, and the file's table says" in failed[0]
 
 
 @pytest.mark.parametrize("interval", [{"restart_marker_blocks": 3}, {"restart_marker_rows": 1}], ids=str)
-def test_markers_of_others_are_decoded_as_ever(interval: dict[str, int]) -> None:
+def test_jpegs_with_markers_of_other_encoders_are_decoded(interval: dict[str, int]) -> None:
     boxes = random_boxes(20)
     contents = jpeg(picture(*SHAPE), **interval), jpeg(picture(*SHAPE))
     crops, expected = (crop_all([stored] * 21, [SHAPE] * 21, boxes, 32)[0] for stored in contents)
     assert np.array_equal(crops, expected)
 
 
-def test_damaged_and_incomplete_jpegs_get_none() -> None:
+def test_damaged_and_incomplete_jpegs_get_no_markers() -> None:
     content = jpeg(picture(*SHAPE))
     progressive = jpeg(picture(*SHAPE), progressive=True)
     last_scan = progressive.rindex(b"\xff\xda")
@@ -107,6 +107,6 @@ def test_damaged_and_incomplete_jpegs_get_none() -> None:
     assert with_restart_markers(b"") is None
 
 
-def test_a_jpeg_that_markers_would_swell_gets_none() -> None:
+def test_a_jpeg_that_would_grow_by_an_eighth_gets_no_markers() -> None:
     flat = jpeg(Image.new("RGB", (512, 512), (90, 120, 150)), quality=20, optimize=True)
     assert with_restart_markers(flat) is None

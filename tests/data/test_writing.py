@@ -26,7 +26,7 @@ from reproduce.data import (
     verify,
 )
 from reproduce.data.loading.engine import Loader
-from reproduce.data.writing import prepare
+from reproduce.data.writing import PrepareConfig, prepare
 from reproduce.native import DECODER
 
 
@@ -59,7 +59,9 @@ def test_an_rgb_jpeg_keeps_its_pixels_and_without_markers_its_bytes(
     photo_data: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     unmarked = prepare(
-        folder(image_folder), tmp_path, options=PrepareOptions(write_mode="jpg"), workers=1, markers=False
+        folder(image_folder),
+        tmp_path,
+        PrepareConfig(options=PrepareOptions(write_mode="jpg"), workers=1, markers=False),
     )
     marked = load_manifest(photo_data)
     assert [entry.marked for entry in marked.splits.values()] == [12, 9]
@@ -77,13 +79,15 @@ def test_without_the_native_decoder_no_marker_is_written(
     photo_data: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(DECODER.variable, "stock")
-    manifest = prepare(folder(image_folder), tmp_path, options=PrepareOptions(write_mode="jpg"), workers=1)
+    manifest = prepare(
+        folder(image_folder), tmp_path, PrepareConfig(options=PrepareOptions(write_mode="jpg"), workers=1)
+    )
     assert [entry.marked for entry in manifest.splits.values()] == [0, 0]
     assert manifest.hash == load_manifest(photo_data).hash
 
 
 def test_max_resolution_bounds_the_shorter_side_and_small_images_are_raw(image_folder: Path, tmp_path: Path) -> None:
-    prepare(folder(image_folder), tmp_path, options=PrepareOptions(max_resolution=32), workers=1)
+    prepare(folder(image_folder), tmp_path, PrepareConfig(options=PrepareOptions(max_resolution=32), workers=1))
     metadata, contents = stored(tmp_path / "train.beton")
     heights, widths = metadata["f0"]["height"], metadata["f0"]["width"]
     assert (np.minimum(heights, widths) == 32).all()
@@ -92,9 +96,9 @@ def test_max_resolution_bounds_the_shorter_side_and_small_images_are_raw(image_f
 
 def test_preparing_twice_gives_the_same_hash_and_file_whatever_the_workers(tmp_path: Path) -> None:
     source = synthetic(classes=3, images=200, size=24)
-    first = prepare(source, tmp_path / "a", workers=1)
-    second = prepare(source, tmp_path / "b", workers=2)
-    other = prepare(synthetic(classes=3, images=200, size=24, seed=1), tmp_path / "c", workers=1)
+    first = prepare(source, tmp_path / "a", PrepareConfig(workers=1))
+    second = prepare(source, tmp_path / "b", PrepareConfig(workers=2))
+    other = prepare(synthetic(classes=3, images=200, size=24, seed=1), tmp_path / "c", PrepareConfig(workers=1))
     assert first.hash == second.hash
     assert first.splits == second.splits
     assert other.hash != first.hash
@@ -109,14 +113,14 @@ def test_a_tar_a_compressed_tar_and_the_folder_hold_the_same(
             archive.add(image_folder, arcname="inner")
         out = tmp_path / f"{name}-out"
         source = source_from(f"imagenette:{tmp_path / name}")
-        assert prepare(source, out, options=PrepareOptions(write_mode="jpg"), workers=1).hash == expected
+        assert prepare(source, out, PrepareConfig(options=PrepareOptions(write_mode="jpg"), workers=1)).hash == expected
         assert [entry.name for entry in out.iterdir() if entry.is_dir()] == []
 
 
 def test_unreadable_images_stop_the_job_and_are_listed(images: Path, tmp_path: Path) -> None:
     _spoil(images)
     with pytest.raises(DataError) as error:
-        prepare(folder(images), tmp_path / "out", workers=1)
+        prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
     message = str(error.value)
     assert "train/ant/broken.jpg" in message
     assert "train/bee/truncated.jpg" in message
@@ -127,7 +131,7 @@ def test_unreadable_images_stop_the_job_and_are_listed(images: Path, tmp_path: P
 
 def test_unreadable_images_can_be_skipped_and_are_counted(images: Path, tmp_path: Path) -> None:
     _spoil(images)
-    manifest = prepare(folder(images), tmp_path / "out", workers=1, skip_bad=True)
+    manifest = prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1, skip_bad=True))
     assert (manifest.splits["train"].images, manifest.splits["train"].skipped) == (12, 2)
     verify(tmp_path / "out")
 
@@ -144,7 +148,7 @@ def test_a_killed_worker_ends_the_job_with_an_error(tmp_path: Path) -> None:
             worker.kill()
 
     with pytest.raises(DataError, match="worker process died"):
-        prepare(synthetic(classes=2, images=2000, size=32), tmp_path, workers=2, progress=kill)
+        prepare(synthetic(classes=2, images=2000, size=32), tmp_path, PrepareConfig(workers=2), progress=kill)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,32 +160,34 @@ def test_an_interrupted_job_keeps_the_finished_split_and_never_looks_finished(tm
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(source, tmp_path, workers=1, progress=interrupt)
+        prepare(source, tmp_path, PrepareConfig(workers=1), progress=interrupt)
     assert not (tmp_path / "manifest.json").exists()
     assert not (tmp_path / "val.beton").exists()
     seen = []
-    manifest = prepare(source, tmp_path, workers=1, progress=lambda split, done, total: seen.append((split, done)))
+    manifest = prepare(
+        source, tmp_path, PrepareConfig(workers=1), progress=lambda split, done, total: seen.append((split, done))
+    )
     assert seen == [("val", 0), ("val", 20 // 2)]
     assert manifest == verify(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["manifest.json", "train.beton", "val.beton"]
 
 
 def test_preparing_again_is_a_no_op_and_another_set_is_refused_unless_forced(tmp_path: Path) -> None:
-    first = prepare(synthetic(classes=2, images=16, size=16), tmp_path, workers=1)
+    first = prepare(synthetic(classes=2, images=16, size=16), tmp_path, PrepareConfig(workers=1))
     before = (tmp_path / "train.beton").stat().st_mtime_ns
-    assert prepare(synthetic(classes=2, images=16, size=16), tmp_path, workers=1) == first
+    assert prepare(synthetic(classes=2, images=16, size=16), tmp_path, PrepareConfig(workers=1)) == first
     assert (tmp_path / "train.beton").stat().st_mtime_ns == before
     other = synthetic(classes=2, images=16, size=16, seed=5)
     with pytest.raises(DataError, match="already holds another data set"):
-        prepare(other, tmp_path, workers=1)
-    assert prepare(other, tmp_path, workers=1, force=True).hash != first.hash
+        prepare(other, tmp_path, PrepareConfig(workers=1))
+    assert prepare(other, tmp_path, PrepareConfig(workers=1, force=True)).hash != first.hash
 
 
 def test_too_little_disk_space_is_told_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(DataError, match="too little disk space"):
-        prepare(synthetic(classes=2, images=16, size=16), tmp_path, workers=1)
+        prepare(synthetic(classes=2, images=16, size=16), tmp_path, PrepareConfig(workers=1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,7 +204,7 @@ def test_too_little_disk_space_is_told_before_writing(tmp_path: Path, monkeypatc
 def test_a_folder_that_cannot_be_trained_on_is_refused(images: Path, tmp_path: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
     spoil(images)
     with pytest.raises(DataError, match=message):
-        prepare(folder(images), tmp_path / "out", workers=1)
+        prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
 
 
 def test_a_truncated_tar_is_refused(image_folder: Path, tmp_path: Path) -> None:
@@ -207,7 +213,7 @@ def test_a_truncated_tar_is_refused(image_folder: Path, tmp_path: Path) -> None:
         archive.add(image_folder, arcname=".")
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(DataError, match=r"half\.tar: .*truncated|half\.tar: no images"):
-        prepare(tar(path), tmp_path / "out", workers=1)
+        prepare(tar(path), tmp_path / "out", PrepareConfig(workers=1))
 
 
 @pytest.mark.parametrize("text", ["nowhere", "synthetic:sides=3", "synthetic:classes=1"])
@@ -226,7 +232,7 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path) -> None:
         (tmp_path / f"{stem}-labels-idx1-ubyte").write_bytes(
             b"\0\0\x08\x01" + np.array([count], ">u4").tobytes() + labels.tobytes()
         )
-    manifest = prepare(fashion_mnist(tmp_path), tmp_path / "out", workers=1)
+    manifest = prepare(fashion_mnist(tmp_path), tmp_path / "out", PrepareConfig(workers=1))
     assert len(manifest.classes) == 10
     metadata, contents = stored(tmp_path / "out/val.beton")
     assert metadata["f1"].tolist() == list(range(10))
@@ -236,16 +242,16 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path: Path) -> None:
 
 def test_fashion_mnist_without_its_files_names_the_missing_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train-labels-idx1-ubyte: no such file"):
-        prepare(fashion_mnist(tmp_path), tmp_path / "out", workers=1)
+        prepare(fashion_mnist(tmp_path), tmp_path / "out", PrepareConfig(workers=1))
 
 
 def test_imagenette_from_a_folder_says_so(image_folder: Path, tmp_path: Path) -> None:
-    manifest = prepare(imagenette(image_folder), tmp_path, workers=1)
+    manifest = prepare(imagenette(image_folder), tmp_path, PrepareConfig(workers=1))
     assert (manifest.source, manifest.origin) == ("imagenette", image_folder.name)
 
 
 def test_sixteen_bit_images_are_scaled_not_clipped(images: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((20, 20), 0x80FF, np.uint16)).save(images / "train/ant/a16.png")
-    prepare(folder(images), tmp_path / "out", workers=1)
+    prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
     _, contents = stored(tmp_path / "out/train.beton")
     assert set(contents[0]) == {0x80}

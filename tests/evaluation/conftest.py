@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from reproduce.data import PrepareOptions, folder
-from reproduce.data.writing import prepare
+from reproduce.data.writing import PrepareConfig, prepare
 
 sys.path.insert(0, str(Path(__file__).parent))  # reference.py, fixtures.py
 
@@ -46,14 +46,14 @@ def files(photographs: Path) -> list[Path]:
 def raw_data(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`photographs`, decoded by PIL and stored raw, so that only the resizing can differ from PIL."""
     out = tmp_path_factory.mktemp("raw")
-    prepare(folder(photographs), out, options=PrepareOptions(write_mode="raw"), workers=1)
+    prepare(folder(photographs), out, PrepareConfig(options=PrepareOptions(write_mode="raw"), workers=1))
     return out
 
 
 @pytest.fixture(scope="session")
 def jpeg_data(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("jpeg")
-    prepare(folder(photographs), out, options=PrepareOptions(write_mode="jpg"), workers=1)
+    prepare(folder(photographs), out, PrepareConfig(options=PrepareOptions(write_mode="jpg"), workers=1))
     return out
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from reproduce.data import load_manifest
-from reproduce.data.loading.loaders import ValLoader
+from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import Normalise
 from reproduce.evaluation.models import RunModel
 from reproduce.models import GoogLeNet
@@ -24,7 +24,7 @@ def opinionated(network: nn.Module, data: Path, resolution: int) -> nn.Module:
     A freshly initialised network gives all images nearly the same probabilities.
     """
     nn.init.normal_(network.fc.weight, std=0.05)
-    images, _, _ = next(iter(ValLoader(data, batch_size=24, resolution=resolution)))
+    images, _, _ = next(iter(ValLoader(data, ValLoaderConfig(batch_size=24, resolution=resolution))))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

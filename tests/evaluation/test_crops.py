@@ -15,6 +15,7 @@ from reference import crops_10, crops_144
 from torchvision.transforms.functional import five_crop, pil_to_tensor
 
 from reproduce.data import DataError
+from reproduce.data.loading.loaders import LoaderConfig
 from reproduce.data.loading.multicrop import MultiCrop, MultiCropLoader, shorter_sides
 from reproduce.evaluation.distributed import evaluate_in_workers
 from reproduce.evaluation.ensemble import Enlarged, EvaluationConfig, enlarged, multi_crop
@@ -59,7 +60,7 @@ def test_crops_are_inside_and_distinct_except_in_a_square_image(height: int, wid
 
 def crops_of(folder: Path, crops: MultiCrop) -> dict[int, torch.Tensor]:
     found = {}
-    for pixels, _, numbers in MultiCropLoader(folder, crops, batch_size=4):
+    for pixels, _, numbers in MultiCropLoader(folder, crops, LoaderConfig(batch_size=4)):
         found.update(zip(numbers.tolist(), pixels, strict=True))
     return found
 
@@ -103,7 +104,9 @@ def test_corners_are_torchvisions_five_crop() -> None:
 def test_every_image_comes_exactly_once(raw_data: Path, world_size: int) -> None:
     seen = []
     for rank in range(world_size):
-        loader = MultiCropLoader(raw_data, multi_crop("10-crop", 32), batch_size=2, rank=rank, world_size=world_size)
+        loader = MultiCropLoader(
+            raw_data, multi_crop("10-crop", 32), LoaderConfig(batch_size=2, rank=rank, world_size=world_size)
+        )
         for _, labels, numbers in loader:
             assert labels.tolist() == [number // 3 for number in numbers.tolist()]
             seen += numbers.tolist()

@@ -16,7 +16,7 @@ from reference import crops_10, crops_144
 from torchvision.models import googlenet
 from torchvision.transforms.functional import normalize, pil_to_tensor
 
-from reproduce.data.loading.loaders import ValLoader
+from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import Normalise
 from reproduce.evaluation.distributed import evaluate_in_workers
 from reproduce.evaluation.ensemble import EvaluationConfig, averaged_probabilities, evaluate
@@ -79,7 +79,7 @@ def test_an_ensemble_is_the_mean_of_its_models_whatever_their_resolutions(tmp_pa
 def test_the_single_crop_is_the_runs_own_validation(tmp_path: Path, synthetic_data: Path) -> None:
     model = run_model(tmp_path / "run", synthetic_data, resolution=32, batch_size=7, averaging="polyak")
     averaged = model.load(CPU).network
-    loader = ValLoader(synthetic_data, batch_size=7, resolution=32, val_crop=model.run.recipe.val_crop)
+    loader = ValLoader(synthetic_data, ValLoaderConfig(batch_size=7, resolution=32, val_crop=model.run.recipe.val_crop))
     expected = validate(averaged, loader, Normalise(), ALONE, dtype=torch.float32, predictions=True)
     found = evaluate(EvaluationConfig([model], synthetic_data, "single", threads=1), ALONE)
     assert (found.top1, found.top5) == (expected.top1, expected.top5)
@@ -139,7 +139,7 @@ def test_torchvisions_weights_give_torchvisions_probabilities(
     torch.save(theirs.state_dict(), tmp_path / "weights.pth")
     model = FileModel(tmp_path / "weights.pth", "torchvision", transform_input)
     model.check()
-    images, _, _ = next(iter(ValLoader(raw_data, batch_size=6, resolution=224, val_crop=224 / 256)))
+    images, _, _ = next(iter(ValLoader(raw_data, ValLoaderConfig(batch_size=6, resolution=224, val_crop=224 / 256))))
     normalised = normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.inference_mode():
         expected = theirs.eval()(normalised).double().softmax(1)

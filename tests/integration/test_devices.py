@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from reproduce import schema
-from reproduce.data import PrepareOptions, synthetic
+from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
@@ -36,7 +36,7 @@ from pathlib import Path
 
 import ray
 
-from bench import orchestrator
+from bench.orchestration import orchestrator
 from bench.orchestration.cluster import capacity
 from bench.planning.plan import make_plan
 from bench.records.states import read_events, run_folder
@@ -76,7 +76,7 @@ print(json.dumps(answer))
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
     source = synthetic(classes=4, images=64, size=32, seed=0)
-    prepare(source, folder / "stripes", options=PrepareOptions(), progress=lambda *_: None)
+    prepare(source, folder / "stripes")
     return folder
 
 

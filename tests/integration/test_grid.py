@@ -21,7 +21,7 @@ import yaml
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
-from reproduce.data import PrepareOptions, synthetic
+from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 
 EXPERIMENT: dict[str, Any] = {
@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a prepared data set and an experiment file."""
     folder = tmp_path_factory.mktemp("grid")
     source = synthetic(classes=4, images=256, size=32, seed=0)
-    prepare(source, folder / "data" / "stripes", options=PrepareOptions(), progress=lambda *_: None)
+    prepare(source, folder / "data" / "stripes")
     write(folder, EXPERIMENT)
     return folder
 

@@ -1,4 +1,4 @@
-"""The CPU kernels against torch's: the same pools, normalisation no further from exact, and where they keep out."""
+"""The CPU kernels against torch's: equal pools, normalisation as exact at least, and what they leave to torch."""
 
 from __future__ import annotations
 
@@ -142,6 +142,43 @@ def test_other_maps_are_left_to_torch(x: Tensor) -> None:
     x.requires_grad_()
     assert not by_kernel(MaxPool(3, 1, 1)(x), "_MaxPool")
     assert not by_kernel(norm_relu(nn.BatchNorm2d(8, device=x.device), x), "_NormReLU")
+
+
+@pytest.mark.parametrize("pool", [MaxPool(17, 1, 8), MaxPool((3, 2), 1), MaxPool(3, 1, 1, dilation=2)], ids=str)
+def test_pools_without_a_kernel_are_left_to_torch(pool: MaxPool) -> None:
+    x = maps(2, 8, 20, 20).requires_grad_()
+    y = pool(x)
+    assert not by_kernel(y, "_MaxPool")
+    expected = F.max_pool2d(x, pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    assert torch.equal(y, expected)
+
+
+def test_the_largest_window_has_a_kernel_and_impossible_ones_are_refused_as_torch_does() -> None:
+    x = maps(2, 8, 20, 20).requires_grad_()
+    assert by_kernel(MaxPool(16, 1, 8)(x), "_MaxPool")
+    with pytest.raises(RuntimeError, match="pad should be at most half"):
+        MaxPool(3, 1, 2)(x)
+    with pytest.raises(RuntimeError, match="too small"):
+        MaxPool(9, 1)(maps(2, 8, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.BatchNorm2d(8).bfloat16(), nn.BatchNorm2d(8, affine=False), nn.BatchNorm2d(8, track_running_stats=False)],
+    ids=["bfloat16", "without weights", "without running statistics"],
+)
+def test_normalisations_without_a_kernel_are_left_to_torch(norm: nn.BatchNorm2d) -> None:
+    x = maps(2, 8, 4, 4).requires_grad_()
+    y = norm_relu(norm, x)
+    assert not by_kernel(y, "_NormReLU")
+    assert y.shape == x.shape
+
+
+def test_maps_of_another_number_of_channels_or_without_pixels_are_refused_as_torch_does() -> None:
+    with pytest.raises(RuntimeError, match="running_mean should contain 4 elements not 8"):
+        norm_relu(nn.BatchNorm2d(8), maps(2, 4, 4, 4))
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel when training"):
+        norm_relu(nn.BatchNorm2d(8), maps(0, 8, 4, 4))
 
 
 def test_torchs_are_taken_in_evaluation_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

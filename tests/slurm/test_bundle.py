@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from torch import nn
 
 from bench.machine import environment
-from reproduce.native import DECODER, KERNELS, SOURCES, kernels, precompiled
+from reproduce.native import DECODER, KERNELS, LIBRARIES, cpu, kernels, precompiled
+from reproduce.native.cpu import CpuInfo
 from slurm.bundle import __main__ as builder
 from slurm.bundle import machine, packing, selection, wheels
 from slurm.bundle.selection import BundleError, Pin
@@ -276,31 +277,31 @@ def test_the_commit_is_recorded_without_git(tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("libraries")
-    for source in SOURCES:
-        source.precompile(folder)
+    for library in LIBRARIES:
+        library.precompile(folder)
     return folder
 
 
 def test_a_precompiled_library_of_these_sources_is_taken(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precompiled, "FOLDER", libraries)
     for level, flags in precompiled.LEVELS.items():
-        monkeypatch.setattr(precompiled, "cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(cpu, "this_cpu", lambda flags=flags: CpuInfo(flags=tuple(flags)))
         found = precompiled.find(DECODER.name, DECODER.digest())
         assert found is not None
         assert found.name.endswith(f"{level}.so")
-        assert precompiled.told_of(found) == f", precompiled for {level}"
+        assert precompiled.level_of(found) == level
     assert precompiled.find(DECODER.name, "another digest") is None
-    monkeypatch.setattr(precompiled, "cpu_flags", frozenset)
+    monkeypatch.setattr(cpu, "this_cpu", CpuInfo)
     assert precompiled.find(DECODER.name, DECODER.digest()) is None
 
 
 def test_all_levels_compute_the_same_numbers(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the kernels, whose sums an optimiser could order otherwise; the decoder computes with integers."""
-    able = [level for level, flags in precompiled.LEVELS.items() if flags <= precompiled.cpu_flags()]
+    able = [level for level, flags in precompiled.LEVELS.items() if flags <= set(cpu.this_cpu().flags)]
     results = []
     for level in able:
-        library = ctypes.CDLL(str(libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level)))
-        library.max_pool.restype = library.max_pool_backward.restype = None
+        path = libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level)
+        library = kernels.declared(ctypes.CDLL(str(path)))
         monkeypatch.setattr(kernels, "_library", lambda library=library: library)
         torch.manual_seed(0)
         x = torch.randn(4, 100, 9, 9).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()

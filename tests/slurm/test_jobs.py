@@ -14,7 +14,7 @@ from cluster import Cluster, until
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
-from reproduce.data import PrepareOptions, synthetic
+from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 
 RECIPE = {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "resolution": 32}
@@ -74,7 +74,7 @@ def place(cluster: Cluster) -> Place:
     folder = cluster.shared / "user"
     folder.mkdir()
     source = synthetic(classes=4, images=256, size=32, seed=0)
-    prepare(source, folder / "data" / "stripes", options=PrepareOptions(), progress=lambda *_: None)
+    prepare(source, folder / "data" / "stripes")
     return Place(cluster, folder)
 
 

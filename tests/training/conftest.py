@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproduce.data import PrepareOptions, synthetic
-from reproduce.data.writing import prepare
+from reproduce.data import synthetic
+from reproduce.data.writing import PrepareConfig, prepare
 
 sys.path.insert(0, str(Path(__file__).parent))  # tiny.py, which the script of two ranks imports as well
 
@@ -19,7 +19,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3 classes, 60 images for training and 15 for validation in `tiny`."""
     root = tmp_path_factory.mktemp("training-data")
     source = synthetic(classes=3, images=60, size=40, seed=1)
-    prepare(source, root / "tiny", options=PrepareOptions(), progress=lambda split, done, total: None, workers=1)
+    prepare(source, root / "tiny", PrepareConfig(workers=1))
     return root
 
 

@@ -58,10 +58,9 @@ class Contestant:
 def _deeper(task: Task, dtype: str = "float32") -> Epochs:
     import torch
 
-    from reproduce.data.loading.loaders import TrainLoader
+    from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
 
-    loader = TrainLoader(
-        task.source,
+    config = TrainLoaderConfig(
         batch_size=task.batch,
         seed_order=0,
         seed_augmentation=0,
@@ -69,6 +68,7 @@ def _deeper(task: Task, dtype: str = "float32") -> Epochs:
         device="cpu",
         dtype=getattr(torch, dtype),
     )
+    loader = TrainLoader(task.source, config)
     return lambda index: (images for images, _ in loader.epoch(index, task.side))
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from bench.suites.loader.implementations import MARKED
 from reproduce.data import DataError, PrepareOptions
 from reproduce.data import folder as folder_source
-from reproduce.data.writing import prepare
+from reproduce.data.writing import PrepareConfig, prepare
 
 Size = tuple[int, int]
 """Width, height in pixels."""
@@ -48,7 +48,7 @@ class Pictures:
         if not files.exists():
             mode, markers = ("jpg", True) if form == MARKED else (form, False)
             options = PrepareOptions(write_mode=mode)  # type: ignore[arg-type]
-            prepare(folder_source(self.place / "images"), files, options=options, markers=markers)
+            prepare(folder_source(self.place / "images"), files, PrepareConfig(options=options, markers=markers))
         return files
 
     def kib(self, form: str) -> float:

@@ -35,7 +35,7 @@ from bench.suites.overhead.bare import FIRST_STEP, RETURNED, Task
 from bench.suites.overhead.workspace import Place
 from bench.tracking import store as tracking
 from reproduce import schema
-from reproduce.data import PrepareOptions, synthetic
+from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 from reproduce.spec import Config, ExperimentConfig, PlannedRun, SpecError, validated
 
@@ -97,7 +97,7 @@ def _prepare(options: OverheadOptions, scratch: Path) -> Place:
     if options.workers > (gpus or cores):
         raise SpecError(f"workers: {options.workers} do not fit on {gpus or cores} {'GPUs' if gpus else 'cores'}")
     source = synthetic(classes=10, images=options.images, size=options.side, seed=0)
-    prepare(source, scratch / "data" / DATA, options=PrepareOptions(), progress=lambda *_: None)
+    prepare(source, scratch / "data" / DATA)
     experiment = validated(
         ExperimentConfig,
         {

@@ -1,4 +1,4 @@
-"""From FFCV files to batches: decoding, cropping and augmentation, whose random numbers a seed determines.
+"""Loaders: decoding, cropping and augmentation, whose random numbers are determined by a seed.
 
-A prepared data set comes in; batches of images and labels go out.
+A folder of FFCV files with a manifest comes in; batches of images, labels and image numbers go out.
 """

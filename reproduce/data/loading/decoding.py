@@ -1,7 +1,7 @@
-"""Our FFCV decoders, native and stock: crop, resize and flip in one pass, drawn from a counter-based generator.
+"""FFCV decoders that crop, resize and mirror images in one pass, at random by a counter-based generator.
 
-The numbers of an image depend on (seed, epoch, index in the file) alone: not on workers, threads, batches or ranks,
-and not on the decoder.
+The random numbers of an image depend only on the seed, the epoch and the image's number in the file: not on workers,
+threads, batches, ranks or the decoder.
 """
 
 # mypy: allow-untyped-calls
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +21,24 @@ from numba import njit
 
 from reproduce.data.encoding import JPG
 from reproduce.data.loading import cropping
-from reproduce.data.loading.cropping import Integers
+from reproduce.data.loading.cropping import Integers, StoredImages
 from reproduce.data.loading.engine import AllocationQuery, Compiler, SimpleRGBImageDecoder, State, imdecode, resize_crop
 from reproduce.data.loading.normalise import Normalise
 from reproduce.data.manifest import DataError
 
-# Without fastmath, unlike FFCV's own code: the same numbers whatever the compiler makes of the loop around them.
+# Without fastmath, unlike FFCV's own code, so that the numbers do not depend on how the loop around them is compiled.
 exact = njit(nogil=True, error_model="numpy")
 
 _M1, _M2, _GOLDEN = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB), np.uint64(0x9E3779B97F4A7C15)
 _S27, _S30, _S31, _S11, _ONE = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(11), np.uint64(1)
 
 Box = tuple[int, int, int, int, bool]
-"""top, left, height, width in pixels; mirrored."""
+"""Top, left, height and width in pixels, and whether the crop is mirrored."""
 
 
 @exact
 def mix(value: np.uint64) -> np.uint64:
-    """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64 bits."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
     value = (value ^ (value >> _S30)) * _M1
     value = (value ^ (value >> _S27)) * _M2
     return value ^ (value >> _S31)
@@ -46,19 +46,19 @@ def mix(value: np.uint64) -> np.uint64:
 
 @exact
 def uniform(stream: np.uint64, draw: int) -> float:
-    """Number `draw` of a stream, in [0, 1): SplitMix64 read at any place."""
+    """Number `draw` of a stream of SplitMix64, in [0, 1)."""
     return float(mix(stream + _GOLDEN * (np.uint64(draw) + _ONE)) >> _S11) * 2.0**-53
 
 
 @exact
 def stream_of(key: np.uint64, index: int) -> np.uint64:
-    """The stream of an image in an epoch."""
+    """The stream of an image in the epoch with this key."""
     return mix(key ^ mix(np.uint64(index) + _GOLDEN))
 
 
 def uniforms(key: int, numbers: Integers, *, first: int, count: int) -> npt.NDArray[np.float64]:
-    """[N, count]: draws `first` and on of many images' streams."""
-    plain: Any = mix.py_func  # on whole arrays
+    """Draws `first` to `first + count - 1` of the streams of N images, [N, count]."""
+    plain: Any = mix.py_func  # which works on whole arrays
     streams = plain(np.uint64(key) ^ plain(numbers.astype(np.uint64) + _GOLDEN))
     draws = _GOLDEN * np.arange(first + 1, first + count + 1, dtype=np.uint64)
     drawn: npt.NDArray[np.float64] = (plain(streams[:, None] + draws) >> _S11) * 2.0**-53
@@ -66,23 +66,29 @@ def uniforms(key: int, numbers: Integers, *, first: int, count: int) -> npt.NDAr
 
 
 def epoch_key(seed: int, epoch: int) -> int:
-    """What a seed and an epoch make of all images' streams: 64 bits."""
+    """The key of an epoch, 64 bits, which determines the streams of all images."""
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return int(state[0])
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A crop of area in `scale` (share of the image) and aspect ratio in `ratio` (P section 6); perhaps mirrored."""
+    """A random crop (Szegedy et al. 2014, section 6)."""
 
     scale: tuple[float, float]
+    """Minimum and maximum of its area, as a share of the image's."""
     ratio: tuple[float, float]
+    """Minimum and maximum of its aspect ratio, width / height."""
     flip: bool
+    """Mirror half of the crops."""
 
     def box(self) -> Callable[[np.uint64, int, int, int], Box]:
-        """Compiled `(key, index, height, width) -> Box`; ten tries, then the largest central crop that fits."""
-        (scale_low, scale_high), (ratio_low, ratio_high), flip = self.scale, self.ratio, self.flip
-        log_low, log_high = math.log(ratio_low), math.log(ratio_high)
+        """A compiled function `(key, index, height, width) -> Box`.
+
+        It tries ten times to draw a crop that fits, then takes the largest central one.
+        """
+        (min_scale, max_scale), (min_ratio, max_ratio), flip = self.scale, self.ratio, self.flip
+        min_log, max_log = math.log(min_ratio), math.log(max_ratio)
 
         @exact
         def random_box(key: np.uint64, index: int, height: int, width: int) -> Box:
@@ -90,22 +96,22 @@ class RandomCrop:
             mirrored = flip and uniform(stream, 0) < 0.5
             for attempt in range(10):
                 first = 1 + 4 * attempt
-                area = height * width * (scale_low + (scale_high - scale_low) * uniform(stream, first))
-                ratio = math.exp(log_low + (log_high - log_low) * uniform(stream, first + 1))
+                area = height * width * (min_scale + (max_scale - min_scale) * uniform(stream, first))
+                ratio = math.exp(min_log + (max_log - min_log) * uniform(stream, first + 1))
                 w = round(math.sqrt(area * ratio))
                 h = round(math.sqrt(area / ratio))
                 if 0 < w <= width and 0 < h <= height:
                     top = int(uniform(stream, first + 2) * (height - h + 1))
                     left = int(uniform(stream, first + 3) * (width - w + 1))
                     return top, left, h, w, mirrored
-            w = min(width, max(1, round(height * ratio_high)))
-            h = min(height, max(1, round(width / ratio_low)))
+            w = min(width, max(1, round(height * max_ratio)))
+            h = min(height, max(1, round(width / min_ratio)))
             return (height - h) // 2, (width - w) // 2, h, w, mirrored
 
         return random_box
 
     def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
-        """The boxes of many images, [N, 5], natively."""
+        """The boxes of N images, [N, 5], computed by boxes.c."""
         return cropping.random_boxes(key, self.scale, self.ratio, self.flip, indices, heights, widths)
 
 
@@ -116,6 +122,7 @@ class CentralCrop:
     share: float
 
     def box(self) -> Callable[[np.uint64, int, int, int], Box]:
+        """A compiled function `(key, index, height, width) -> Box`."""
         share = self.share
 
         @exact
@@ -126,7 +133,7 @@ class CentralCrop:
         return central_box
 
     def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
-        """The boxes of many images, [N, 5]."""
+        """The boxes of N images, [N, 5]."""
         side = np.maximum(1, np.rint(self.share * np.minimum(heights, widths)).astype(np.int64))
         return np.stack([(heights - side) // 2, (widths - side) // 2, side, side, np.zeros_like(side)], axis=1)
 
@@ -134,8 +141,9 @@ class CentralCrop:
 class CropDecoder(SimpleRGBImageDecoder):
     """Decodes FFCV's RGB images to [N, resolution, resolution, 3].
 
-    The epoch's key is the last element of FFCV's table of sizes (`storage_state[2]`), which no look-up reaches, and the
-    resolution is the destination's: neither a new epoch nor a new resolution compiles anything.
+    The epoch's key is passed as an additional last element of FFCV's table of sizes (`storage_state[2]`), which belongs
+    to no image, and the resolution is that of the destination. Neither a new epoch nor a new resolution therefore needs
+    compiling.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
@@ -151,10 +159,14 @@ class CropDecoder(SimpleRGBImageDecoder):
 
 
 class NativeDecoder(CropDecoder):
-    """By crop.c (see `cropping.crop` for what it computes); nothing in it for numba to compile.
+    """Decodes by crop.c, see `cropping.crop`; numba compiles nothing.
 
-    file: named in the `DataError` that a damaged image raises. dtype: uint8, or `normalise`d float32 or bfloat16 (as
-    uint16, since numpy lacks it).
+    Args:
+        crop: Where the crops lie.
+        resolution: Side of the decoded images, in pixels.
+        threads: Threads that decode.
+        file: The FFCV file, which the `DataError` about a damaged image names.
+        normalise: Gives the dtype: float32 or bfloat16 (as uint16, since numpy lacks it). None for pixels, uint8.
     """
 
     def __init__(
@@ -170,36 +182,37 @@ class NativeDecoder(CropDecoder):
 
     def generate_code(self) -> Callable[..., Any]:
         def decode(indices: Integers, out: Any, metadata: Any, storage: Any) -> Any:
-            content, places, sizes = storage
+            content, offsets, sizes = storage
             images = metadata[indices]
-            heights, widths = images["height"].astype(np.int64), images["width"].astype(np.int64)
-            boxes = self.crop.boxes(int(sizes[-1]), indices, heights, widths)
-            failed = cropping.crop(
-                content,
-                images["data_ptr"].astype(np.int64),
-                sizes[np.searchsorted(places, images["data_ptr"])].astype(np.int64),
-                heights,
-                widths,
-                images["mode"] == JPG,
-                boxes,
-                out,
-                self.scale,
-                self.shift,
-                self.threads,
+            places = np.searchsorted(offsets, images["data_ptr"])
+            for place in np.flatnonzero(offsets[np.minimum(places, len(offsets) - 1)] != images["data_ptr"])[:1]:
+                self._refuse(indices[place], f"the file has no size for its offset {images['data_ptr'][place]}")
+            stored = StoredImages(
+                content=content,
+                offsets=images["data_ptr"].astype(np.int64),
+                sizes=sizes[places].astype(np.int64),
+                heights=images["height"].astype(np.int64),
+                widths=images["width"].astype(np.int64),
+                is_jpeg=images["mode"] == JPG,
             )
-            for slot, reason in failed.items():
-                raise DataError(f"{self.file}: image {indices[slot]} is damaged: {reason}; prepare the data set again")
+            boxes = self.crop.boxes(int(sizes[-1]), indices, stored.heights, stored.widths)
+            failed = cropping.crop(stored, boxes, out, scale=self.scale, shift=self.shift, threads=self.threads)
+            for place, reason in failed.items():
+                self._refuse(indices[place], reason)
             return out
 
         return decode
 
+    def _refuse(self, number: int, reason: str) -> NoReturn:
+        raise DataError(f"{self.file}: image {number} is damaged: {reason}; prepare the data set again")
+
 
 class StockDecoder(CropDecoder):
-    """By FFCV's own C functions (libturbojpeg, OpenCV's INTER_AREA) in a loop that numba compiles in each process.
+    """Decodes by FFCV's own C functions (libturbojpeg, OpenCV's INTER_AREA) in a loop that numba compiles.
 
-    numba cannot keep what it compiled for the next process: FFCV makes the loop's source at run time. JPEGs much larger
-    than what is asked for are decoded at 1/2, 1/4 or 1/8 (libjpeg's scaled DCT), as far as the crop stays larger than
-    the output. FFCV reports no errors of damaged JPEGs.
+    Every process compiles it anew, since FFCV generates the loop's source at run time. A JPEG is decoded at 1/1, 1/2,
+    1/4 or 1/8 of its size (libjpeg's scaled DCT), the smallest at which the crop is not smaller than the output. FFCV
+    does not report damaged JPEGs.
     """
 
     def generate_code(self) -> Callable[..., Any]:
@@ -213,8 +226,8 @@ class StockDecoder(CropDecoder):
         def decode(batch_indices, destination, metadata, storage_state):  # type: ignore[no-untyped-def]
             key = storage_state[2][-1]
             resolution = destination.shape[1]
-            for slot in parallel_range(len(batch_indices)):
-                index = batch_indices[slot]
+            for place in parallel_range(len(batch_indices)):
+                index = batch_indices[place]
                 field = metadata[index]
                 stored = read(field["data_ptr"], storage_state)
                 height, width = np.int64(field["height"]), np.int64(field["width"])
@@ -230,7 +243,7 @@ class StockDecoder(CropDecoder):
                     h, w = h // shrink, w // shrink
                 else:
                     pixels = stored.reshape(height, width, 3)
-                image = destination[slot]
+                image = destination[place]
                 resize(pixels, top, top + h, left, left + w, image)
                 if mirrored:
                     for y in range(resolution):

@@ -1,10 +1,13 @@
-"""FFCV with its traps closed. The only module that imports it.
+"""FFCV with workarounds for its faults. The only module of the package that imports it.
 
-Traps of FFCV 1.0.2: importing it has numba compile a dictionary for seconds, where a plain one does; importing it, and
-each loader, sets torch's own thread count, which is training's business; an error in a loader's thread leaves the
-consumer waiting for ever; an abandoned epoch leaves its thread behind. On a GPU a copy to the device is only ordered
-after the computing that still reads its destination, not before the next filling of its source (issues 37 and 198 of
-libffcv/ffcv), and neither the first batches of an epoch nor the memory of one that is over are ordered at all.
+Faults of FFCV 1.0.2:
+
+- Importing it makes numba compile a dictionary for seconds, where a plain one would do.
+- Importing it and creating a loader change torch's number of threads, which belongs to training.
+- An error in a loader's thread leaves the consumer waiting for ever, and an abandoned epoch leaves its thread running.
+- On a GPU, a copy to the device waits for the computation that still reads its destination, but the next batch may be
+  written to its source before it is done (issues 37 and 198 of libffcv/ffcv). Copies of an epoch's first batches do not
+  wait for anything, and the memory of a finished epoch may be freed before its last copies are done.
 """
 
 # mypy: allow-untyped-calls
@@ -84,7 +87,7 @@ Compiler.set_num_threads = classmethod(_set_num_threads)  # type: ignore
 
 @contextlib.contextmanager
 def compiling(enabled: bool) -> Iterator[None]:
-    """Whether numba compiles the pipelines of loaders made inside; a pipeline without loops of its own needs none."""
+    """Within the block, choose whether numba compiles the pipelines of new loaders, which only loops in Python need."""
     Compiler.set_enabled(enabled)
     try:
         yield
@@ -93,10 +96,13 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 class Epoch(EpochIterator):
-    """FFCV's iterator over an order of sample numbers; an error in its thread is raised in the consumer's.
+    """FFCV's iterator over samples in a given order; an error in its thread is raised in the consumer's.
 
-    buffers: `memory_allocations` of an epoch of the same loader and resolution that is closed; None: new ones, which
-    are ordinary tensors even where the caller is in inference mode, since FFCV's thread, which fills them, is not.
+    Args:
+        loader: The loader.
+        order: The samples' numbers.
+        buffers: `memory_allocations` of a closed epoch of the same loader and resolution. None for new ones, which are
+            ordinary tensors even if the caller is in inference mode, since FFCV's thread, which fills them, is not.
     """
 
     def __init__(self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None) -> None:
@@ -110,14 +116,14 @@ class Epoch(EpochIterator):
             vars(loader.graph).pop("allocate_memory", None)
 
     def start(self) -> None:
-        """Called at the end of FFCV's constructor."""
+        """Start the thread; called at the end of FFCV's constructor."""
         for stream in self._copy_streams:
             stream.wait_stream(self.current_stream)  # which may still read the same memory
         super().start()
 
     @property
     def _copy_streams(self) -> list[torch.cuda.Stream]:
-        """A stream for each slot of the buffers; none without CUDA."""
+        """A stream for each of the buffers; none without CUDA."""
         return [stream for stream in self.cuda_streams if stream is not None]
 
     def run(self) -> None:
@@ -139,13 +145,13 @@ class Epoch(EpochIterator):
         if self.terminate_event.is_set():
             raise StopIteration
         if (stream := self.cuda_streams[batch_slot]) is not None:
-            stream.synchronize()  # the copy of the slot's last batch, which the device may be far behind with
+            stream.synchronize()  # waits for the copy of the last batch in this buffer
         return cast(Sequence[Any], super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event))
 
     def close(self) -> None:
-        """End the thread, wherever it is, and wait for it and its copies; at most one batch's time.
+        """Stop the thread and wait for it and its copies, at most as long as a batch takes.
 
-        Afterwards the buffers may be freed, or given to another epoch.
+        Afterwards the buffers may be freed or given to another epoch.
         """
         super().close()
         while self.is_alive():

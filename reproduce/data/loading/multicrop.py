@@ -1,4 +1,4 @@
-"""Many crops of each validation image: decoded once, resized once a scale, cut out ahead of their use in threads."""
+"""Several crops of each validation image, which threads decode once, resize once for each scale, and cut out."""
 
 # mypy: allow-untyped-calls
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from reproduce.data.encoding import JPG
 from reproduce.data.loading.engine import Reader
-from reproduce.data.loading.loaders import NONE
+from reproduce.data.loading.loaders import NONE, LoaderConfig
 from reproduce.data.manifest import DataError, beton, load_manifest
 
 Integers = npt.NDArray[np.int64]
@@ -30,26 +30,37 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MultiCrop:
-    """Crops of one image, without their mirrored versions.
+    """Which crops are taken of an image (Szegedy et al. 2014, section 7), without their mirrored versions.
 
-    The image is resized to each shorter side of `sides` (the longer one in proportion, rounded down). Of each resized
-    image `squares` squares are taken: the central one, or left, centre and right (portrait: top, centre, bottom). Of
-    each square: the crops of `resolution` pixels a side in its four corners and its centre and, where `whole`, the
-    square itself resized to `resolution`. Odd margins are halved downwards, as in validation's central crop.
+    The image is resized to several sizes. One or three squares are taken of each resized image, and of each square the
+    crops in its four corners and its centre. Odd margins are halved downwards, as in validation's central crop.
     """
 
     resolution: int
+    """Side of a crop, in pixels."""
     sides: tuple[int, ...]
+    """Shorter sides of the resized images, in pixels; the longer ones are in proportion, rounded down."""
     squares: Literal[1, 3]
+    """1: the central square. 3: left, centre and right; of a portrait, top, centre and bottom."""
     whole: bool
+    """Take each square itself as well, resized to `resolution`."""
 
     @property
     def count(self) -> int:
+        """Crops of an image."""
         return len(self.sides) * self.squares * (5 + self.whole)
 
     def boxes(self, height: int, width: int) -> Integers:
-        """[count, 5]: height and width of the resized image; top, left and side of the box in it. A box whose side is
-        not `resolution` is a whole square, still to be resized."""
+        """Where the crops of an image lie.
+
+        Args:
+            height: The image's height, in pixels.
+            width: Its width.
+
+        Returns:
+            [count, 5]: height and width of the resized image, and top, left and side of the box in it. A box whose side
+            is not `resolution` is a whole square, which remains to be resized.
+        """
         found = []
         shorter = min(height, width)
         for side in self.sides:
@@ -64,7 +75,7 @@ class MultiCrop:
         return np.array(found, np.int64)
 
     def cut(self, image: Image.Image) -> Bytes:
-        """The crops of an RGB image, [count, resolution, resolution, 3]; resized bilinearly with antialiasing."""
+        """The crops of an RGB image, uint8 [count, resolution, resolution, 3], resized bilinearly with antialiasing."""
         crops = np.empty((self.count, self.resolution, self.resolution, 3), np.uint8)
         boxes = self.boxes(image.height, image.width).reshape(len(self.sides), -1, 5)
         for scale, into in zip(boxes, crops.reshape(len(self.sides), -1, *crops.shape[1:]), strict=True):
@@ -81,33 +92,30 @@ class MultiCrop:
 
 
 class MultiCropLoader:
-    """Crops of the validation images; over all ranks, every image exactly once, unpadded.
+    """Crops of the validation images. All ranks together give every image exactly once, without padding.
 
-    Iterating gives crops uint8 [N, count, 3, r, r] in channels_last, labels int64 [N], image numbers int64 [N], on the
-    CPU. Ranks take whole batches in turn, so that every batch holds the same images whatever the world size.
+    Iterating yields crops uint8 [N, count, 3, resolution, resolution] in channels_last, labels int64 [N] and image
+    numbers int64 [N], on the CPU. Ranks take whole batches in turn, so that every batch holds the same images whatever
+    the world size.
 
-    batch_size: images a batch. leave_out: numbers of images that are not wanted; batches lack them. threads: that
-    decode and cut ahead.
-    Raises `DataError` if the folder's files are missing or damaged.
+    Args:
+        folder: A prepared data set.
+        crops: The crops of an image.
+        config: Batch size, rank, world size, and the number of threads that decode and cut ahead; the crops stay
+            uint8 on the CPU whatever its device and dtype are.
+        leave_out: Numbers of images that are not wanted. Batches lack them.
+
+    Raises:
+        DataError: The folder's files are missing or damaged.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        crops: MultiCrop,
-        *,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        leave_out: Integers = NONE,
-        threads: int = 1,
-    ) -> None:
+    def __init__(self, folder: Path, crops: MultiCrop, config: LoaderConfig, *, leave_out: Integers = NONE) -> None:
         load_manifest(folder)
         self._images = _StoredImages(beton(folder, "val"))
-        self._crops, self._batch_size, self._threads = crops, batch_size, threads
+        self._crops, self._batch_size, self._threads = crops, config.batch_size, config.threads
         wanted = np.setdiff1d(np.arange(len(self._images.labels)), leave_out)
-        batches = np.split(wanted, np.flatnonzero(np.diff(wanted // batch_size)) + 1)
-        self._batches = [batch for batch in batches[rank::world_size] if len(batch)]
+        batches = np.split(wanted, np.flatnonzero(np.diff(wanted // config.batch_size)) + 1)
+        self._batches = [batch for batch in batches[config.rank :: config.world_size] if len(batch)]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         order = chain.from_iterable(batch.tolist() for batch in self._batches)
@@ -134,7 +142,7 @@ class MultiCropLoader:
 
 
 class _StoredImages:
-    """The images of an FFCV file in full size, by number; read from any thread."""
+    """The images of an FFCV file in full size, by number; any thread may read them."""
 
     def __init__(self, file: Path) -> None:
         reader = Reader(str(file))
@@ -146,18 +154,18 @@ class _StoredImages:
 
     def __getitem__(self, number: int) -> Image.Image:
         mode, width, height, start = self._fields[number].tolist()
-        stored = self._content[start : start + self._sizes[start]]
-        if mode != JPG:
-            return Image.fromarray(stored.reshape(height, width, 3))
+        stored = self._content[start : start + self._sizes.get(start, 0)]
         try:
+            if mode != JPG:
+                return Image.fromarray(stored.reshape(height, width, 3))
             image = Image.open(io.BytesIO(stored.tobytes()))
             image.load()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{self._file}: image {number} is damaged: {error}; prepare the data set again") from error
         return image
 
 
 def shorter_sides(folder: Path) -> Integers:
-    """Pixels of the shorter side of each stored validation image, [images]."""
+    """The shorter side of each stored validation image in pixels, [images]."""
     stored = Reader(str(beton(folder, "val"))).metadata["f0"]
     return cast(Integers, np.minimum(stored["height"], stored["width"]).astype(np.int64))

@@ -1,4 +1,4 @@
-"""Pixels to the network's input, on the device."""
+"""Normalising pixels for the network, on the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """uint8 [N, 3, H, W] to `dtype`: ((x / 255) - mean) / std with ImageNet's mean and std; keeps the memory format.
+    """Computes ((x / 255) - mean) / std with ImageNet's mean and standard deviation.
 
-    Computed in float32 whatever `dtype` is: bf16 would round the scale itself. Images of `dtype` pass as they are: the
-    loader has normalised them.
+    Takes uint8 [N, 3, H, W] and returns `dtype` in the same memory format. The computation is in float32 whatever
+    `dtype` is, since bfloat16 would round the scale itself. Images that are of `dtype` already have been normalised by
+    the loader and pass unchanged.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:

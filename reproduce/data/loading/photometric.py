@@ -1,4 +1,4 @@
-"""Photometric distortions of training images, as the paper's recipe has them (P section 6, which cites Howard)."""
+"""Photometric distortions of training images (Szegedy et al. 2014, section 6, which cites Howard 2013)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from reproduce.data.loading.cropping import Integers
 from reproduce.data.loading.decoding import uniforms
 
-STRENGTH = 0.5  # factors are 1 - STRENGTH to 1 + STRENGTH
+STRENGTH = 0.5  # factors are between 1 - STRENGTH and 1 + STRENGTH
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, PIL's "L"
-FIRST_DRAW = 64  # of an image's stream; crops and flips draw the ones before
+FIRST_DRAW = 64  # in an image's stream; crops and flips use the draws before it
 
-# Principal components of ImageNet's RGB, of pixels scaled to [0, 1], and the deviation of the noise along them
-# (Krizhevsky et al. 2012, section 4.1; the figures are those of facebook/fb.resnet.torch, datasets/imagenet.lua).
+# Principal components of ImageNet's RGB pixels, scaled to [0, 1], and the standard deviation of the noise along them
+# (Krizhevsky et al. 2012, section 4.1; the values are those of facebook/fb.resnet.torch, datasets/imagenet.lua).
 DEVIATION = 0.1
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -28,13 +28,20 @@ ORDERS = np.array(list(itertools.permutations((BRIGHTNESS, CONTRAST, COLOUR))))
 
 
 def distorted(images: Tensor, key: int, numbers: Integers) -> Tensor:
-    """Brightness, contrast and colour by 0.5 to 1.5 each, in a random order, then noise along ImageNet's components.
+    """Change brightness, contrast and colour in a random order, then add noise along ImageNet's principal components.
 
-    images: uint8 [N, 3, H, W] of any memory format, which the result has, too. What happens to an image depends on
-    `key` (`decoding.epoch_key`) and its number alone. What the factors do is PIL's `ImageEnhance` (Howard,
-    arXiv:1312.5402), its rounding included.
+    Each of the three is changed by a factor of 0.5 to 1.5, as PIL's `ImageEnhance` does, including its rounding (Howard
+    2013, arXiv:1312.5402).
+
+    Args:
+        images: uint8 [N, 3, H, W] in any memory format.
+        key: The epoch's key (`decoding.epoch_key`); the distortion of an image depends only on it and on the number.
+        numbers: [N], the images' numbers.
+
+    Returns:
+        uint8 [N, 3, H, W] in the same memory format.
     """
-    # [N, 1, 1, 3] each; pixels are handled as [N, H, W, 3], as they lie in memory.
+    # The draws are [N, 1, 1, 3] each, and pixels [N, H, W, 3], which is their order in memory.
     orders, factors, noise = (
         torch.from_numpy(drawn).to(images.device)[:, None, None] for drawn in _draws(key, numbers)
     )
@@ -53,10 +60,10 @@ def distorted(images: Tensor, key: int, numbers: Integers) -> Tensor:
 def _draws(
     key: int, numbers: Integers
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The order of the operations [N, 3], the factor of each place [N, 3], and what is added to a channel [N, 3]."""
+    """The order of the operations, the factor of each, and the noise of each channel; all [N, 3]."""
     drawn = uniforms(key, numbers, first=FIRST_DRAW, count=10)
     orders = ORDERS[(drawn[:, 0] * len(ORDERS)).astype(np.int64)]
     factors = 1 + STRENGTH * (2 * drawn[:, 1:4] - 1)
-    normal = np.sqrt(-2 * np.log1p(-drawn[:, 4:7])) * np.cos(2 * math.pi * drawn[:, 7:10])  # Box and Muller 1958
+    normal = np.sqrt(-2 * np.log1p(-drawn[:, 4:7])) * np.cos(2 * math.pi * drawn[:, 7:10])  # Box-Muller transform
     noise = 255 * (DEVIATION * normal * EIGENVALUES) @ np.array(EIGENVECTORS).T
     return orders, factors.astype(np.float32), noise.astype(np.float32)

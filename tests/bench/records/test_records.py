@@ -98,7 +98,7 @@ def test_a_torn_line_is_left_for_later_and_closed_by_the_next_attempt(tmp_path: 
 
 def test_a_run_has_one_writer_and_a_killed_writer_frees_it(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests/bench')\n"
+        "import sys, time; from pathlib import Path; sys.path.insert(0, 'tests/bench/records')\n"
         "from test_records import begin\n"
         "record = begin(Path(sys.argv[1])); print('ready', flush=True); time.sleep(60)"
     )

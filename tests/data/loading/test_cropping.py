@@ -1,7 +1,8 @@
-"""Crops: boxes, pixels, errors; and the stand-in for them."""
+"""Crops: boxes, pixels, errors; and the fallback for them."""
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import shutil
@@ -16,8 +17,9 @@ from drawn import SUBSAMPLINGS, Box, crop_all, crop_one, jpeg, picture, pil
 from PIL import Image
 
 from reproduce.data import DataError
+from reproduce.data.loading.cropping import StoredImages, crop
 from reproduce.data.loading.decoding import CentralCrop, RandomCrop
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import Normalise
 from reproduce.native import DECODER
 
@@ -87,7 +89,7 @@ def test_a_reduced_part_is_decoded_as_in_the_whole() -> None:
         assert abs(pixels - expected).max() <= 1
 
 
-def test_gray_jpegs_are_gray_and_cmyk_ones_are_told() -> None:
+def test_grey_jpegs_are_grey_and_cmyk_ones_are_refused() -> None:
     gray, box = picture(60, 80).convert("L"), (0, 0, 60, 80, False)
     content = jpeg(gray)
     pixels = crop_one(content, (60, 80), box, 32)
@@ -96,7 +98,7 @@ def test_gray_jpegs_are_gray_and_cmyk_ones_are_told() -> None:
     assert "color conversion" in failed[0]
 
 
-def test_threads_change_no_pixel_and_damage_stays_with_its_image() -> None:
+def test_threads_change_no_pixel_and_damage_affects_only_its_image() -> None:
     shapes = [(90, 120), (120, 90), (100, 100)] * 5
     contents = [jpeg(picture(*shape, seed)) for seed, shape in enumerate(shapes)]
     boxes: list[Box] = [(5, 7, 80, 70, bool(seed % 2)) for seed in range(15)]
@@ -111,18 +113,66 @@ def test_threads_change_no_pixel_and_damage_stays_with_its_image() -> None:
         assert "Premature end" in failed[4]
         assert "Not a JPEG" in failed[9]
         assert "100x100 pixels, and the file's table says 100x99" in failed[11]
-        kept = [slot for slot in range(15) if slot not in failed]
+        kept = [place for place in range(15) if place not in failed]
         assert np.array_equal(out[kept], expected[kept])
 
 
 def test_a_damaged_image_of_a_file_is_named(photo_data: Path, tmp_path: Path) -> None:
     spoilt = Path(shutil.copytree(photo_data, tmp_path / "data"))
-    loader = ValLoader(spoilt, batch_size=4, resolution=32)
+    loader = ValLoader(spoilt, ValLoaderConfig(batch_size=4, resolution=32))
     image = loader._pipeline._loader.reader.metadata["f0"][6]
     with (spoilt / "val.beton").open("r+b") as file:
         file.seek(int(image["data_ptr"]))
         file.write(b"\0" * 64)
     with pytest.raises(DataError, match=r"val\.beton: image 6 is damaged: Not a JPEG file.*prepare the data set again"):
+        list(loader)
+
+
+def test_bytes_and_boxes_outside_the_file_or_the_image_are_refused() -> None:
+    content, shape = jpeg(picture(60, 80)), (60, 80)
+
+    def refusal(box: Box = (0, 0, 60, 80, False), **table: int) -> str:
+        columns = {"offsets": 0, "sizes": len(content), "heights": shape[0], "widths": shape[1], **table}
+        images = StoredImages(
+            content=np.frombuffer(content, np.uint8),
+            is_jpeg=np.array([True]),
+            **{name: np.array([value]) for name, value in columns.items()},
+        )
+        return crop(images, np.array([box], np.int64), np.empty((1, 32, 32, 3), np.uint8)).get(0, "")
+
+    assert refusal() == ""
+    assert "are not within the file's" in refusal(offsets=1)
+    assert "are not within the file's" in refusal(offsets=-1)
+    assert "are not within the file's" in refusal(sizes=2**62)
+    assert "sides are 1 to 65535" in refusal(heights=0)
+    assert "the crop lies outside its 80x60 pixels" in refusal((0, 0, 61, 80, False))
+    assert "the crop lies outside its 80x60 pixels" in refusal((-1, 0, 10, 10, False))
+
+
+def test_arrays_of_another_type_or_shape_never_reach_the_c_code() -> None:
+    content = jpeg(picture(60, 80))
+    sides = np.array([60]), np.array([80])
+    images = StoredImages(
+        np.frombuffer(content, np.uint8), np.array([0]), np.array([len(content)]), *sides, np.array([True])
+    )
+    box, out = np.array([[0, 0, 60, 80, 0]]), np.empty((1, 32, 32, 3), np.uint8)
+    with pytest.raises(ValueError, match="boxes: shape"):
+        crop(images, box[:, :4], out)
+    with pytest.raises(ctypes.ArgumentError):
+        crop(images, box.astype(np.int32), out)
+    for wrong in (out[:, :31], out[..., :2], out.astype(np.float64), out.swapaxes(1, 2)):
+        with pytest.raises(ValueError, match="out: "):
+            crop(images, box, wrong)
+    with pytest.raises(ValueError, match="sizes: shape"):
+        StoredImages(images.content, np.array([0, 0]), images.sizes, *sides, images.is_jpeg)
+
+
+def test_an_image_that_the_files_table_does_not_know_is_named(photo_data: Path) -> None:
+    loader = ValLoader(photo_data, ValLoaderConfig(batch_size=4, resolution=32))
+    fields = loader._pipeline._loader.reader.metadata["f0"]
+    fields.setflags(write=True)
+    fields["data_ptr"][5] += 1
+    with pytest.raises(DataError, match=r"val\.beton: image 5 is damaged: the file has no size for its offset"):
         list(loader)
 
 
@@ -134,7 +184,7 @@ def test_images_can_come_normalised(
 ) -> None:
     monkeypatch.setenv(DECODER.variable, decoder)
     plain, normalised = (
-        TrainLoader(photo_data, batch_size=5, seed_order=1, seed_augmentation=2, dtype=kind)
+        TrainLoader(photo_data, TrainLoaderConfig(batch_size=5, seed_order=1, seed_augmentation=2, dtype=kind))
         for kind in (torch.uint8, dtype)
     )
     for (pixels, _), (images, _) in zip(plain.epoch(0, 32), normalised.epoch(0, 32), strict=True):
@@ -147,17 +197,17 @@ def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest
     seen = []
     for decoder in ("native", "stock"):
         monkeypatch.setenv(DECODER.variable, decoder)
-        loader = TrainLoader(photo_data, batch_size=12, seed_order=1, seed_augmentation=2)
+        loader = TrainLoader(photo_data, TrainLoaderConfig(batch_size=12, seed_order=1, seed_augmentation=2))
         images, labels = next(loader.epoch(0, 64))
         seen.append((images.float(), labels))
     assert torch.equal(seen[0][1], seen[1][1])
     assert (seen[0][0] - seen[1][0]).abs().mean() < 3
 
 
-def test_without_a_compiler_stock_decoding_says_why_and_what_helps(synthetic_data: Path) -> None:
+def test_without_a_compiler_the_fallback_says_why_and_what_to_install(synthetic_data: Path) -> None:
     loads = (
-        "import pathlib; from reproduce.data import ValLoader; "
-        f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), batch_size=24, resolution=32); "
+        "import pathlib; from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig; "
+        f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), ValLoaderConfig(batch_size=24, resolution=32)); "
         "print(sum(len(images) for images, _, _ in loader), 'images')"
     )
     done = subprocess.run(

@@ -20,17 +20,17 @@ from ffcv.loader import epoch_iterator
 
 from reproduce.data.loading import loaders
 from reproduce.data.loading.engine import ToDevice
-from reproduce.data.loading.loaders import TrainLoader, ValLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def train_loader(folder: Path) -> TrainLoader:
-    return TrainLoader(folder, batch_size=8, seed_order=1, seed_augmentation=2)
+    return TrainLoader(folder, TrainLoaderConfig(batch_size=8, seed_order=1, seed_augmentation=2))
 
 
 def val_loader(folder: Path) -> ValLoader:
-    return ValLoader(folder, batch_size=8, resolution=32)
+    return ValLoader(folder, ValLoaderConfig(batch_size=8, resolution=32))
 
 
 def trained_on(loader: TrainLoader, epoch: int, resolution: int = 32) -> Batches:

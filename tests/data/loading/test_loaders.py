@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms.functional import normalize
 
 from reproduce.data import DataError
-from reproduce.data.loading.loaders import TrainLoader, ValLoader, subset
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig, subset
 from reproduce.data.loading.normalise import Normalise
 
 Images = dict[int, tuple[torch.Tensor, int]]
@@ -24,7 +24,9 @@ _FILES = ("cmyk.jpg", "gray.jpg", "rgb.JPEG")
 
 
 def train_loader(folder: Path, **changes: Any) -> TrainLoader:
-    return TrainLoader(folder, **{"batch_size": 8, "seed_order": 1, "seed_augmentation": 2, **changes})
+    return TrainLoader(
+        folder, TrainLoaderConfig(**{"batch_size": 8, "seed_order": 1, "seed_augmentation": 2, **changes})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def loader(synthetic_data: Path) -> TrainLoader:
 
 def images_of(loader: TrainLoader, epoch: int, resolution: int = 32) -> Images:
     """Every image of an epoch by its number, with its label."""
-    numbers = loader.order(epoch)[:, loader.rank].ravel().tolist()
+    numbers = loader.order(epoch)[:, loader.config.rank].ravel().tolist()
     pixels, labels = [], []
     for images, batch_labels in loader.epoch(epoch, resolution):
         pixels += list(images.clone())
@@ -70,7 +72,7 @@ def test_threads_batch_size_and_world_size_change_no_image(loader: TrainLoader, 
     ranks = [train_loader(synthetic_data, batch_size=4, rank=rank, world_size=2) for rank in (0, 1)]
     union = images_of(ranks[0], 3) | images_of(ranks[1], 3)
     assert same(expected, union)
-    together = np.concatenate([rank.order(3)[:, rank.rank] for rank in ranks], axis=1)
+    together = np.concatenate([rank.order(3)[:, rank.config.rank] for rank in ranks], axis=1)
     assert together.tolist() == loader.order(3)[:, 0].tolist()
 
 
@@ -107,7 +109,7 @@ def test_epochs_at_once_share_no_buffer(loader: TrainLoader) -> None:
     both = [images.clone() for pair in zip(loader.epoch(0, 32), loader.epoch(1, 32), strict=True) for images, _ in pair]
     for epoch in (0, 1):
         pixels = torch.cat(both[epoch::2])
-        numbers = loader.order(epoch)[:, loader.rank].ravel().tolist()
+        numbers = loader.order(epoch)[:, loader.config.rank].ravel().tolist()
         assert all(
             torch.equal(image, expected[epoch][number][0]) for number, image in zip(numbers, pixels, strict=True)
         )
@@ -135,7 +137,7 @@ def test_an_error_in_the_loaders_thread_reaches_the_caller(synthetic_data: Path)
 def test_loading_leaves_torchs_threads_alone(synthetic_data: Path) -> None:
     before = torch.get_num_threads()
     for threads in (1, 2):
-        next(iter(ValLoader(synthetic_data, batch_size=8, resolution=32, threads=threads)))
+        next(iter(ValLoader(synthetic_data, ValLoaderConfig(batch_size=8, resolution=32, threads=threads))))
         assert torch.get_num_threads() == before
 
 
@@ -143,7 +145,7 @@ def test_loading_leaves_torchs_threads_alone(synthetic_data: Path) -> None:
 def test_every_validation_image_comes_exactly_once(synthetic_data: Path, world_size: int) -> None:
     numbers, labels = [], []
     for rank in range(world_size):
-        part = ValLoader(synthetic_data, batch_size=5, resolution=32, rank=rank, world_size=world_size)
+        part = ValLoader(synthetic_data, ValLoaderConfig(batch_size=5, resolution=32, rank=rank, world_size=world_size))
         for _, batch_labels, batch_numbers in part:
             labels += batch_labels.tolist()
             numbers += batch_numbers.tolist()
@@ -156,15 +158,10 @@ def test_a_share_of_a_split_is_the_same_whatever_the_world_size(synthetic_data: 
         return [int(number) for _, _, batch in loader for number in batch]
 
     def val_loader(rank: int, world_size: int) -> ValLoader:
-        return ValLoader(
-            synthetic_data,
-            batch_size=5,
-            resolution=32,
-            split="train",
-            at_most=20,
-            rank=rank,
-            world_size=world_size,
+        config = ValLoaderConfig(
+            batch_size=5, resolution=32, split="train", at_most=20, rank=rank, world_size=world_size
         )
+        return ValLoader(synthetic_data, config)
 
     whole = val_loader(0, 1)
     parts = [val_loader(rank, 2) for rank in range(2)]
@@ -177,7 +174,9 @@ def test_a_share_of_a_split_is_the_same_whatever_the_world_size(synthetic_data: 
 
 @pytest.mark.parametrize(("resolution", "most"), [(96, 3), (48, 5)], ids=["full decoding", "decoding at half size"])
 def test_validation_shows_the_central_crop(photo_data: Path, image_folder: Path, resolution: int, most: float) -> None:
-    images, labels, numbers = next(iter(ValLoader(photo_data, batch_size=9, resolution=resolution, val_crop=0.8)))
+    images, labels, numbers = next(
+        iter(ValLoader(photo_data, ValLoaderConfig(batch_size=9, resolution=resolution, val_crop=0.8)))
+    )
     files = [image_folder / "val" / name / file for name in ("ant", "bee", "cat") for file in _FILES]
     assert labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     for image, number in zip(images, numbers.tolist(), strict=True):

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from reproduce.data.loading import photometric
 from reproduce.data.loading.decoding import epoch_key, stream_of, uniform, uniforms
-from reproduce.data.loading.loaders import TrainLoader
+from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
 from reproduce.data.loading.normalise import Normalise
 from reproduce.data.loading.photometric import BRIGHTNESS, COLOUR, CONTRAST, distorted
 
@@ -70,7 +70,8 @@ def test_an_image_gets_the_same_in_any_batch_and_something_else_by_another_key()
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16], ids=str)
 def test_the_loader_distorts_its_crops_before_they_are_normalised(photo_data: Path, dtype: torch.dtype) -> None:
     def first(**changes: object) -> tuple[TrainLoader, torch.Tensor]:
-        loader = TrainLoader(photo_data, batch_size=5, seed_order=1, seed_augmentation=2, **changes)  # type: ignore[arg-type]
+        config = TrainLoaderConfig(batch_size=5, seed_order=1, seed_augmentation=2, **changes)  # type: ignore[arg-type]
+        loader = TrainLoader(photo_data, config)
         return loader, next(loader.epoch(0, 32))[0].clone()
 
     loader, plain = first()

@@ -38,7 +38,7 @@ def thread_counts(most: int) -> list[int]:
 
 
 def _images_per_s(task: Task, files: Path, threads: int, photometric: bool) -> float:
-    from reproduce.data.loading.loaders import TrainLoader
+    from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig
 
     # As a run has it: a GPU normalises bytes that crossed the bus as such; on CPUs the decoder does it.
     dtype = torch.uint8 if task.device.type == "cuda" else resolve_precision("auto", task.device).dtype
@@ -46,13 +46,15 @@ def _images_per_s(task: Task, files: Path, threads: int, photometric: bool) -> f
         warnings.simplefilter("ignore")  # of the stock decoder, which the machine's description names
         source = TrainLoader(
             files,
-            batch_size=min(task.size.batch, task.size.pictures // 4),
-            seed_order=0,
-            seed_augmentation=0,
-            photometric=photometric,
-            threads=threads,
-            device=task.device,
-            dtype=dtype,
+            TrainLoaderConfig(
+                batch_size=min(task.size.batch, task.size.pictures // 4),
+                seed_order=0,
+                seed_augmentation=0,
+                photometric=photometric,
+                threads=threads,
+                device=task.device,
+                dtype=dtype,
+            ),
         )
     for _ in source.epoch(0, task.size.side):
         pass

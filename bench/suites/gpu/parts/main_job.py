@@ -23,7 +23,7 @@ from bench.records.states import read_state, run_folder
 from bench.suites.gpu.part import Figure, Report, Task
 from bench.telemetry.sampler import HOST
 from reproduce import schema
-from reproduce.data import PrepareOptions, synthetic
+from reproduce.data import synthetic
 from reproduce.spec import ExperimentConfig, validated
 
 NAME, DATA, RECORDS = "main-job", "gratings", "records"
@@ -106,7 +106,7 @@ class Job:
 
         images, side, batch, epochs = (2048, 64, 128, 30) if gpu else (256, 32, 32, 6)
         source = synthetic(classes=4, images=images, size=side, seed=0)
-        prepare(source, self.folder / "data" / DATA, options=PrepareOptions(), progress=lambda *_: None)
+        prepare(source, self.folder / "data" / DATA)
         experiment = {
             "name": NAME,
             "data": {"path": DATA},

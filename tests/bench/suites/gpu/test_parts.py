@@ -97,7 +97,7 @@ def test_threads_are_doubled_up_to_the_cores() -> None:
 RANKS = """
 import os, sys, time
 from pathlib import Path
-from bench.suites.gpu import nccl
+from bench.suites.gpu.parts import nccl
 from bench.suites.gpu.part import Check, Report, Task
 task = Task(device_name="cpu", threads=1, deadline=time.monotonic() + 600, scratch=Path(sys.argv[1]))
 told = []
@@ -146,4 +146,4 @@ def test_a_figure_that_is_not_finite_is_no_figure_and_fails_its_check() -> None:
     assert not check.passed
     assert isinstance(table, Table)
     assert table.rows == {"a": {"x": None}}
-    assert note == Note(text="n", encoding="utf-8")
+    assert note == Note(text="n")

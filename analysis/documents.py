@@ -1,11 +1,11 @@
 """Figures in the project's documents, generated from committed results.
 
-    python -m analysis.readme            # fill the regions in
-    python -m analysis.readme --check    # exit 1 where a document and the results disagree
+    python -m analysis.documents            # fill the regions in
+    python -m analysis.documents --check    # exit 1 where a document and the results disagree
 
 A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
-`goals` and `bench` of all suites in results/bench, by kind of machine, `arms` and `effects` of an experiment's report,
-`claims`.
+`headlines` (the goals alone), `goals` (with commands) and `bench` (all figures) of the suites in results/bench, by
+kind of machine; `arms` and `effects` of an experiment's report; `claims` and `claims-count` of the ledger.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ from analysis.tables import Cell, Table
 from reproduce.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "results/README.md")
+DOCUMENTS = ("README.md", "results/README.md", "results/claims/README.md")
 NOTHING = "No results are committed yet."
 REGION = re.compile(r"^<!-- generated: (?P<name>[^>]*?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
@@ -52,8 +53,8 @@ def _region(name: str, results: Path) -> str:
 # --- benchmarks ---------------------------------------------------------------------------------------
 
 
-def _goals(results: Path, _: str) -> str:
-    """What suites have goals for: medians with ranges, reached or missed and why."""
+def _goals(results: Path, _: str, *, sources: bool = True) -> str:
+    """The goals of all suites: medians with ranges, whether each is reached, and if not why."""
     parts = []
     for kind, found in _benchmarks(results).items():
         rows = [
@@ -64,7 +65,7 @@ def _goals(results: Path, _: str) -> str:
         ]
         if rows:
             table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
-            parts += [f"**On {kind}**:", table.markdown(), *map(_source, found)]
+            parts += [f"**On {kind}**:", table.markdown(), *(map(_source, found) if sources else ())]
     return "\n\n".join(parts) or NOTHING
 
 
@@ -187,17 +188,19 @@ def _claims(results: Path, _: str) -> str:
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
+    "headlines": partial(_goals, sources=False),
     "goals": _goals,
     "bench": _tables,
     "arms": lambda results, experiment: _table_of_report(results, experiment, 0),
     "effects": lambda results, experiment: _table_of_report(results, experiment, 1),
     "claims": _claims,
+    "claims-count": lambda results, source: _claims(results, source).partition("\n\n")[0],
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 where every document agrees with the results, or now does; 1 where `--check` found one that does not."""
-    parser = argparse.ArgumentParser(prog="python -m analysis.readme", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m analysis.documents", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a document would change")
     check = parser.parse_args(arguments).check
     stale = []
@@ -212,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not check:
                 (ROOT / name).write_text(new, encoding="utf-8")
     for name in stale:
-        print(f"{name}: {'does not agree with results/; run: python -m analysis.readme' if check else 'written'}")
+        print(f"{name}: {'does not agree with results/; run: python -m analysis.documents' if check else 'written'}")
     return int(check and bool(stale))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.readme import RegionError, filled, main
+from analysis.documents import RegionError, filled, main
 
 ROUNDS = {"deeper": [{"images/s": 20.0}, {"images/s": 30.0}], "peer": [{"images/s": 10.0}, {"images/s": 10.0}]}
 
@@ -102,7 +102,7 @@ def test_filling_twice_changes_nothing_and_leaves_the_rest(results: Path) -> Non
 
 
 def test_a_region_of_no_known_kind_or_results_is_told(results: Path) -> None:
-    with pytest.raises(RegionError, match="'goal': unknown; known kinds: goals, bench, arms"):
+    with pytest.raises(RegionError, match="'goal': unknown; known kinds: headlines, goals, bench, arms"):
         filled(region("goal"), results)
     with pytest.raises(RegionError, match="'arms nothing': no results in"):
         filled(region("arms nothing"), results)

@@ -1,0 +1,11 @@
+/* JPEGs with restart markers, of which a region can be decoded on its own. */
+
+#include <stdint.h>
+
+typedef struct {
+    int top, left, height, width; /* in pixels of the full-size image */
+} Region;
+
+int64_t with_restart_markers(const uint8_t *jpeg, int64_t size, uint8_t *out, int64_t capacity);
+int64_t extract_region(const uint8_t *jpeg, int64_t size, const Region *image, const Region *wanted,
+                       Region *extracted, uint8_t *out);
