@@ -90,7 +90,10 @@ def experiment_text(experiment: ExperimentConfig, name: str) -> str:
     lines += ["", "# Named changes: the fields of an arm replace those above.", "arms:"]
     for arm, change in experiment.arms.items():
         lines += [f"  {_scalar(arm)}:", *_arm(change)]
-    lines += ["", "# One run for each arm and seed.", f"seeds: {_scalar(list(experiment.seeds))}", ""]
+    lines += ["", "# One run for each arm and seed.", f"seeds: {_scalar(list(experiment.seeds))}"]
+    probes = ExperimentConfig.model_fields["probes"]
+    mark = "" if _differs(probes, experiment.probes) else "# "
+    lines += ["", *_comment(probes.description or "", 0), f"{mark}probes: {_scalar(experiment.probes)}", ""]
     return "\n".join(lines)
 
 
@@ -149,7 +152,7 @@ class Comparison:
     """What sets two experiments apart."""
 
     fields: tuple[Difference, ...]
-    """Of data, network, recipe, resources and seeds, resolved with their defaults."""
+    """Of data, network, recipe, resources, seeds and probes, resolved with their defaults."""
     only_first: tuple[str, ...]
     """Arms that the second experiment does not have under any name."""
     only_second: tuple[str, ...]
@@ -209,6 +212,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "recipe": experiment.recipe.model_dump(),
         "resources": experiment.resources.model_dump(),
         "seeds": list(experiment.seeds),
+        "probes": list(experiment.probes),
     }
 
 

@@ -44,10 +44,7 @@ def _in_fixed_order(probes: tuple[ProbeName, ...]) -> tuple[ProbeName, ...]:
 
 
 Probes = Annotated[tuple[ProbeName, ...], AfterValidator(_in_fixed_order)]
-"""Measurements of the finished network, in a fixed order, so that the order in a file does not change a run's key.
-
-train_accuracy: accuracy on training images, without augmentation and dropout.
-channel_clusters: whether correlated channels gather in one branch of an Inception module."""
+"""Names of probes in a fixed order, so that their order in a file does not change a run's key."""
 
 
 class NetworkConfig(Config):
@@ -233,9 +230,13 @@ class ArmConfig(Config):
     """A named change of an experiment: the fields given here replace those of the experiment."""
 
     network: dict[str, Any] = {}
+    """Changed fields of the network."""
     recipe: dict[str, Any] = {}
+    """Changed fields of the recipe."""
     data: dict[str, Any] = {}
+    """Changed fields of the data set."""
     description: str = ""
+    """What the arm is, in a few words, for reports."""
 
 
 class Seeds(Config):
@@ -263,6 +264,7 @@ class RunConfig(Config):
     workers: int = Field(ge=1)
     deterministic: Annotated[bool, ADDED] = False
     probes: Annotated[Probes, ADDED] = ALL_PROBES
+    """Measurements of the finished network."""
 
     @property
     def key(self) -> str:
@@ -303,14 +305,26 @@ class ExperimentConfig(Config):
     """The content of an experiment file."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Name of the experiment: lower-case letters, digits, dots, underscores and hyphens."""
     description: str = ""
+    """What the experiment compares, in one line."""
     data: DataConfig
+    """The data set of all arms."""
     network: dict[str, Any] = {}
+    """Fields of the network that all arms share."""
     recipe: RecipeConfig
+    """The recipe of all arms."""
     resources: ResourcesConfig = ResourcesConfig()
+    """The resources of each run."""
     probes: Probes = ALL_PROBES
+    """Measurements of each finished network.
+
+    train_accuracy: accuracy on training images without augmentation and dropout.
+    channel_clusters: whether correlated channels gather in one branch of an Inception module."""
     arms: dict[str, ArmConfig] = Field(min_length=1)
+    """The networks that are compared, by name."""
     seeds: tuple[int, ...] = Field(min_length=1)
+    """Seeds of the runs: one run for each arm and seed."""
 
     @model_validator(mode="before")
     @classmethod

@@ -48,6 +48,12 @@ def test_a_new_file_sets_only_what_differs_from_the_defaults() -> None:
     assert content["recipe"]["nesterov"] is True
 
 
+def test_a_new_file_has_the_probes_of_its_experiment() -> None:
+    experiment = changed("quickstart", probes=["train_accuracy"])
+    assert parsed(experiment_text(experiment, "mine")).probes == ("train_accuracy",)
+    assert [difference.field for difference in compare(experiment, load_experiment("quickstart")).fields] == ["probes"]
+
+
 def test_a_new_file_shows_every_field_that_may_be_given() -> None:
     text = experiment_text(load_experiment("quickstart"), "mine")
     fields = {

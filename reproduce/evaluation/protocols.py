@@ -52,5 +52,5 @@ PUBLISHED = "1378be20"
 
 
 def is_imagenet(classes: int, images: int) -> bool:
-    """Whether a validation set has the size of ILSVRC 2014's, so that published errors compare with its own."""
+    """Whether a validation set has the size of ILSVRC 2014's, so that it may be compared with published errors."""
     return (classes, images) == (1000, 50_000)

@@ -18,9 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from reproduce import schema
-from reproduce.data.loading.loaders import TrainLoader, TrainLoaderConfig, ValLoader, ValLoaderConfig
-from reproduce.data.manifest import Split
-from reproduce.execution.precision import resolve_precision
+from reproduce.data.loading.loaders import ValLoader
 from reproduce.execution.process import (
     dropout_seed,
     get_generator_states,
@@ -36,6 +34,7 @@ from reproduce.training import checkpoint
 from reproduce.training.averaging import WeightAverage, running_statistics
 from reproduce.training.epoch_metrics import EpochMetrics, final_metrics
 from reproduce.training.interface import NonFiniteLossError, Observer, RankSetup, TrainingResult
+from reproduce.training.loaders import build_train_loader, build_val_loader
 from reproduce.training.probes.probe import TrainedNetwork
 from reproduce.training.probes.registry import run_probes
 from reproduce.training.schedules import epochs_at, input_side, step_learning_rate
@@ -77,30 +76,8 @@ class Trainer:
         self.ranks = Ranks(setup.rank, setup.world_size, setup.device)
         prepare_process(setup.device, setup.threads, deterministic=run.deterministic, gpu_share=setup.gpu_share)
 
-        folder = setup.data_root / run.data.path
-        batch_size = self.recipe.batch_size // setup.world_size
-        # A GPU receives bytes and normalises them itself; on CPUs the decoder normalises in the same pass.
-        on_cpu = setup.device.type == "cpu"
-        self.pixels = resolve_precision(self.recipe.precision, setup.device).dtype if on_cpu else torch.uint8
-        self.train_loader = TrainLoader(
-            folder,
-            TrainLoaderConfig(
-                batch_size=batch_size,
-                seed_order=run.seeds.order,
-                seed_augmentation=run.seeds.augmentation,
-                rank=setup.rank,
-                world_size=setup.world_size,
-                crop_scale=self.recipe.crop_scale,
-                crop_ratio=self.recipe.crop_ratio,
-                flip=self.recipe.flip,
-                photometric=self.recipe.photometric,
-                train_fraction=run.data.train_fraction,
-                threads=setup.threads,
-                device=setup.device,
-                dtype=self.pixels,
-            ),
-        )
-        self.val_loader = self._val_loader("val")
+        self.train_loader = build_train_loader(run, setup)
+        self.val_loader = build_val_loader(run, setup)
         self.steps = self.train_loader.steps
 
         self.step = build_step(run, device=setup.device, distributed=setup.world_size > 1, compiled=setup.compiled)
@@ -288,6 +265,7 @@ class Trainer:
         raise NonFiniteLossError(f"loss is not finite in epoch {epoch + 1}, step {step} of {self.steps}")
 
     def _trained_network(self) -> TrainedNetwork:
+        images = min(self.train_loader.images, self.val_loader.images)
         return TrainedNetwork(
             run=self.run,
             network=self.evaluated_network,
@@ -295,25 +273,8 @@ class Trainer:
             dtype=self.step.dtype,
             ranks=self.ranks,
             val_images=self.val_loader,
-            train_images=self._val_loader("train", min(self.train_loader.images, self.val_loader.images)),
+            train_images=build_val_loader(self.run, self.setup, "train", at_most=images),
             stop_check=self._stop_check,
-        )
-
-    def _val_loader(self, split: Split, at_most: int | None = None) -> ValLoader:
-        return ValLoader(
-            self.setup.data_root / self.run.data.path,
-            ValLoaderConfig(
-                batch_size=self.recipe.batch_size // self.setup.world_size,
-                rank=self.setup.rank,
-                world_size=self.setup.world_size,
-                resolution=self.recipe.resolution,
-                val_crop=self.recipe.val_crop,
-                split=split,
-                at_most=at_most,
-                threads=self.setup.threads,
-                device=self.setup.device,
-                dtype=self.pixels,
-            ),
         )
 
     # --- reports to the observer -------------------------------------------------------------------

@@ -97,6 +97,7 @@ def test_a_failing_run_does_not_take_the_grid_with_it_and_nothing_is_repeated(pl
     for run in runs.values():
         starts = [event for event in read_events(run_folder(place / "records", run["key"])) if event["kind"] == "start"]
         assert len(starts) == 1
+        assert starts[0]["resources"]["precision"] in ("bf16", "float32")
 
     import mlflow
 
