@@ -32,8 +32,8 @@ class Orchestrator:
             while orchestrator.busy:
                 ...
 
-    An exception in the block stops the runs; an `Exception` also waits for their checkpoints, whereas a
-    `KeyboardInterrupt` ends the block at once. Otherwise, leaving the block raises an `ExceptionGroup` if something
+    An exception in the block stops the runs. An `Exception` also waits for their checkpoints, whereas a
+    `KeyboardInterrupt` ends the block at once. Without one, leaving the block raises an `ExceptionGroup` if something
     went wrong that could not even be recorded.
     """
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -133,7 +133,7 @@ class WorkerGroup:
             while pending:
                 done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
                 if done:
-                    outcome = ray.get(done[0])
+                    outcome = cast(Outcome, ray.get(done[0]))
                     if outcome.status == schema.FAILED:
                         break  # the others may wait for the failed one until the collective timeout
                 if pending and (self._stopped_before_first_step() or give_up()):

@@ -240,7 +240,7 @@ def test_a_stop_cancels_the_start_of_a_group_and_records_nothing(
     assert [state(options, run).status for run in runs] == ["waiting", "waiting"]
 
 
-def test_a_group_that_was_started_during_a_stop_is_told_of_it(
+def test_a_group_that_was_started_during_a_stop_is_stopped(
     runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
 ) -> None:
     def start(resources: ResourcesConfig, keep_waiting: Callable[[float], bool]) -> FakeGroup:

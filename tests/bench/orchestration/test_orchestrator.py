@@ -138,12 +138,17 @@ def test_an_exception_in_the_block_stops_the_runs_and_waits_for_their_checkpoint
 ) -> None:
     groups.endings = [until_stopped]
     orchestrator = Orchestrator(runs[:1], ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1)
-    with pytest.raises(OSError, match="terminal"), orchestrator:
-        deadline = time.monotonic() + 60
-        while not groups.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        raise OSError("the terminal is gone")
+
+    def drive() -> None:
+        with orchestrator:
+            deadline = time.monotonic() + 60
+            while not groups.started:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="terminal"):
+        drive()
     assert not orchestrator.busy
     assert read_state(run_folder(options.records, runs[0].key)).reason == "the driver ended: OSError"
 
@@ -159,9 +164,14 @@ def test_a_second_interrupt_ends_the_block_at_once(
 
     groups.endings = [slow]
     orchestrator = Orchestrator(runs[:1], ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1)
-    with pytest.raises(KeyboardInterrupt), orchestrator:
-        orchestrator.stop("interrupted by hand")
-        raise KeyboardInterrupt
+
+    def drive() -> None:
+        with orchestrator:
+            orchestrator.stop("interrupted by hand")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drive()
     assert orchestrator.busy or not groups.started
     checkpoint.set()
     wait_for_end(orchestrator)

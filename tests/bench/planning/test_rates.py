@@ -1,4 +1,4 @@
-"""Device hours of a plan: which measured rate is used, how it is scaled, and what the user is told about it."""
+"""Device hours of a plan: which measured rate is used, how it is scaled, and what the user reads about it."""
 
 from __future__ import annotations
 

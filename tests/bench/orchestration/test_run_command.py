@@ -1,0 +1,71 @@
+"""`deeper run` without Ray: what the command says and ends with when something goes wrong in the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from bench.cli import main
+from bench.orchestration import cluster, orchestrator
+from bench.records.record import Record, read_plan
+from bench.records.states import read_state, run_folder
+
+if TYPE_CHECKING:
+    from tests.bench.orchestration.conftest import FakeGroups
+
+
+@pytest.fixture
+def command(
+    synthetic_data: Path, tmp_path: Path, groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[str], Path]:
+    """The arguments of a command with two runs, and the folder of its records."""
+    double = functools.partial(orchestrator.Orchestrator, start_group=groups, capacity=lambda _: 1)
+    monkeypatch.setattr(orchestrator, "Orchestrator", double)
+    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext())
+    experiment = {
+        "name": "small",
+        "data": {"path": synthetic_data.name},
+        "recipe": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "resolution": 32},
+        "arms": {"none": {"network": {"aux": "none"}}},
+        "seeds": [0, 1],
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    records = tmp_path / "records"
+    places = ["--records", str(records), "--data", str(synthetic_data.parent)]
+    return ["run", str(tmp_path / "small.yaml"), "--no-publish", *places], records
+
+
+def test_a_bug_in_the_thread_of_a_run_is_reported_and_the_command_ends_with_code_1(
+    command: tuple[list[str], Path], groups: FakeGroups, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments, records = command
+    groups.endings = [RuntimeError("a bug")]
+    with caplog.at_level(logging.WARNING):
+        assert main(arguments) == 1
+    states = [read_state(run_folder(records, entry.key)) for entry in read_plan(records, "small")]
+    assert [(state.status, state.error) for state in states] == [
+        ("failed", "RuntimeError: a bug"),
+        ("finished", None),
+    ]
+    assert "none s0: RuntimeError: a bug; its traceback is in" in caplog.text
+
+
+def test_what_cannot_be_recorded_leaves_the_command_as_an_exception_after_the_other_runs(
+    command: tuple[list[str], Path], groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def abandon(self: Record, error: str) -> None:
+        raise OSError("No space left on device")
+
+    arguments, records = command
+    monkeypatch.setattr(Record, "abandon", abandon)
+    groups.endings = [RuntimeError("a bug")]
+    with pytest.raises(ExceptionGroup, match="could not be recorded"):
+        main(arguments)
+    states = [read_state(run_folder(records, entry.key)).status for entry in read_plan(records, "small")]
+    assert states == ["interrupted", "finished"]
