@@ -138,7 +138,7 @@ def _comparison_table(comparison: Mapping[str, Any]) -> str:
             row += [Cell(f"{median(value[figure] for value in values):.4g}"), Cell(shown)]
         row += [Cell(f"{once[name][figure]:.4g}" if figure in once.get(name, {}) else "") for figure in alone]
         rows.append(row)
-    title = f"**{comparison['title']}**; medians (range) of {len(rounds[ours])} interleaved rounds"
+    title = f"**{comparison['title']}**; medians (range) of {len(rounds[ours])} interleaved repetitions"
     absent = [f"{name} did not take part: {reason}" for name, reason in comparison["absent"].items()]
     return "\n\n".join([f"{title}:", Table("", columns, rows).markdown(), *absent])
 

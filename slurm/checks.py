@@ -54,7 +54,7 @@ def check_submission(profile: Profile, resources: ResourcesConfig, *, records: P
     if not shutil.which("sbatch"):
         raise SlurmError(
             "SLURM: no sbatch on PATH; submit on a login node of the cluster, or take the scripts there: "
-            "deeper slurm render EXPERIMENT --out DIR"
+            "deeper slurm render EXPERIMENT --output DIR"
         )
     partitions = queries.partitions()
     mismatches = [

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   deeper slurm submit ablation-imagenet --profile gpu-nodes
   deeper slurm submit my-ablation.yaml --profile one-gpu-node --split 4    # a job array, one node an element
   deeper slurm submit my-ablation.yaml --profile one-gpu-node --address head:6379
-  deeper slurm render ablation-imagenet --profile gpu-nodes --out scripts  # then: sbatch scripts/job.sh
+  deeper slurm render ablation-imagenet --profile gpu-nodes --output scripts  # then: sbatch scripts/job.sh
 
 Finished runs are not repeated: the same command continues with the remaining ones.
 """
@@ -48,7 +48,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         return parser
 
     render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
-    render.add_argument("--out", type=Path, metavar="DIR", help="write the scripts into a folder, ready for sbatch")
+    render.add_argument("--output", type=Path, metavar="DIR", help="write the scripts into a folder, ready for sbatch")
     submit = action("submit", _submit, "submit an experiment, and its report to follow it")
     submit.add_argument("--no-report", action="store_true", help="submit no job for the report")
     submit.add_argument(
@@ -67,15 +67,15 @@ def _render(arguments: argparse.Namespace) -> int:
 
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
     _selected(arguments, plan_without_data(experiment))
-    if arguments.out:
-        job = _job(arguments, experiment, arguments.out.absolute())
+    if arguments.output:
+        job = _job(arguments, experiment, arguments.output.absolute())
         write_scripts(job, profile, read_experiment_text(arguments.experiment))
         print(f"{job.folder}: type there: sbatch job.sh, then: sbatch --dependency=afterany:JOB report.sh")
         return 0
     folder = submissions_folder(arguments.records.absolute(), experiment.name) / "by-hand"
     job = _job(arguments, experiment, folder)
     print(render_job(job, profile))
-    print(f"# ===== report.sh; to write both as files, ready for sbatch: --out {folder} =====")
+    print(f"# ===== report.sh; to write both as files, ready for sbatch: --output {folder} =====")
     print(render_report(job, profile), end="")
     return 0
 

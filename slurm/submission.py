@@ -91,7 +91,7 @@ def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     if (job.folder / JOB).exists():
-        raise SpecError(f"--out: {job.folder} holds a submission, which is never overwritten; name another folder")
+        raise SpecError(f"--output: {job.folder} holds a submission, which is never overwritten; name another folder")
     (job.folder / EXPERIMENT).write_text(experiment, encoding="utf-8")
     (job.folder / PROFILE).write_text(
         yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False), encoding="utf-8"

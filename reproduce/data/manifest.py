@@ -96,7 +96,7 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise DataError(f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --out {folder}")
+        raise DataError(f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:

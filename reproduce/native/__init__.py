@@ -28,7 +28,7 @@ __all__ = [
 _HERE = Path(__file__).parent
 
 DECODER = Library(
-    sources=(_HERE / "crop.c", _HERE / "boxes.c", _HERE / "restart.c", _HERE / "restart.h"),
+    sources=tuple(_HERE / name for name in ("crop.c", "boxes.c", "restart.c", "restart.h", "minmax.h")),
     role="decoder",
     fallback="stock",
     variable="DEEPER_DECODER",

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "minmax.h"
+
 static uint64_t mix(uint64_t value) {
     value = (value ^ (value >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
     value = (value ^ (value >> 27)) * UINT64_C(0x94D049BB133111EB);
@@ -15,9 +17,6 @@ static const uint64_t GOLDEN = UINT64_C(0x9E3779B97F4A7C15);
 static double uniform(uint64_t stream, int draw) {
     return (double)(mix(stream + GOLDEN * ((uint64_t)draw + 1)) >> 11) * 0x1p-53;
 }
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* limits: minimum and maximum of the share of the image's area, of the aspect ratio, and of the latter's logarithm.
    boxes: [count][5] of top, left, height and width in pixels, and whether the crop is mirrored. */

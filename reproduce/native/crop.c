@@ -19,6 +19,7 @@
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
 #include <jerror.h>
 
+#include "minmax.h"
 #include "restart.h"
 
 enum {
@@ -28,9 +29,6 @@ enum {
     BLOCK = 64,         /* numbers that the vertical pass handles at once */
     MESSAGE_SIZE = 256, /* bytes of an image's error message; as in reproduce/data/loading/cropping.py */
 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* --- one axis of the resize ---------------------------------------------------------------------------------------- */
 

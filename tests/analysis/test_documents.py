@@ -60,7 +60,7 @@ def test_a_missed_goal_is_printed_with_its_reason(results: Path) -> None:
     assert "`deeper bench step` on a CPU, avx2, 2 cores, no GPU, torch 2.14.1, 2026-11-24, commit c0ffee1" in text
 
 
-def test_a_table_has_a_row_a_contestant_and_names_the_absent(results: Path) -> None:
+def test_a_table_has_a_row_for_each_implementation_and_names_the_absent(results: Path) -> None:
     text = filled(region("bench"), results)
     assert "| peer | 10 | 2.50 (2.00 to 3.00) |  |" in text
     assert "| deeper | 25 |  | 0.25 |" in text

@@ -35,7 +35,7 @@ def deeper(*arguments: str | Path) -> str:
 
 
 def test_a_report_is_written_in_utf_8(records: Path, tmp_path: Path) -> None:
-    printed = deeper("report", "claim-heads", "--records", records, "--out", tmp_path)
+    printed = deeper("report", "claim-heads", "--records", records, "--output", tmp_path)
     assert printed == f"{tmp_path / 'index.html'}\n"
     assert "both − none" in (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "✓" in (tmp_path / "index.html").read_text(encoding="utf-8")

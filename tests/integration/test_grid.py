@@ -130,7 +130,7 @@ def test_data_that_is_not_prepared_is_reported_before_anything_starts(place: Pat
     refused = deeper(place, "run", "elsewhere.yaml")
     assert refused.returncode == 2
     assert "data.path: nowhere:" in refused.stderr
-    assert "deeper data prepare SOURCE --out" in refused.stderr
+    assert "deeper data prepare SOURCE --output" in refused.stderr
 
 
 LONG = {

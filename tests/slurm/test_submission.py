@@ -152,7 +152,7 @@ def test_render_needs_neither_slurm_nor_data(bare: Path, capsys: pytest.CaptureF
 
 
 def test_render_never_overwrites_a_folder(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["slurm", "render", "tiny.yaml", "--profile", "lab.yaml", "--out", "scripts"]
+    command = ["slurm", "render", "tiny.yaml", "--profile", "lab.yaml", "--output", "scripts"]
     assert main(command) == 0
     assert {path.name for path in (bare / "scripts").iterdir()} == {
         *("job.sh", "report.sh", "experiment.yaml", "profile.yaml")
@@ -163,7 +163,7 @@ def test_render_never_overwrites_a_folder(bare: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_shipped_experiment_is_copied(bare: Path) -> None:
-    assert main(["slurm", "render", "quickstart", "--profile", "cpu", "--out", "scripts"]) == 0
+    assert main(["slurm", "render", "quickstart", "--profile", "cpu", "--output", "scripts"]) == 0
     assert yaml.safe_load((bare / "scripts" / "experiment.yaml").read_text(encoding="utf-8"))["name"] == "quickstart"
 
 

@@ -26,4 +26,4 @@ python=(/project/deeper/.venv/bin/python)
 "${python[@]}" -m bench.tracking.publisher --records "$records" --experiment ablation-imagenet --once ||
     echo "report.sh: not everything was published to MLflow; $records/logs/publisher.log says why" >&2
 "${python[@]}" -m bench.cli status ablation-imagenet --records "$records"
-"${python[@]}" -m bench.cli report ablation-imagenet --records "$records" --out "$records/reports/ablation-imagenet"
+"${python[@]}" -m bench.cli report ablation-imagenet --records "$records" --output "$records/reports/ablation-imagenet"
