@@ -6,35 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import _parser, main
+from bench.cli import build_parser, main
 from bench.commands.benchmarks import _result_output
 from bench.results import store as results
 from reproduce.errors import UserError
 
 
 def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
-    arguments = _parser().parse_args(["bench", "step", "--output"])
+    arguments = build_parser().parse_args(["bench", "step", "--output"])
     output = _result_output(arguments, "step")
     assert output.file == results.COMMITTED / results.this_machine_kind() / "step.json"
-    assert _result_output(_parser().parse_args(["bench", "step"]), "step").file is None
+    assert _result_output(build_parser().parse_args(["bench", "step"]), "step").file is None
 
 
 def test_output_to_a_folder_is_refused(tmp_path: Path) -> None:
-    arguments = _parser().parse_args(["bench", "step", "--output", str(tmp_path)])
+    arguments = build_parser().parse_args(["bench", "step", "--output", str(tmp_path)])
     with pytest.raises(UserError, match=r"--output: .* is a folder; give a file"):
         _result_output(arguments, "step")
 
 
 def test_json_takes_no_value() -> None:
-    arguments = _parser().parse_args(["bench", "loader", "--json", "photographs"])
+    arguments = build_parser().parse_args(["bench", "loader", "--json", "photographs"])
     assert arguments.json is True
     assert arguments.folder == Path("photographs")
 
 
 @pytest.mark.parametrize("option", ["--repetitions", "--rounds"])
 def test_repetitions_have_the_name_of_committed_commands_too(option: str) -> None:
-    assert _parser().parse_args(["bench", "step", option, "4"]).repetitions == 4
-    assert _parser().parse_args(["bench", "step"]).repetitions == 5
+    assert build_parser().parse_args(["bench", "step", option, "4"]).repetitions == 4
+    assert build_parser().parse_args(["bench", "step"]).repetitions == 5
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import yaml
 
 from bench.cli import main
 from bench.orchestration import cluster, orchestrator
-from bench.records.record import Record, read_plan
+from bench.records.plan import read_plan
+from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 
 if TYPE_CHECKING:

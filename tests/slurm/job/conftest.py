@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import read_plan, write_plan
+from bench.records.plan import read_plan, write_plan
 from bench.records.states import RunState, read_state, run_folder
 from reproduce.spec import load_experiment
 from slurm.job import head_node, rendezvous, worker_node

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
-from bench.orchestration.leases import take
-from bench.records.record import read_plan
+from bench.orchestration.leases import try_acquire
+from bench.records.plan import read_plan
 from bench.records.states import run_folder
 from slurm.job import head_node
 from slurm.job.head_node import HeadNode
@@ -135,7 +135,7 @@ def test_a_run_in_another_drivers_hands_does_not_fail(
 ) -> None:
     driver.code, driver.mistake = WRONG_INPUT, "wrong"
     [held, _] = read_plan(submission.config.records, "tiny")
-    lease = take(run_folder(submission.config.records, held.key))
+    lease = try_acquire(run_folder(submission.config.records, held.key))
     assert lease is not None
     head(submission, ray, driver).run()
     lease.release()
