@@ -29,7 +29,7 @@ Finished runs are not repeated: the same command continues with the remaining on
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    slurm = verbs.add_parser("slurm", help="run an experiment on a SLURM cluster")
+    slurm = verbs.add_parser("slurm", help="Run an experiment on a SLURM cluster.")
     actions = slurm.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, call: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
@@ -38,25 +38,27 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--profile",
             default=os.environ.get("DEEPER_PROFILE"),
-            help="what to ask the cluster for: a name (deeper slurm profiles) or a file ($DEEPER_PROFILE)",
+            help="What to ask the cluster for: a name (deeper slurm profiles) or a file. Default: $DEEPER_PROFILE.",
         )
         form = parser.add_mutually_exclusive_group()
-        form.add_argument("--split", type=int, metavar="N", help="submit a job array of N elements that share the runs")
-        form.add_argument("--address", metavar="HOST:PORT", help="let the nodes join this Ray cluster")
+        form.add_argument(
+            "--split", type=int, metavar="N", help="Submit a job array of N elements that share the runs."
+        )
+        form.add_argument("--address", metavar="HOST:PORT", help="Let the nodes join this Ray cluster.")
         add_choice(parser)
         add_retry(parser)
         return parser
 
     render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
-    render.add_argument("--output", type=Path, metavar="DIR", help="write the scripts into a folder, ready for sbatch")
+    render.add_argument("--output", type=Path, metavar="DIR", help="Write the scripts into a folder, ready for sbatch.")
     submit = action("submit", _submit, "submit an experiment, and its report to follow it")
-    submit.add_argument("--no-report", action="store_true", help="submit no job for the report")
+    submit.add_argument("--no-report", action="store_true", help="Submit no job for the report.")
     submit.add_argument(
         "--dry-run",
         action="store_true",
-        help="check everything, ask SLURM when the job would start, and submit nothing",
+        help="Check everything, ask SLURM when the job would start, and submit nothing.",
     )
-    profiles = actions.add_parser("profiles", help="list the profiles with their descriptions and files")
+    profiles = actions.add_parser("profiles", help="List the profiles with their descriptions and files.")
     profiles.set_defaults(call=_profiles)
 
 
@@ -81,12 +83,15 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _submit(arguments: argparse.Namespace) -> int:
+    from reproduce.spec import load_experiment
+
+    # Before what is slow to import: a typing error is frequent.
+    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+
     from bench.planning.plan import check_disk, make_plan
     from bench.records.plan import write_plan
-    from reproduce.spec import load_experiment
     from slurm import submission
 
-    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
     plan = make_plan(experiment, arguments.data)
     runs = _selected(arguments, plan.runs)
     records = arguments.records.absolute()

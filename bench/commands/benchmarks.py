@@ -20,8 +20,8 @@ torch."""
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     """Adds `bench` and its suites to the command line."""
-    bench = verbs.add_parser("bench", help="benchmarks beside their baselines, with interleaved repetitions")
-    bench.add_argument("--quick", action="store_true", help="the same as the suite quick")
+    bench = verbs.add_parser("bench", help="Benchmarks beside their baselines, with interleaved repetitions.")
+    bench.add_argument("--quick", action="store_true", help="The same as the suite quick.")
     bench.set_defaults(call=_bench, json=False, output=None)
     suites = bench.add_subparsers(metavar="SUITE")
     _add_loader(suites)
@@ -38,76 +38,88 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _add_loader(suites: Any) -> None:
-    suite = _add_suite(suites, "loader", _loader, "our loader against FFCV, DALI and torchvision")
+    suite = _add_suite(suites, "loader", _loader, "Our loader against FFCV, DALI and torchvision.")
     suite.add_argument(
         "folder",
         type=Path,
         nargs="?",
-        help="ImageNet-style folder of photographs (train/<class>/*.jpg); without one, pictures are generated",
+        help="ImageNet-style folder of photographs (train/<class>/*.jpg); without one, pictures are generated.",
     )
-    suite.add_argument("--size", metavar="WxH", help="also compare on mosaics of them in this size, such as 500x375")
-    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="sides of the crops in pixels (224 64)")
-    suite.add_argument("--images", type=int, default=512, help="photographs in an epoch (512)")
-    suite.add_argument("--batch", type=int, default=32, help="images in a batch (32)")
+    suite.add_argument("--size", metavar="WxH", help="Also compare on mosaics of them in this size, such as 500x375.")
     suite.add_argument(
-        "--threads", type=int, help="decoding threads of the last comparison (all cores); the others have one thread"
+        "--side", type=int, nargs="+", default=[224, 64], help="Sides of the crops in pixels. Default: 224 64."
+    )
+    suite.add_argument("--images", type=int, default=512, help="Photographs in an epoch. Default: 512.")
+    suite.add_argument("--batch", type=int, default=32, help="Images in a batch. Default: 32.")
+    suite.add_argument(
+        "--threads", type=int, help="Decoding threads of the last comparison (all cores); the others have one thread."
     )
     _add_repetitions(suite, 3)
     _add_result(suite)
 
 
 def _add_step(suites: Any) -> None:
-    suite = _add_suite(suites, "step", _step, "training step and evaluation without data, against torchvision's")
-    suite.add_argument("--side", type=int, nargs="+", default=[224, 64], help="sides of the images in pixels (224 64)")
-    suite.add_argument("--batch", type=int, help="images in a step (at 224 pixels 32 on CPUs, 256 on GPUs)")
-    suite.add_argument("--reduction", nargs="+", default=["reduced"], help="reduced, unreduced, naive (reduced)")
+    suite = _add_suite(suites, "step", _step, "Training step and evaluation without data, against torchvision's.")
     suite.add_argument(
-        "--aux", nargs="+", default=["both"], help="auxiliary classifiers: both, none, aux1, aux2 (both)"
+        "--side", type=int, nargs="+", default=[224, 64], help="Sides of the images in pixels. Default: 224 64."
     )
-    suite.add_argument("--compile", action="store_true", help="also measure compiled networks (minutes on CPUs)")
-    suite.add_argument("--threads", type=int, help="CPU threads of torch (all cores)")
+    suite.add_argument("--batch", type=int, help="Images in a step. Default: 32 on CPUs and 256 on GPUs at 224 pixels.")
+    suite.add_argument(
+        "--reduction", nargs="+", default=["reduced"], help="Any of reduced, unreduced, naive. Default: reduced."
+    )
+    suite.add_argument(
+        "--aux", nargs="+", default=["both"], help="Auxiliary classifiers: both, none, aux1, aux2. Default: both."
+    )
+    suite.add_argument(
+        "--compile", action="store_true", help="Also measure compiled networks, which takes minutes on CPUs."
+    )
+    suite.add_argument("--threads", type=int, help="CPU threads of torch. Default: all cores.")
     _add_repetitions(suite, 5)
     _add_result(suite)
 
 
 def _add_overhead(suites: Any) -> None:
-    suite = _add_suite(suites, "overhead", _overhead, "a recorded run against the same training plain and by torchrun")
-    suite.add_argument("--workers", type=int, default=1, help="ranks of the run (1)")
-    suite.add_argument("--images", type=int, default=2048, help="training images (2048)")
-    suite.add_argument("--no-costs", action="store_true", help="leave out the cost of each record alone")
+    suite = _add_suite(suites, "overhead", _overhead, "A recorded run against the same training plain and by torchrun.")
+    suite.add_argument("--workers", type=int, default=1, help="Ranks of the run. Default: 1.")
+    suite.add_argument("--images", type=int, default=2048, help="Training images. Default: 2048.")
+    suite.add_argument("--no-costs", action="store_true", help="Leave out the cost of each record alone.")
     _add_repetitions(suite, 3)
     _add_result(suite)
 
 
 def _add_scaling(suites: Any) -> None:
-    suite = _add_suite(suites, "scaling", _scaling, "images/s by number of ranks, and what the planner predicts")
-    suite.add_argument("--ranks", type=int, help="the largest number of ranks (all GPUs, or all cores without GPUs)")
-    suite.add_argument("--side", type=int, default=224, help="side of the images in pixels (224)")
-    suite.add_argument("--batch", type=int, default=16, help="images of a rank in a step (16)")
+    suite = _add_suite(suites, "scaling", _scaling, "Images/s by number of ranks, and what the planner predicts.")
+    suite.add_argument(
+        "--ranks", type=int, help="The largest number of ranks. Default: all GPUs, or all cores without GPUs."
+    )
+    suite.add_argument("--side", type=int, default=224, help="Side of the images in pixels. Default: 224.")
+    suite.add_argument("--batch", type=int, default=16, help="Images of a rank in a step. Default: 16.")
     _add_repetitions(suite, 5)
     _add_result(suite)
 
 
 def _add_quick(suites: Any) -> None:
-    suite = _add_suite(suites, "quick", _quick, "in minutes: has a ratio got worse since the committed results?")
+    suite = _add_suite(suites, "quick", _quick, "Has a ratio got worse since the committed results?")
     _add_result(suite)
 
 
 def _add_training(suites: Any) -> None:
     suite = _add_suite(
-        suites, "training", _training, "images/s from end to end, against torchvision with ImageFolder and DataLoader"
+        suites, "training", _training, "Images/s from end to end, against torchvision with ImageFolder and DataLoader."
     )
-    suite.add_argument("folder", type=Path, help="ImageNet-style folder of photographs (train/, val/)")
-    suite.add_argument("--batch", type=int, default=32, help="images in a step (32, as in Caffe's bvlc_googlenet)")
+    suite.add_argument("folder", type=Path, help="ImageNet-style folder of photographs (train/, val/).")
+    suite.add_argument(
+        "--batch", type=int, default=32, help="Images in a step. Default: 32, as in Caffe's bvlc_googlenet."
+    )
     _add_repetitions(suite, 5)
     _add_result(suite)
 
 
 def _add_evaluation(suites: Any) -> None:
     suite = _add_suite(
-        suites, "evaluation", _evaluation, "144 crops of an image against the forward pass of the network alone"
+        suites, "evaluation", _evaluation, "144 crops of an image against the forward pass of the network alone."
     )
-    suite.add_argument("data", type=Path, help="folder of a prepared data set of photographs")
+    suite.add_argument("data", type=Path, help="Folder of a prepared data set of photographs.")
     _add_repetitions(suite, 5)
     _add_result(suite)
 
@@ -117,17 +129,20 @@ def _add_gpu(suites: Any) -> None:
         suites,
         "gpu",
         _gpu,
-        "in minutes: does this machine work, and how fast is it? For GPUs, and as far as possible for CPUs",
+        "Does this machine work, and how fast is it? In minutes; for GPUs, and as far as possible for CPUs.",
         description="Runs probes, the most valuable ones first, each with a time limit of its own. A result is written "
         "to FOLDER/gpu/PROBE.json as soon as it is known; at the end, or on Ctrl-C, all are printed as Markdown. The "
         "same command continues with what is missing.",
     )
-    suite.add_argument("--minutes", type=float, default=8.0, help="time limit of all probes together (8)")
-    suite.add_argument("--probe", action="append", default=[], metavar="NAME", help="only this probe (may be repeated)")
-    suite.add_argument("--force", action="store_true", help="repeat probes that have results already")
-    suite.add_argument("--json", action="store_true", help="print the results to standard output as JSON")
+    suite.add_argument("--minutes", type=float, default=8.0, help="Time limit of all probes together. Default: 8.")
+    suite.add_argument("--probe", action="append", default=[], metavar="NAME", help="Only this probe. May be repeated.")
+    suite.add_argument("--force", action="store_true", help="Repeat probes that have results already.")
+    suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
     suite.add_argument(
-        "--output", type=Path, metavar="FOLDER", help=f"folder that the results are written to ({COMMITTED_FOLDER})"
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help=f"Folder that the results are written to. Default: {COMMITTED_FOLDER}.",
     )
 
 
@@ -140,14 +155,14 @@ def _add_suite(
 
 
 def _add_repetitions(suite: argparse.ArgumentParser, default: int) -> None:
-    suite.add_argument("--repetitions", type=int, default=default, help=f"interleaved repetitions ({default})")
+    suite.add_argument("--repetitions", type=int, default=default, help=f"Interleaved repetitions. Default: {default}.")
     # The name that the option has in the commands of committed results.
     suite.add_argument("--rounds", dest="repetitions", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_result(suite: argparse.ArgumentParser) -> None:
     suite.add_argument(
-        "--json", action="store_true", help="print the result to standard output as JSON; tables go to standard error"
+        "--json", action="store_true", help="Print the result to standard output as JSON; tables go to standard error."
     )
     suite.add_argument(
         "--output",
@@ -155,7 +170,7 @@ def _add_result(suite: argparse.ArgumentParser) -> None:
         nargs="?",
         const=COMMITTED_FOLDER,
         metavar="FILE",
-        help=f"write the result to this file as JSON; without FILE, to the folder {COMMITTED_FOLDER}/",
+        help=f"Write the result to this file as JSON; without FILE, to the folder {COMMITTED_FOLDER}/.",
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.console.options import add_verb
+from bench.console.options import add_json, add_verb
+from bench.console.output import print_result
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,25 +25,25 @@ EXAMPLES = """examples:
   deeper claims --static                     # what the network alone decides: takes seconds, needs no runs
   deeper claims --id P-table1                # one claim with all its parts
   deeper claims claim-heads                  # empirical claims from the runs of this experiment
-  deeper claims --json claims.json --markdown claims.md
+  deeper claims --output claims.json --markdown claims.md
 
 A claim that does not hold is a finding: the exit code is 0 all the same.
 """
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    help = "decide the claims of the ledger: what was expected, what was measured, verdict, evidence"
+    help = "Decide the claims of the ledger: what was expected, what was measured, verdict, evidence."
     parser = add_verb(verbs, places, "claims", _claims, help, examples=EXAMPLES)
     parser.add_argument(
         "experiment",
         nargs="?",
-        help="decide all empirical claims from the runs of this experiment (by default each from its own)",
+        help="Decide all empirical claims from the runs of this experiment. Default: each claim from its own.",
     )
-    parser.add_argument("--static", action="store_true", help="only claims that the network alone decides")
-    parser.add_argument("--id", action="append", default=[], help="only this claim, with its parts (may be repeated)")
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="another ledger than the shipped one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to this file, for programs")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the findings with all parts to this file")
+    parser.add_argument("--static", action="store_true", help="Only claims that the network alone decides.")
+    parser.add_argument("--id", action="append", default=[], help="Only this claim, with its parts. May be repeated.")
+    parser.add_argument("--ledger", type=Path, metavar="FILE", help="Another ledger than the shipped one.")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="Write the findings with all parts to this file.")
+    add_json(parser)
 
 
 def measurements() -> dict[Kind, Collection[str]]:
@@ -75,10 +75,8 @@ def _claims(arguments: argparse.Namespace) -> int:
         for number, claim in enumerate(claims, 1):
             status.update(f"{number} of {len(claims)}: {claim.id}")
             findings.append(_decide(claim, material))
-    _print(Console(), findings, parts=bool(arguments.id))
-    if arguments.json:
-        content = rendering.as_json(findings, environment())
-        arguments.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = rendering.as_json(findings, environment())
+    print_result(arguments, content, lambda: _print(Console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
         arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
     return 0

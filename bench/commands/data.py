@@ -21,7 +21,8 @@ EXAMPLES = """examples:
 PREPARE_EXAMPLES = """examples:
   deeper data prepare imagenette:imagenette2-320.tgz --output data/imagenette
   deeper data prepare fashion-mnist --output data/fashion-mnist
-  deeper data prepare /datasets/imagenet --output data/imagenet --max-resolution 512
+  deeper data prepare imagenet:/datasets/ilsvrc2012 --output data/imagenet --max-resolution 512
+  deeper data prepare imagenet:/datasets/ilsvrc2012,classes=100 --output data/imagenet-100 --max-resolution 256
   deeper data prepare synthetic --output data/synthetic
 """
 
@@ -55,6 +56,7 @@ def _add_prepare(actions: Verbs) -> None:
     prepare.add_argument(
         "source",
         help="A folder or a tar with train/<class>/* and val/<class>/*; imagenette[:PATH]; fashion-mnist[:PATH]; "
+        "imagenet:FOLDER[,classes=N or FILE][,checksums=off] with the three official archives; "
         "synthetic[:classes=10,images=2000,size=64,seed=0].",
     )
     prepare.add_argument(

@@ -37,7 +37,7 @@ def print_result(arguments: argparse.Namespace, content: Any, show_text: Callabl
     Raises:
         UserError: The file of --output cannot be written.
     """
-    text = json.dumps(content, indent=1)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     if arguments.output is not None:
         try:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)

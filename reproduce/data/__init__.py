@@ -7,7 +7,7 @@ FFCV is imported from its own module, so that planning, which only reads manifes
 from __future__ import annotations
 
 from reproduce.data.manifest import DataError, Manifest, PrepareOptions, SplitManifest, load_manifest, verify
-from reproduce.data.sources import Source, fashion_mnist, folder, imagenette, source_from, synthetic, tar
+from reproduce.data.sources import Source, fashion_mnist, folder, imagenet, imagenette, source_from, synthetic, tar
 
 __all__ = [
     "DataError",
@@ -17,6 +17,7 @@ __all__ = [
     "SplitManifest",
     "fashion_mnist",
     "folder",
+    "imagenet",
     "imagenette",
     "load_manifest",
     "source_from",

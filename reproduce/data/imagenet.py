@@ -12,7 +12,7 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from reproduce.data.manifest import DataError
 from reproduce.data.readers import Sample
-from reproduce.data.sources import Listing
+from reproduce.data.sources import Listing, Progress
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
@@ -36,9 +36,6 @@ META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
 WORDNET_ID = re.compile(r"n\d{8}")
 BLOCK = 1 << 22  # bytes of an archive between two reports of progress
-
-Progress = Callable[[str, int, int], None]
-"""What is being done, how much of it, and how much there is."""
 
 
 @dataclass(frozen=True)

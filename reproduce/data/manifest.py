@@ -55,7 +55,7 @@ class Manifest(Config):
     """`manifest.json`. It is written last, so a folder that has one is complete."""
 
     source: str
-    """folder, tar, imagenette, fashion-mnist or synthetic."""
+    """folder, tar, imagenet, imagenette, fashion-mnist or synthetic."""
     origin: str
     """Name of the file or folder that was read, or the parameters of a synthetic data set."""
     classes: tuple[str, ...] = Field(min_length=2)

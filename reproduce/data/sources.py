@@ -34,6 +34,9 @@ FASHION_MNIST_CLASSES = (
 )
 LAYOUT = "train/<class>/* and val/<class>/*"
 
+Progress = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, and how much there is."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -48,22 +51,24 @@ class Listing:
 class Source:
     """A data set to prepare.
 
-    Made by `folder`, `tar`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`.
+    Made by `folder`, `tar`, `imagenet`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`.
     """
 
     name: str
     """See `Manifest.source`."""
     origin: str
     """See `Manifest.origin`."""
-    open: Callable[[Path], Listing]
-    """Lists the samples. Its argument is a folder for temporary files that the reader needs. Raises `DataError`."""
+    open: Callable[[Path, Progress], Listing]
+    """Lists the samples. Its arguments are a folder for temporary files that the reader needs, and a function that is
+    told how much of the listing is done. Raises `DataError`."""
 
 
 def source_from(text: str) -> Source:
     """The source that a text of the command line names.
 
     The text is the path of an image folder or a tar; `imagenette[:PATH]` or `fashion-mnist[:PATH]`, which without PATH
-    are looked for on this machine and else downloaded; or `synthetic[:classes=10,images=2000,size=64,seed=0]`.
+    are looked for on this machine and else downloaded; `imagenet:FOLDER[,classes=N or FILE][,checksums=off]`, the
+    folder of ImageNet's three archives; or `synthetic[:classes=10,images=2000,size=64,seed=0]`.
 
     Raises:
         DataError: The text names no source.
@@ -74,6 +79,8 @@ def source_from(text: str) -> Source:
         return imagenette(path)
     if name == "fashion-mnist":
         return fashion_mnist(path)
+    if name == "imagenet":
+        return _imagenet_from(rest)
     if name == "synthetic":
         return synthetic(**_numbers(rest))
     path = Path(text).expanduser()
@@ -82,18 +89,19 @@ def source_from(text: str) -> Source:
     if path.is_file():
         return tar(path)
     raise DataError(
-        f"source: {text!r}: no such folder or file, and not imagenette[:PATH], fashion-mnist[:PATH] or synthetic"
+        f"source: {text!r}: no such folder or file, and not imagenet:FOLDER, imagenette[:PATH], fashion-mnist[:PATH] "
+        "or synthetic"
     )
 
 
 def folder(path: Path) -> Source:
     """An ImageNet-style folder: `train/<class>/*` and `val/<class>/*`, at its top or in its only sub-folder."""
-    return Source("folder", path.name, lambda _: _list_folder(path))
+    return Source("folder", path.name, lambda *_: _list_folder(path))
 
 
 def tar(path: Path) -> Source:
     """A tar of an ImageNet-style folder, compressed or not."""
-    return Source("tar", path.name, lambda scratch: _list_tar(path, scratch))
+    return Source("tar", path.name, lambda scratch, _: _list_tar(path, scratch))
 
 
 def imagenette(path: Path | None = None) -> Source:
@@ -101,13 +109,51 @@ def imagenette(path: Path | None = None) -> Source:
     if path is not None:
         inner = folder(path) if path.is_dir() else tar(path)
         return Source("imagenette", path.name, inner.open)
-    return Source("imagenette", "imagenette2", lambda _: _list_folder(_download_imagenette()))
+    return Source("imagenette", "imagenette2", lambda *_: _list_folder(_download_imagenette()))
+
+
+def imagenet(path: Path, *, classes: int | Path | None = None, checksums: bool = True) -> Source:
+    """ImageNet (ILSVRC 2012) as it is downloaded: the folder of its three archives, which are not unpacked.
+
+    Args:
+        path: The folder.
+        classes: A number of classes, spread evenly over all, or a file with their WordNet ids; None for all 1 000.
+        checksums: Whether the archives are compared with the official MD5 first.
+    """
+    from reproduce.data.imagenet import check_archives, list_archives
+
+    def open_(_: Path, progress: Progress) -> Listing:
+        listing = list_archives(path, classes, progress)
+        if checksums:
+            check_archives(path, progress)
+        return listing
+
+    wanted = "" if classes is None else f",classes={classes if isinstance(classes, int) else classes.name}"
+    return Source("imagenet", f"{path.name}{wanted}", open_)
+
+
+def _imagenet_from(text: str) -> Source:
+    folder, *options = text.split(",")
+    if not folder:
+        raise DataError("source: imagenet: no folder; write imagenet:FOLDER, the folder of the three archives")
+    given: dict[str, str] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in ("classes", "checksums") or not value or (key == "checksums" and value not in ("on", "off")):
+            raise DataError(f"source: imagenet: {option!r}: unknown; add ,classes=N or ,classes=FILE or ,checksums=off")
+        given[key] = value
+    wanted = given.get("classes")
+    return imagenet(
+        Path(folder).expanduser(),
+        classes=None if wanted is None else int(wanted) if wanted.isdecimal() else Path(wanted).expanduser(),
+        checksums=given.get("checksums") != "off",
+    )
 
 
 def fashion_mnist(path: Path | None = None) -> Source:
     """Fashion-MNIST from a folder with its four idx files; without one, from Debian's package or a download."""
 
-    def open_(_: Path) -> Listing:
+    def open_(*_: object) -> Listing:
         place = path or (FASHION_MNIST_FOLDER if FASHION_MNIST_FOLDER.is_dir() else _download_fashion_mnist())
         reader = IdxReader(place)
         labels = {split: reader.labels(split) for split in SPLITS}
@@ -151,7 +197,7 @@ def synthetic(classes: int = 10, images: int = 2000, size: int = 64, seed: int =
         },
         GratingReader(classes, size, seed),
     )
-    return Source("synthetic", f"classes={classes},images={images},size={size},seed={seed}", lambda _: listing)
+    return Source("synthetic", f"classes={classes},images={images},size={size},seed={seed}", lambda *_: listing)
 
 
 # --- listings ----------------------------------------------------------------------------------------

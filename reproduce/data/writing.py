@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,11 +38,8 @@ from reproduce.data.manifest import (
     sha256,
 )
 from reproduce.data.pool import Encoder, Unreadable, encode_chunks
-from reproduce.data.sources import Listing, Source
+from reproduce.data.sources import Listing, Progress, Source
 from reproduce.spec import Config
-
-Progress = Callable[[Split, int, int], None]
-"""Called with a split, the number of its images that are done, and the number of all of its images."""
 
 PARTIAL = ".partial"
 PROBED = 48  # images encoded in advance to estimate the disk space
@@ -101,7 +98,7 @@ def prepare(
     with _disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
-            return _Preparation(source, source.open(Path(scratch)), out, config, progress).run()
+            return _Preparation(source, source.open(Path(scratch), progress), out, config, progress).run()
 
 
 @dataclass(frozen=True)

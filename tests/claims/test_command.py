@@ -75,7 +75,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def decided(arguments: list[str], folder: Path) -> dict[str, tuple[str, str]]:
     out = folder / "claims.json"
-    assert main(["claims", *arguments, "--json", str(out)]) == 0
+    assert main(["claims", *arguments, "--output", str(out)]) == 0
     return {
         row["id"]: (row["verdict"], row["evidence"]) for row in json.loads(out.read_text(encoding="utf-8"))["claims"]
     }

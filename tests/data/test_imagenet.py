@@ -23,8 +23,9 @@ from archives import (
 from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as torchvisions
 
-from reproduce.data import DataError
+from reproduce.data import DataError, source_from
 from reproduce.data.imagenet import check_archives, list_archives, read_kit
+from reproduce.data.writing import prepare
 
 
 @pytest.fixture
@@ -152,3 +153,46 @@ def test_an_archive_that_is_not_the_official_one_is_told_by_its_checksum(twin: P
         check_archives(twin, lambda *report: told.append(report))
     size = (twin / TRAIN).stat().st_size
     assert told[-1] == (f"checking {TRAIN}", size, size)
+
+
+# --- as a source -----------------------------------------------------------------------------------
+
+
+def test_prepared_archives_are_the_same_data_as_the_unpacked_folder(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed_hash = prepare(source_from(f"imagenet:{twin},checksums=off"), tmp_path / "packed").hash
+    sums = {
+        name: (file, hashlib.md5((twin / file).read_bytes(), usedforsecurity=False).hexdigest())
+        for name, (file, _) in torchvisions.ARCHIVE_META.items()
+    }
+    monkeypatch.setattr(torchvisions, "ARCHIVE_META", sums)
+    for split in ("train", "val"):
+        ImageNet(twin, split=split)  # unpacks
+    assert prepare(source_from(str(twin)), tmp_path / "unpacked").hash == packed_hash
+
+
+def test_archives_are_checked_unless_the_source_says_otherwise(twin: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="add ,checksums=off to the source"):
+        prepare(source_from(f"imagenet:{twin}"), tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_subset_says_so_in_its_manifest(twin: Path, tmp_path: Path) -> None:
+    manifest = prepare(source_from(f"imagenet:{twin},classes=2,checksums=off"), tmp_path / "out")
+    assert (manifest.source, manifest.origin) == ("imagenet", "imagenet,classes=2")
+    assert manifest.classes == ("n01440764", "n02105855")
+    assert manifest.splits["train"].images == 2 * TRAIN_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("imagenet", "no folder"),
+        ("imagenet:x,class=3", "'class=3': unknown"),
+        ("imagenet:x,checksums=maybe", "unknown"),
+    ],
+)
+def test_a_source_that_is_written_wrongly_is_refused(text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        source_from(text)

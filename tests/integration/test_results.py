@@ -67,7 +67,7 @@ def test_verdicts_follow_from_the_raw_records(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     records, found = shutil.copytree(CLAIMS / "records", tmp_path / "records"), tmp_path / "ledger.json"
     subprocess.run([sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--once"], check=True)
-    command = [sys.executable, "-m", "bench.cli", "claims", "--records", str(records), "--json", str(found)]
+    command = [sys.executable, "-m", "bench.cli", "claims", "--records", str(records), "--output", str(found)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     empirical = {claim.id for claim in load_ledger().claims if claim.kind == "empirical"}
     ours, committed = (
