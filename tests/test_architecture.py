@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -124,6 +125,21 @@ def test_the_table_has_no_circle() -> None:
     assert not any(
         within(allowed, "slurm") for room in MAY_IMPORT if room != "bench.cli" for allowed in MAY_IMPORT[room]
     )
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports within functions count as well."""
+    known = dict(modules())
+    graph = {
+        name: {
+            target
+            for imported in imports(path)
+            for target in (imported, imported.rpartition(".")[0])
+            if target in known and target != name and not within(name, target)
+        }
+        for name, path in known.items()
+    }
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the modules
 
 
 def test_no_import_of_ours_is_hidden_in_a_computed_name() -> None:

@@ -20,8 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from reproduce.data.manifest import DataError
-from reproduce.data.readers import Sample
-from reproduce.data.sources import Listing, Progress
+from reproduce.data.readers import Listing, Progress, Sample
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"

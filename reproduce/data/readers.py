@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +38,19 @@ class Reader(Protocol):
 
     def read(self, sample: Sample) -> bytes | Pixels:
         """The bytes of an image file, or pixels uint8 [H, W] or [H, W, 3]. Raises `OSError`."""
+
+
+Progress = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All samples of a source, in the order in which they are stored."""
+
+    classes: tuple[str, ...]
+    splits: dict[Split, tuple[Sample, ...]]
+    reader: Reader
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from reproduce.data.imagenet import check_archives, list_archives
 from reproduce.data.manifest import SPLITS, DataError, Split
-from reproduce.data.readers import FileReader, GratingReader, IdxReader, Reader, Sample, TarReader
+from reproduce.data.readers import FileReader, GratingReader, IdxReader, Listing, Progress, Reader, Sample, TarReader
 from reproduce.native import cache
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
@@ -33,18 +34,6 @@ FASHION_MNIST_CLASSES = (
     "Ankle boot",
 )
 LAYOUT = "train/<class>/* and val/<class>/*"
-
-Progress = Callable[[str, int, int], None]
-"""What is being done, how much of it is done, and how much there is."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All samples of a source, in the order in which they are stored."""
-
-    classes: tuple[str, ...]
-    splits: dict[Split, tuple[Sample, ...]]
-    reader: Reader
 
 
 @dataclass(frozen=True)
@@ -120,7 +109,6 @@ def imagenet(path: Path, *, classes: int | Path | None = None, checksums: bool =
         classes: A number of classes, spread evenly over all, or a file with their WordNet ids; None for all 1 000.
         checksums: Whether the archives are compared with the official MD5 first.
     """
-    from reproduce.data.imagenet import check_archives, list_archives
 
     def open_(_: Path, progress: Progress) -> Listing:
         listing = list_archives(path, classes, progress)

@@ -38,7 +38,8 @@ from reproduce.data.manifest import (
     sha256,
 )
 from reproduce.data.pool import Encoder, Unreadable, encode_chunks
-from reproduce.data.sources import Listing, Progress, Source
+from reproduce.data.readers import Listing, Progress
+from reproduce.data.sources import Source
 from reproduce.spec import Config
 
 PARTIAL = ".partial"
