@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
-#include <jerror.h>
 
 #include "minmax.h"
 #include "restart.h"
