@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
+#include <jerror.h>
 
 #include "minmax.h"
 #include "restart.h"
