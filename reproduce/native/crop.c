@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
 #include <jerror.h>
 
