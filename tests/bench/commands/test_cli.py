@@ -152,7 +152,7 @@ def test_a_bug_is_one_line_and_a_log_with_the_traceback(
 def test_the_log_of_a_bug_lies_among_the_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bench.records.record.experiments", lambda records: 1 / 0)
+    monkeypatch.setattr("bench.records.plan.experiments", lambda records: 1 / 0)
     records = tmp_path / "records"
     assert cli.main(["status", "quickstart", "--records", str(records)]) == BUG
     (log,) = (records / "logs").glob("bug-*.log")
@@ -162,7 +162,7 @@ def test_the_log_of_a_bug_lies_among_the_records(
 def test_records_that_cannot_be_written_send_the_log_to_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.records.record.experiments", lambda records: 1 / 0)
+    monkeypatch.setattr("bench.records.plan.experiments", lambda records: 1 / 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "records").write_text("a file, so that no folder can be made here", encoding="utf-8")
     assert cli.main(["status", "quickstart", "--records", str(tmp_path / "records")]) == BUG

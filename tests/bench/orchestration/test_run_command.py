@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from bench.cli import main
+from bench.console.exit_codes import BUG
 from bench.orchestration import cluster, orchestrator
 from bench.records.plan import read_plan
 from bench.records.record import Record
@@ -57,7 +58,7 @@ def test_a_bug_in_the_thread_of_a_run_is_reported_and_the_command_ends_with_code
     assert "none s0: RuntimeError: a bug; its traceback is in" in caplog.text
 
 
-def test_what_cannot_be_recorded_leaves_the_command_as_an_exception_after_the_other_runs(
+def test_what_cannot_be_recorded_is_logged_as_a_bug_after_the_other_runs(
     command: tuple[list[str], Path], groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def abandon(self: Record, error: str) -> None:
@@ -66,7 +67,8 @@ def test_what_cannot_be_recorded_leaves_the_command_as_an_exception_after_the_ot
     arguments, records = command
     monkeypatch.setattr(Record, "abandon", abandon)
     groups.endings = [RuntimeError("a bug")]
-    with pytest.raises(ExceptionGroup, match="could not be recorded"):
-        main(arguments)
+    assert main(arguments) == BUG
+    (log,) = (records / "logs").glob("bug-*.log")
+    assert "could not be recorded" in log.read_text(encoding="utf-8")
     states = [read_state(run_folder(records, entry.key)).status for entry in read_plan(records, "small")]
     assert states == ["interrupted", "finished"]
