@@ -36,8 +36,8 @@ from reproduce.spec import ExperimentConfig, PlannedRun, load_experiment
 HERE = Path(__file__).parent
 REFERENCE = HERE.parent / "ablation-imagenette" / "records" / "runs"
 RUNS, RUNNING, EPOCHS = 1000, 64, 90
-MIRRORED = 100  # runs with one epoch each that the publisher's passes are measured with
-WHOLE = 10  # runs with all epochs that are mirrored from nothing, and read by the report
+PUBLISHED = 100  # runs with one epoch each that the publisher's passes are measured with
+WHOLE = 10  # runs with all epochs that are published from nothing, and read by the report
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for measure in (_records, _planning, _display, _mirror, _whole_study, _polling, _imports):
+        for measure in (_records, _planning, _display, _publishing, _whole_study, _polling, _imports):
             figures |= measure(Path(scratch))
             print(measure.__name__, json.dumps(figures, indent=1), file=sys.stderr)
         figures |= _images(Path(scratch), options.images)
@@ -184,10 +184,10 @@ def _display(scratch: Path) -> dict[str, Any]:
 # --- tracking --------------------------------------------------------------------------------------
 
 
-def _mirror(scratch: Path) -> dict[str, Any]:
+def _publishing(scratch: Path) -> dict[str, Any]:
     from bench.tracking.publishing import Publisher
 
-    records, planned = scratch / "mirror", _planned()[:MIRRORED]
+    records, planned = scratch / "publishing", _planned()[:PUBLISHED]
     write_plan(records, "study", planned, {})
     for run in planned:
         _write_run(records, run, 1, False)
@@ -206,18 +206,18 @@ def _mirror(scratch: Path) -> dict[str, Any]:
         news += _seconds(publisher.publish, 1)
     for lock in held:
         os.close(lock)
-    text = f"{MIRRORED} running runs, sqlite on a local disk"
+    text = f"{PUBLISHED} running runs, sqlite on a local disk"
     return {
-        "publish_new_run_s": _figure("s", f"a run's first pass with one epoch, mean of {text}", [first[0] / MIRRORED]),
+        "publish_new_run_s": _figure("s", f"a run's first pass with one epoch, mean of {text}", [first[0] / PUBLISHED]),
         "publish_idle_run_s": _figure(
-            "s", f"a run's share of a pass without news, {text}", [x / MIRRORED for x in idle]
+            "s", f"a run's share of a pass without news, {text}", [x / PUBLISHED for x in idle]
         ),
-        "publish_epoch_s": _figure("s", f"an epoch of a run in a pass, {text}", [x / MIRRORED for x in news]),
+        "publish_epoch_s": _figure("s", f"an epoch of a run in a pass, {text}", [x / PUBLISHED for x in news]),
     }
 
 
 def _whole_study(scratch: Path) -> dict[str, Any]:
-    """What a report job has to do where nothing was mirrored before."""
+    """What a report job has to do where nothing was published before."""
     from analysis.frames import read
     from bench.tracking.publishing import Publisher
 
@@ -233,7 +233,7 @@ def _whole_study(scratch: Path) -> dict[str, Any]:
     reading = _seconds(lambda: read("study", tracking_uri=uri), 3)
     text = f"{WHOLE} finished runs of {EPOCHS} epochs"
     return {
-        "publish_whole_run_s": _figure("s", f"mirroring a run from nothing, mean of {text}", [cold[0] / WHOLE]),
+        "publish_whole_run_s": _figure("s", f"publishing a run from nothing, mean of {text}", [cold[0] / WHOLE]),
         "store_run_bytes": _figure(
             "bytes", f"growth of the sqlite store a run, mean of {text}", [(store.stat().st_size - empty) / WHOLE]
         ),
@@ -245,7 +245,7 @@ def _whole_study(scratch: Path) -> dict[str, Any]:
 
 
 def _polling(_: Path) -> dict[str, Any]:
-    """CPU of a driver whose 64 threads wait, as `Gang.train` does, for 8 calls each."""
+    """CPU of a driver whose 64 threads wait, as `WorkerGroup.train` does, for 8 calls each."""
     import ray
 
     class Sleeper:

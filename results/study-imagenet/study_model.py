@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent
 DATA = "imagenet"
 CLASSES, TRAIN_IMAGES, VAL_IMAGES = 1000, 1_281_167, 50_000  # ILSVRC 2012, public
 FLOP_PER_MAC = 2
-POLLED_GANGS = 64  # of the measured `polling_cores`
+POLLED_GROUPS = 64  # of the measured `polling_cores`
 WEIGHTS_AND_MOMENTUM = 8  # bytes a parameter in a checkpoint
 
 
@@ -101,12 +101,14 @@ class Counted:
     look_running_calls: float = given(4, "`read_state`: open and flock of the lock, open events and progress")
     look_waiting_calls: float = given(2, "`read_state`: lock and events are not there; finished runs are asked once")
     publisher_every_s: float = given(2, "`bench.tracking.publisher --every`")
-    publisher_running_calls: float = given(7, "`Mirror`: stat events; exists and stat of events and progress, open and"
-                                           " flock of the lock")  # fmt: skip
-    publisher_waiting_calls: float = given(3, "`Mirror`: stat events, and two looks for a cursor that is not there yet")
+    publisher_running_calls: float = given(7, "`Publisher`: stat events; exists and stat of events and progress, open"
+                                           " and flock of the lock")  # fmt: skip
+    publisher_waiting_calls: float = given(
+        3, "`Publisher`: stat events, and two looks for a cursor that is not there yet"
+    )
     checkpoint_calls: float = given(3, "`checkpoint.save`: open, rename, open of the folder")
     checkpoint_every_s: float = given(300, "`Context.checkpoint_every_s`; and after every epoch")
-    gang_start_s: float = given(600, "`orchestrator.GANG_START_S`: a rank has to be there by then")
+    group_start_s: float = given(600, "`worker_group.START_TIMEOUT_S`: workers have to answer by then")
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ class Model:
 
     @property
     def report_seconds(self) -> float:
-        """Of a report job that finds nothing mirrored: publishing, reading."""
+        """Of a report job that finds nothing published: publishing, reading."""
         return self.study.runs * (self.measured["publish_whole_run_s"] + self.measured["report_read_run_s"])
 
     @property
@@ -293,12 +295,12 @@ class Model:
             Limit(f"Calls on the shared file system, --split {at_once}", sum(self.calls_per_s(at_once).values()),
                   assumed.file_calls_per_s, "calls/s", *runs, "counted; ASSUMED",
                   "one allocation; or array elements that look at the runs in their hands only"),
-            Limit("Python's files, opened by starting ranks", ranks * measured["import_files"] / count.gang_start_s,
+            Limit("Python's files, opened by starting ranks", ranks * measured["import_files"] / count.group_start_s,
                   assumed.file_calls_per_s, "calls/s", *nodes, "measured; ASSUMED",
                   "a container image, or an environment on node-local disk"),
             Limit("Writing checkpoints", self.checkpoint_bytes_per_s, assumed.write_bytes_per_s, "bytes/s", *nodes,
                   "computed; ASSUMED", "none after an epoch that ended soon after the last one"),
-            Limit("Report job that mirrors everything", self.report_seconds, REPORT_MINUTES * 60, "s", *runs,
+            Limit("Report job that publishes everything", self.report_seconds, REPORT_MINUTES * 60, "s", *runs,
                   "measured; slurm.rendering", "a tracking server (`tracking_uri`), or a limit by the plan's size"),
             Limit("Epochs into one MLflow server", self.batches_per_s, public.batches_per_s, "batches/s", *nodes,
                   "computed; measured before", "PostgreSQL behind the server"),
@@ -311,8 +313,8 @@ class Model:
             Limit("Ray: placement groups", at_once, public.ray_groups, "groups", *nodes, "computed; public", "--split"),
             Limit("Driver: looking at the records", measured["look_s"], count.heartbeat_s, "s", *runs,
                   "measured on a local disk; counted", "a longer heartbeat"),
-            Limit("Driver: waiting for gangs", measured["polling_cores"] * at_once / POLLED_GANGS, 1, "cores", *nodes,
-                  "measured; one core", "one wait for all gangs"),
+            Limit("Driver: waiting for worker groups", measured["polling_cores"] * at_once / POLLED_GROUPS, 1, "cores",
+                  *nodes, "measured; one core", "one wait for all worker groups"),
             Limit("Array with an element for each run at once", at_once, public.array_elements, "elements", *nodes,
                   "computed; public", "a smaller --split"),
             Limit("Both FFCV files in a node's memory", self.data_bytes, assumed.node_memory_bytes, "bytes",

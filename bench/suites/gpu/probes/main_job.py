@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import subprocess
@@ -174,7 +173,8 @@ class MainJob:
 
     def telemetry_devices(self) -> set[str]:
         """Returns the devices that the telemetry of the run has rows of."""
-        parquet: Any = importlib.import_module("pyarrow.parquet")
+        from pyarrow import parquet
+
         path = self._run / schema.ARTIFACT_TELEMETRY
         return set(parquet.read_table(path)["device"].to_pylist()) if path.is_file() else set()
 
