@@ -1,7 +1,8 @@
-"""From images to FFCV files with a manifest (`writing.prepare`), and from these to batches (`reproduce.data.loading`).
+"""Preparing data sets (`writing.prepare`) and loading batches from prepared ones (`reproduce.data.loading`).
 
-A folder, an archive or a named data set comes in; FFCV files, a manifest, and batches go out. Whatever needs torch or
-FFCV is imported from its own module, so that planning, which only reads manifests, starts quickly.
+A folder, an archive or a named data set comes in. Preparing it makes one FFCV file per split and a manifest, from which
+the loaders make batches. This module imports neither torch nor FFCV, so that planning, which only reads manifests,
+starts quickly; import `writing` and `loading` by their own names.
 """
 
 from __future__ import annotations

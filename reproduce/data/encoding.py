@@ -1,4 +1,4 @@
-"""Encoding one image for storage. Imports no torch, since every worker process loads this module."""
+"""Encoding one image for storage. Every worker process imports this module, so it imports no torch."""
 
 from __future__ import annotations
 
@@ -23,42 +23,44 @@ LARGEST_STORED = 1 << 25  # bytes of one stored image; also the page size of the
 
 
 class Encoded(NamedTuple):
-    """An image as it is stored."""
+    """An image in the format in which an FFCV file stores it."""
 
     mode: int
     """`JPG` or `RAW`."""
     height: int
-    """In pixels."""
+    """Height in pixels."""
     width: int
+    """Width in pixels."""
     data: bytes
-    """A JPEG, or pixels [height, width, 3]."""
+    """A JPEG without restart markers of ours, or RGB pixels, uint8 [height, width, 3]."""
     marked: bytes | None = None
-    """The JPEG with restart markers (`with_restart_markers`), if there is one."""
+    """The same JPEG with restart markers, see `with_restart_markers`; None if there is no such version."""
 
     @property
     def stored(self) -> bytes:
-        """The bytes that are written: `marked` if there is one."""
+        """The bytes that are written to the file: `marked`, or `data` if `marked` is None."""
         return self.data if self.marked is None else self.marked
 
 
 class UnreadableImageError(Exception):
-    """The image cannot be decoded in full, or cannot be stored; the message says why."""
+    """Raised if an image cannot be decoded in full or cannot be stored. The message says why."""
 
 
 def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers: bool = True) -> Encoded:
-    """Decode, shrink and encode an image.
+    """Decode an image, shrink it if necessary, and encode it for storage.
 
     Every image is decoded in full, since FFCV's decoder would not report damage later. An RGB JPEG that is stored as a
-    JPEG in its own size keeps its pixels.
+    JPEG and is not shrunk is not encoded again, so it keeps its pixels.
 
     Args:
-        content: The bytes of an image file, or pixels uint8 [H, W, 3] or [H, W].
-        name: The image's name, by which `write_mode` "proportion" chooses.
-        options: How the image is stored.
-        markers: Put restart markers into a JPEG.
+        content: The content of an image file, or decoded pixels, uint8 [H, W, 3] or [H, W].
+        name: Name of the image. `write_mode` "proportion" chooses the format by it.
+        options: Format, size and quality of the stored image.
+        markers: Also make a version of a JPEG with restart markers, `Encoded.marked`.
 
     Raises:
-        UnreadableImageError: The image is damaged or too large.
+        UnreadableImageError: The image is damaged, has a side longer than 65535 pixels, or would take more than 32 MiB
+            in the file.
     """
     try:
         pixels, is_rgb_jpeg = _decode(content)
@@ -90,7 +92,11 @@ def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers:
 
 
 def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
-    """Pixels uint8 [H, W, 3], and whether the content is a JPEG in RGB."""
+    """Decode an image to RGB pixels, uint8 [H, W, 3].
+
+    Returns:
+        The pixels, and whether the content is the file of a JPEG that decodes to RGB.
+    """
     if not isinstance(content, bytes):
         return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
     with Image.open(io.BytesIO(content)) as image:

@@ -1,4 +1,4 @@
-"""Writing FFCV files, without FFCV's own writer, which waits for ever for a worker that has died."""
+"""A writer of FFCV files. FFCV's own writer is not used, since it waits for ever if one of its workers dies."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ from reproduce.data.loading.engine import (
 
 
 class FFCVFile:
-    """An FFCV file (format 2) with the fields `image` and `label`, to be written from front to back.
+    """A writer of one FFCV file (format 2) with the fields `image` and `label`.
 
-    Images lie one after the other; as FFCV requires, none crosses a page boundary. A context manager, which removes the
-    file if the block fails.
+    Use it as a context manager: call `add` for each image, then `finish`, without which the file is not valid. Leaving
+    the block closes the file; an exception in the block also deletes it. As FFCV requires, no image crosses the
+    boundary of a page (32 MiB).
 
     Args:
-        path: The file, which is created or overwritten.
-        capacity: Largest number of images that will be added.
+        path: The file, which is created or overwritten at once.
+        capacity: Maximum number of images that will be added.
     """
 
     fields = {"image": RGBImageField(), "label": IntField()}
@@ -47,9 +48,9 @@ class FFCVFile:
         self.images = 0
         """Images added so far."""
         self.marked = 0
-        """JPEGs with restart markers among them."""
+        """Number of the added images that are JPEGs with restart markers."""
         self.content = hashlib.sha256()
-        """Hash of the images' labels, shapes and bytes, see `SplitManifest.content`."""
+        """Running hash of the added images, see `SplitManifest.content`."""
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +63,7 @@ class FFCVFile:
             self._path.unlink()
 
     def add(self, image: Encoded, label: int) -> None:
-        """Append an image."""
+        """Append an image and the number of its class."""
         size = len(image.stored)
         left = LARGEST_STORED - self._position % LARGEST_STORED
         if size > left:
@@ -78,7 +79,10 @@ class FFCVFile:
         self.content.update(image.data)
 
     def finish(self) -> None:
-        """Write the tables that precede and follow the images, and flush the file to the disk."""
+        """Write the tables that precede and follow the images, and wait until the file is on the disk.
+
+        Call it once, after the last `add`.
+        """
         self._file.write(np.array(self._allocations, ALLOC_TABLE_TYPE).tobytes())
         header = np.zeros(1, HeaderType)
         header["version"], header["num_fields"] = CURRENT_VERSION, len(self.fields)

@@ -1,8 +1,8 @@
-"""ImageNet (ILSVRC 2012) as it is downloaded: three archives, read where they lie and never unpacked.
+"""Reading ImageNet (ILSVRC 2012) from its three official archives, without unpacking them.
 
-The training archive is a tar of one tar for each class, the validation archive a flat tar, and the development kit says
-which class each validation image shows. Labels are torchvision's: the number of a class is the place of its WordNet id
-in their sorted list.
+The training archive is a tar of one tar for each class, and the validation archive is a flat tar. The development kit
+lists the classes and the class of each validation image. Labels are those of torchvision: the label of a class is the
+position of its WordNet id, counted from 0, in the sorted list of all WordNet ids.
 """
 
 from __future__ import annotations
@@ -39,30 +39,38 @@ BLOCK = 1 << 22  # bytes of an archive between two reports of progress
 
 @dataclass(frozen=True)
 class Kit:
-    """What the development kit says."""
+    """Classes and validation labels from ImageNet's development kit."""
 
     wordnet_ids: Mapping[int, str]
-    """WordNet ids of the classes by their number in the kit, from 1."""
+    """WordNet id of each class, by the number of the class in the kit, which begins at 1."""
     names: Mapping[str, str]
-    """Words for a class by its WordNet id, for example `tench, Tinca tinca`."""
+    """Description of each class by its WordNet id, for example `tench, Tinca tinca`."""
     ground_truth: Sequence[int]
-    """The kit's number of the class that each validation image shows, in the order of the images' names."""
+    """The kit's class number of each validation image, in the order of the images' file names."""
 
 
 # --- the archives --------------------------------------------------------------------------------------
 
 
 def list_archives(folder: Path, wanted: int | Path | None = None, progress: Progress = lambda *_: None) -> Listing:
-    """All images of both splits, in the order in which torchvision's `ImageFolder` lists the unpacked archives.
+    """List the images of both splits, in the order in which torchvision's `ImageFolder` lists the unpacked archives.
+
+    It reads the development kit, and only the headers within the other two archives. It does not check their MD5 sums;
+    `check_archives` does.
 
     Args:
-        folder: Holds the three archives under their official names.
-        wanted: Classes to take: a number, for so many that are spread evenly over the sorted WordNet ids; a text file
-            with one WordNet id on each line; None for all. Classes are then numbered anew from 0.
-        progress: Told how many classes are listed.
+        folder: The folder of the three archives under their official names.
+        wanted: The classes to take: a number of classes, spread evenly over the sorted WordNet ids; or a text file that
+            begins each line with one WordNet id (lines that begin with # are comments); or None for all classes. The
+            chosen classes are numbered anew from 0.
+        progress: Called after each class with "listing classes", the number of classes listed so far, and their total.
+
+    Returns:
+        The listing. Names of classes are WordNet ids.
 
     Raises:
-        DataError: An archive is missing, damaged or not what its name says, or a class is not among those of the kit.
+        DataError: An archive is missing, damaged or not the one that its name says, an archive has no image of a class,
+            the kit and the archives contradict each other, or `wanted` is not a list of at least two known classes.
     """
     for name in (TRAIN, VAL, KIT):
         if not (folder / name).is_file():
@@ -80,10 +88,12 @@ def list_archives(folder: Path, wanted: int | Path | None = None, progress: Prog
 
 @dataclass(frozen=True)
 class ArchiveReader:
-    """Reads images of either split by their offset in its archive."""
+    """Reads images by their offset in the archive of their split. An archive is opened at the first read from it."""
 
     train: Path
+    """Path of the training archive."""
     val: Path
+    """Path of the validation archive."""
 
     def read(self, sample: Sample) -> bytes:
         file = self._train if sample.name.startswith("train/") else self._val
@@ -102,7 +112,7 @@ class ArchiveReader:
 
 
 def _class_archives(path: Path, kit: Kit) -> dict[str, tarfile.TarInfo]:
-    """The tars of single classes within the training archive, by WordNet id."""
+    """List the tars of single classes within the training archive, by WordNet id. Raises `DataError`."""
     known = set(kit.wordnet_ids.values())
     found: dict[str, tarfile.TarInfo] = {}
     with _opened(path) as archive:
@@ -165,7 +175,7 @@ def _list_val(path: Path, kit: Kit, label: Mapping[str, int]) -> tuple[Sample, .
 
 
 def _opened(path: Path, file: io.RawIOBase | None = None, inner: str = "") -> tarfile.TarFile:
-    """A tar that is not compressed: compressed ones cannot be read in any order."""
+    """Open an uncompressed tar; members of a compressed one could not be read in any order. Raises `DataError`."""
     try:
         return tarfile.open(path, "r:", fileobj=file)
     except (tarfile.TarError, OSError) as error:
@@ -173,7 +183,7 @@ def _opened(path: Path, file: io.RawIOBase | None = None, inner: str = "") -> ta
 
 
 def _members(archive: tarfile.TarFile, path: Path, inner: str = "") -> Iterator[tarfile.TarInfo]:
-    """Files of a tar that lie in it in full."""
+    """Iterate over the files of a tar. Raises `DataError` at a member that the tar does not hold in full."""
     where = f"{path}, {inner}" if inner else f"{path}"
     try:
         file: Any = archive.fileobj
@@ -188,7 +198,7 @@ def _members(archive: tarfile.TarFile, path: Path, inner: str = "") -> Iterator[
 
 
 class _Window(io.RawIOBase):
-    """A stretch of a file as a file of its own."""
+    """A read-only file object for the bytes [start, start + size) of another file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         self._file, self._start, self._size, self._place = file, start, size, 0
@@ -245,7 +255,11 @@ def _chosen(classes: Sequence[str], wanted: int | Path | None) -> list[str]:
 
 
 def read_kit(path: Path) -> Kit:
-    """The development kit's classes and labels. Raises `DataError`."""
+    """Read the classes and validation labels from the archive of the development kit.
+
+    Raises:
+        DataError: The archive cannot be read, lacks one of the two files, or one of them is damaged.
+    """
     from scipy.io import loadmat  # slow to import
 
     try:
@@ -283,9 +297,16 @@ def _content(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
 
 
 def check_archives(folder: Path, progress: Progress = lambda *_: None) -> None:
-    """Compare the MD5 of the three archives with the official ones: 145 GB, so minutes on a fast disk.
+    """Compare the MD5 sums of the three archives with the official ones.
 
-    Raises `DataError` naming the archive that differs.
+    It reads all 145 GB, which takes minutes on a fast disk.
+
+    Args:
+        folder: The folder of the archives, all of which must exist.
+        progress: Called after each 4 MiB with "checking ARCHIVE", the bytes read so far, and the archive's size.
+
+    Raises:
+        DataError: The MD5 sum of an archive differs; the message names the archive.
     """
     for name, expected in CHECKSUMS.items():
         digest = hashlib.md5(usedforsecurity=False)

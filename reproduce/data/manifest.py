@@ -1,4 +1,4 @@
-"""The manifest of a prepared folder: what the folder holds, and checks that it still does."""
+"""The manifest of a prepared data set, and checks that the files of a folder match it."""
 
 from __future__ import annotations
 
@@ -18,55 +18,72 @@ MANIFEST = "manifest.json"
 
 
 class DataError(UserError):
-    """A user's mistake about data. The message names the file or option, what is wrong, and what would be valid."""
+    """Raised if a data set or an option of preparing it is missing, damaged or invalid.
+
+    The message names the file or option, says what is wrong and what would be valid.
+    """
 
 
 class PrepareOptions(Config):
-    """How images are stored. Every option can change pixels, so the manifest records them all."""
+    """Options of image storage. Each of them can change the stored images, so the manifest records them all."""
 
     write_mode: Literal["auto", "jpg", "raw", "proportion"] = "auto"
-    """auto: raw pixels if the image is at most 96 pixels wide and high, else a JPEG. proportion: JPEGs for a share of
-    `compress_probability` of the images, chosen by their names."""
+    """Storage format of an image.
+
+    jpg: a JPEG.
+    raw: uncompressed pixels.
+    auto: uncompressed pixels if the image is at most 96 pixels wide and high, else a JPEG.
+    proportion: JPEGs for a share `compress_probability` of the images, chosen by a hash of their names, and
+    uncompressed pixels for the others."""
     max_resolution: int | None = Field(None, ge=16)
-    """Shrink images whose shorter side is longer than this, in pixels."""
+    """Maximum length of an image's shorter side, in pixels. Larger images are shrunk to it. None keeps every size."""
     jpeg_quality: int = Field(90, ge=1, le=100)
-    """Quality of new JPEGs. RGB JPEGs that need no shrinking keep their pixels."""
+    """Quality of images that are encoded as JPEGs, on libjpeg's scale from 1 to 100. RGB JPEGs that are not shrunk are
+    not encoded again."""
     compress_probability: Fraction = 0.5
+    """Share of the images that `write_mode` "proportion" stores as JPEGs. Other modes ignore it."""
 
 
 class SplitManifest(Config):
-    """What one FFCV file holds."""
+    """Description of the FFCV file of one split."""
 
     images: int = Field(ge=1)
+    """Number of images in the file."""
     skipped: int = Field(ge=0)
-    """Unreadable images left out (`--skip-bad`)."""
+    """Number of unreadable images that were left out (`--skip-bad`)."""
     marked: int = 0
-    """JPEGs with restart markers, of which a region can be decoded on its own."""
+    """Number of images that are JPEGs with restart markers, of which a region can be decoded on its own."""
     bytes: int
-    """Size of the file."""
+    """Size of the file, in bytes."""
     sha256: str
-    """SHA-256 of the file."""
+    """SHA-256 of the file, in hexadecimal."""
     content: str
-    """SHA-256 of the images' labels, shapes and bytes, in order and without restart markers; it does not depend on the
-    file's layout."""
+    """SHA-256, in hexadecimal, of the label, storage mode, height, width and bytes of every image, in the order of the
+    file. JPEGs enter it as they are without restart markers. It does not depend on the layout of the file."""
 
 
 class Manifest(Config):
-    """`manifest.json`. It is written last, so a folder that has one is complete."""
+    """Content of `manifest.json`, which describes a prepared data set.
+
+    The file is written last, so a folder that has one is complete.
+    """
 
     source: str
-    """folder, tar, imagenet, imagenette, fashion-mnist or synthetic."""
+    """Kind of the source: folder, tar, imagenet, imagenette, fashion-mnist or synthetic."""
     origin: str
-    """Name of the file or folder that was read, or the parameters of a synthetic data set."""
+    """Name of the file or folder that was read, without its path, or the parameters of a synthetic data set."""
     classes: tuple[str, ...] = Field(min_length=2)
+    """Names of the classes, in the order of their labels."""
     splits: dict[Split, SplitManifest]
     options: PrepareOptions
     fingerprint: str
-    """SHA-256 of the source's listing and the options. If it is unchanged, preparing again has nothing to do."""
+    """SHA-256 of the classes, of the names, labels and sizes of the source's samples, and of the options. Preparing a
+    source with the same fingerprint into the same folder again changes nothing."""
     created: str
-    """Time in ISO 8601, UTC."""
+    """Time at which the manifest was written, in ISO 8601, UTC."""
     hash: str
-    """SHA-256 of the classes and contents: equal if the images are equal, wherever and whenever they were prepared."""
+    """The data hash: SHA-256 of the class names and of the `content` of both splits. Data sets with the same classes,
+    labels and stored images in the same order have the same hash, wherever and whenever they were prepared."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:
@@ -78,21 +95,24 @@ class Manifest(Config):
 
 
 def content_hash(classes: tuple[str, ...], splits: dict[Split, SplitManifest]) -> str:
-    """The `hash` of a manifest with these classes and splits."""
+    """Compute the `hash` of a manifest with these classes and splits, in hexadecimal."""
     content = [classes, [splits[split].content for split in SPLITS]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def beton(folder: Path, split: Split) -> Path:
-    """The FFCV file of a split."""
+    """Return the path of a split's FFCV file in a prepared folder, whether or not the file exists."""
     return folder / f"{split}.beton"
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read the manifest of a prepared folder and check that its files exist and have the right size.
+    """Read the manifest of a prepared folder and check that its FFCV files exist and have the right size.
+
+    It does not read the FFCV files; `verify` does.
 
     Raises:
-        DataError: A file is missing, has another size, or is not a valid manifest; the message names it.
+        DataError: The manifest is missing or invalid, or an FFCV file is missing or has another size. The message names
+            the file.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -117,7 +137,11 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """Do as `load_manifest` does, and check each file's SHA-256. Raises `DataError`."""
+    """Load the manifest of a prepared folder and check the SHA-256 of its FFCV files, which are read in full.
+
+    Raises:
+        DataError: As `load_manifest`, or the SHA-256 of a file differs from that in the manifest.
+    """
     manifest = load_manifest(folder)
     for split, expected in manifest.splits.items():
         found = sha256(beton(folder, split))
@@ -130,6 +154,6 @@ def verify(folder: Path) -> Manifest:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""Restart markers in JPEGs, of which a region can then be decoded on its own. Imports no torch, FFCV or numba."""
+"""Restart markers in JPEGs, which allow a decoder to decode a region on its own.
+
+This module imports neither torch nor FFCV nor numba.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,23 @@ import functools
 
 from reproduce.native import DECODER
 
-GROWTH = 1 / 8  # limit on what markers may add to a JPEG; to a photograph they add -3 to 5 %
+GROWTH = 1 / 8  # largest permitted growth of a JPEG, as a share of its size; photographs change by -3 to +5 %
 
 
 def with_restart_markers(jpeg: bytes) -> bytes | None:
-    """A JPEG of the same pixels, bit for bit, that has restart markers at most 32 pixels apart and no metadata.
+    """Rewrite a JPEG with restart markers at most 32 pixels apart, without changing its decoded pixels.
 
-    `cropping.crop` decodes only the region of such a JPEG that its crop needs.
+    `loading.cropping.crop` decodes only the region of such a JPEG that its crop needs. Metadata such as EXIF and ICC
+    profiles are dropped.
 
     Returns:
-        The JPEG; None if the native decoder is not used, if libjpeg finds anything wrong with the input, if a
-        progressive input is incomplete, or if the result would be more than an eighth larger than the input.
+        The new JPEG. None if this process does not use the native decoder, if libjpeg reports an error or a warning for
+        the input, if the input is progressive and lacks coefficients, or if the new JPEG would be more than an eighth
+        larger than the input.
+
+    Raises:
+        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
+            native decoder is unavailable.
     """
     if not DECODER.implementation().native:
         return None

@@ -1,4 +1,4 @@
-"""Encoding images in worker processes. Imports no torch and no FFCV, since every worker loads it."""
+"""Encoding images in worker processes. Every worker imports this module, so it imports neither torch nor FFCV."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from reproduce.data.manifest import DataError, PrepareOptions
 from reproduce.data.readers import Reader, Sample
 
 CHUNK = 64  # samples that a worker encodes before it sends the results
-AHEAD = 2  # chunks that a worker may finish before the first of them is taken; bounds the memory
+AHEAD = 2  # encoded chunks that a worker keeps unsent before it waits for this process; bounds the memory
 
 
 class Unreadable(NamedTuple):
-    """A sample that could not be read, and why."""
+    """A sample that could not be read, decoded or stored."""
 
     name: str
+    """Name of the sample, see `Sample.name`."""
     reason: str
+    """The error's message."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Reads and encodes samples of one source; picklable."""
+    """Reads and encodes samples of one source. It is pickled to send it to worker processes."""
 
     reader: Reader
     options: PrepareOptions
@@ -38,6 +40,7 @@ class Encoder:
     """Put restart markers into JPEGs."""
 
     def encode(self, sample: Sample) -> Encoded | Unreadable:
+        """Read and encode one sample. An unreadable image is returned as `Unreadable` and raises no exception."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of odd but harmless metadata
             try:
@@ -46,16 +49,24 @@ class Encoder:
                 return Unreadable(sample.name, str(error))
 
     def encode_all(self, samples: Sequence[Sample]) -> list[Encoded | Unreadable]:
+        """Apply `encode` to each sample, in order."""
         return [self.encode(sample) for sample in samples]
 
 
 def encode_chunks(
     encoder: Encoder, samples: Sequence[Sample], workers: int
 ) -> Iterator[tuple[Sequence[Sample], list[Encoded | Unreadable]]]:
-    """Encode samples in `workers` processes, or in this process if `workers` is 1.
+    """Encode samples in worker processes, chunk by chunk.
+
+    This is a generator: the processes start at the first `next`, and end when the generator is exhausted or closed.
+
+    Args:
+        encoder: Reads and encodes a sample.
+        samples: The samples, in the order in which their images are yielded.
+        workers: Maximum number of processes. With 1, or if there are at most 64 samples, this process encodes them.
 
     Yields:
-        Chunks of the samples, in order, and for each sample of a chunk its encoded image or why it is unreadable.
+        A chunk of at most 64 consecutive samples, and a list with the encoded image, or `Unreadable`, of each.
 
     Raises:
         DataError: A worker process died.
@@ -80,8 +91,8 @@ def encode_chunks(
 class _Worker:
     """A process that encodes chunks and sends the results in order.
 
-    Only the process holds the sending end of its pipe, so the pipe ends as soon as the process dies, even within a
-    result. (The pools of the standard library hold the sending ends themselves and then wait for the rest.)
+    Only that process holds the sending end of its pipe. If it dies, even while it sends a result, the pipe ends and
+    `receive` raises an error. (The standard library's pools keep the sending ends open and would wait for ever.)
     """
 
     def __init__(self, encoder: Encoder, chunks: Sequence[Sequence[Sample]]) -> None:
@@ -93,7 +104,7 @@ class _Worker:
             self._process.start()
 
     def receive(self) -> list[Encoded | Unreadable]:
-        """The results of the next chunk. Raises `DataError` if the process died."""
+        """Wait for the results of the next chunk. Raises `DataError` if the process died."""
         try:
             results: list[Encoded | Unreadable] = self._connection.recv()
         except (EOFError, OSError) as error:
@@ -103,6 +114,7 @@ class _Worker:
         return results
 
     def stop(self) -> None:
+        """Kill the process and wait until it has ended."""
         self._connection.close()
         self._process.kill()
         self._process.join()

@@ -1,6 +1,6 @@
-"""Readers of images: files, members of a tar, idx arrays and generated gratings.
+"""Readers of single images: from files, members of a tar and idx arrays, or generated.
 
-A reader is sent to every worker process and reads one sample at a time. Imports no torch.
+Every worker process gets a copy of the reader and reads one sample at a time. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -24,38 +24,48 @@ class Sample(NamedTuple):
     """One image of a source."""
 
     name: str
-    """Its path or number in the source."""
+    """Path or number of the image in the source, beginning with its split, such as `val/17`."""
     label: int
-    """Number of its class."""
+    """Number of the image's class, from 0."""
     size: int
-    """Bytes in the source; 0 if the image is generated."""
+    """Size of the image in the source, in bytes; 0 for a generated image."""
     position: int = 0
-    """Offset in a tar, or number in an array."""
+    """Offset of the image's bytes in a tar, or its number in an array; 0 for a file of its own."""
 
 
 class Reader(Protocol):
-    """Reads the samples of a source, in any process; picklable."""
+    """An object that reads the samples of one source. It must be picklable, since worker processes get copies of it."""
 
     def read(self, sample: Sample) -> bytes | Pixels:
-        """The bytes of an image file, or pixels uint8 [H, W] or [H, W, 3]. Raises `OSError`."""
+        """Read one image.
+
+        Returns:
+            The content of an image file, or decoded pixels, uint8 [H, W] or [H, W, 3].
+
+        Raises:
+            OSError: The image cannot be read.
+        """
 
 
 Progress = Callable[[str, int, int], None]
-"""What is being done, how much of it is done, and how much there is."""
+"""A function that is called with the progress of a job: the name of the current step, such as "train" or "listing
+classes", the amount done, and the total amount. The step determines the unit: images, classes or bytes."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All samples of a source, in the order in which they are stored."""
+    """All samples of a source, and the reader for them."""
 
     classes: tuple[str, ...]
+    """Names of the classes, in the order of their labels."""
     splits: dict[Split, tuple[Sample, ...]]
+    """Samples of each split, in the order in which they are stored."""
     reader: Reader
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads files by their path under `root`."""
+    """Reads files by their path relative to `root`, which is `Sample.name`."""
 
     root: Path
 
@@ -65,7 +75,7 @@ class FileReader:
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members of an uncompressed tar by their offset."""
+    """Reads members of the uncompressed tar `path` by their offset. The tar is opened at the first read."""
 
     path: Path
 
@@ -82,7 +92,11 @@ class TarReader:
 
 @dataclass(frozen=True)
 class IdxReader:
-    """Reads Fashion-MNIST's idx files, gzipped or not."""
+    """Reads images and labels from the four idx files of Fashion-MNIST in the folder `root`, gzipped or not.
+
+    The first image of a split that is read loads all images of the split into memory. A missing or damaged file raises
+    `DataError`.
+    """
 
     root: Path
 
@@ -91,7 +105,7 @@ class IdxReader:
         return cast(Pixels, arrays[sample.position])
 
     def labels(self, split: Split) -> Pixels:
-        """The class numbers of a split's images, uint8 [images]."""
+        """Read the class numbers of a split's images, uint8 [images]. Raises `DataError`."""
         return self._array(split, "labels-idx1-ubyte")
 
     @cached_property
@@ -120,7 +134,10 @@ class IdxReader:
 
 @dataclass(frozen=True)
 class GratingReader:
-    """Draws the images of the synthetic data set."""
+    """Draws the images of the synthetic data set, see `sources.synthetic`.
+
+    An image depends only on these fields and on the sample's split, label and position.
+    """
 
     classes: int
     size: int

@@ -1,4 +1,7 @@
-"""Sources of images, each of which lists its classes and samples and has a reader for them."""
+"""Data sets that can be prepared: image folders, tars, ImageNet, Imagenette, Fashion-MNIST and synthetic images.
+
+Each source lists its classes and samples and provides a reader for them.
+"""
 
 from __future__ import annotations
 
@@ -40,27 +43,36 @@ LAYOUT = "train/<class>/* and val/<class>/*"
 class Source:
     """A data set to prepare.
 
-    Made by `folder`, `tar`, `imagenet`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`.
+    Create one with `folder`, `tar`, `imagenet`, `imagenette`, `fashion_mnist`, `synthetic` or `source_from`. These
+    functions read and download no images; `open` does.
     """
 
     name: str
-    """See `Manifest.source`."""
+    """Kind of the source, see `Manifest.source`."""
     origin: str
-    """See `Manifest.origin`."""
+    """File, folder or parameters that were read, see `Manifest.origin`."""
     open: Callable[[Path, Progress], Listing]
-    """Lists the samples. Its arguments are a folder for temporary files that the reader needs, and a function that is
-    told how much of the listing is done. Raises `DataError`."""
+    """Lists the samples, and downloads or decompresses the data set first if necessary.
+
+    The arguments are an existing folder for temporary files, which must exist for as long as the listing's reader is
+    used, and a function that is called with the progress of the listing. Raises `DataError` if the data set is missing
+    or damaged."""
 
 
 def source_from(text: str) -> Source:
-    """The source that a text of the command line names.
+    """Parse the SOURCE argument of the command line.
 
-    The text is the path of an image folder or a tar; `imagenette[:PATH]` or `fashion-mnist[:PATH]`, which without PATH
-    are looked for on this machine and else downloaded; `imagenet:FOLDER[,classes=N or FILE][,checksums=off]`, the
-    folder of ImageNet's three archives; or `synthetic[:classes=10,images=2000,size=64,seed=0]`.
+    Args:
+        text: One of these:
+
+            - the path of an image folder or of a tar;
+            - `imagenette[:PATH]` or `fashion-mnist[:PATH]`: without PATH, `Source.open` uses a copy on this machine and
+              downloads the data set if there is none;
+            - `imagenet:FOLDER[,classes=N or FILE][,checksums=off]`: the folder of ImageNet's three archives;
+            - `synthetic[:classes=10,images=2000,size=64,seed=0]`, where any of the numbers may be left out.
 
     Raises:
-        DataError: The text names no source.
+        DataError: The text has none of these forms, has an unknown option, or names no existing folder or file.
     """
     name, _, rest = text.partition(":")
     path = Path(rest).expanduser() if rest else None
@@ -84,17 +96,31 @@ def source_from(text: str) -> Source:
 
 
 def folder(path: Path) -> Source:
-    """An ImageNet-style folder: `train/<class>/*` and `val/<class>/*`, at its top or in its only sub-folder."""
+    """Create the source of an image folder that holds `train/<class>/*` and `val/<class>/*`.
+
+    Args:
+        path: The folder that holds `train` and `val`, or a folder whose only sub-folder holds them.
+    """
     return Source("folder", path.name, lambda *_: _list_folder(path))
 
 
 def tar(path: Path) -> Source:
-    """A tar of an ImageNet-style folder, compressed or not."""
+    """Create the source of a tar with `train/<class>/*` and `val/<class>/*`, at its top or one folder down.
+
+    Args:
+        path: The tar. One that is compressed by gzip, bzip2 or xz is decompressed as a whole by `Source.open`, into the
+            folder for temporary files.
+    """
     return Source("tar", path.name, lambda scratch, _: _list_tar(path, scratch))
 
 
 def imagenette(path: Path | None = None) -> Source:
-    """Imagenette from a folder or tar; without one, torchvision downloads 1.5 GB into the user's cache."""
+    """Create the source of Imagenette, ten classes of ImageNet.
+
+    Args:
+        path: A folder or tar of it. With None, `Source.open` reads the copy in the user's cache and lets torchvision
+            download it (1.5 GB) if there is none.
+    """
     if path is not None:
         inner = folder(path) if path.is_dir() else tar(path)
         return Source("imagenette", path.name, inner.open)
@@ -102,12 +128,13 @@ def imagenette(path: Path | None = None) -> Source:
 
 
 def imagenet(path: Path, *, classes: int | Path | None = None, checksums: bool = True) -> Source:
-    """ImageNet (ILSVRC 2012) as it is downloaded: the folder of its three archives, which are not unpacked.
+    """Create the source of ImageNet (ILSVRC 2012) in its official archives, which are read without unpacking them.
 
     Args:
-        path: The folder.
-        classes: A number of classes, spread evenly over all, or a file with their WordNet ids; None for all 1 000.
-        checksums: Whether the archives are compared with the official MD5 first.
+        path: The folder of the three archives.
+        classes: The classes to take: a number of classes, spread evenly over the sorted WordNet ids; or a text file
+            with one WordNet id on each line; or None for all 1 000.
+        checksums: Compare the archives with the official MD5 sums in `Source.open`, see `imagenet.check_archives`.
     """
 
     def open_(_: Path, progress: Progress) -> Listing:
@@ -139,7 +166,13 @@ def _imagenet_from(text: str) -> Source:
 
 
 def fashion_mnist(path: Path | None = None) -> Source:
-    """Fashion-MNIST from a folder with its four idx files; without one, from Debian's package or a download."""
+    """Create the source of Fashion-MNIST; its 10 000 test images are the validation split.
+
+    Args:
+        path: The folder of its four idx files, plain or gzipped. With None, `Source.open` uses the folder of Debian's
+            package dataset-fashion-mnist if it is installed, and otherwise a copy that torchvision downloads into the
+            user's cache.
+    """
 
     def open_(*_: object) -> Listing:
         place = path or (FASHION_MNIST_FOLDER if FASHION_MNIST_FOLDER.is_dir() else _download_fashion_mnist())
@@ -160,15 +193,16 @@ def fashion_mnist(path: Path | None = None) -> Source:
 
 
 def synthetic(classes: int = 10, images: int = 2000, size: int = 64, seed: int = 0) -> Source:
-    """Noisy coloured gratings, whose colour and direction depend on the class; for tests and dry runs.
+    """Create a synthetic data set of noisy gratings whose colour and direction depend on the class.
 
-    A network learns them in minutes.
+    It is meant for tests and dry runs: a network learns it in minutes.
 
     Args:
-        classes: Number of classes.
-        images: Number of training images; there are a quarter as many validation images, at least one a class.
-        size: Height and width of an image, in pixels.
-        seed: Seed of all that is random.
+        classes: Number of classes, at least 2.
+        images: Number of training images, at least `classes`. The validation split has a quarter as many, but at least
+            one of each class.
+        size: Height and width of an image, at least 8 pixels.
+        seed: Seed of the random generator that draws the images.
 
     Raises:
         DataError: A number is too small.
@@ -238,7 +272,10 @@ def _list_tar(path: Path, scratch: Path) -> Listing:
 
 
 def _uncompressed(path: Path, scratch: Path) -> Path:
-    """The tar itself if it is not compressed, else an uncompressed copy in `scratch`, to read members in any order."""
+    """Return `path` if the tar is not compressed, else an uncompressed copy in `scratch`.
+
+    Members of an uncompressed tar can be read in any order.
+    """
     with path.open("rb") as file:
         start = file.read(6)
     openers: dict[bytes, Any] = {
@@ -261,7 +298,18 @@ def _uncompressed(path: Path, scratch: Path) -> Path:
 def _listing(
     path: Path, files: Iterable[tuple[str, int, int]], folders: dict[Split, list[str]], reader: Reader
 ) -> Listing:
-    """A listing of files named `<split>/<class>/...`; their order and that of classes is the one of `ImageFolder`."""
+    """Make a listing of files, ordered as by torchvision's `ImageFolder`.
+
+    Args:
+        path: The folder or tar, which messages name.
+        files: `<split>/<class>/...`, size in bytes, and offset of each file.
+        folders: Names of the class folders that are known besides those of `files`, by split; they may be empty.
+        reader: Reads the files.
+
+    Raises:
+        DataError: A split or class has no images, there are fewer than two classes, or `val` has a class that `train`
+            lacks.
+    """
     by_class: dict[Split, dict[str, list[tuple[str, int, int]]]] = {
         split: {name: [] for name in folders.get(split, []) if not name.startswith(".")} for split in SPLITS
     }
@@ -324,7 +372,7 @@ def _download_fashion_mnist() -> Path:
 
 
 def _numbers(text: str) -> dict[str, int]:
-    """Parse `a=1,b=2`, the numbers of a synthetic data set."""
+    """Parse the parameters of a synthetic data set, such as `classes=10,size=64`. Raises `DataError`."""
     known = ("classes", "images", "size", "seed")
     numbers: dict[str, int] = {}
     for part in filter(None, text.split(",")):

@@ -1,7 +1,7 @@
-"""Preparing a data set: images encoded by worker processes and written in order by this one.
+"""Preparing a data set: worker processes encode the images, and this process writes them in order.
 
-Since there is one writer, the same images make the same file whatever the number of workers, and an unreadable image or
-a dead worker ends the job with an error.
+There is a single writer. The same images therefore make the same file whatever the number of workers, and a worker that
+dies ends the job with an error.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ LISTED = 20  # unreadable images that an error names
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """How a data set is prepared."""
+    """Options of `prepare`: how images are stored, by how many processes, and how to treat bad images and old files."""
 
     options: PrepareOptions = field(default_factory=PrepareOptions)
-    """How images are stored."""
+    """Format, size and quality of the stored images."""
     workers: int | None = None
-    """Worker processes; by default one for each core."""
+    """Number of worker processes. None starts one for each CPU core that this process may use."""
     skip_bad: bool = False
     """Leave out unreadable images instead of failing."""
     force: bool = False
-    """Replace what the folder holds."""
+    """Write all files anew even if the folder holds a data set, whose manifest is deleted before writing begins."""
     markers: bool = True
-    """Put restart markers into JPEGs, which changes neither a pixel nor the manifest's hash."""
+    """Put restart markers into JPEGs. They change neither the pixels nor the manifest's hash."""
 
 
 class _Finished(Config):
-    """What `manifest.json.partial` records: the splits that an interrupted job has finished."""
+    """Content of `manifest.json.partial`: the splits that a job has finished so far, from which a later job goes on."""
 
     fingerprint: str
     splits: dict[Split, SplitManifest]
@@ -79,22 +79,25 @@ def prepare(
 ) -> Manifest:
     """Write `train.beton`, `val.beton` and finally `manifest.json` into a folder.
 
-    Files get their names once they are complete. If the job is interrupted and started again, it keeps the split that
-    was finished. If the folder holds the finished data set already, nothing is written.
+    Each file gets its final name only when it is complete. A job that is started again after an interruption, with the
+    same source and options, keeps the splits that are finished. If the folder already holds this data set in full, the
+    files stay as they are. With `force`, all files are written anew.
 
     Args:
-        source: The images.
-        out: The folder, which is created if need be.
-        config: How they are prepared.
-        progress: Called as images are written.
+        source: The data set to read.
+        out: The output folder, which is created if it does not exist.
+        config: Options of storage and of the job.
+        progress: Called in this process while the source lists its samples, and then before the first and after each
+            chunk of images with the split, the number of its images processed so far, and their total.
 
     Returns:
-        The manifest of the folder.
+        The manifest of the folder, newly written or already there.
 
     Raises:
-        DataError: There is nothing to read; images are unreadable (all are found, and the first 20 listed) and
-            `skip_bad` is not set; there is too little disk space; `out` holds another data set and `force` is not set;
-            or a worker process died.
+        DataError: The source has no images or cannot be read. Images are unreadable and `skip_bad` is not set (the job
+            still tries every image of the split, and the message lists the first 20 unreadable ones). All images of a
+            split are unreadable. The disk has too little space, or `out` cannot be written. `out` holds another data
+            set, or lacks images that were unreadable, and `force` is not set. A worker process died.
     """
     with _disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -104,7 +107,7 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Preparation:
-    """One call of `prepare`, once the source has listed its samples."""
+    """The state of one call of `prepare` after the source has listed its samples."""
 
     source: Source
     listing: Listing
@@ -164,7 +167,7 @@ class _Preparation:
         )
 
     def _finished_splits(self, journal: Path, fingerprint: str) -> dict[Split, SplitManifest]:
-        """The splits that an interrupted job has finished and that are still in the folder."""
+        """Read which splits of an interrupted job are finished and can be kept as they are."""
         try:
             finished = _Finished.model_validate_json(journal.read_bytes())
         except (FileNotFoundError, ValidationError):
@@ -180,7 +183,7 @@ class _Preparation:
         }
 
     def _check_space(self, splits: Sequence[Split]) -> None:
-        """Raise `DataError` if the files, estimated from a few of their images, will not fit on the disk."""
+        """Raise `DataError` if the disk lacks space for the splits' files, estimated from up to 48 images of each."""
         encoder = Encoder(self.listing.reader, self.config.options, markers=False)
         needed = 0.0
         for split in splits:
@@ -240,7 +243,7 @@ def _unreadable(split: Split, bad: Sequence[Unreadable]) -> str:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Turn errors of the disk that a user can mend into `DataError`."""
+    """Raise a `DataError` in place of an `OSError` that the user can mend: a full or read-only disk, a wrong path."""
     try:
         yield
     except OSError as error:

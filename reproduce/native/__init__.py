@@ -1,10 +1,11 @@
-"""Work that is done in C for speed, each with a fallback for machines where the C code cannot be built.
+"""Libraries written in C for speed, each with a fallback for machines on which it cannot be built.
 
-Sources in C and the machine's compiler come in; loaded libraries go out. The decoder takes the bytes of JPEGs or stored
-pixels and gives crops of them as arrays; it also puts restart markers into JPEGs. The kernels take and give torch's
-tensors. A fallback does the same work, but its results may differ: see `DECODER` and `KERNELS`.
+Sources in C and the machine's compiler come in; loaded libraries go out. The decoder makes crops, as arrays, from the
+bytes of JPEGs or of uncompressed pixels; it also puts restart markers into JPEGs. The kernels compute layers of the
+network on torch's tensors. Results of a fallback may differ from those of its library: see `DECODER` and `KERNELS`.
 
-The package imports neither torch nor FFCV, so that every command can check the environment's requests before it starts.
+Importing this package imports neither torch nor FFCV, so that every command can check the environment variables that
+select implementations before it starts.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ DECODER = Library(
     ),
     links=("-ljpeg", "-lm"),
 )
-"""Crops of images in FFCV files (`reproduce.data.loading.cropping`) and restart markers in JPEGs
-(`reproduce.data.markers`).
+"""The library of the decoder: crops of images in FFCV files (`reproduce.data.loading.cropping`) and restart markers in
+JPEGs (`reproduce.data.markers`).
 
-Fallback: FFCV's own decoder, which shows the same crops with slightly different pixels, and no restart markers.
+Its fallback is FFCV's own decoder, which makes the same crops with slightly different pixels. Without the library,
+`deeper data prepare` writes no restart markers.
 """
 
 KERNELS = Library(
@@ -52,9 +54,11 @@ KERNELS = Library(
     hint="install gcc (Debian: apt-get install gcc; conda: conda install -c conda-forge c-compiler)",
     openmp=True,
 )
-"""Max pooling, and batch normalisation with ReLU, in bfloat16 on CPUs (`reproduce.native.kernels`).
+"""The library of kernels for CPUs in bfloat16: max pooling, and batch normalisation with ReLU
+(`reproduce.native.kernels`).
 
-Fallback: torch's own, whose pooled maps are equal and whose other results differ by rounding.
+Its fallback is torch's implementation of these layers. Both give equal pooled maps; their other results differ by
+rounding.
 """
 
 LIBRARIES = (DECODER, KERNELS)

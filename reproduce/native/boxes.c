@@ -1,5 +1,5 @@
-/* Random crop boxes and flips of training images: those of `RandomCrop.box` in reproduce/data/loading/decoding.py, bit
-   for bit. */
+/* Random crop boxes and flips of training images. They equal those of `RandomCrop.box` in
+   reproduce/data/loading/decoding.py bit for bit. */
 
 #include <math.h>
 #include <stdint.h>
@@ -18,8 +18,10 @@ static double uniform(uint64_t stream, int draw) {
     return (double)(mix(stream + GOLDEN * ((uint64_t)draw + 1)) >> 11) * 0x1p-53;
 }
 
-/* limits: minimum and maximum of the share of the image's area, of the aspect ratio, and of the latter's logarithm.
-   boxes: [count][5] of top, left, height and width in pixels, and whether the crop is mirrored. */
+/* Draws the boxes of `count` images in the epoch with this key.
+   limits: minimum and maximum of the crop's share of the image's area, then of its aspect ratio (width / height), then
+   of the logarithm of the aspect ratio.
+   boxes: output, [count][5]: top, left, height and width in pixels, and 1 if the crop is mirrored, else 0. */
 void random_boxes(uint64_t key, const double limits[6], int flip, int64_t count, const int64_t *indices,
                   const int64_t *heights, const int64_t *widths, int64_t (*boxes)[5]) {
     for (int64_t i = 0; i < count; i++) {

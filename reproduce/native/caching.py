@@ -1,8 +1,8 @@
-"""The user's cache folder, and in it a folder for compiled libraries that no other user can write.
+"""The user's cache folder, and a folder within it for compiled libraries, to which no other user can write.
 
-The process executes the libraries that it finds there. They are therefore kept in the user's own cache rather than in a
-shared folder such as /tmp, where another user could plant a library or a symbolic link under a name that is known in
-advance, and a folder or file that belongs to another user is never used.
+A process executes the libraries that it finds there. They are therefore kept in the user's own cache and not in a
+shared folder such as /tmp, where another user could plant a library or a symbolic link under a predictable name. A
+folder or file that belongs to another user is never used.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from pathlib import Path
 
 
 class UnsafeFolderError(Exception):
-    """Another user could put a library into the folder; the message says why."""
+    """Raised if the folder for compiled libraries belongs to another user, who could plant a library in it."""
 
 
 def cache() -> Path:
-    """The suite's folder in the user's cache: $XDG_CACHE_HOME/deeper, by default ~/.cache/deeper."""
+    """Return the project's folder in the user's cache, $XDG_CACHE_HOME/deeper or by default ~/.cache/deeper.
+
+    The folder is not created.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeper"
 
 
 def library_folder() -> Path:
-    """The folder of compiled libraries, `cache() / "libraries"`, which is created if need be.
+    """Return the folder for compiled libraries, `cache() / "libraries"`, after making it safe to use.
+
+    The folder and the cache folder are created if they do not exist. If their group or other users may write to them,
+    that permission is removed.
 
     Raises:
-        UnsafeFolderError: It, the cache folder, or a symbolic link in place of either belongs to another user.
-        OSError: It cannot be created.
+        UnsafeFolderError: One of the two folders, or a symbolic link in its place, belongs to another user.
+        OSError: A folder cannot be created or its permissions cannot be changed.
     """
     folder = cache() / "libraries"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +43,10 @@ def library_folder() -> Path:
 
 
 def is_trusted(library: Path) -> bool:
-    """Whether the path is a regular file of this user that no other user can write."""
+    """Whether the path is a regular file that belongs to this user and that no other user may write.
+
+    False for a symbolic link and for a path that does not exist.
+    """
     try:
         found = library.lstat()
     except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""Libraries written in C: compiled by the machine's own compiler at their first use and kept for later processes.
+"""Compiling and loading of libraries written in C.
 
-A library that was compiled beforehand from the same sources for this CPU (`reproduce.native.precompiled`) is preferred.
+The machine's own compiler compiles a library at its first use, and the file is kept for later processes. A library that
+was compiled in advance from the same sources for this CPU (`reproduce.native.precompiled`) is preferred.
 """
 
 from __future__ import annotations
@@ -23,34 +24,35 @@ from reproduce.errors import UserError
 from reproduce.native import cpu, precompiled
 from reproduce.native.caching import UnsafeFolderError, is_trusted, library_folder
 
-# The compiler may not contract a * b + c, so that results do not depend on whether the CPU has such an instruction.
+# The compiler must not fuse a * b + c into one operation: results would depend on whether the CPU has it.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
 
 
 class UnavailableError(Exception):
-    """A library cannot be compiled or loaded on this machine; the message says why in one line."""
+    """Raised if a library cannot be compiled or loaded on this machine. The message says why in one line."""
 
 
 class ImplementationError(UserError):
-    """The environment asks for an implementation that does not exist or is unavailable on this machine.
+    """Raised if an environment variable selects an implementation that does not exist or is unavailable.
 
-    The message names the variable, its value and what is valid.
+    The message names the variable and its value, and the valid values or what to install.
     """
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """What this process uses for a piece of work: the C library or its fallback."""
+    """The implementation that this process uses for the work of a `Library`: the C library or its fallback."""
 
     name: str
     """`native`, or the name of the fallback."""
     detail: str
-    """What the library was built with, or why it is not used."""
+    """The compiler or the linked library that the C library was built with, or the reason why it is not used."""
     hint: str = ""
-    """How to make the library available; empty where the fallback was asked for or is not used."""
+    """What to install to make the library available. Empty if the library is used or the fallback was selected."""
 
     @property
     def native(self) -> bool:
+        """Whether the C library is used."""
         return self.name == "native"
 
     def __str__(self) -> str:
@@ -61,56 +63,91 @@ class Implementation:
 class Library:
     """A shared library written in C, and the fallback for machines where it is unavailable.
 
-    The environment variable `variable` selects one: `native`, or the fallback's name. If it is unset, the library is
-    used wherever it can be built.
+    The user selects one by an environment variable, whose name is `variable`. Its value is `native` or the name of the
+    fallback. If it is unset, the library is used wherever it can be built.
     """
 
     sources: tuple[Path, ...]
-    """C files and headers; the first one gives the library its name."""
+    """C files and headers. The first one gives the library its name."""
     role: str
-    """One word for messages."""
+    """One word for what the library does, used in messages and in records of the environment."""
     fallback: str
+    """Name of the fallback, a valid value of the environment variable."""
     variable: str
+    """Name of the environment variable that selects the implementation."""
     hint: str
-    """What to install where the library cannot be built."""
+    """What to install if the library cannot be built."""
     links: tuple[str, ...] = ()
-    """Linker options."""
+    """Linker options, such as `-ljpeg`."""
     openmp: bool = False
-    """Whether it uses OpenMP, whose runtime is the one that torch has loaded into the process."""
+    """Whether the library uses OpenMP. It is then linked to no OpenMP runtime but uses the one that torch loads."""
 
     @property
     def name(self) -> str:
+        """Name of the first source file without its suffix, with which the library's file names begin."""
         return self.sources[0].stem
 
     def requested(self) -> str:
-        """The value of `variable`, empty if unset. Raises `ImplementationError` if it is not a valid one."""
+        """Read the environment variable that selects the implementation.
+
+        Returns:
+            `native`, the name of the fallback, or an empty string if the variable is unset.
+
+        Raises:
+            ImplementationError: The variable has another value.
+        """
         value = os.environ.get(self.variable, "")
         if value not in ("", "native", self.fallback):
             raise ImplementationError(f"{self.variable}={value}: unknown; valid: native, {self.fallback}, or unset")
         return value
 
     def implementation(self) -> Implementation:
-        """What this process uses; builds the library if need be.
+        """Determine the implementation that this process uses.
+
+        Unless the fallback is selected, this loads the library, and builds it first if necessary (see `load`).
 
         Raises:
-            ImplementationError: `variable` has no valid value, or asks for the library where it is unavailable.
+            ImplementationError: The environment variable has an invalid value, or is `native` and the library is
+                unavailable.
         """
         return _implementation(self, self.requested())
 
     def load(self) -> ctypes.CDLL:
-        """The loaded library, built first if need be. Raises `UnavailableError`."""
+        """Load the library, whatever the environment variable selects, and build it first if necessary.
+
+        Building takes about two seconds. A process loads each library once and tries it only once: later calls return
+        the same object, or raise the same error.
+
+        Raises:
+            UnavailableError: The library cannot be built or loaded.
+        """
         loaded = _load_once(self)
         if isinstance(loaded, str):
             raise UnavailableError(loaded)
         return loaded
 
     def precompile(self, folder: Path) -> None:
-        """Build the libraries that `precompiled.find` looks for, one for each level. Raises `UnavailableError`."""
+        """Build the library for each level of x86-64, under the file names that `precompiled.find` looks for.
+
+        Args:
+            folder: An existing folder, in which the libraries are written.
+
+        Raises:
+            UnavailableError: The compiler is missing or fails.
+        """
         for level in precompiled.LEVELS:
             self.build(folder / precompiled.file_name(self.name, self.digest(), level), level)
 
     def build(self, target: Path, march: str) -> None:
-        """Compile and link the sources for a value of -march. Raises `UnavailableError`."""
+        """Compile and link the sources.
+
+        Args:
+            target: File of the library. Its folder must exist and is also used for temporary files.
+            march: Value of the compiler's option -march, such as `native` or `x86-64-v3`.
+
+        Raises:
+            UnavailableError: The compiler is missing or fails.
+        """
         compiler = _compiler()
         flags = [f"-march={march}", *FLAGS, *(["-fopenmp"] if self.openmp else []), *_search_paths()]
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -123,11 +160,28 @@ class Library:
             _run([*compiler, "-shared", "-pthread", *objects, "-o", str(target), *_search_paths(), *self.links])
 
     def digest(self) -> str:
-        """Hash of all that determines the library besides the compiler and the CPU."""
+        """Hash the texts of the sources, the common compiler flags `FLAGS`, and the linker options.
+
+        The file name of a precompiled library contains it, so that a library of other sources is not used. It does not
+        depend on this machine; `cache_key` also covers what does.
+
+        Returns:
+            16 hexadecimal digits.
+        """
         return _hash(*(path.read_text(encoding="utf-8") for path in self.sources), *FLAGS, *self.links)
 
     def cache_key(self) -> str:
-        """Hash of all that determines the library when it is compiled on this machine."""
+        """Hash everything that determines the library when it is compiled on this machine.
+
+        It covers `digest`, the compiler and its version, the search paths for headers and libraries, `openmp`, and the
+        CPU. The file name of a library in the cache contains it.
+
+        Returns:
+            16 hexadecimal digits.
+
+        Raises:
+            UnavailableError: There is no compiler.
+        """
         compiler = _compiler()
         version = _run([*compiler, "--version"]).partition("\n")[0]
         this_machine = (platform.machine(), repr(cpu.this_cpu()))
@@ -136,7 +190,10 @@ class Library:
 
 @functools.cache
 def _load_once(library: Library) -> ctypes.CDLL | str:
-    """The library, or why it is unavailable: asked for at every layer of a network, and found out once."""
+    """Load the library, or return why it is unavailable.
+
+    The result is cached, since every layer of a network needs it.
+    """
     try:
         return _load(library)
     except UnavailableError as error:
@@ -160,8 +217,8 @@ def _implementation(library: Library, requested: str) -> Implementation:
 def _load(library: Library) -> ctypes.CDLL:
     """Load the precompiled library, else the one in the cache, else build it, which takes about two seconds.
 
-    The cache has one file for each version of the sources, compiler, flags and CPU. Processes that build at the same
-    time each replace the whole file. A process that cannot use the cache builds a library of its own.
+    The cache holds one file for each version of the sources, compiler, flags and CPU. Processes that build at the same
+    time each replace the whole file. A process that cannot use the cache builds the library for itself.
     """
     if library.openmp:
         import torch  # noqa: F401  (brings the OpenMP runtime)
@@ -183,7 +240,7 @@ def _load(library: Library) -> ctypes.CDLL:
 
 
 def _cached(library: Library) -> Path | None:
-    """Where the library is kept; None where this user has no safe folder to keep it in."""
+    """Return the path of the library in the cache, or None if this user has no safe folder for it."""
     file_name = f"{library.name}-{library.cache_key()}.so"
     try:
         return library_folder() / file_name
@@ -197,7 +254,7 @@ def _cached(library: Library) -> Path | None:
 
 
 def _temporary_folder(beside: Path | None) -> tempfile.TemporaryDirectory[str]:
-    """A new folder of this user, in the same one as `beside` if that can be written."""
+    """Create a temporary folder in the parent of `beside`, or in the system's folder if that cannot be written."""
     if beside is not None:
         with contextlib.suppress(OSError):
             return tempfile.TemporaryDirectory(dir=beside.parent)
@@ -209,7 +266,7 @@ def _compiler() -> list[str]:
 
 
 def _search_paths() -> list[str]:
-    """Compiler options for headers and libraries that lie in Python's own environment, such as conda's."""
+    """Return compiler options that find libjpeg in Python's own environment, such as one of conda."""
     prefixes = dict.fromkeys((sys.prefix, sys.base_prefix, os.environ.get("CONDA_PREFIX", "")))
     found = (Path(prefix) for prefix in prefixes if prefix not in ("", "/usr"))
     return [

@@ -1,4 +1,4 @@
-"""What Linux says about this machine's CPU. The only module that reads /proc/cpuinfo."""
+"""Description of this machine's CPU by Linux. This is the only module that reads /proc/cpuinfo."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class CpuInfo:
-    """The fields of /proc/cpuinfo that the suite uses; a field that Linux does not give is empty."""
+    """The fields of /proc/cpuinfo that this project uses. A field that Linux does not report is empty."""
 
     model: str = ""
-    """Name of the model; Arm CPUs have none."""
+    """Name of the model. Linux reports none for Arm CPUs."""
     vendor: str = ""
-    """x86's `vendor_id` or Arm's `CPU implementer`."""
+    """The field `vendor_id` of an x86 CPU, or `CPU implementer` of an Arm CPU."""
     parts: tuple[str, ...] = ()
-    """Arm's `CPU part` of each kind of core."""
+    """The different values of the field `CPU part` of an Arm CPU, one for each kind of core."""
     flags: tuple[str, ...] = ()
-    """Instruction set extensions, in Linux's order and spelling."""
+    """Names of the instruction set extensions, in Linux's order and spelling."""
 
 
 def parse(text: str) -> CpuInfo:
-    """Parse the text of /proc/cpuinfo; what differs between processors is taken from the first one, except `parts`."""
+    """Parse the text of /proc/cpuinfo.
+
+    Fields are those of the first processor in the text, except `parts`, which covers all processors.
+    """
     fields: dict[str, list[str]] = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
@@ -42,7 +45,7 @@ def parse(text: str) -> CpuInfo:
 
 @functools.cache
 def this_cpu() -> CpuInfo:
-    """This machine's CPU; all fields are empty where the system is not Linux."""
+    """Describe this machine's CPU. All fields are empty on systems other than Linux. The result is cached."""
     try:
         return parse(Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-/* Crops of JPEGs or stored pixels, resized to a square and perhaps mirrored; one call for a batch, over threads.
+/* Crops of JPEGs or uncompressed pixels, resized to squares and optionally mirrored; threads share a batch of images.
 
-   A JPEG is decoded at 1/1, 1/2, 1/4 or 1/8 of its size, the smallest at which the crop is still 1.5 times as large as
-   the output, and only where the crop lies. Of a JPEG with restart markers (restart.c), only the segments that contain
-   the crop are read. Rows are resized as they are decoded, first down and then across, by a triangle filter as wide as
-   the reduction (PIL's BILINEAR with antialiasing). Pixels are computed in fixed-point arithmetic, so that the
-   optimiser and the CPU change none. */
+   Only the crop and a margin are decoded to pixels, at 1/1, 1/2, 1/4 or 1/8 of a JPEG's size: the smallest at which the
+   crop is at least 1.5 times as large as the output, or 1/1 for a smaller crop. Codes outside the crop's segments are
+   skipped if the JPEG has restart markers (restart.c). Rows are resized as they are decoded, first vertically and then
+   horizontally, by a triangle filter as wide as the reduction (PIL's BILINEAR with antialiasing). The arithmetic is
+   fixed-point, so pixels do not depend on the compiler's optimisation or on the CPU. */
 
 #include <inttypes.h>
 #include <math.h>
@@ -379,8 +379,8 @@ static void *work(void *argument) {
     return NULL;
 }
 
-/* Writes [count][side][side][3] numbers of `bytes` bytes (see Format). Leaves a message for each image that cannot be
-   decoded, or whose bytes or box lie outside the file or the image; messages of the others stay as they are. */
+/* Writes [count][side][side][3] numbers of `bytes` bytes (see Format) to `out`. Writes a message for each image that is
+   damaged or whose bytes or box lie outside the file or the image. Messages of other images are not changed. */
 void crop_batch(const uint8_t *file, int64_t file_size, int64_t count, const int64_t *offsets, const int64_t *sizes,
                 const int64_t *heights, const int64_t *widths, const uint8_t *is_jpeg, const int64_t (*boxes)[5],
                 int side, uint8_t *out, int bytes, const float scale[3], const float shift[3], int threads,

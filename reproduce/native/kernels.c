@@ -1,7 +1,7 @@
-/* Max pooling, and batch normalisation with ReLU, in bfloat16 on NHWC maps, forward and backward. torch 2.14 spends a
-   quarter of a CPU's training step on them. Memory bandwidth limits their speed, so each makes as few passes over memory
-   as possible: pooling keeps one byte for each output for the backward pass, normalisation keeps only its input. Sums
-   are float32 over at most ROWS pixels and float64 beyond.
+/* Max pooling, and batch normalisation with ReLU, in bfloat16 on NHWC maps, forward and backward. With torch 2.14's own
+   implementations, they take a quarter of a training step on a CPU. Memory bandwidth limits their speed, so each makes
+   as few passes over memory as possible. For the backward pass, pooling keeps one byte per output, and normalisation
+   keeps its input and no other map. Sums over up to ROWS pixels are float32; these are added up in float64.
 
    The caller (kernels.py) checks types, shapes and memory layouts. */
 
@@ -83,7 +83,8 @@ static inline void pool_pixel(const Pool *p, const bf16 *image, int64_t top, int
     }
 }
 
-/* `taps` is NULL where no gradient is wanted. */
+/* Computes the maximum of each window. `taps` receives its place in the window for the backward pass; NULL if there is
+   no backward pass. */
 void max_pool(const Pool *p, const bf16 *x, bf16 *y, uint8_t *taps, int threads) {
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < p->images * p->out_height; row++) {
@@ -189,8 +190,8 @@ int norm_relu(const bf16 *x, bf16 *y, int64_t pixels, int64_t channels, const fl
     return 0;
 }
 
-/* Computes the gradients of x, weight and bias from that of y; recomputes from x what ReLU let through. Returns as
-   `norm_relu` does. */
+/* Computes the gradients of x, weight and bias from that of y; recomputes from x which values ReLU let through. Returns
+   0, or 1 if there is no memory for the sums. */
 int norm_relu_backward(const bf16 *x, const bf16 *grad_y, bf16 *grad_x, int64_t pixels, int64_t channels,
                        const float *weight, const float *bias, const float *mean, const float *inverse,
                        float *grad_weight, float *grad_bias, int threads) {

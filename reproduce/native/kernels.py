@@ -1,7 +1,8 @@
-"""Max pooling, and batch normalisation with ReLU, on CPUs in bfloat16 by kernels.c; elsewhere torch's own.
+"""Max pooling, and batch normalisation with ReLU: by kernels.c in bfloat16 on CPUs, and by torch otherwise.
 
-torch's own take a quarter of a CPU's training step and of an evaluation. The environment variable `DEEPER_KERNELS`
-selects `native` or `torch`; if it is unset, the kernels are used wherever they can be built.
+torch's own implementations take a quarter of the time of a training step, and of an evaluation, on a CPU. The
+environment variable `DEEPER_KERNELS` selects `native` or `torch`. If it is unset, the kernels are used wherever they
+can be built.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ LARGEST_KERNEL = 16  # kernels.c stores the place of a window's maximum in a byt
 
 
 class MaxPool(nn.MaxPool2d):
-    """`nn.MaxPool2d` with an equal output; its gradient differs by the rounding of sums in bfloat16."""
+    """A replacement for `nn.MaxPool2d` that is faster in bfloat16 on CPUs.
+
+    Its output equals that of `nn.MaxPool2d`. Its gradient may differ by the rounding of sums in bfloat16. It uses
+    torch's implementation for inputs and parameters that kernels.c does not support, and while torch.compile or
+    torch.fx traces it.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, H', W'], where H' and W' are those of `nn.MaxPool2d`."""
+        """Pool maps [N, C, H, W] to [N, C, H', W'], with the output size of `nn.MaxPool2d`."""
         if not _can_take(x) or not self._has_kernel(x):
             result: Tensor = super().forward(x)
             return result
@@ -34,7 +40,7 @@ class MaxPool(nn.MaxPool2d):
         return pooled
 
     def _has_kernel(self, x: Tensor) -> bool:
-        """Whether kernels.c has this pool: a square window, not larger than the padded map, and valid padding."""
+        """Whether kernels.c supports this pool on maps `x`: a square window that fits, no dilation, no indices."""
         kernel, stride, padding = self.kernel_size, self.stride, self.padding
         return (
             isinstance(kernel, int)
@@ -49,9 +55,20 @@ class MaxPool(nn.MaxPool2d):
 
 
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """relu(norm(x)), [N, C, H, W], which in training also updates the running statistics.
+    """Compute relu(norm(x)), and in training mode also update the running statistics of `norm`.
 
-    It equals torch's up to rounding, of which there is less: ReLU's input is not rounded to bfloat16.
+    In training, kernels.c computes it for bfloat16 maps in channels_last on a CPU. Its result differs from torch's by
+    rounding; it rounds less often, since ReLU's input is not rounded to bfloat16. In all other cases torch computes it.
+
+    Args:
+        norm: The normalisation. Its mode, training or evaluation, applies.
+        x: Maps [N, C, H, W], which are not modified.
+
+    Returns:
+        Maps [N, C, H, W] of the type of `x`.
+
+    Raises:
+        MemoryError: There is no memory for the kernels' sums.
     """
     if not norm.training or not _can_take(x) or not _has_norm_kernel(norm, x):
         return F.relu(norm(x), inplace=True)
@@ -64,7 +81,7 @@ def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def _can_take(x: Tensor) -> bool:
-    """Whether the kernels can work on a map; not while torch.fx or torch.compile trace it, among others."""
+    """Whether the kernels support a tensor: non-empty bfloat16 maps in channels_last on a CPU, outside of tracing."""
     return (
         type(x) is Tensor
         and x.dim() == 4
@@ -78,7 +95,7 @@ def _can_take(x: Tensor) -> bool:
 
 
 def _has_norm_kernel(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether kernels.c has this normalisation: in float32, with weights and running averages for each channel of x."""
+    """Whether kernels.c supports this normalisation: float32 weights and running averages for each channel of x."""
     channels = x.shape[1]
     tensors = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     return (
@@ -96,7 +113,7 @@ def _has_norm_kernel(norm: nn.BatchNorm2d, x: Tensor) -> bool:
 
 
 class _Pool(ctypes.Structure):
-    """`Pool` of kernels.c."""
+    """The struct `Pool` of kernels.c."""
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
@@ -172,7 +189,11 @@ class _NormReLU(torch.autograd.Function):
 
 
 def _pooled(side: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
-    """A side of the output. Rounding up adds no window that would begin beyond the input and the padding before it."""
+    """Compute a side of the output, by the rule of `nn.MaxPool2d`.
+
+    With `ceil_mode` the number of windows is rounded up, except for a window that would begin beyond the input and the
+    padding before it.
+    """
     whole, remainder = divmod(side + 2 * padding - kernel, stride)
     up = ceil_mode and remainder > 0 and (whole + 1) * stride < side + padding
     return whole + 1 + up
@@ -184,21 +205,21 @@ def _call(function: Callable[..., int], *arguments: Any) -> None:
 
 
 def _maps(tensor: Tensor) -> int:
-    """The address of bfloat16 maps in NHWC order."""
+    """Return the address of bfloat16 maps in NHWC order. Raises `TypeError` for other tensors."""
     if tensor.dtype is not torch.bfloat16 or not tensor.is_contiguous(memory_format=CHANNELS_LAST):
         raise TypeError(f"{tensor.dtype} {tuple(tensor.shape)}: the kernels take bfloat16 in channels_last")
     return tensor.data_ptr()
 
 
 def _reals(tensor: Tensor) -> int:
-    """The address of float32 numbers."""
+    """Return the address of contiguous float32 numbers. Raises `TypeError` for other tensors."""
     if tensor.dtype is not torch.float32 or not tensor.is_contiguous():
         raise TypeError(f"{tensor.dtype} {tuple(tensor.shape)}: the kernels take contiguous float32")
     return tensor.data_ptr()
 
 
 def _bytes(tensor: Tensor | None) -> int | None:
-    """The address of uint8 numbers in NHWC order, or None for NULL."""
+    """Return the address of uint8 numbers in NHWC order, or None (NULL) without a tensor."""
     if tensor is None:
         return None
     if tensor.dtype is not torch.uint8 or not tensor.is_contiguous(memory_format=CHANNELS_LAST):
@@ -212,7 +233,14 @@ def _library() -> ctypes.CDLL:
 
 
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
-    """Declare the types of the functions in kernels.c; returns the library."""
+    """Declare to ctypes the argument and result types of the functions in kernels.c.
+
+    Args:
+        library: The loaded library, which is modified.
+
+    Returns:
+        The same library.
+    """
     pool, tensor, number, threads = ctypes.POINTER(_Pool), ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     library.max_pool.argtypes = (pool, *[tensor] * 3, threads)
     library.max_pool_backward.argtypes = (pool, *[tensor] * 3, threads)

@@ -3,7 +3,7 @@
    A JPEG is a sequence of minimum coded units (MCUs) of 8x8 to 32x32 pixels in one stream of Huffman codes. Without
    restart markers, a decoder has to read every code that precedes a crop, which is most of its work. A restart marker
    aligns the codes to a byte and resets the decoder's predictions, so that the MCUs of a crop form a JPEG of their own.
-   Markers add about two per cent to a photograph; Huffman tables optimised for it save as much.
+   Markers make the JPEG of a photograph about 2 % larger; Huffman tables that are optimised for it save as much.
 
    References to sections are to ITU T.81. */
 

@@ -1,4 +1,4 @@
-/* JPEGs with restart markers, of which a region can be decoded on its own. */
+/* JPEGs with restart markers, which allow a region to be decoded on its own; see restart.c. */
 
 #include <stdint.h>
 

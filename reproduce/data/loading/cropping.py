@@ -1,4 +1,7 @@
-"""Crops of images in FFCV files by crop.c and libjpeg-turbo. Imports no torch, FFCV or numba."""
+"""Crops of images in FFCV files by the native library (crop.c and boxes.c).
+
+This module imports neither torch nor FFCV nor numba.
+"""
 
 from __future__ import annotations
 
@@ -24,19 +27,24 @@ ONES = np.ones(3, np.float32)
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """N images in an FFCV file, as the file's tables describe them."""
+    """N images in an FFCV file, as the file's tables describe them.
+
+    Raises:
+        ValueError: The arrays differ in length.
+    """
 
     content: Bytes
-    """The whole file."""
+    """Content of the whole file."""
     offsets: Integers
-    """[N]: where an image's JPEG, or its pixels [height, width, 3], begins; in bytes."""
+    """[N]: position in the file, in bytes, at which an image's JPEG, or its pixels [height, width, 3], begin."""
     sizes: Integers
-    """[N], in bytes."""
+    """[N]: size of an image in the file, in bytes."""
     heights: Integers
-    """[N], in pixels."""
+    """[N]: height of an image, in pixels."""
     widths: Integers
+    """[N]: width of an image, in pixels."""
     is_jpeg: npt.NDArray[np.bool_]
-    """[N]; False for pixels."""
+    """[N]: True for a JPEG, False for uncompressed RGB pixels."""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -55,10 +63,23 @@ def random_boxes(
     heights: Integers,
     widths: Integers,
 ) -> Integers:
-    """The boxes of `decoding.RandomCrop.box` for N images, bit for bit.
+    """Draw the random crops of N images: the same as `decoding.RandomCrop.box`, bit for bit.
+
+    Args:
+        key: Key of the epoch, see `decoding.epoch_key`.
+        scale: Minimum and maximum of a crop's area, as a share of the image's area.
+        ratio: Minimum and maximum of a crop's aspect ratio, width / height.
+        flip: Mirror half of the crops.
+        indices: int64 [N], numbers of the images in the file.
+        heights: int64 [N], in pixels.
+        widths: int64 [N], in pixels.
 
     Returns:
-        [N, 5]: top, left, height and width in pixels, and whether the crop is mirrored.
+        int64 [N, 5]: top, left, height and width in pixels, and 1 if the crop is mirrored, else 0.
+
+    Raises:
+        ValueError: The arrays differ in length.
+        UnavailableError: The native library is unavailable on this machine.
     """
     _check_shape("heights", heights, len(indices))
     _check_shape("widths", widths, len(indices))
@@ -77,25 +98,32 @@ def crop(
     shift: Reals = ONES,
     threads: int = 1,
 ) -> dict[int, str]:
-    """Crop N images, resize the crops to squares, and mirror those that are to be mirrored.
+    """Crop N images, resize the crops to squares, and mirror those whose box says so.
 
-    Compared with PIL (decode, crop, resize BILINEAR), a pixel differs by at most 1 of 255 levels and an image's mean by
-    at most 0.25, as long as the shorter side of the crop is less than three times the output's side. Larger crops are
-    decoded at a reduced size, which keeps more contrast at edges than the triangle filter does: by at most 24 levels at
-    a pixel and 4 in the mean of a drawn pattern; by 0.55 in the mean over photographs at 32 pixels.
+    If the shorter side of a crop is less than three times the side of the output, the result is nearly that of PIL
+    (decode, crop, resize BILINEAR): a pixel differs by at most 1 of 255 levels, and an image's mean by at most 0.25.
+    Larger crops of JPEGs are decoded at a reduced size, which keeps more contrast at edges than PIL's filter. Their
+    differences from PIL, in levels, are at most 24 at a pixel and 4 in the mean for a drawn pattern, and 0.55 in the
+    mean over photographs at 32 pixels.
 
     Args:
         images: The N images.
-        boxes: [N, 5], see `random_boxes`.
-        out: RGB [N or more, side, side, 3], of which the first N are written: uint8 for the pixels, float32 for
-            pixel * scale + shift, or uint16 for the bits of the latter in bfloat16.
-        scale: [3], one number for each channel.
-        shift: [3], likewise.
-        threads: Threads that decode at the same time.
+        boxes: int64 [N, 5], see `random_boxes`.
+        out: C-contiguous array [M, side, side, 3] with M >= N, whose first N images are overwritten with RGB. uint8
+            receives pixels, float32 receives pixel * scale + shift, and uint16 receives the bits of the latter in
+            bfloat16.
+        scale: float32 [3], one number for each channel; ignored if `out` is uint8.
+        shift: float32 [3], one number for each channel; ignored if `out` is uint8.
+        threads: Maximum number of threads that work on the batch.
 
     Returns:
-        For each image that could not be cropped, its place among the N and the reason: the image is damaged, its bytes
-        do not lie within the file, or its box does not lie within the image.
+        The reason of each failure, by the position of the image among the N; empty if all succeeded. An image fails if
+        it is damaged, if its bytes lie outside the file, or if its box lies outside the image. Its part of `out` is
+        then undefined.
+
+    Raises:
+        ValueError: An array has a wrong shape, or `out` has a wrong type or is not writable.
+        UnavailableError: The native library is unavailable on this machine.
     """
     _check_shape("boxes", boxes, len(images), 5)
     if out.ndim != 4 or len(out) < len(images) or out.shape[1] != out.shape[2] or out.shape[1] < 1 or out.shape[3] != 3:
@@ -120,7 +148,7 @@ def _check_shape(name: str, array: npt.NDArray[Any], *shape: int) -> None:
 
 
 def _array_type(dtype: type[np.generic]) -> Any:
-    """The type of an argument that is a contiguous array."""
+    """Return ctypes' type of an argument that is a C-contiguous array."""
     return ndpointer(dtype, flags="C_CONTIGUOUS")
 
 

@@ -1,7 +1,7 @@
-"""FFCV decoders that crop, resize and mirror images in one pass, at random by a counter-based generator.
+"""FFCV decoders that crop, resize and mirror images in one pass, and the random generator of the crops.
 
-The random numbers of an image depend only on the seed, the epoch and the image's number in the file: not on workers,
-threads, batches, ranks or the decoder.
+The generator is counter-based. The random numbers of an image depend only on the seed, the epoch and the image's number
+in the file, and not on workers, threads, batches, ranks or the decoder.
 """
 
 # mypy: allow-untyped-calls
@@ -38,7 +38,7 @@ Box = tuple[int, int, int, int, bool]
 
 @exact
 def mix(value: np.uint64) -> np.uint64:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64 bits."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection of 64-bit numbers."""
     value = (value ^ (value >> _S30)) * _M1
     value = (value ^ (value >> _S27)) * _M2
     return value ^ (value >> _S31)
@@ -46,18 +46,36 @@ def mix(value: np.uint64) -> np.uint64:
 
 @exact
 def uniform(stream: np.uint64, draw: int) -> float:
-    """Number `draw` of a stream of SplitMix64, in [0, 1)."""
+    """Compute draw number `draw`, counted from 0, of a SplitMix64 stream: a float64 in [0, 1)."""
     return float(mix(stream + _GOLDEN * (np.uint64(draw) + _ONE)) >> _S11) * 2.0**-53
 
 
 @exact
 def stream_of(key: np.uint64, index: int) -> np.uint64:
-    """The stream of an image in the epoch with this key."""
+    """Compute the random stream of an image in an epoch.
+
+    Args:
+        key: Key of the epoch, see `epoch_key`.
+        index: Number of the image in the file.
+
+    Returns:
+        The stream, from which `uniform` draws.
+    """
     return mix(key ^ mix(np.uint64(index) + _GOLDEN))
 
 
 def uniforms(key: int, numbers: Integers, *, first: int, count: int) -> npt.NDArray[np.float64]:
-    """Draws `first` to `first + count - 1` of the streams of N images, [N, count]."""
+    """Draw the same numbers as `uniform`, for N images at once.
+
+    Args:
+        key: Key of the epoch, see `epoch_key`.
+        numbers: int64 [N], numbers of the images in the file.
+        first: Number of the first draw.
+        count: Number of draws of each image.
+
+    Returns:
+        float64 [N, count] in [0, 1): draws `first` to `first + count - 1` of each image's stream.
+    """
     plain: Any = mix.py_func  # which works on whole arrays
     streams = plain(np.uint64(key) ^ plain(numbers.astype(np.uint64) + _GOLDEN))
     draws = _GOLDEN * np.arange(first + 1, first + count + 1, dtype=np.uint64)
@@ -66,26 +84,29 @@ def uniforms(key: int, numbers: Integers, *, first: int, count: int) -> npt.NDAr
 
 
 def epoch_key(seed: int, epoch: int) -> int:
-    """The key of an epoch, 64 bits, which determines the streams of all images."""
+    """Compute the key of an epoch, an unsigned 64-bit number that determines the random streams of all images."""
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return int(state[0])
 
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random crop (Szegedy et al. 2014, section 6)."""
+    """Parameters of random crops of training images (Szegedy et al. 2014, section 6)."""
 
     scale: tuple[float, float]
-    """Minimum and maximum of its area, as a share of the image's."""
+    """Minimum and maximum of a crop's area, as a share of the image's area."""
     ratio: tuple[float, float]
-    """Minimum and maximum of its aspect ratio, width / height."""
+    """Minimum and maximum of a crop's aspect ratio, width / height."""
     flip: bool
     """Mirror half of the crops."""
 
     def box(self) -> Callable[[np.uint64, int, int, int], Box]:
-        """A compiled function `(key, index, height, width) -> Box`.
+        """Make a function that draws the crop of one image, for use in code that numba compiles.
 
-        It tries ten times to draw a crop that fits, then takes the largest central one.
+        Returns:
+            A numba function `(key, index, height, width) -> Box` of the epoch's key, the image's number in the file and
+            its size in pixels. It draws up to ten crops and returns the first that fits into the image; if none fits,
+            it returns the largest central crop with a permitted aspect ratio.
         """
         (min_scale, max_scale), (min_ratio, max_ratio), flip = self.scale, self.ratio, self.flip
         min_log, max_log = math.log(min_ratio), math.log(max_ratio)
@@ -111,18 +132,32 @@ class RandomCrop:
         return random_box
 
     def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
-        """The boxes of N images, [N, 5], computed by boxes.c."""
+        """Compute the same crops as `box`, for N images at once, by the native library.
+
+        Args:
+            key: Key of the epoch, see `epoch_key`.
+            indices: int64 [N], numbers of the images in the file.
+            heights: int64 [N], in pixels.
+            widths: int64 [N], in pixels.
+
+        Returns:
+            int64 [N, 5]: the elements of a `Box` for each image.
+
+        Raises:
+            UnavailableError: The native decoder is unavailable on this machine.
+        """
         return cropping.random_boxes(key, self.scale, self.ratio, self.flip, indices, heights, widths)
 
 
 @dataclass(frozen=True)
 class CentralCrop:
-    """The central square whose side is `share` of the image's shorter side."""
+    """Parameters of the crop of validation images: a central square."""
 
     share: float
+    """Side of the square, as a share of the image's shorter side."""
 
     def box(self) -> Callable[[np.uint64, int, int, int], Box]:
-        """A compiled function `(key, index, height, width) -> Box`."""
+        """Make a numba function `(key, index, height, width) -> Box`, which ignores the key and the image's number."""
         share = self.share
 
         @exact
@@ -133,17 +168,17 @@ class CentralCrop:
         return central_box
 
     def boxes(self, key: int, indices: Integers, heights: Integers, widths: Integers) -> Integers:
-        """The boxes of N images, [N, 5]."""
+        """Compute the same crops as `box`, for N images at once, as int64 [N, 5]; `key` and `indices` are ignored."""
         side = np.maximum(1, np.rint(self.share * np.minimum(heights, widths)).astype(np.int64))
         return np.stack([(heights - side) // 2, (widths - side) // 2, side, side, np.zeros_like(side)], axis=1)
 
 
 class CropDecoder(SimpleRGBImageDecoder):
-    """Decodes FFCV's RGB images to [N, resolution, resolution, 3].
+    """Base class of FFCV operations that decode crops of RGB images to [N, resolution, resolution, 3].
 
-    The epoch's key is passed as an additional last element of FFCV's table of sizes (`storage_state[2]`), which belongs
-    to no image, and the resolution is that of the destination. Neither a new epoch nor a new resolution therefore needs
-    compiling.
+    The caller may change `resolution` between epochs. The decoding functions read the epoch's key from an additional
+    last element of FFCV's table of sizes (`storage_state[2]`), which belongs to no image, and take the resolution from
+    the shape of the destination. A new epoch or resolution therefore needs no compilation.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
@@ -159,14 +194,17 @@ class CropDecoder(SimpleRGBImageDecoder):
 
 
 class NativeDecoder(CropDecoder):
-    """Decodes by crop.c, see `cropping.crop`; numba compiles nothing.
+    """Decodes with the native library (crop.c), see `cropping.crop`. Numba compiles nothing.
+
+    The decoding function raises `DataError` at a damaged image.
 
     Args:
-        crop: Where the crops lie.
+        crop: Random or central crops.
         resolution: Side of the decoded images, in pixels.
-        threads: Threads that decode.
-        file: The FFCV file, which the `DataError` about a damaged image names.
-        normalise: Gives the dtype: float32 or bfloat16 (as uint16, since numpy lacks it). None for pixels, uint8.
+        threads: Number of threads that decode a batch.
+        file: The FFCV file, which the message about a damaged image names.
+        normalise: Normalisation to apply while decoding, on the CPU. Images are then float32, or the bits of bfloat16
+            as uint16, since numpy has no bfloat16. None decodes to uint8 pixels.
     """
 
     def __init__(
@@ -209,11 +247,11 @@ class NativeDecoder(CropDecoder):
 
 
 class StockDecoder(CropDecoder):
-    """Decodes by FFCV's own C functions (libturbojpeg, OpenCV's INTER_AREA) in a loop that numba compiles.
+    """Decodes to uint8 with FFCV's own C functions (libturbojpeg, OpenCV's INTER_AREA) in a loop that numba compiles.
 
-    Every process compiles it anew, since FFCV generates the loop's source at run time. A JPEG is decoded at 1/1, 1/2,
-    1/4 or 1/8 of its size (libjpeg's scaled DCT), the smallest at which the crop is not smaller than the output. FFCV
-    does not report damaged JPEGs.
+    Every process compiles the loop anew, since FFCV generates its source at run time. A JPEG is decoded at 1/1, 1/2,
+    1/4 or 1/8 of its size (libjpeg's scaled DCT), at the smallest of them at which the crop is not smaller than the
+    output. FFCV does not report damaged JPEGs.
     """
 
     def generate_code(self) -> Callable[..., Any]:

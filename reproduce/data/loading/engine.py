@@ -1,13 +1,13 @@
-"""FFCV with workarounds for its faults. The only module of the package that imports it.
+"""FFCV with workarounds for its faults. This is the only module of the package that imports FFCV.
 
-Faults of FFCV 1.0.2:
+Faults of FFCV 1.0.2 that it works around:
 
-- Importing it makes numba compile a dictionary for seconds, where a plain one would do.
-- Importing it and creating a loader change torch's number of threads, which belongs to training.
+- Importing FFCV makes numba compile a typed dictionary, which takes seconds; a plain dictionary is enough.
+- Importing FFCV and creating a loader change torch's number of threads, which training determines.
 - An error in a loader's thread leaves the consumer waiting for ever, and an abandoned epoch leaves its thread running.
-- On a GPU, a copy to the device waits for the computation that still reads its destination, but the next batch may be
-  written to its source before it is done (issues 37 and 198 of libffcv/ffcv). Copies of an epoch's first batches do not
-  wait for anything, and the memory of a finished epoch may be freed before its last copies are done.
+- On a GPU, a copy to the device waits for the computation that still reads its destination, but FFCV may write the next
+  batch to the copy's source before the copy is done (issues 37 and 198 of libffcv/ffcv). The copies of an epoch's first
+  batches wait for nothing, and the memory of a finished epoch may be freed before its last copies are done.
 """
 
 # mypy: allow-untyped-calls
@@ -87,7 +87,11 @@ Compiler.set_num_threads = classmethod(_set_num_threads)  # type: ignore
 
 @contextlib.contextmanager
 def compiling(enabled: bool) -> Iterator[None]:
-    """Within the block, choose whether numba compiles the pipelines of new loaders, which only loops in Python need."""
+    """Set whether numba compiles the pipelines of loaders that are created in the block.
+
+    Only pipelines with loops in Python need it. The setting is FFCV's and applies to the whole process; leaving the
+    block switches compilation on, whatever the setting was before.
+    """
     Compiler.set_enabled(enabled)
     try:
         yield
@@ -96,13 +100,17 @@ def compiling(enabled: bool) -> Iterator[None]:
 
 
 class Epoch(EpochIterator):
-    """FFCV's iterator over samples in a given order; an error in its thread is raised in the consumer's.
+    """FFCV's iterator over the batches of an epoch, which decodes ahead in a thread of its own.
+
+    The constructor starts the thread. An exception in the thread is raised by `next` in the consumer's thread.
+    Exhausting the iterator closes it; call `close` if the epoch is abandoned.
 
     Args:
-        loader: The loader.
-        order: The samples' numbers.
-        buffers: `memory_allocations` of a closed epoch of the same loader and resolution. None for new ones, which are
-            ordinary tensors even if the caller is in inference mode, since FFCV's thread, which fills them, is not.
+        loader: The loader whose pipeline decodes the samples.
+        order: int64 [N], numbers of the samples in the order in which they are loaded.
+        buffers: `memory_allocations` of a closed epoch of the same loader and resolution, to be used again. None
+            allocates new ones. New buffers are ordinary tensors even if the caller is in inference mode, since the
+            thread that writes to them is not in inference mode.
     """
 
     def __init__(self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None) -> None:
@@ -116,14 +124,17 @@ class Epoch(EpochIterator):
             vars(loader.graph).pop("allocate_memory", None)
 
     def start(self) -> None:
-        """Start the thread; called at the end of FFCV's constructor."""
+        """Start the thread after making the copies to the device wait for computations that were queued before.
+
+        FFCV's constructor calls it at its end.
+        """
         for stream in self._copy_streams:
             stream.wait_stream(self.current_stream)  # which may still read the same memory
         super().start()
 
     @property
     def _copy_streams(self) -> list[torch.cuda.Stream]:
-        """A stream for each of the buffers; none without CUDA."""
+        """CUDA streams of the copies to the device, one for each buffer; empty without CUDA."""
         return [stream for stream in self.cuda_streams if stream is not None]
 
     def run(self) -> None:
@@ -149,9 +160,9 @@ class Epoch(EpochIterator):
         return cast(Sequence[Any], super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event))
 
     def close(self) -> None:
-        """Stop the thread and wait for it and its copies, at most as long as a batch takes.
+        """Stop the thread, and wait until it has ended and its copies to the device are done.
 
-        Afterwards the buffers may be freed or given to another epoch.
+        This takes at most about as long as one batch. Afterwards the buffers may be freed or given to another epoch.
         """
         super().close()
         while self.is_alive():

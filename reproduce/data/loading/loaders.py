@@ -1,7 +1,7 @@
-"""FFCV loaders for training and validation, on CPU and GPU, for one rank each.
+"""FFCV loaders of training and validation batches for one rank, on CPUs and GPUs.
 
-A batch of images is a view of a buffer that FFCV reuses: it is valid until the next batch is asked for. Labels and
-image numbers belong to the caller.
+The tensor of a batch's images may be a view of a buffer that FFCV reuses. It is valid until the next batch is
+requested; clone it to keep it longer. Labels and image numbers stay valid.
 """
 
 # mypy: allow-untyped-calls
@@ -35,64 +35,78 @@ SUBSET_SEED = 2014  # of the shuffle behind train_fraction, which no seed of a r
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoaderConfig:
-    """What the loaders for training and validation have in common."""
+    """Options that the loaders of training and of validation images have in common."""
 
     batch_size: int
-    """Images in a batch of one rank."""
+    """Number of images in a batch of one rank."""
     rank: int = 0
+    """Rank whose batches the loader yields."""
     world_size: int = 1
+    """Number of ranks that share the images."""
     threads: int = 1
-    """Threads that decode."""
+    """Number of threads that decode."""
     device: torch.device | str = "cpu"
-    """Where batches are wanted."""
+    """Device on which the loader places images and labels."""
     dtype: torch.dtype = torch.uint8
-    """Type of the images: uint8 for pixels. float32 or bfloat16: normalised like `Normalise` does, as they are decoded,
-    which saves passes over memory."""
+    """Type of the images. uint8: pixels. float32 or bfloat16: images normalised as by `Normalise`; the native decoder
+    normalises while it decodes, which saves passes over memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainLoaderConfig(LoaderConfig):
-    """How training images are ordered and augmented."""
+    """Options of `TrainLoader`: the order of the training images and their augmentation."""
 
     seed_order: int
+    """Seed of the order of the images."""
     seed_augmentation: int
+    """Seed of crops, flips and photometric distortions."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Minimum and maximum area of a crop, as a share of the image's."""
+    """Minimum and maximum area of a crop, as a share of the image's area."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Minimum and maximum aspect ratio of a crop, width / height."""
     flip: bool = True
     """Mirror half of the crops."""
     photometric: bool = False
-    """Distort the colours, see `photometric.distorted`."""
+    """Distort brightness, contrast and colour, see `photometric.distorted`."""
     train_fraction: float = 1.0
-    """Share of the images that are used, see `subset`."""
+    """Share of the training images that are used; `subset` chooses them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ValLoaderConfig(LoaderConfig):
-    """Which images are evaluated, and what is shown of them."""
+    """Options of `ValLoader`: the images to evaluate and their crop."""
 
     resolution: int
-    """Side of the images that the network sees, in pixels."""
+    """Side of the images that the loader yields, in pixels."""
     val_crop: float = 0.875
     """Side of the central crop, as a share of the image's shorter side."""
     split: Split = "val"
+    """Split whose images are loaded."""
     at_most: int | None = None
-    """Maximum number of images; of a larger split, `subset` chooses them."""
+    """Maximum number of images of all ranks together; `subset` chooses them from a larger split. None takes all."""
     leave_out: Numbers = field(default_factory=lambda: NONE)
-    """Numbers of images that are not wanted."""
+    """Numbers of images to leave out. They are removed after `at_most` is applied."""
 
 
 class TrainLoader:
-    """Random crops of the training images in a random order.
+    """A loader of randomly cropped and augmented training images in a random order.
 
-    Global step s of an epoch takes images `order[s * B : (s + 1) * B]` with B = batch_size x world_size, and rank r
-    takes the r-th slice of these. The last images, which fill no step, are left out. The order is a permutation drawn
-    from (seed_order, epoch); crops, flips and distortions of an image are drawn from (seed_augmentation, epoch, image
-    number).
+    The order of an epoch is a permutation drawn from (seed_order, epoch). Global step s takes the images at positions
+    s * B to (s + 1) * B - 1 of it, with B = batch_size x world_size, and rank r takes the r-th slice of batch_size of
+    these. The remaining images at the end, too few for a step, are left out of the epoch. Crops, flips and distortions
+    of an image are drawn from (seed_augmentation, epoch, image number).
+
+    The loader warns if it falls back on FFCV's own decoder because the native decoder is unavailable.
+
+    Args:
+        folder: A prepared data set.
+        config: Order, augmentation, batches and device.
 
     Raises:
-        DataError: The folder's files are missing or damaged, or hold too few images for one step.
+        DataError: The manifest is missing or invalid, an FFCV file is missing or has the wrong size, or there are too
+            few images for one step.
+        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
+            native decoder is unavailable.
     """
 
     def __init__(self, folder: Path, config: TrainLoaderConfig) -> None:
@@ -108,23 +122,34 @@ class TrainLoader:
         self._subset = subset(labels, int(len(labels) * config.train_fraction))
         step = config.batch_size * config.world_size
         self.steps = len(self._subset) // step
-        """Optimiser steps of an epoch, the same on every rank."""
+        """Number of optimiser steps of an epoch, the same on every rank."""
         self.images = len(self._subset)
-        """Images that all ranks together use."""
+        """Number of images that all ranks share, including those that an epoch may leave out at its end."""
         if self.steps == 0:
             raise DataError(f"{folder}: {len(self._subset)} training images are fewer than one step of {step}")
 
     def order(self, epoch: int) -> Numbers:
-        """The image numbers of all ranks in an epoch, [steps, world_size, batch_size]."""
+        """Compute the image numbers of every step and rank in an epoch, int64 [steps, world_size, batch_size]."""
         shape = self.steps, self.config.world_size, self.config.batch_size
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.config.seed_order, epoch])))
         return random.permutation(self._subset)[: math.prod(shape)].reshape(shape)
 
     def epoch(self, epoch: int, resolution: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's batches of an epoch from `start_step` on.
+        """Load this rank's batches of an epoch.
+
+        This is a generator. A thread decodes ahead of the consumer; it ends when the generator is exhausted or closed.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            resolution: Side of the images, in pixels.
+            start_step: Number of steps to skip at the beginning of the epoch.
 
         Yields:
-            Images [N, 3, resolution, resolution] in channels_last, and labels int64 [N], on the device.
+            Images, [batch_size, 3, resolution, resolution] in channels_last and of `config.dtype`, and labels, int64
+            [batch_size]; both on the device. The images are valid until the next batch is requested.
+
+        Raises:
+            DataError: An image is damaged. FFCV's own decoder does not report this.
         """
         order = self.order(epoch)[start_step:, self.config.rank].ravel()
         key = epoch_key(self.config.seed_augmentation, epoch)
@@ -133,13 +158,26 @@ class TrainLoader:
 
 
 class ValLoader:
-    """Central crops of a split's images. All ranks together give every image exactly once, without padding.
+    """An iterable over central crops of a split's images, in batches.
 
-    Iterating yields images [N, 3, resolution, resolution] in channels_last and labels int64 [N], on the device, and
-    image numbers int64 [N], on the CPU. The last batch may be short, and ranks may differ by one image.
+    The ranks share the images: together they yield every image exactly once, without padding. One rank may have an
+    image more than another, and then perhaps a batch more.
+
+    Iterating yields tuples of images, [N, 3, resolution, resolution] in channels_last and of `config.dtype`, on the
+    device; labels, int64 [N], on the device; and image numbers, int64 [N], on the CPU. N is batch_size, or less in the
+    last batch. The images are valid until the next batch is requested. A damaged image raises `DataError` during the
+    iteration, unless FFCV's own decoder is used, which does not report it.
+
+    The loader warns if it falls back on FFCV's own decoder because the native decoder is unavailable.
+
+    Args:
+        folder: A prepared data set.
+        config: Images, crop, batches and device.
 
     Raises:
-        DataError: The folder's files are missing or damaged.
+        DataError: The manifest is missing or invalid, or an FFCV file is missing or has the wrong size.
+        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
+            native decoder is unavailable.
     """
 
     def __init__(self, folder: Path, config: ValLoaderConfig) -> None:
@@ -147,14 +185,23 @@ class ValLoader:
         self._pipeline = _Pipeline(folder, config.split, CentralCrop(config.val_crop), config, config.dtype)
         numbers = np.setdiff1d(subset(self._pipeline.labels, config.at_most), config.leave_out)
         self.images = len(numbers)
-        """Images that all ranks together evaluate."""
+        """Number of images of all ranks together."""
         self._order = np.array_split(numbers, config.world_size)[config.rank]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield from self._batches(self._order)
 
     def sample(self, images: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of at most `images` images of the split, the same on every rank."""
+        """Load the same sample of the split on every rank, in batches as by iterating.
+
+        `subset` chooses the sample from the whole split, whatever `at_most` and `leave_out` are.
+
+        Args:
+            images: Maximum number of images.
+
+        Yields:
+            Images, labels and image numbers, as by iterating over the loader.
+        """
         yield from self._batches(subset(self._pipeline.labels, images))
 
     def _batches(self, order: Numbers) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -163,14 +210,18 @@ class ValLoader:
 
 
 def subset(labels: Numbers, images: int | None) -> Numbers:
-    """Choose `images` images, or all if there are not more; returns their numbers, sorted.
+    """Choose a subset of images that is balanced over the classes, the same at every call.
 
-    Each class is shuffled in a fixed order, and the classes take turns. Classes are therefore equally large as far as
-    their images last, and a smaller subset is contained in a larger one.
+    Each class is shuffled with a fixed seed, and the classes take turns in giving an image until the subset is
+    complete. A class that runs out of images is passed over; the others differ by at most one image. A smaller subset
+    is contained in a larger one.
 
     Args:
-        labels: [N], the class of every image.
-        images: How many images to choose; None for all.
+        labels: int64 [N], the class of every image.
+        images: Number of images to choose. None, or a number larger than N, chooses all.
+
+    Returns:
+        int64 [images], the chosen image numbers in ascending order.
     """
     shuffled = np.random.Generator(np.random.Philox(SUBSET_SEED)).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -180,7 +231,7 @@ def subset(labels: Numbers, images: int | None) -> Numbers:
 
 
 def _copies(device: torch.device) -> list[Any]:
-    """FFCV's operations that move decoded images to the device; on a CPU they stay where they were decoded."""
+    """Return FFCV's operations that copy decoded images to the device; none for a CPU."""
     return [] if device.type == "cpu" else [ToDevice(device, non_blocking=True)]
 
 
@@ -218,12 +269,12 @@ class _Pipeline:
                 pipelines=pipelines,
             )
         self._spare: tuple[int, Any] | None = None
-        """Resolution and buffers of a finished epoch; the first write to a page of new ones would cost more time."""
+        """Resolution and buffers of the last epoch, kept for the next: the first write to new memory takes longer."""
         self._sizes = self._loader.memory_manager.sizes
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
 
     def batches(self, order: Numbers, resolution: int, key: int = 0) -> Iterator[tuple[Tensor, Numbers]]:
-        """Batches of images and their numbers, in the given order."""
+        """Yield batches of images and their numbers, in the order of the image numbers `order`."""
         self._decoder.resolution = resolution
         self._loader.memory_manager.sizes = np.append(self._sizes, np.uint64(key))  # see CropDecoder
         batch_size = self._loader.batch_size

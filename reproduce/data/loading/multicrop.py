@@ -1,4 +1,7 @@
-"""Several crops of each validation image, which threads decode once, resize once for each scale, and cut out."""
+"""Multi-crop evaluation: a loader of several crops of each validation image.
+
+Threads decode each image once, resize it once for each scale, and cut the crops out.
+"""
 
 # mypy: allow-untyped-calls
 
@@ -30,10 +33,11 @@ Bytes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MultiCrop:
-    """Which crops are taken of an image (Szegedy et al. 2014, section 7), without their mirrored versions.
+    """The set of crops that an evaluation takes of an image (Szegedy et al. 2014, section 7).
 
-    The image is resized to several sizes. One or three squares are taken of each resized image, and of each square the
-    crops in its four corners and its centre. Odd margins are halved downwards, as in validation's central crop.
+    The image is resized to several sizes. Each resized image gives one or three squares, and each square gives crops of
+    its four corners and its centre. Offsets of centred boxes are rounded down, as in validation's central crop.
+    Mirrored crops are not part of the set.
     """
 
     resolution: int
@@ -41,25 +45,26 @@ class MultiCrop:
     sides: tuple[int, ...]
     """Shorter sides of the resized images, in pixels; the longer ones are in proportion, rounded down."""
     squares: Literal[1, 3]
-    """1: the central square. 3: left, centre and right; of a portrait, top, centre and bottom."""
+    """Number of squares of each resized image, whose side is the shorter side of the resized image. 1: the central one.
+    3: those at the left, centre and right of a landscape, or at the top, centre and bottom of a portrait."""
     whole: bool
-    """Take each square itself as well, resized to `resolution`."""
+    """Also take each whole square, resized to `resolution`."""
 
     @property
     def count(self) -> int:
-        """Crops of an image."""
+        """Number of crops of an image."""
         return len(self.sides) * self.squares * (5 + self.whole)
 
     def boxes(self, height: int, width: int) -> Integers:
-        """Where the crops of an image lie.
+        """Compute the positions of the crops of an image.
 
         Args:
-            height: The image's height, in pixels.
-            width: Its width.
+            height: Height of the image as it is stored, in pixels.
+            width: Width of the image as it is stored, in pixels.
 
         Returns:
-            [count, 5]: height and width of the resized image, and top, left and side of the box in it. A box whose side
-            is not `resolution` is a whole square, which remains to be resized.
+            int64 [count, 5], in pixels: height and width of the resized image, and top, left and side of the box within
+            the resized image. A box whose side is not `resolution` is a whole square, which must still be resized.
         """
         found = []
         shorter = min(height, width)
@@ -75,7 +80,11 @@ class MultiCrop:
         return np.array(found, np.int64)
 
     def cut(self, image: Image.Image) -> Bytes:
-        """The crops of an RGB image, uint8 [count, resolution, resolution, 3], resized bilinearly with antialiasing."""
+        """Make the crops of an RGB image, resizing bilinearly with antialiasing (PIL's BILINEAR).
+
+        Returns:
+            uint8 [count, resolution, resolution, 3], in the order of `boxes`.
+        """
         crops = np.empty((self.count, self.resolution, self.resolution, 3), np.uint8)
         boxes = self.boxes(image.height, image.width).reshape(len(self.sides), -1, 5)
         for scale, into in zip(boxes, crops.reshape(len(self.sides), -1, *crops.shape[1:]), strict=True):
@@ -92,21 +101,25 @@ class MultiCrop:
 
 
 class MultiCropLoader:
-    """Crops of the validation images. All ranks together give every image exactly once, without padding.
+    """An iterable over the crops of the validation images, in batches.
 
-    Iterating yields crops uint8 [N, count, 3, resolution, resolution] in channels_last, labels int64 [N] and image
-    numbers int64 [N], on the CPU. Ranks take whole batches in turn, so that every batch holds the same images whatever
-    the world size.
+    The ranks share the images: together they yield every image exactly once, without padding. Ranks take whole batches
+    in turn, so every batch holds the same images whatever the world size.
+
+    Iterating yields tuples of crops, uint8 [N, count, 3, resolution, resolution] with the channels last in memory;
+    labels, int64 [N]; and image numbers, int64 [N]. All are on the CPU and stay valid as the iteration goes on. The
+    image numbers share the loader's memory and must not be modified. A damaged image raises `DataError` during the
+    iteration.
 
     Args:
         folder: A prepared data set.
-        crops: The crops of an image.
-        config: Batch size, rank, world size, and the number of threads that decode and cut ahead; the crops stay
-            uint8 on the CPU whatever its device and dtype are.
-        leave_out: Numbers of images that are not wanted. Batches lack them.
+        crops: The crops to take of each image.
+        config: Batch size (in images), rank, world size, and the number of threads that decode and cut ahead of the
+            consumer. Its device and dtype are ignored.
+        leave_out: Numbers of images to leave out. Their batches become smaller, and other batches stay the same.
 
     Raises:
-        DataError: The folder's files are missing or damaged.
+        DataError: The manifest is missing or invalid, or an FFCV file is missing or has the wrong size.
     """
 
     def __init__(self, folder: Path, crops: MultiCrop, config: LoaderConfig, *, leave_out: Integers = NONE) -> None:
@@ -142,7 +155,7 @@ class MultiCropLoader:
 
 
 class _StoredImages:
-    """The images of an FFCV file in full size, by number; any thread may read them."""
+    """The images of an FFCV file in full size, by number. Reading is thread-safe."""
 
     def __init__(self, file: Path) -> None:
         reader = Reader(str(file))
@@ -166,6 +179,6 @@ class _StoredImages:
 
 
 def shorter_sides(folder: Path) -> Integers:
-    """The shorter side of each stored validation image in pixels, [images]."""
+    """Read the shorter side of each stored validation image of a prepared folder, in pixels, int64 [images]."""
     stored = Reader(str(beton(folder, "val"))).metadata["f0"]
     return cast(Integers, np.minimum(stored["height"], stored["width"]).astype(np.int64))

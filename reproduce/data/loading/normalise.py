@@ -1,4 +1,4 @@
-"""Normalising pixels for the network, on the device."""
+"""Normalisation of pixels with ImageNet's mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """Computes ((x / 255) - mean) / std with ImageNet's mean and standard deviation.
+    """A module without parameters that computes (x / 255 - mean) / std with ImageNet's mean and standard deviation.
 
-    Takes uint8 [N, 3, H, W] and returns `dtype` in the same memory format. The computation is in float32 whatever
-    `dtype` is, since bfloat16 would round the scale itself. Images that are of `dtype` already have been normalised by
-    the loader and pass unchanged.
+    It takes uint8 [N, 3, H, W] in RGB and returns `dtype` in the same memory format. It computes in float32 whatever
+    `dtype` is, since bfloat16 would round the scale itself. Images that already have `dtype` are returned unchanged,
+    since the loader has normalised them.
+
+    Args:
+        dtype: Type of the normalised images.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:

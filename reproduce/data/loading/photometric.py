@@ -30,16 +30,17 @@ ORDERS = np.array(list(itertools.permutations((BRIGHTNESS, CONTRAST, COLOUR))))
 def distorted(images: Tensor, key: int, numbers: Integers) -> Tensor:
     """Change brightness, contrast and colour in a random order, then add noise along ImageNet's principal components.
 
-    Each of the three is changed by a factor of 0.5 to 1.5, as PIL's `ImageEnhance` does, including its rounding (Howard
-    2013, arXiv:1312.5402).
+    Each of the three is changed by a random factor between 0.5 and 1.5 (Howard 2013, arXiv:1312.5402), with the
+    formulas and the rounding of PIL's `ImageEnhance`. The distortion of an image depends only on `key` and on the
+    image's number. `images` is not modified.
 
     Args:
-        images: uint8 [N, 3, H, W] in any memory format.
-        key: The epoch's key (`decoding.epoch_key`); the distortion of an image depends only on it and on the number.
-        numbers: [N], the images' numbers.
+        images: uint8 [N, 3, H, W] in RGB, in any memory format.
+        key: Key of the epoch, see `decoding.epoch_key`.
+        numbers: int64 [N], numbers of the images in the file.
 
     Returns:
-        uint8 [N, 3, H, W] in the same memory format.
+        The distorted images, uint8 [N, 3, H, W], on the device and in the memory format of `images`.
     """
     # The draws are [N, 1, 1, 3] each, and pixels [N, H, W, 3], which is their order in memory.
     orders, factors, noise = (
@@ -60,7 +61,12 @@ def distorted(images: Tensor, key: int, numbers: Integers) -> Tensor:
 def _draws(
     key: int, numbers: Integers
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The order of the operations, the factor of each, and the noise of each channel; all [N, 3]."""
+    """Draw the distortions of N images.
+
+    Returns:
+        Three arrays [N, 3]: the operations in their order, the factor of the operation at each place of that order, and
+        the noise of each channel in levels of 255.
+    """
     drawn = uniforms(key, numbers, first=FIRST_DRAW, count=10)
     orders = ORDERS[(drawn[:, 0] * len(ORDERS)).astype(np.int64)]
     factors = 1 + STRENGTH * (2 * drawn[:, 1:4] - 1)
