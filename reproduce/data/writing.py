@@ -120,9 +120,9 @@ class _Preparation:
         if (self.out / MANIFEST).exists() and not self.config.force:
             return self._already_prepared(fingerprint)
         journal = self.out / f"{MANIFEST}{PARTIAL}"
-        (self.out / MANIFEST).unlink(missing_ok=True)
         splits = {} if self.config.force else self._finished_splits(journal, fingerprint)
         self._check_space([split for split in SPLITS if split not in splits])
+        (self.out / MANIFEST).unlink(missing_ok=True)
         for split in SPLITS:
             if split not in splits:
                 splits[split] = self._write_split(split)

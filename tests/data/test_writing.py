@@ -191,6 +191,17 @@ def test_too_little_disk_space_is_told_before_writing(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_replacement_that_cannot_begin_leaves_the_old_data_set_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = prepare(synthetic(classes=2, images=16, size=16), tmp_path, PrepareConfig(workers=1))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(DataError, match="too little disk space"):
+        prepare(synthetic(classes=2, images=32, size=16), tmp_path, PrepareConfig(workers=1, force=True))
+    assert verify(tmp_path) == old
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
