@@ -77,15 +77,15 @@ class Claim(Config):
     statement: str
     """The claim in one sentence."""
     source: Citation
-    """Where the claim is made."""
+    """The place where the claim is made."""
     claimed: str
     """The claimed value in the words of its source."""
     rule: str
     """The condition under which the claim holds, in words. Its numbers are those of `parts`."""
     protocol: str
-    """How the claim is tested."""
+    """Description of the test of the claim."""
     kind: Kind
-    """Whether the network alone decides the claim (static), or recorded runs or evaluations decide it (empirical)."""
+    """`static` if the network alone decides the claim, `empirical` if recorded runs or evaluations decide it."""
     measurement: str | None = None
     """Name of the registered measurement that decides the claim. It may be None if the claim is empirical."""
     parts: tuple[Part, ...] = ()
@@ -93,7 +93,7 @@ class Claim(Config):
     experiment: str | None = None
     """Name of the experiment whose runs decide an empirical claim."""
     needs: str = ""
-    """What has to be available before an empirical claim can be decided."""
+    """The runs, data or hardware that an empirical claim needs before it can be decided."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Claim:

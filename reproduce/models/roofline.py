@@ -44,7 +44,7 @@ class LayerBound:
     seconds: float
     """The bound in seconds per image."""
     limit: Literal["arithmetic", "memory"]
-    """Which of the two takes longer, summed over all passes."""
+    """The slower of the two, each summed over all passes."""
 
 
 def roofline(cost: Cost, ceiling: Ceiling, *, batch: int, training: bool, element_bytes: int) -> tuple[LayerBound, ...]:
