@@ -220,14 +220,18 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Regenerate the regions of all documents, or check them, and print the names of those that differ.
+    """Regenerate the regions of all documents in place, and print the names of the documents that changed.
+
+    With `--check`, the documents are only compared with the results, and the names of those that differ are printed.
 
     Args:
-        arguments: Command-line arguments; None uses those of the process.
+        arguments: Command-line arguments. None uses those of the process.
 
     Returns:
-        Exit code: 1 if `--check` found a document that differs from the results, else 0. A region that cannot be
-        generated ends the process with exit code 2.
+        The exit code: 1 if `--check` found a document that differs from the results, else 0.
+
+    Raises:
+        SystemExit: A region cannot be generated (code 2), or the arguments are invalid.
     """
     parser = argparse.ArgumentParser(prog="python -m analysis.documents", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a document would change")

@@ -109,9 +109,9 @@ def baseline(runs: pd.DataFrame) -> str:
 def contrasts(factor: Factor, base_level: str) -> list[Contrast]:
     """Choose which levels of a factor are compared with each other.
 
-    For auxiliary classifiers, each level is compared with "none"; if there are several, the first contrast compares
-    their mean with "none". For reductions, "reduced" is compared with each other level. For any other factor, and for
-    these two if they lack the level "none" or "reduced", each level is compared with `base_level`.
+    For auxiliary classifiers, each level is compared with "none". If there are several such levels, the first contrast
+    compares their mean with "none". For reductions, "reduced" is compared with each other level. For any other factor,
+    and for these two if they lack the level "none" or "reduced", each level is compared with `base_level`.
 
     Args:
         factor: The factor.
@@ -138,7 +138,7 @@ class FactorialFit:
     Args:
         runs: Runs in the format of `analysis.frames.Recorded.runs`.
         factors: The factors of these runs, at least one.
-        outcome: Column of `runs` with the outcome; it must have no missing values.
+        outcome: Name of a column of `runs` without missing values.
 
     Attributes:
         factors: The factors, as a list.
@@ -226,14 +226,14 @@ def effects(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
     cannot be estimated are left out. Interactions of auxiliary classifiers use their first contrast only.
 
     Args:
-        runs: Finished runs, in the format of `analysis.frames.Recorded.finished`; at least one.
+        runs: At least one finished run, in the format of `analysis.frames.Recorded.finished`.
         outcome: Name of a column of `runs` without missing values.
 
     Returns:
         A frame with one row for each effect and the columns `EFFECT_COLUMNS`:
 
         - `kind`: "main", "interaction" or "pairwise", in this order.
-        - `effect`: the factor, the two factors or the arm. `contrast`: what is compared.
+        - `effect`: the factor, the two factors or the arm. `contrast`: the compared levels or arms.
         - `difference`, `low`, `high`: the estimate and its 95 % interval, in the unit of the outcome.
         - `p`, `p_holm`: p value without and with Holm's correction. The correction is made over main effects and
           interactions together, and separately over the pairs.

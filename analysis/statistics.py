@@ -78,8 +78,8 @@ class Estimate:
 class Ratio:
     """A geometric mean of ratios with its interval.
 
-    Value and interval are those of the mean logarithm, transformed back to a factor. Like an `Estimate`, a ratio may
-    have no interval; `low`, `high` and `detectable` are then NaN.
+    Value and interval are those of the mean logarithm, transformed back to factors. If the mean logarithm has no
+    interval, `low`, `high` and `detectable` are NaN.
     """
 
     log: Estimate
@@ -161,7 +161,8 @@ def holm(p: Sequence[float]) -> list[float]:
     """Adjust a family of p values with Holm's step-down method.
 
     Args:
-        p: The p values of the family. NaN marks a test that was not made; it does not enlarge the family.
+        p: The p values of the family. NaN marks a test that was not made. Such tests do not count as members of the
+            family.
 
     Returns:
         The adjusted p values, at most 1, in the order of `p`. Those that were NaN stay NaN.
@@ -179,7 +180,7 @@ def detectable(se: float, df: float, *, power: float = POWER) -> float:
     """Compute the smallest true effect that a two-sided t test at the level `ALPHA` finds with a given power.
 
     It is `se` times the noncentrality at which the test reaches the power. Rejections on the opposite side are
-    neglected; at useful powers their probability is practically zero.
+    neglected, because their probability is practically zero at useful powers.
 
     Args:
         se: Standard error of the estimated effect.

@@ -44,7 +44,7 @@ def summarise_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         A frame with the columns `arm`, `n` (the number of runs), four columns for each metric of `VARYING` and one for
         each metric of `CONSTANT`. The four are the mean over runs (`top1`), the ends of its 95 % interval (`top1_low`,
         `top1_high`) and the standard deviation between runs (`top1_sd`), in the unit of the metric. Accuracies are
-        fractions from 0 to 1. What was not recorded is NaN.
+        fractions from 0 to 1. Metrics that were not recorded are NaN.
     """
     rows = []
     for arm in arms:

@@ -131,7 +131,7 @@ class Table:
         only the percent sign is escaped.
 
         Args:
-            label: Name of the table; the environment's label is `tab:` and this name.
+            label: Name of the table. The label of the environment is `tab:` followed by this name.
         """
         frame = pd.DataFrame([[cell.plain for cell in row] for row in self.rows], columns=list(self.columns))
         styler = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)

@@ -40,7 +40,7 @@ def decide(claim: Claim, recorded: Recorded) -> Finding:
 
     Args:
         claim: A claim whose measurement is one of `EMPIRICAL`.
-        recorded: The experiment.
+        recorded: The runs of the experiment, as `analysis.frames.read` returns them.
 
     Returns:
         The finding. Its verdict is "not measured here" if no run is finished or the runs do not suffice.
@@ -80,11 +80,14 @@ def decide_by_evaluations(claim: Claim, table: pd.DataFrame) -> Finding:
 def decide_all(recorded: Recorded) -> list[Finding]:
     """Decide all claims of the shipped ledger that belong to an experiment.
 
-    These are the claims that name the experiment and are decided from runs. For an experiment on ImageNet, they are
-    those that name its small version for CPUs.
+    These are the claims that name the experiment and are decided from runs. For an experiment whose name ends in
+    `IMAGENET_SUFFIX`, they are the claims that name its small version for CPUs.
+
+    Args:
+        recorded: The runs of the experiment, as `analysis.frames.read` returns them.
 
     Returns:
-        The findings in the order of the ledger; none if no claim belongs to the experiment.
+        The findings in the order of the ledger. The list is empty if no claim belongs to the experiment.
     """
     name = recorded.experiment.removesuffix(IMAGENET_SUFFIX)
     claims = [c for c in load_ledger().claims if c.experiment == name and c.measurement in EMPIRICAL]

@@ -30,8 +30,8 @@ def multicrop(evaluations: pd.DataFrame) -> Measured[Value]:
         evaluations: One row for each evaluation, in the format of `evaluation_table`.
 
     Returns:
-        The top-5 error in percent for every combination of `MODELS` and `CROPS`. Names are such as
-        `7 models × 144 crops`.
+        The measured top-5 error in percent for every combination of `MODELS` and `CROPS`. The names of the values have
+        the form `7 models × 144 crops`.
 
     Raises:
         NotMeasured: Nothing was evaluated on ImageNet, or the arm lacks one of the combinations.
@@ -58,7 +58,7 @@ def published_weights(evaluations: pd.DataFrame) -> Measured[Value]:
             several of these weights, the last one is used.
 
     Returns:
-        `top-1`, `top-5`: the accuracies in percent.
+        The measured values `top-1` and `top-5`: the accuracies in percent.
 
     Raises:
         NotMeasured: The weights were not evaluated on ImageNet with one crop.

@@ -44,8 +44,8 @@ def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with both auxiliary classifiers and with none.
 
     Returns:
-        `both less none`: the difference in percentage points. The evidence has the same difference after the first
-        quarter of the epochs.
+        The measured value `both less none`: top-1 with both minus top-1 with none, in percentage points. The evidence
+        also reports this difference after the first quarter of the epochs.
     """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
     difference = mean(differences(top1, "both", "none"))
@@ -69,8 +69,10 @@ def single_head(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with both auxiliary classifiers, with none and with a single one.
 
     Returns:
-        `both less none`: both minus none, in percentage points.
-        `both less the better single head`: both minus the single classifier with the higher mean, in percentage points.
+        The measured values by name:
+
+        - `both less none`: both minus none, in percentage points.
+        - `both less the better single head`: both minus the better of the two single ones, in percentage points.
     """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
     gain = mean(differences(top1, "both", "none"))
@@ -89,8 +91,8 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
     """Compare the gradient norm of the stem with both auxiliary classifiers and with none.
 
     Returns:
-        `ratio in the stem`: the norm with both over that with none, each averaged over the epochs of a run. The
-        evidence has the ratios in stages 3, 4 and 5.
+        The measured value `ratio in the stem`: the norm with both over that with none, each averaged over the epochs of
+        a run. The evidence also reports the ratios in stages 3, 4 and 5.
     """
     stages = [f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5")]
     norms = recorded.epochs.groupby("run_id")[[stage for stage in stages if stage in recorded.epochs]].mean()
@@ -111,10 +113,13 @@ def reduction_cost(recorded: Recorded) -> RunsMeasured:
     """Measure what the 1x1 reductions save, as ratios of reduced to unreduced networks.
 
     Returns:
-        `parameters`: ratio of the numbers of parameters in training.
-        `multiply-adds`: ratio of the multiply-adds at evaluation.
-        `images/s`: ratio of the training throughputs. The evidence has the ratios of peak memory and energy if they
-        were recorded.
+        The measured values by name:
+
+        - `parameters`: ratio of the numbers of parameters in training.
+        - `multiply-adds`: ratio of the multiply-adds at evaluation.
+        - `images/s`: ratio of the training throughputs.
+
+        The evidence also reports the ratios of peak memory and energy if they were recorded.
     """
     runs = _with_peaks(recorded)
     ratios = {
@@ -156,8 +161,8 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with and without 1x1 reductions.
 
     Returns:
-        `reduced less unreduced`: the difference in percentage points. The evidence has the same difference at equal
-        compute.
+        The measured value `reduced less unreduced`: top-1 with reductions minus top-1 without, in percentage points.
+        The evidence also reports this difference at equal compute.
     """
     top1 = 100 * pairs(recorded.finished, REDUCTION, schema.FINAL_TOP1)
     difference = mean(differences(top1, "reduced", "unreduced"))
@@ -203,10 +208,12 @@ def overfitting(recorded: Recorded) -> RunsMeasured:
     seed, the slope of the gap over the binary logarithm of the number of parameters is fitted to the arms.
 
     Returns:
-        `slope on most images`, `slope on fewest images`: mean slope in percentage points per doubling of parameters,
-        among the runs with the largest and with the smallest fraction of the training images.
-        `gap on fewest less on most`: difference of the gaps in percentage points, over the networks that were trained
-        on both.
+        The measured values by name:
+
+        - `slope on most images`, `slope on fewest images`: mean slope in percentage points per doubling of parameters,
+          among the runs with the largest and with the smallest fraction of the training images.
+        - `gap on fewest less on most`: difference of the gaps in percentage points, over the networks that were trained
+          on both.
     """
     runs = recorded.finished
     if schema.FINAL_TRAIN_TOP1_PLAIN not in runs:
@@ -241,8 +248,8 @@ def scales(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with branches of several kernel sizes and with a single size, at matched multiply-adds.
 
     Returns:
-        `mixed less 1x1`, `mixed less 3x3`, `mixed less 5x5`: mixed branches minus each single size, in percentage
-            points.
+        The measured values `mixed less 1x1`, `mixed less 3x3` and `mixed less 5x5`: top-1 with mixed branches minus
+        top-1 with each single size, in percentage points.
     """
     top1 = 100 * pairs(recorded.finished, BRANCHES, schema.FINAL_TOP1)
     found = {f"mixed less {kernel}": mean(differences(top1, "mixed", kernel)) for kernel in SINGLE_SCALES}
@@ -259,12 +266,14 @@ def scales(recorded: Recorded) -> RunsMeasured:
 def channel_clusters(recorded: Recorded) -> RunsMeasured:
     """Compare the correlation of channels within branches and across them.
 
-    The difference is the mean absolute correlation within a branch minus that across branches, in networks with mixed
-    branches.
+    The compared difference is the mean absolute correlation within a branch minus that across branches. It is averaged
+    over the finished runs with mixed branches.
 
     Returns:
-        `above the band`: the difference minus the upper end of its 95 % band for randomly assigned branches.
-        `more than untrained`: the difference minus that of the same network before training.
+        The measured values by name:
+
+        - `above the band`: the difference minus the upper end of its 95 % band for randomly assigned branches.
+        - `more than untrained`: the difference minus that of the same network before training.
     """
     runs = recorded.finished
     if schema.CLUSTER_DIFFERENCE not in runs:
@@ -307,10 +316,11 @@ def _epochs_to_target(recorded: Recorded) -> str:
 def pooling(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with average pooling before the classifier and with a fully connected layer.
 
-    Runs below `MIN_POOLED_RESOLUTION` decide nothing: the function then raises `NotMeasured`.
-
     Returns:
-        `avgpool less fc`: the difference in percentage points.
+        The measured value `avgpool less fc`: top-1 with pooling minus top-1 with the layer, in percentage points.
+
+    Raises:
+        NotMeasured: A run has a resolution below `MIN_POOLED_RESOLUTION`, or no seed has runs of both kinds.
     """
     resolution = int(recorded.finished[RESOLUTION].astype(int).min())
     if resolution < MIN_POOLED_RESOLUTION:
@@ -331,7 +341,10 @@ def caffe(recorded: Recorded) -> RunsMeasured:
     """Measure final accuracy on ImageNet, as a mean over all finished runs.
 
     Returns:
-        `top-1`, `top-5`: the accuracies in percent.
+        The measured values `top-1` and `top-5`: the accuracies in percent.
+
+    Raises:
+        NotMeasured: A finished run was not trained on ImageNet.
     """
     top1, top5 = (mean(list(100 * recorded.finished[m])) for m in (schema.FINAL_TOP1, schema.FINAL_TOP5))
     return _on_imagenet(recorded, {"top-1": top1, "top-5": top5})
@@ -341,17 +354,16 @@ def recipe(recorded: Recorded) -> RunsMeasured:
     """Measure the final top-5 error on ImageNet, as a mean over all finished runs.
 
     Returns:
-        `top-5 error`: the error in percent.
+        The measured value `top-5 error`: the error in percent.
+
+    Raises:
+        NotMeasured: A finished run was not trained on ImageNet.
     """
     return _on_imagenet(recorded, {"top-5 error": mean(list(100 * (1 - recorded.finished[schema.FINAL_TOP5])))})
 
 
 def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasured:
-    """Return values in percent that were measured on ImageNet.
-
-    Raises:
-        NotMeasured: Not all runs have ImageNet's number of classes. The message has the values.
-    """
+    """Return values in percent, or raise `NotMeasured` with the values if not all runs were trained on ImageNet."""
     summary = ", ".join(f"{k} {number(v.value, 2)} {interval(v.low, v.high, number)} %" for k, v in values.items())
     if not recorded.finished[CLASSES].astype(int).eq(IMAGENET_CLASSES).all():
         raise NotMeasured(f"{scale(recorded)} the runs reach {summary}")

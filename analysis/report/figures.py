@@ -75,15 +75,16 @@ class Plot:
 
 
 def colour(index: int) -> str:
-    """Return the colour in which to draw the arm with this index; colours repeat after the last of `PALETTE`.
+    """Return the colour in which to draw the arm with this index, counted from 0.
 
-    It is the colour for light pages. In the SVG, the page's style variable `--arm-INDEX` replaces it.
+    It is the colour for light pages. In the SVG, the page's style variable `--arm-INDEX` replaces it. Arms beyond the
+    end of `PALETTE` get the first colours again.
     """
     return PALETTE[index % len(PALETTE)][0]
 
 
 def marker(index: int) -> str:
-    """Return the marker of the arm with this index; markers repeat after the last of `MARKERS`."""
+    """Return the marker of the arm with this index, counted from 0. Arms beyond the end of `MARKERS` start again."""
     return MARKERS[index % len(MARKERS)]
 
 

@@ -60,7 +60,7 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
 
     Args:
         recorded: An experiment with at least one finished run.
-        tracking_uri: URI of the MLflow store; the report shows it without credentials.
+        tracking_uri: URI of the MLflow store, which the report shows without credentials.
     """
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)

@@ -51,8 +51,10 @@ def reduce_example() -> Measured[Value]:
     The convolution maps 512 channels to 64, the reduction 512 to 24. Neither has biases.
 
     Returns:
-        `direct weights`, `reduced weights`: numbers of weights without and with the reduction.
-        `direct field`, `reduced field`: sides of the receptive fields in pixels.
+        The measured values by name:
+
+        - `direct weights`, `reduced weights`: numbers of weights without and with the reduction.
+        - `direct field`, `reduced field`: sides of the receptive fields in pixels.
     """
     direct = nn.Sequential(nn.Conv2d(512, 64, 5, padding=2, bias=False))
     reduced = nn.Sequential(nn.Conv2d(512, 24, 1, bias=False), nn.Conv2d(24, 64, 5, padding=2, bias=False))
@@ -74,8 +76,10 @@ def parameters_to_vgg16() -> Measured[Value]:
     """Divide the number of parameters of VGG-16 by that of GoogLeNet without auxiliary classifiers.
 
     Returns:
-        `GoogLeNet`, `VGG-16`: numbers of parameters.
-        `ratio`: that of VGG-16 over that of GoogLeNet.
+        The measured values by name:
+
+        - `GoogLeNet`, `VGG-16`: numbers of parameters.
+        - `ratio`: that of VGG-16 over that of GoogLeNet.
     """
     return _ratio("vgg16", "VGG-16")
 
@@ -84,8 +88,10 @@ def parameters_to_alexnet() -> Measured[Value]:
     """Divide the number of parameters of AlexNet by that of GoogLeNet without auxiliary classifiers.
 
     Returns:
-        `GoogLeNet`, `AlexNet`: numbers of parameters.
-        `ratio`: that of AlexNet over that of GoogLeNet.
+        The measured values by name:
+
+        - `GoogLeNet`, `AlexNet`: numbers of parameters.
+        - `ratio`: that of AlexNet over that of GoogLeNet.
     """
     return _ratio("alexnet", "AlexNet")
 
@@ -109,9 +115,11 @@ def auxiliary_parameters() -> Measured[Value]:
     """Count the parameters that the two auxiliary classifiers add in training.
 
     Returns:
-        `heads`: parameters of both auxiliary classifiers.
-        `training network`: parameters of the network with them.
-        `share`: `heads` over the parameters of the network without them.
+        The measured values by name:
+
+        - `heads`: parameters of both auxiliary classifiers.
+        - `training network`: parameters of the network with them.
+        - `share`: `heads` over the parameters of the network without them.
     """
     training = cost(PAPER, training=True)
     heads = {head: training.part(head).parameters for head in ("aux1", "aux2")}
@@ -131,8 +139,10 @@ def connected_head() -> Measured[Value]:
     place of the pool (Szegedy et al. 2014, section 5). Both are without auxiliary classifiers.
 
     Returns:
-        `removed`: number of parameters that pooling saves.
-        `share`: `removed` over the parameters of the network with the linear layer.
+        The measured values by name:
+
+        - `removed`: number of parameters that pooling saves.
+        - `share`: `removed` over the parameters of the network with the linear layer.
     """
     pooled, connected = cost(PAPER), cost(PAPER.model_copy(update={"head": "fc"}))
     more = connected.parameters - pooled.parameters
@@ -148,8 +158,10 @@ def table1() -> Measured[Value]:
     """Count weights and multiply-adds for each row of Table 1 of Szegedy et al. 2014.
 
     Returns:
-        `ROW parameters`: number of weights without biases, in units of 1024, for each row of `TABLE1_ROWS`.
-        `ROW operations`: multiply-adds of one image in millions, for each row of `TABLE1_ROWS`.
+        The measured values by name:
+
+        - `ROW parameters`: number of weights without biases, in units of 1024, for each row of `TABLE1_ROWS`.
+        - `ROW operations`: multiply-adds of one image in millions, for each row of `TABLE1_ROWS`.
     """
     total = cost(PAPER)
     values: dict[str, float] = {}
@@ -173,7 +185,8 @@ def operations() -> Measured[Value]:
     """Count the multiply-adds of evaluating one 224x224 image.
 
     Returns:
-        `multiply-adds`: their number in the convolutions and the linear layer, without auxiliary classifiers.
+        The measured value `multiply-adds`: the number of multiply-adds in the convolutions and the main classifier's
+        linear layer.
     """
     macs = cost(PAPER).macs
     return Measured(
@@ -187,12 +200,15 @@ def port() -> Measured[Value]:
     """Compare torchvision's GoogLeNet with our network of the same layout.
 
     Returns:
-        `without heads`, `with heads`: parameters of torchvision's network without and with auxiliary classifiers.
-        `ours without heads`, `ours with heads`: the same for our network.
-        `differing tensors`: number of tensors in the two state dicts whose name or shape differs.
-        `batch norms`: number of batch normalisations in torchvision's network.
-        `third kernel`, `last pool`: kernel of the third branch and side of the last max pool in torchvision's network.
-        `dropout`, `head dropout`: dropout rates of torchvision's main and auxiliary classifiers.
+        The measured values by name:
+
+        - `without heads`, `with heads`: parameters of torchvision's network without and with auxiliary classifiers.
+        - `ours without heads`, `ours with heads`: the same for our network.
+        - `differing tensors`: number of tensors in the two state dicts whose name or shape differs.
+        - `batch norms`: number of batch normalisations in torchvision's network.
+        - `third kernel`, `last pool`: kernel of the third branch and side of the last max pool in torchvision's
+          network.
+        - `dropout`, `head dropout`: dropout rates of torchvision's main and auxiliary classifiers.
     """
     import torchvision
 

@@ -35,8 +35,8 @@ def output_shapes() -> Measured[Value]:
     """Determine the shape of every layer's output for one 224x224 image, in training.
 
     Returns:
-        (height, width, channels) by the dotted name of the layer, auxiliary classifiers included. Height and width are
-        1 if the output is a vector.
+        The measured values: (height, width, channels) by the dotted name of the layer, including the layers of the
+        auxiliary classifiers. Height and width are 1 if the output is a vector.
     """
     layers = cost(PAPER, training=True).layers
     shapes = {layer.name: (layer.output_shape[1], layer.output_shape[2], layer.output_shape[0]) for layer in layers}
@@ -51,8 +51,8 @@ def head_shapes() -> Measured[Value]:
     """Determine the shapes in the auxiliary classifiers for one 224x224 image, in training.
 
     Returns:
-        All values of `output_shapes`, among them those of the auxiliary classifiers' layers.
-        `aux1 flattened`, `aux2 flattened`: number of inputs of the first linear layer.
+        All values of `output_shapes`, which include the auxiliary classifiers' layers, and in addition
+        `aux1 flattened` and `aux2 flattened`: the number of inputs of the first linear layer of each.
     """
     shapes = dict(output_shapes().values)
     with torch.device("meta"):
@@ -73,10 +73,12 @@ def branches() -> Measured[Value]:
     The check covers the sizes of `SIDES` with each of the three kinds of reduction.
 
     Returns:
-        `disagreeing`: number of inputs for which the branches' output sizes are not all equal.
-        `agreeing without padding`: number of inputs for which the pool, without its padding, would give the output size
-            of one of the branches.
-        `pool stride`, `pool padding`: those of the max pool.
+        The measured values by name:
+
+        - `disagreeing`: number of inputs for which the branches' output sizes are not all equal.
+        - `agreeing without padding`: number of inputs for which the pool, without its padding, would give the output
+          size of one of the branches.
+        - `pool stride`, `pool padding`: those of the max pool.
     """
     reductions: tuple[Reduction, ...] = ("reduced", "unreduced", "naive")
     tried = len(SIDES) * len(reductions)
@@ -111,9 +113,13 @@ def heads_at_evaluation() -> Measured[Value]:
     of `LATENCY_SIDE` pixels. While it is measured, torch uses one thread in the whole process.
 
     Returns:
-        `parameters more`, `multiply-adds more`: what the network with auxiliary classifiers has in addition.
-        `output`: "equal" if the logits of the main classifier are equal bit by bit, else "differs".
-        `latency ratio`: median over `LATENCY_PAIRS` pairs of the latency with over that without.
+        The measured values by name:
+
+        - `parameters more`, `multiply-adds more`: parameters and multiply-adds at evaluation that the network with
+          auxiliary classifiers has in addition.
+        - `output`: "equal" if the logits of the main classifiers are exactly equal, else "differs".
+        - `latency ratio`: latency with auxiliary classifiers over latency without, as the median of `LATENCY_PAIRS`
+          pairs of measurements.
     """
     networks = []
     for aux in ("both", "none"):
@@ -179,8 +185,10 @@ def dropout() -> Measured[Value]:
     """Read the dropout rate of the auxiliary classifiers, on which two sources contradict each other.
 
     Returns:
-        `default`: the rate without an option.
-        `aux_dropout: 0.5`: the rate with this option, which selects the other source's rate.
+        The measured values by name:
+
+        - `default`: the rate without an option.
+        - `aux_dropout: 0.5`: the rate with this option, which selects the other source's rate.
     """
     with torch.device("meta"):
         rates = {
@@ -198,11 +206,13 @@ def depth() -> Measured[Value]:
     """Measure the depth of the network and count its building blocks.
 
     Returns:
-        `layers with parameters`: number of convolutions and linear layers on the longest path from the image to the
-            main classifier's logits.
-        `with pools`: the same with pools included.
-        `building blocks`: number of convolutions, linear layers, pools, concatenations and dropouts in the network with
-            both auxiliary classifiers.
+        The measured values by name:
+
+        - `layers with parameters`: number of convolutions and linear layers on the longest path from the image to the
+          main classifier's logits.
+        - `with pools`: the same with pools included.
+        - `building blocks`: number of convolutions, linear layers, pools, concatenations and dropouts in the network
+          with both auxiliary classifiers.
     """
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
@@ -226,8 +236,10 @@ def receptive_field() -> Measured[Value]:
     with random weights. While gradients are computed, torch uses one thread in the whole process.
 
     Returns:
-        `recursion`: side of the field in pixels, by recursion.
-        `recursion less gradients`: that side minus the largest side found from gradients, in pixels.
+        The measured values by name:
+
+        - `recursion`: side of the field in pixels, by recursion.
+        - `recursion less gradients`: that side minus the largest side found from gradients, in pixels.
     """
     config = PAPER.model_copy(update={"aux": "none", "classes": 2})
     with torch.random.fork_rng(devices=[]):

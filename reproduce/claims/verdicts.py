@@ -25,7 +25,7 @@ V = TypeVar("V")
 
 
 class Verdict(StrEnum):
-    """The result of testing a claim or one of its parts; the values are the texts that tables and JSON show."""
+    """The result of testing a claim or one of its parts. Each value is the text that tables and JSON show."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -105,7 +105,7 @@ def find(claim: Claim, measured: Measured[V], compare: Callable[[Part, V], PartF
     """Decide a claim from the result of its measurement.
 
     The claim holds if all its parts hold, and does not hold if at least one part does not hold. In all other cases, the
-    verdict is that there are not enough runs; the evidence then says how many further seeds are needed.
+    verdict is that there are not enough runs, and the evidence says how many further seeds are needed.
 
     Args:
         claim: A row of the ledger.
@@ -135,7 +135,7 @@ def not_measured(claim: Claim, reason: str = "") -> Finding:
 
     Args:
         claim: A row of the ledger.
-        reason: Why they cannot decide it. The evidence states it after what the claim needs.
+        reason: Reason why no verdict is possible. The evidence first states what the claim needs and then the reason.
     """
     needs = f"needs {claim.needs}" + (f": `deeper run {claim.experiment}`" if claim.experiment else "")
     evidence = "; ".join(text for text in (needs, reason) if text)

@@ -19,9 +19,9 @@ It suffices for nine Inception modules in training mode at every resolution of p
 def compile_parts(network: nn.Module, **options: Any) -> None:
     """Compile each convolution block of the stem and each Inception module separately, in place.
 
-    Each part compiles when it is first called, and again for each new input shape. A part takes seconds to compile; the
-    whole network would take minutes. Other layers, among them the auxiliary classifiers, stay uncompiled. Parameters
-    keep their names. A deep copy of the network is not compiled.
+    Each part compiles when it is first called, and again for each new input shape. A part takes seconds to compile,
+    whereas the whole network would take minutes. Other layers, among them the auxiliary classifiers, stay uncompiled.
+    Parameters keep their names. A deep copy of the network is not compiled.
 
     The call raises torch's recompile limit to at least `RECOMPILE_LIMIT` for the whole process.
 

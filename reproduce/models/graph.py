@@ -54,8 +54,8 @@ def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
     """Compute the receptive field of every convolution, max pool and concatenation from the network's graph.
 
     The field of a layer follows from its kernel, stride and padding and from the field of its input. The field of a
-    concatenation is the union of its branches' fields. Average pools and linear layers are left out, and so is every
-    layer that only they lead to. Kernels have to be square and not dilated.
+    concatenation is the union of its branches' fields. Average pools, linear layers and the layers after them are left
+    out. Kernels have to be square and not dilated.
 
     Args:
         network: A network that torch.fx can trace.
@@ -87,8 +87,8 @@ def receptive_field_by_gradient(network: nn.Module, layer: str, *, length: int, 
     """Measure the side of a layer's receptive field in pixels, from the gradient of a random image.
 
     The measured side is the number of image rows from the first to the last one on which the middle row of the layer's
-    output depends. It is a lower bound, because each window of a max pool passes its gradient to a single
-    unit. One random image nearly always reaches the true size; take the largest result over several seeds.
+    output depends. It is a lower bound, because each window of a max pool passes its gradient to a single unit. One
+    random image nearly always reaches the true size, and the largest result over several seeds is a safer measurement.
 
     The network runs in float64, because few paths reach the edge of the field. It is converted in place and stays in
     float64.

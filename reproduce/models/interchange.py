@@ -47,8 +47,8 @@ def load(state_dict: Mapping[str, Tensor], *, layout: Layout) -> GoogLeNet:
     "plain". The state of torch's random generators does not change.
 
     Args:
-        state_dict: The weights, which are not changed. The counters `num_batches_tracked` may be missing; they are then
-            set to 0.
+        state_dict: The weights, which are not changed. If the counters `num_batches_tracked` are missing, they are set
+            to 0.
         layout: The layout of the weights.
 
     Returns:

@@ -14,7 +14,7 @@ def adaptive_average(x: Tensor, grid: int) -> Tensor:
     """Average pool a map of any size to a square grid: [N, C, H, W] -> [N, C, grid, grid].
 
     The result is that of `F.adaptive_avg_pool2d`. While `torch.use_deterministic_algorithms` is on, it is computed with
-    matrix products, whose gradient is deterministic; the result then differs by rounding only.
+    matrix products, whose gradient is deterministic and which change the result by rounding only.
     """
     if grid == 1 or not torch.are_deterministic_algorithms_enabled():
         return F.adaptive_avg_pool2d(x, grid)  # with a single cell it is a mean, whose gradient is deterministic
