@@ -33,7 +33,7 @@ OUTCOME_OF_STATUS = {
     "RUNNING": "running",
     "SCHEDULED": "waiting",
 }
-"""Outcomes in our words, by MLflow's status of a run."""
+"""The outcome of a run, by its status in MLflow."""
 PAGE_SIZE = 1000
 READERS = 8
 """Number of threads that read histories of metrics, so that several requests to a server are under way at once."""
@@ -128,7 +128,7 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
 
 
 def runs_frame(recorded: list[Run]) -> pd.DataFrame:
-    """Tabulate runs as `Recorded.runs`, with one row for each run key.
+    """Tabulate runs in the format of `Recorded.runs`, with one row for each run key.
 
     If several runs have the same key, a finished one is preferred, then the one that started first.
 

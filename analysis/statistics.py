@@ -28,8 +28,8 @@ NAN = float("nan")
 class Estimate:
     """An estimate of a mean or of a difference of means, with its interval and a test against 0.
 
-    An estimate from too few values to tell their spread, or from values without any spread, has no interval: `low`,
-    `high`, `half_width`, `p` and `detectable` are then NaN.
+    An estimate has no interval if there are too few values to estimate their spread, or if they have no spread. Then
+    `low`, `high`, `half_width`, `p` and `detectable` are NaN.
     """
 
     value: float

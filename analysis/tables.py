@@ -62,7 +62,10 @@ def p_value(p: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Format a quantity with three digits and a decimal prefix, for example "13.0 M" or "1.58 G"."""
+    """Format a quantity with three digits and the prefix k, M or G, for example "13.0 M".
+
+    A quantity below 1000 has no prefix and up to six digits.
+    """
     if is_missing(value):
         return DASH
     for power, prefix in ((9, "G"), (6, "M"), (3, "k")):

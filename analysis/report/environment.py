@@ -22,7 +22,8 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
 
     Returns:
         Pairs of a label and its value. If runs differ, the value lists each variant with its number of runs. A value
-        that was not recorded is a dash for commit, machine, GPUs, data hash and packages; other rows are left out.
+        that was not recorded is a dash for commit, machine, GPUs, data hash and packages. Other rows without a value
+        are left out.
     """
     runs = recorded.finished
     packages = sorted(c for c in runs.columns if c.startswith(schema.TAG_ENVIRONMENT) and c != PROCESSOR)

@@ -25,7 +25,7 @@ class Sections:
     """The content of a report, before it is rendered."""
 
     recorded: Recorded
-    """The experiment."""
+    """The runs and epochs of the experiment."""
     summary: pd.DataFrame
     """One row for each arm, as `analysis.summaries.summarise_arms` returns it."""
     effects: pd.DataFrame

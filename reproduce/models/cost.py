@@ -43,7 +43,7 @@ class LayerCost:
     parameters: int
     """Number of parameters of the layer itself, biases included."""
     macs: int
-    """Number of multiply-adds if the layer is a convolution or linear; 0 for other kinds. Biases are not counted."""
+    """Number of multiply-adds of a convolution or a linear layer, without those for biases. It is 0 for other kinds."""
     activation_bytes: int
     """Size of the output in bytes, as float32."""
 

@@ -17,8 +17,8 @@ BATCH_NORM_EPS = 1e-3  # that of TF-slim and torchvision, which their weights ne
 class Widths(NamedTuple):
     """Output channels of the convolutions of one Inception module, in the order of Szegedy et al. 2014, Table 1.
 
-    `one`, `three` and `five` belong to the 1x1, 3x3 and 5x5 convolutions, `three_reduce` and `five_reduce` to the 1x1
-    reductions before them, and `pool` to the 1x1 convolution after the max pool.
+    `one`, `three` and `five` belong to the convolutions with 1x1, 3x3 and 5x5 kernels, `three_reduce` and `five_reduce`
+    to the 1x1 reductions before the 3x3 and 5x5 kernels, and `pool` to the 1x1 convolution after the max pool.
     """
 
     one: int
