@@ -1,7 +1,7 @@
-"""From recorded runs to statistics, verdicts, figures and reports.
+"""Turns recorded runs into statistics, verdicts, figures and reports.
 
-Runs come in from MLflow as pandas frames (`frames`), evaluations as a frame. What goes out is text and files: the
-report of an experiment (`report`), the findings on the ledger's claims (`claims`) and the tables in the project's
-documents (`readme`). Reports and claims share one set of statistics (`statistics`) and one way to print numbers
-(`tables`). Nothing here needs torch.
+Runs come in from MLflow as pandas frames (`frames`), and evaluations as one frame. Text and files go out: the report of
+an experiment (`report`), the findings on the ledger's claims (`claims`) and the tables in the project's documents
+(`documents`). Reports and claims share one set of statistics (`statistics`) and one format of numbers (`tables`).
+Nothing here needs torch.
 """

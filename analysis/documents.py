@@ -1,11 +1,15 @@
-"""Figures in the project's documents, generated from committed results.
+"""Generates the tables in the project's documents from committed results.
 
-    python -m analysis.documents            # fill the regions in
-    python -m analysis.documents --check    # exit 1 where a document and the results disagree
+    python -m analysis.documents            # regenerate all regions
+    python -m analysis.documents --check    # change nothing; exit with 1 if a region is out of date
 
-A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. Kinds:
-`headlines` (the goals alone), `goals` (with commands) and `bench` (all figures) of the suites in results/bench, by
-kind of machine; `arms` and `effects` of an experiment's report; `claims` and `claims-count` of the ledger.
+A region lies between `<!-- generated: KIND EXPERIMENT -->` and `<!-- end -->`, each on a line of its own. EXPERIMENT is
+given only for `arms` and `effects`. The kinds are:
+
+- `headlines`, `goals`, `bench`: benchmarks in results/bench, by kind of machine. `headlines` has the goals, `goals` has
+  also the commands that measured them, and `bench` has all figures.
+- `arms`, `effects`: the tables of an experiment's report.
+- `claims`, `claims-count`: the ledger's table with the number of claims by verdict, or these numbers alone.
 """
 
 from __future__ import annotations
@@ -31,11 +35,19 @@ REGION = re.compile(r"^<!-- generated: (?P<name>[^>]*?) -->\n.*?^<!-- end -->$",
 
 
 class RegionError(UserError):
-    """A region of an unknown kind, or whose results are not there."""
+    """Raised if a region of a document has an unknown kind, or if the report that it shows does not exist."""
 
 
 def filled(text: str, results: Path) -> str:
-    """A document with its regions generated anew. Raises `RegionError`."""
+    """Return the text of a document with all its regions regenerated. No file is written.
+
+    Args:
+        text: The document in Markdown.
+        results: The folder `results`, from which the regions are generated.
+
+    Raises:
+        RegionError: A region has an unknown kind, or the report that it shows does not exist.
+    """
     return REGION.sub(lambda match: _region(match["name"], results), text)
 
 
@@ -54,7 +66,12 @@ def _region(name: str, results: Path) -> str:
 
 
 def _goals(results: Path, _: str, *, sources: bool = True) -> str:
-    """The goals of all suites: medians with ranges, whether each is reached, and if not why."""
+    """Tabulate the goals of all suites: median, range, goal, and for missed goals the reason.
+
+    Args:
+        results: The folder `results`.
+        sources: Whether the command and the machine of each suite follow below the table.
+    """
     parts = []
     for kind, found in _benchmarks(results).items():
         rows = [
@@ -70,7 +87,7 @@ def _goals(results: Path, _: str, *, sources: bool = True) -> str:
 
 
 def _tables(results: Path, _: str) -> str:
-    """All that suites measured, a table a comparison."""
+    """Tabulate all measurements of all suites, with one table for each comparison."""
     parts = []
     for kind, found in _benchmarks(results).items():
         for result in found:
@@ -82,7 +99,7 @@ def _tables(results: Path, _: str) -> str:
 
 
 def _gpu_tables(folder: Path, results: Path) -> list[str]:
-    """What the parts of `deeper bench gpu` found on a kind of machine, with their checks."""
+    """Tabulate the results of `deeper bench gpu` on one kind of machine, with the checks that were missed."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     found = [content for content in found if content["result"]["outcome"] != "absent"]
     sources = dict.fromkeys(_source({**content, "file": folder.relative_to(results)}) for content in found)
@@ -151,7 +168,10 @@ def _outcome(comparison: Mapping[str, Any], figure: str, ours: str, peer: str | 
 
 
 def _benchmarks(results: Path) -> dict[str, list[dict[str, Any]]]:
-    """The committed results of suites, by kind of machine; but for the quick check's, which repeats parts of others."""
+    """Read the committed results of the suites, by kind of machine.
+
+    Those of the quick check are left out, because it repeats parts of other suites.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((results / "bench").glob("*/*.json")):
         result = {"file": path.relative_to(results), **json.loads(path.read_text(encoding="utf-8"))}
@@ -176,7 +196,7 @@ def _source(result: Mapping[str, Any]) -> str:
 
 
 def _table_of_report(results: Path, experiment: str, number: int) -> str:
-    """The `number`-th table of a report, from 0, with its caption."""
+    """Extract a table with its caption from results.md of a report; `number` counts the tables from 0."""
     blocks = (results / experiment / "report" / "results.md").read_text(encoding="utf-8").split("\n\n")
     starts = [place for place, block in enumerate(blocks) if block.startswith("**")]
     return "\n\n".join(blocks[starts[number] : starts[number] + 2])
@@ -196,10 +216,23 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
     "claims": _claims,
     "claims-count": lambda results, source: _claims(results, source).partition("\n\n")[0],
 }
+"""Functions that generate the content of a region, by kind. They take the folder `results` and an experiment's name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 where every document agrees with the results, or now does; 1 where `--check` found one that does not."""
+    """Regenerate the regions of all documents in place, and print the names of the documents that changed.
+
+    With `--check`, the documents are only compared with the results, and the names of those that differ are printed.
+
+    Args:
+        arguments: Command-line arguments. None uses those of the process.
+
+    Returns:
+        The exit code: 1 if `--check` found a document that differs from the results, else 0.
+
+    Raises:
+        SystemExit: A region cannot be generated (code 2), or the arguments are invalid.
+    """
     parser = argparse.ArgumentParser(prog="python -m analysis.documents", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a document would change")
     check = parser.parse_args(arguments).check

@@ -1,4 +1,8 @@
-"""What the factors of a grid of arms do to an outcome: contrasts, a factorial fit, pairwise differences, verdicts."""
+"""Estimates the effects of an experiment's factors on an outcome such as top-1.
+
+Factors are the config fields in which the arms differ. Their effects are contrasts of a factorial fit over all arms; in
+addition, each arm is compared with the baseline. Each effect has a verdict in words.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from analysis.statistics import ALPHA, NAN, Estimate, holm, welch
 AUX = "network.aux"
 REDUCTION = "network.reduction"
 PAPER = {AUX: "both", REDUCTION: "reduced"}
-"""The network of Szegedy et al. 2014: the arm nearest to it is the baseline."""
+"""Values of two fields in the network of Szegedy et al. 2014, by which `baseline` finds the arm nearest to it."""
 LABELS = {AUX: "Auxiliary heads", REDUCTION: "1×1 reductions"}
 NOT_FACTORS = ("network.classes", "network.resolution")
-"""Fields that follow from the data set and the recipe."""
+"""Fields that are never factors, because they follow from the data set and the recipe."""
 
 HIGHER, LOWER = "higher", "lower"
 NO_CLEAR_DIFFERENCE = "no clear difference"
@@ -29,29 +33,43 @@ NO_INTERVAL = "no interval"
 
 @dataclass(frozen=True)
 class Factor:
-    """A field of the config that differs between arms, or the first of several fields that differ together."""
+    """A config field whose value differs between arms.
+
+    If several fields divide the arms in the same way, the factor has the name and the levels of the first.
+    """
 
     field: str
+    """Name of the field, for example `network.aux`."""
     levels: tuple[str, ...]
+    """The values of the field as text, in the order in which arms have them."""
 
     @property
     def label(self) -> str:
+        """The name of the factor in tables and figures."""
         return LABELS.get(self.field, self.field)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean over the levels `plus` minus the mean over the levels `minus`."""
+    """A comparison of levels of a factor: the mean over the levels `plus` minus the mean over the levels `minus`."""
 
     text: str
+    """The comparison in tables, for example "aux1 − none"."""
     plus: tuple[str, ...]
     minus: tuple[str, ...]
 
 
 def factors(runs: pd.DataFrame) -> list[Factor]:
-    """The config fields in which the arms of `runs` differ.
+    """Find the factors of an experiment: the config fields in which its arms differ.
 
-    Fields that divide the arms in the same way are one factor, because the runs cannot separate them.
+    Fields that divide the arms in the same way form one factor, because the runs cannot separate their effects. A field
+    is no factor if it varies within an arm or was not recorded for every arm.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`.
+
+    Returns:
+        The factors, those of auxiliary classifiers and reductions first, then by the name of the field.
     """
     fields = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) or c == "workers"]
     fields = [field for field in fields if field not in NOT_FACTORS]
@@ -67,7 +85,17 @@ def factors(runs: pd.DataFrame) -> list[Factor]:
 
 
 def baseline(runs: pd.DataFrame) -> str:
-    """The arm that others are compared with: the one called baseline, else the one nearest to the paper's network."""
+    """Choose the arm with which the other arms are compared.
+
+    It is the arm called "baseline". If there is none, it is the arm that agrees with the paper's network in most fields
+    of `PAPER`, and among equals the first in `runs`.
+
+    Args:
+        runs: At least one run, in the format of `analysis.frames.Recorded.runs`.
+
+    Returns:
+        The name of the arm.
+    """
     arms = runs.drop_duplicates("arm").set_index("arm")
     if "baseline" in arms.index:
         return "baseline"
@@ -79,10 +107,15 @@ def baseline(runs: pd.DataFrame) -> str:
 
 
 def contrasts(factor: Factor, base_level: str) -> list[Contrast]:
-    """The comparisons that a factor is there for.
+    """Choose which levels of a factor are compared with each other.
 
-    Auxiliary heads are compared with none, reductions with the other kinds of module, and the levels of any other
-    factor with `base_level`, the baseline's.
+    For auxiliary classifiers, each level is compared with "none". If there are several such levels, the first contrast
+    compares their mean with "none". For reductions, "reduced" is compared with each other level. For any other factor,
+    and for these two if they lack the level "none" or "reduced", each level is compared with `base_level`.
+
+    Args:
+        factor: The factor.
+        base_level: The level of the baseline arm.
     """
     if factor.field == AUX and "none" in factor.levels:
         heads = tuple(level for level in factor.levels if level != "none")
@@ -96,10 +129,21 @@ def contrasts(factor: Factor, base_level: str) -> list[Contrast]:
 
 
 class FactorialFit:
-    """Effects-coded least squares over the arms of a grid, with one residual variance pooled over all arms.
+    """A least-squares fit of an outcome to the factors of a grid of arms, with effects coding.
 
-    A full grid is fitted with its two-way interactions, a part of a grid with main effects alone. `identified` is False
-    where the arms do not suffice to separate the factors.
+    If the runs cover all combinations of levels, the model has main effects and two-way interactions, otherwise main
+    effects alone. One residual variance is estimated for all arms together. The fit is computed when the object is
+    created.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`.
+        factors: The factors of these runs, at least one.
+        outcome: Name of a column of `runs` without missing values.
+
+    Attributes:
+        factors: The factors, as a list.
+        interactions: Whether the model has interactions.
+        identified: Whether the arms suffice to separate the effects. If it is False, estimates are meaningless.
     """
 
     def __init__(self, runs: pd.DataFrame, factors: Sequence[Factor], outcome: str) -> None:
@@ -119,11 +163,25 @@ class FactorialFit:
         self._variance = float(residual @ residual) / self._df if self._df else NAN
 
     def main(self, factor: Factor, contrast: Contrast) -> Estimate:
-        """The difference between levels, averaged with equal weights over the levels of all other factors."""
+        """Estimate the contrast of a factor, averaged with equal weights over the levels of all other factors.
+
+        The estimate is in the unit of the outcome. Its `n` is the number of all runs of the fit.
+        """
         return self._estimate(self._marginal({factor: contrast.plus}) - self._marginal({factor: contrast.minus}))
 
     def interaction(self, a: Factor, of_a: Contrast, b: Factor, of_b: Contrast) -> Estimate:
-        """The difference in `a` at the plus side of `b`, minus the same difference at the minus side of `b`."""
+        """Estimate how much the contrast of one factor depends on another factor.
+
+        The estimate is the contrast `of_a` at the plus levels of `of_b`, minus `of_a` at the minus levels of `of_b`. It
+        is averaged with equal weights over the levels of all other factors, in the unit of the outcome. It is
+        meaningful only if `interactions` is True.
+
+        Args:
+            a: A factor.
+            of_a: A contrast of `a`.
+            b: Another factor.
+            of_b: A contrast of `b`.
+        """
         return self._estimate(
             self._marginal({a: of_a.plus, b: of_b.plus})
             - self._marginal({a: of_a.minus, b: of_b.plus})
@@ -132,7 +190,7 @@ class FactorialFit:
         )
 
     def _row(self, levels: tuple[str, ...]) -> npt.NDArray[np.float64]:
-        """The row of the design matrix for a combination of levels, one of each factor."""
+        """Compute the row of the design matrix for a combination of levels, with one level of each factor."""
         codes = []
         for factor, level in zip(self.factors, levels, strict=True):
             last = len(factor.levels) - 1
@@ -142,7 +200,10 @@ class FactorialFit:
         return np.concatenate([np.ones(1), *codes, *products])
 
     def _marginal(self, fixed: dict[Factor, tuple[str, ...]]) -> npt.NDArray[np.float64]:
-        """The mean row over all combinations of levels in which the factors of `fixed` have one of the levels there."""
+        """Compute the mean row of the design matrix over all combinations of levels that `fixed` allows.
+
+        A factor that is not in `fixed` may have any of its levels.
+        """
         combinations = itertools.product(*(fixed.get(factor, factor.levels) for factor in self.factors))
         return np.asarray(np.mean([self._row(levels) for levels in combinations], axis=0))
 
@@ -155,17 +216,30 @@ EFFECT_COLUMNS = [
     "outcome", "kind", "effect", "contrast", "difference", "low", "high", "p", "p_holm", "df", "n", "detectable",
     "verdict",
 ]  # fmt: skip
+"""Columns of the frame that `effects` returns, which describes them."""
 
 
 def effects(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """All effects on an outcome, a row each, with the columns `EFFECT_COLUMNS`.
+    """Estimate all effects on an outcome: main effects, interactions, and each arm minus the baseline.
 
-    Main effects come first, then interactions, then each arm minus the baseline (`kind` main, interaction, pairwise).
-    Holm's correction is made over main effects and interactions together, and separately over the pairs.
+    Main effects need a fit that separates the factors, and interactions need all combinations of levels. Effects that
+    cannot be estimated are left out. Interactions of auxiliary classifiers use their first contrast only.
 
     Args:
-        runs: Finished runs, as `analysis.frames.Recorded.finished`.
-        outcome: A column of `runs`; differences are in its unit.
+        runs: At least one finished run, in the format of `analysis.frames.Recorded.finished`.
+        outcome: Name of a column of `runs` without missing values.
+
+    Returns:
+        A frame with one row for each effect and the columns `EFFECT_COLUMNS`:
+
+        - `kind`: "main", "interaction" or "pairwise", in this order.
+        - `effect`: the factor, the two factors or the arm. `contrast`: the compared levels or arms.
+        - `difference`, `low`, `high`: the estimate and its 95 % interval, in the unit of the outcome.
+        - `p`, `p_holm`: p value without and with Holm's correction. The correction is made over main effects and
+          interactions together, and separately over the pairs.
+        - `df`, `n`: degrees of freedom and number of runs behind the estimate.
+        - `detectable`: the smallest effect that would be found with a power of 80 %.
+        - `verdict`: the result of `verdict`.
     """
     base = baseline(runs)
     base_row = runs[runs["arm"] == base].iloc[0]
@@ -200,7 +274,17 @@ def effects(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
 
 def verdict(difference: float, p: float, p_holm: float) -> str:
-    """A difference in words, from its p value before and after Holm's correction."""
+    """Express a difference in words.
+
+    Args:
+        difference: The estimated difference.
+        p: Its p value without correction, NaN if it has none.
+        p_holm: Its p value after Holm's correction.
+
+    Returns:
+        `HIGHER` or `LOWER` if `p_holm` is below `ALPHA`, `NOT_CLEAR_AFTER_CORRECTION` if only `p` is,
+        `NO_CLEAR_DIFFERENCE` if neither is, and `NO_INTERVAL` if `p` is NaN.
+    """
     if math.isnan(p):
         return NO_INTERVAL
     if p_holm < ALPHA:
@@ -209,5 +293,5 @@ def verdict(difference: float, p: float, p_holm: float) -> str:
 
 
 def _primary(factor: Factor, asked: list[Contrast]) -> list[Contrast]:
-    """The contrasts of a factor that interactions are made of: of auxiliary heads only the first."""
+    """Select the contrasts of a factor for interactions: the first for auxiliary classifiers, all for other factors."""
     return asked[:1] if factor.field == AUX else asked

@@ -1,6 +1,7 @@
-"""What MLflow holds about an experiment, as pandas frames.
+"""Reads an experiment from MLflow into pandas frames.
 
-Only the tracking server or the sqlite store is read, so that everyone who can reach the store can make reports.
+Only the tracking store (a server or an sqlite file) is read, not the records. Everyone who can reach the store can
+therefore make reports.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EPOCH_PREFIXES = ("train/", "val/", "throughput/", "memory/", schema.GRADIENT_NORM)
-"""Of metrics with one value per epoch. All others (final/, cost/, system/) have one value per run."""
+"""Prefixes of the metrics that have one value per epoch. All others (final/, cost/, system/) have one per run."""
 OUTCOME_OF_STATUS = {
     "FINISHED": schema.FINISHED,
     "FAILED": schema.FAILED,
@@ -32,48 +33,66 @@ OUTCOME_OF_STATUS = {
     "RUNNING": "running",
     "SCHEDULED": "waiting",
 }
+"""The outcome of a run, by its status in MLflow."""
 PAGE_SIZE = 1000
 READERS = 8
-"""Threads that read histories of metrics, one per request, so that waits for a server overlap."""
+"""Number of threads that read histories of metrics, so that several requests to a server are under way at once."""
 
 
 class AnalysisError(UserError):
-    """A report cannot be made. The message names what is missing and what there is instead."""
+    """Raised if a report or a claim cannot be computed from the tracking store.
+
+    The message names what is missing and what exists instead.
+    """
 
 
 class NothingRecordedError(AnalysisError):
-    """The store does not exist, or it holds no run of the experiment."""
+    """Raised if the tracking store does not exist or holds no run of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """An experiment as it stands in MLflow."""
+    """The runs of an experiment and their epochs, as MLflow held them when they were read."""
 
     experiment: str
+    """Name of the experiment."""
     experiment_id: str
+    """MLflow's id of the experiment."""
     description: str
+    """The prose of the experiment's note in MLflow."""
     runs: pd.DataFrame
-    """A row for each run, in the order of their start.
+    """One row for each run, in the order in which the runs started.
 
-    The columns are run_id, key, arm, seed, outcome, error, started and ended (Unix seconds), then parameters
-    (`network.aux`), metrics (`final/val_top1`, fractions from 0 to 1) and tags by their names.
+    The columns are run_id, key, arm, seed, outcome, error, started and ended (Unix seconds), then the parameters (such
+    as `network.aux`, as text), the metrics with one value per run (such as `final/val_top1`, a fraction from 0 to 1),
+    the tags `deeper.*` and the commit, by their names. `final/val_top1` is always present.
     """
     epochs: pd.DataFrame
-    """A row for each epoch of each run: run_id, arm, seed, epoch (from 0), then metrics by their names."""
+    """One row for each epoch of each run.
+
+    The columns are run_id, arm, seed and epoch (counted from 0), then the metrics with one value per epoch, by name.
+    """
 
     @property
     def finished(self) -> pd.DataFrame:
-        """The rows of `runs` that have a final accuracy."""
+        """The rows of `runs` whose outcome is finished and that have a final top-1, as a new frame."""
         return self.runs[self.runs["outcome"].eq(schema.FINISHED) & self.runs[schema.FINAL_TOP1].notna()]
 
     @property
     def arms(self) -> list[str]:
-        """The names of the arms in the order of their first start, which is that of the experiment file."""
+        """The names of the arms, in the order in which their first runs started."""
         return list(self.runs["arm"].unique())
 
 
 def read(experiment: str, *, tracking_uri: str) -> Recorded:
-    """Read everything that is recorded of an experiment.
+    """Read all runs and epochs of an experiment from a tracking store.
+
+    Environment variables of MLflow (retries, time limit of requests, telemetry) are set for the whole process unless
+    they are set already.
+
+    Args:
+        experiment: Name of the experiment.
+        tracking_uri: URI of the MLflow store, for example `sqlite:///mlflow.db` or `http://host:5000`.
 
     Raises:
         NothingRecordedError: The store does not exist, or it holds no run of the experiment.
@@ -109,7 +128,13 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
 
 
 def runs_frame(recorded: list[Run]) -> pd.DataFrame:
-    """One row for each run key. Where MLflow holds a key twice, the finished run is taken, else the oldest."""
+    """Tabulate runs in the format of `Recorded.runs`, with one row for each run key.
+
+    If several runs have the same key, a finished one is preferred, then the one that started first.
+
+    Args:
+        recorded: At least one run. Each has the tags of key, arm and seed.
+    """
     rows: list[dict[str, Any]] = []
     for run in recorded:
         tags = run.data.tags
@@ -141,7 +166,17 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
 
 
 def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
-    """One row for each epoch of each run. Where several attempts wrote an epoch, the value written last counts."""
+    """Read the metrics of all epochs of the given runs, with several requests to MLflow at a time.
+
+    If several attempts at a run wrote the same epoch, the value that was written last is used.
+
+    Returns:
+        A frame with one row for each epoch of each run: run_id, epoch (counted from 0), then the metrics by name. A
+        metric that was not recorded in an epoch is NaN.
+
+    Raises:
+        MlflowException: The store does not answer.
+    """
     wanted = [
         (run.info.run_id, name) for run in recorded for name in run.data.metrics if name.startswith(EPOCH_PREFIXES)
     ]
@@ -181,7 +216,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 
 def _prose(note: str) -> str:
-    """The prose of an experiment's Markdown note, without headings and tables."""
+    """Extract the prose of an experiment's Markdown note, without headings and tables."""
     return " ".join(line.strip() for line in note.splitlines() if line.strip() and line.lstrip()[0] not in "#|")
 
 

@@ -1,7 +1,7 @@
-"""Estimates from a handful of runs: means, differences and ratios with their intervals, tests and power.
+"""Statistics of a few runs: means, differences and ratios with their confidence intervals, tests and power.
 
-Intervals are Student's t intervals. Bootstrap intervals are left out on purpose: over three to ten seeds they cover the
-true value far less often than their level says.
+All intervals are Student's t intervals. Bootstrap intervals are not used, because with three to ten seeds they cover
+the true value far less often than their level says.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from scipy import special
 LEVEL = 0.95
 """The confidence level of every interval."""
 ALPHA = 1 - LEVEL
+"""The significance level of every test."""
 POWER = 0.8
-"""The probability with which a test finds the smallest detectable effect."""
+"""The probability with which a test finds an effect of the smallest detectable size."""
 NAN = float("nan")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, or a difference of means, with what its interval and its test follow from.
+    """An estimate of a mean or of a difference of means, with its interval and a test against 0.
 
-    Without at least two values on each side, or without any spread between them, there is no interval: `low`, `high`,
-    `p` and `detectable` are NaN.
+    An estimate has no interval if there are too few values to estimate their spread, or if they have no spread. Then
+    `low`, `high`, `half_width`, `p` and `detectable` are NaN.
     """
 
     value: float
+    """The mean or the difference of means; NaN if there are no values."""
     n: int
     """The number of values behind the estimate."""
     se: float = NAN
-    """Standard error of `value`."""
+    """Standard error of `value`; NaN if it is unknown."""
     df: float = NAN
-    """Degrees of freedom of the standard error."""
+    """Degrees of freedom of the standard error; NaN if it is unknown."""
 
     no_effect: ClassVar[float] = 0.0
-    """The value that stands for no difference."""
+    """The true value if there is no effect."""
 
     @property
     def _has_interval(self) -> bool:
@@ -48,65 +50,83 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """Half of the interval's width."""
+        """Half the width of the 95 % interval, in the unit of `value`."""
         return _critical(self.df) * self.se if self._has_interval else NAN
 
     @property
     def low(self) -> float:
+        """The lower end of the 95 % interval."""
         return self.value - self.half_width
 
     @property
     def high(self) -> float:
+        """The upper end of the 95 % interval."""
         return self.value + self.half_width
 
     @property
     def p(self) -> float:
-        """Two-sided p value of the hypothesis that the true value is 0."""
+        """The two-sided p value of the hypothesis that the true value is 0."""
         return 2 * float(special.stdtr(self.df, -abs(self.value) / self.se)) if self._has_interval else NAN
 
     @property
     def detectable(self) -> float:
-        """The smallest effect that a t test with this spread and number of values would find with a power of 80 %."""
+        """The smallest true value that a t test with this standard error would find with a power of 80 %."""
         return detectable(self.se, self.df) if self._has_interval else NAN
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A geometric mean of ratios: an estimate of their natural logarithm, read as a factor."""
+    """A geometric mean of ratios with its interval.
+
+    Value and interval are those of the mean logarithm, transformed back to factors. If the mean logarithm has no
+    interval, `low`, `high` and `detectable` are NaN.
+    """
 
     log: Estimate
+    """The mean of the ratios' natural logarithms."""
 
     no_effect: ClassVar[float] = 1.0
+    """The true ratio if there is no effect."""
 
     @property
     def value(self) -> float:
+        """The geometric mean of the ratios."""
         return math.exp(self.log.value)
 
     @property
     def n(self) -> int:
+        """The number of ratios."""
         return self.log.n
 
     @property
     def low(self) -> float:
+        """The lower end of the 95 % interval, as a factor."""
         return math.exp(self.log.low)
 
     @property
     def high(self) -> float:
+        """The upper end of the 95 % interval, as a factor."""
         return math.exp(self.log.high)
 
     @property
     def detectable(self) -> float:
-        """The smallest factor above 1 that a t test on the logarithms would find with a power of 80 %."""
+        """The smallest true factor above 1 that a t test on the logarithms would find with a power of 80 %."""
         return math.exp(self.log.detectable)
 
 
 def is_clear(estimate: Estimate | Ratio) -> bool:
-    """Whether the interval excludes the value that stands for no difference. Without an interval nothing is clear."""
+    """Return whether the 95 % interval excludes `no_effect`: 0 for an `Estimate`, 1 for a `Ratio`.
+
+    It is False if the estimate has no interval.
+    """
     return estimate.low > estimate.no_effect or estimate.high < estimate.no_effect
 
 
 def mean(values: npt.ArrayLike) -> Estimate:
-    """The mean of independent values."""
+    """Estimate the mean of independent values, with the interval of a one-sample t test.
+
+    With fewer than two values the estimate has no interval, and without values its `value` is NaN.
+    """
     array = np.asarray(values, dtype=float)
     n = len(array)
     if n < 2:
@@ -115,12 +135,20 @@ def mean(values: npt.ArrayLike) -> Estimate:
 
 
 def ratio(logarithms: npt.ArrayLike) -> Ratio:
-    """The geometric mean of ratios that are given by their natural logarithms."""
+    """Estimate the geometric mean of independent ratios.
+
+    Args:
+        logarithms: The natural logarithms of the ratios.
+    """
     return Ratio(mean(logarithms))
 
 
 def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
-    """The mean of `a` minus the mean of `b`, without the assumption that both have the same variance."""
+    """Estimate the mean of `a` minus the mean of `b` with Welch's t test, which allows unequal variances.
+
+    The samples have to be independent and not paired. If either has fewer than two values, or if neither has any
+    spread, the estimate has no interval.
+    """
     first, second = mean(a), mean(b)
     value, n = first.value - second.value, first.n + second.n
     va, vb = first.se**2, second.se**2
@@ -130,9 +158,14 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p values.
+    """Adjust a family of p values with Holm's step-down method.
 
-    NaN stands for a test that was not made: it stays NaN and does not count in the family.
+    Args:
+        p: The p values of the family. NaN marks a test that was not made. Such tests do not count as members of the
+            family.
+
+    Returns:
+        The adjusted p values, at most 1, in the order of `p`. Those that were NaN stay NaN.
     """
     array = np.asarray(p, dtype=float)
     adjusted = np.full(len(array), NAN)
@@ -144,23 +177,36 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def detectable(se: float, df: float, *, power: float = POWER) -> float:
-    """The smallest effect that a two-sided t test at the level `ALPHA` finds with `power`.
+    """Compute the smallest true effect that a two-sided t test at the level `ALPHA` finds with a given power.
 
-    It is the noncentrality that reaches `power`, times `se`. The tail on the far side is neglected: at useful powers
-    its probability is practically zero.
+    It is `se` times the noncentrality at which the test reaches the power. Rejections on the opposite side are
+    neglected, because their probability is practically zero at useful powers.
+
+    Args:
+        se: Standard error of the estimated effect.
+        df: Degrees of freedom of the standard error.
+        power: Probability of finding the effect, between 0 and 1.
+
+    Returns:
+        The size of the effect, in the unit of `se`.
     """
     return float(special.nctdtrinc(df, 1 - power, _critical(df))) * se
 
 
 def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -> int:
-    """How many more seeds would narrow the interval of a mean to less than `distance` on each side.
+    """Compute how many further seeds would narrow the interval of a mean to less than `distance` on each side.
 
-    The value and the spread between seeds are taken to stay as they are.
+    The computation assumes that the value and the spread between seeds stay as they are.
 
     Args:
-        estimate: The mean of one value for each seed, or a ratio of that kind.
-        distance: From the estimate's value to the bound that the interval has to exclude, in the unit of the value.
-        at_most: What is returned where even this many more seeds would not be enough.
+        estimate: A mean with one value for each seed, or a geometric mean with one ratio for each seed.
+        distance: Distance from the estimate's value to the bound that the interval has to exclude, in the unit of the
+            value.
+        at_most: The largest number that is returned.
+
+    Returns:
+        The number of further seeds, from 1 to `at_most`. It is `at_most` if fewer seeds do not suffice, and 1 if the
+        estimate has no interval.
     """
     if math.isnan(estimate.low):
         return 1  # a further seed shows whether there is any spread
@@ -170,10 +216,10 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
 
 
 def _mean_half_width(n: int) -> float:
-    """Half the width of the interval of a mean of `n` values, in standard deviations of a value."""
+    """Compute half the width of the interval of a mean of `n` values, in standard deviations of one value."""
     return _critical(n - 1) / math.sqrt(n)
 
 
 def _critical(df: float) -> float:
-    """The quantile of Student's t distribution that bounds an interval."""
+    """Compute the two-sided critical value of Student's t distribution at the level `ALPHA`."""
     return float(special.stdtrit(df, 1 - ALPHA / 2))

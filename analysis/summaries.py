@@ -1,4 +1,4 @@
-"""The runs of each arm in numbers: means over seeds with intervals, and what the network costs."""
+"""Summarises the runs of each arm: means over seeds with intervals, and the cost of the network."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ VARYING = {
     "gpu_energy_j": schema.GPU_ENERGY_J,
     "cpu_percent": schema.HOST_CPU_PERCENT,
 }
-"""Columns of what varies from run to run, by the metric that they summarise."""
+"""Metrics that vary from run to run, by the column of `summarise_arms` that holds their mean."""
 CONSTANT = {
     "parameters": schema.COST_PARAMETERS,
     "parameters_inference": schema.COST_PARAMETERS_INFERENCE,
     "macs": schema.COST_MACS,
     "macs_training": schema.COST_MACS_TRAINING,
 }
-"""Columns of what all runs of an arm have in common, by metric."""
+"""Metrics that are equal in all runs of an arm, by the column of `summarise_arms` that holds them."""
 
 
 def summarise_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """One row for each arm: the number of runs, statistics of what varies over seeds, and what the network costs.
-
-    A metric of `VARYING` has four columns: its mean (`top1`), the ends of the mean's interval (`top1_low`, `top1_high`)
-    and the standard deviation (`top1_sd`). What was not recorded is NaN.
+    """Summarise the runs of each arm in one row.
 
     Args:
-        runs: Finished runs, as `analysis.frames.Recorded.finished`.
-        arms: The order of the rows.
+        runs: Finished runs, in the format of `analysis.frames.Recorded.finished`.
+        arms: Names of the arms, in the order of the rows. An arm without runs has a row as well.
+
+    Returns:
+        A frame with the columns `arm`, `n` (the number of runs), four columns for each metric of `VARYING` and one for
+        each metric of `CONSTANT`. The four are the mean over runs (`top1`), the ends of its 95 % interval (`top1_low`,
+        `top1_high`) and the standard deviation between runs (`top1_sd`), in the unit of the metric. Accuracies are
+        fractions from 0 to 1. Metrics that were not recorded are NaN.
     """
     rows = []
     for arm in arms:
@@ -59,7 +62,13 @@ def summarise_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
 
 
 def concurrent_runs(runs: pd.DataFrame) -> int:
-    """The largest number of runs that were under way at the same time on one host."""
+    """Compute the largest number of runs that were under way at the same time on one host.
+
+    Runs without an end are counted as still under way. Runs without a recorded host are treated as if they shared one.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`.
+    """
     most = 0
     hosts = runs[schema.TAG_HOST].fillna("") if schema.TAG_HOST in runs else pd.Series("", index=runs.index)
     for _, own in runs.groupby(hosts):

@@ -1,6 +1,7 @@
-"""Numbers as text, and tables as Markdown and LaTeX. The report's page renders the same tables as HTML.
+"""Formats numbers as text, and tables as Markdown and LaTeX. The report's page renders the same tables as HTML.
 
-Percents, points, intervals and p values have one form each, which reports, findings on claims and documents share.
+Reports, findings on claims and documents share one format each for percentages, points, intervals and p values. A
+missing number (None or NaN) is shown as a dash.
 """
 
 from __future__ import annotations
@@ -12,47 +13,59 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 DASH = "—"
-"""Printed where a value is missing."""
+"""The text for a missing value."""
 MINUS = "−"
 
 
 def is_missing(value: object) -> bool:
+    """Return whether a value is None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: float, digits: int = 0) -> str:
-    """A number with digits in groups of three, for example "1 234.5"."""
+    """Format a number with digits in groups of three and `digits` decimals, for example "1 234.5"."""
     return DASH if is_missing(value) else f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign, for example "+1.20"."""
+    """Format a number with its sign and `digits` decimals, for example "+1.20"."""
     return DASH if is_missing(value) else f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction in percent, without the sign of percent."""
+    """Format a fraction in percent, without a percent sign: 0.125 becomes "12.50"."""
     return number(100 * fraction, digits)
 
 
 def points(fraction: float, digits: int = 2) -> str:
-    """A difference of fractions in percentage points, with its sign."""
+    """Format a difference of fractions in percentage points, with its sign: 0.012 becomes "+1.20"."""
     return signed(100 * fraction, digits)
 
 
 def interval(low: float, high: float, show: Callable[[float, int], str], digits: int = 2) -> str:
-    """An interval in brackets, for example "[+0.84, +3.35]"; `show` prints its ends."""
+    """Format an interval in brackets, for example "[+0.84, +3.35]".
+
+    Args:
+        low: Lower end. If it is missing, the result is a dash.
+        high: Upper end.
+        show: Function that formats an end with a number of decimals, for example `points`.
+        digits: Number of decimals.
+    """
     return DASH if is_missing(low) else f"[{show(low, digits)}, {show(high, digits)}]"
 
 
 def p_value(p: float) -> str:
+    """Format a p value with two or three decimals, or as "< 0.001"."""
     if is_missing(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def quantity(value: float) -> str:
-    """Three digits with a decimal prefix, for example "13.0 M" or "1.58 G"."""
+    """Format a quantity with three digits and the prefix k, M or G, for example "13.0 M".
+
+    A quantity below 1000 has no prefix and up to six digits.
+    """
     if is_missing(value):
         return DASH
     for power, prefix in ((9, "G"), (6, "M"), (3, "k")):
@@ -63,7 +76,7 @@ def quantity(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in seconds, minutes or hours, for example "6.7 min"."""
+    """Format a time given in seconds as seconds, minutes or hours, for example "6.7 min"."""
     if is_missing(seconds):
         return DASH
     if seconds < 90:
@@ -75,43 +88,54 @@ def duration(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun, for example "1 run" or "3 runs"."""
+    """Format a number with its noun, for example "1 run" or "3 runs". The plural is the noun with an "s"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table."""
+    """A cell of a table: its text, an aside in small print, and its key for sorting."""
 
     text: str
     aside: str = ""
-    """In small print behind the text, for example an interval."""
+    """Text in small print after the main text, for example an interval."""
     sort: float | str = ""
-    """What the report's page sorts the column by."""
+    """Key by which the report's page sorts the column."""
 
     @property
     def plain(self) -> str:
+        """Text and aside in one line, without markup."""
         return f"{self.text} {self.aside}".strip()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, described once and rendered as Markdown, as LaTeX and on the report's page."""
+    """A table that can be rendered as Markdown, as LaTeX and on the report's page."""
 
     caption: str
     columns: Sequence[str]
+    """Headings of the columns."""
     rows: Sequence[Sequence[Cell]]
+    """The rows, each with one cell for each column."""
     text_columns: frozenset[int] = field(default_factory=lambda: frozenset({0}))
-    """Indices of the columns that are aligned left. The others hold numbers and are aligned right."""
+    """Indices, from 0, of the columns that are aligned left. The others hold numbers and are aligned right."""
 
     def markdown(self) -> str:
+        """Render the table as a Markdown table, without the caption."""
         head = "| " + " | ".join(self.columns) + " |"
         rule = "|" + "|".join("---" if i in self.text_columns else "--:" for i in range(len(self.columns))) + "|"
         body = ["| " + " | ".join(cell.plain.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
         return "\n".join([head, rule, *body])
 
     def latex(self, label: str) -> str:
-        """A table environment in the style of the booktabs package, with the label `tab:LABEL`. The text is ASCII."""
+        """Render the table as a LaTeX table environment with the caption, for use with the package booktabs.
+
+        Dashes, minus signs, × and narrow spaces are written as LaTeX commands. Of the caption's special characters,
+        only the percent sign is escaped.
+
+        Args:
+            label: Name of the table. The label of the environment is `tab:` followed by this name.
+        """
         frame = pd.DataFrame([[cell.plain for cell in row] for row in self.rows], columns=list(self.columns))
         styler = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
         text = styler.to_latex(

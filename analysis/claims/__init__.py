@@ -1,5 +1,6 @@
-"""Decides the claims of the ledger that need recorded runs or evaluations, and writes the findings.
+"""Decides the claims of the ledger that need recorded runs or evaluations, and renders all findings.
 
-Frames of runs and evaluations come in, together with rows of the ledger; findings go out, and tables and JSON of them.
-The ledger, the verdict types and the claims that the network alone decides are in `reproduce.claims`.
+Frames of runs and evaluations come in, together with rows of the ledger. Findings go out (`decide`), and tables, JSON
+and Markdown that show findings (`rendering`). The ledger, the types of findings and the measurements that need the
+network alone are in `reproduce.claims`.
 """

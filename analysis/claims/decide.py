@@ -1,4 +1,4 @@
-"""From recorded runs and evaluations to findings: measures what a claim is about and compares it with the claim."""
+"""Decides claims from recorded runs and evaluations: measures the values of a claim and compares them with it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,29 @@ from reproduce.claims.verdicts import (
 )
 
 EMPIRICAL = dict(runs.MEASUREMENTS)
-"""Measurements on the recorded runs of an experiment, by the names that the ledger uses."""
+"""Measurements on the recorded runs of an experiment, by the name that the ledger uses."""
 EVALUATED = dict(evaluations.MEASUREMENTS)
-"""Measurements on a frame of evaluations, by the names that the ledger uses."""
+"""Measurements on a frame of evaluations, by the name that the ledger uses."""
 
 MIN_SEEDS = 3
-"""With fewer seeds, no interval decides a claim."""
+"""The smallest number of seeds with which an interval decides a claim."""
 IMAGENET_SUFFIX = "-imagenet"
-"""Ends the name of the ImageNet version of an experiment that a claim names."""
+"""Ending of the names of experiments on ImageNet. Without it, the name is that of the small version for CPUs."""
 
 
 def decide(claim: Claim, recorded: Recorded) -> Finding:
-    """Decide a claim whose measurement is one of `EMPIRICAL`, from the runs of an experiment."""
+    """Decide a claim from the runs of an experiment.
+
+    Args:
+        claim: A claim whose measurement is one of `EMPIRICAL`.
+        recorded: The runs of the experiment, as `analysis.frames.read` returns them.
+
+    Returns:
+        The finding. Its verdict is "not measured here" if no run is finished or the runs do not suffice.
+
+    Raises:
+        SpecError: A part of the claim names a value that the measurement does not return.
+    """
     if recorded.finished.empty:
         return not_measured(claim, f"{recorded.experiment} has no finished run")
     try:
@@ -46,7 +57,20 @@ def decide(claim: Claim, recorded: Recorded) -> Finding:
 
 
 def decide_by_evaluations(claim: Claim, table: pd.DataFrame) -> Finding:
-    """Decide a claim whose measurement is one of `EVALUATED`, from a frame with one row for each evaluation."""
+    """Decide a claim from evaluations.
+
+    Args:
+        claim: A claim whose measurement is one of `EVALUATED`.
+        table: One row for each evaluation, oldest first, with the columns of
+            `bench.records.evaluations.evaluation_table`. It may be empty.
+
+    Returns:
+        The finding. If evaluations that the measurement needs are missing, its verdict is "not measured here" and its
+        evidence says what is missing.
+
+    Raises:
+        SpecError: A part of the claim names a value that the measurement does not return.
+    """
     try:
         return find(claim, EVALUATED[str(claim.measurement)](table), compare_value)
     except NotMeasured as reason:
@@ -54,17 +78,32 @@ def decide_by_evaluations(claim: Claim, table: pd.DataFrame) -> Finding:
 
 
 def decide_all(recorded: Recorded) -> list[Finding]:
-    """Decide the claims that an experiment is made for: those that name it, or that name its small version for CPUs."""
+    """Decide all claims of the shipped ledger that belong to an experiment.
+
+    These are the claims that name the experiment and are decided from runs. For an experiment whose name ends in
+    `IMAGENET_SUFFIX`, they are the claims that name its small version for CPUs.
+
+    Args:
+        recorded: The runs of the experiment, as `analysis.frames.read` returns them.
+
+    Returns:
+        The findings in the order of the ledger. The list is empty if no claim belongs to the experiment.
+    """
     name = recorded.experiment.removesuffix(IMAGENET_SUFFIX)
     claims = [c for c in load_ledger().claims if c.experiment == name and c.measurement in EMPIRICAL]
     return [decide(claim, recorded) for claim in claims]
 
 
 def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
-    """Compare what runs gave with a part of a claim.
+    """Compare a value measured on runs with a part of a claim.
 
-    An estimate holds where its whole interval lies within the part's bounds, and fails where its whole interval lies
-    outside them. Otherwise there are not enough runs. A plain number is compared as it is.
+    An estimate holds if its whole interval lies within the part's bounds, and does not hold if its whole interval lies
+    outside them. Otherwise, and with fewer than `MIN_SEEDS` seeds, the verdict is that there are not enough runs, and
+    `PartFinding.more` is the number of further seeds that are needed. A plain number is compared by `compare_value`.
+
+    Args:
+        part: A part of a claim.
+        value: The measured value, in the unit of the part.
     """
     if not isinstance(value, Estimate | Ratio):
         return compare_value(part, value)
@@ -91,7 +130,7 @@ def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
 
 
 def _fields(estimate: Estimate | Ratio) -> dict[str, float | None]:
-    """An estimate for programs; JSON has no NaN."""
+    """Convert an estimate to plain data, with None for NaN, which JSON lacks."""
     names = ("value", "low", "high", "n", "detectable")
     values = (getattr(estimate, name) for name in names)
     return {name: None if math.isnan(value) else value for name, value in zip(names, values, strict=True)}

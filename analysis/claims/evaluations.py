@@ -1,8 +1,8 @@
-"""Measurements on evaluations (`deeper evaluate`): errors by crops and models, and the accuracy of published weights.
+"""Measurements on evaluations (`deeper evaluate`): errors by models and crops, and the accuracy of published weights.
 
-They take the frame that `bench.records.evaluations.evaluation_table` describes. Published errors are those on ILSVRC's
-validation images. Evaluations on other images decide nothing; what was found on them is told with the verdict "not
-measured here".
+The measurements take the frame that `bench.records.evaluations.evaluation_table` returns. Published errors were
+measured on ILSVRC's validation images, so evaluations on other images decide no claim. Their results appear in the
+evidence of findings with the verdict "not measured here".
 """
 
 from __future__ import annotations
@@ -17,11 +17,25 @@ from reproduce.claims.ledger import Value
 from reproduce.claims.verdicts import Measured, NotMeasured
 
 MODELS, CROPS = (1, 7), (1, 10, 144)
-"""The combinations of which Szegedy et al. 2014 give the top-5 error in Table 3."""
+"""Numbers of models and of crops. Table 3 of Szegedy et al. 2014 has the top-5 error of every combination."""
 
 
 def multicrop(evaluations: pd.DataFrame) -> Measured[Value]:
-    """Top-5 errors in percent by models and crops, as in Table 3, of the arm with the most of these combinations."""
+    """Measure the top-5 errors of Table 3 of Szegedy et al. 2014 on ImageNet, for one arm.
+
+    The arm is the one that was evaluated on ImageNet with the most combinations of models and crops. Several
+    evaluations of one combination are averaged.
+
+    Args:
+        evaluations: One row for each evaluation, in the format of `evaluation_table`.
+
+    Returns:
+        The measured top-5 error in percent for every combination of `MODELS` and `CROPS`. The names of the values have
+        the form `7 models × 144 crops`.
+
+    Raises:
+        NotMeasured: Nothing was evaluated on ImageNet, or the arm lacks one of the combinations.
+    """
     arms = _arms(evaluations[evaluations["imagenet"].eq(True)])
     if not arms:
         others = [_described(table) for table in _arms(evaluations)]
@@ -37,7 +51,18 @@ def multicrop(evaluations: pd.DataFrame) -> Measured[Value]:
 
 
 def published_weights(evaluations: pd.DataFrame) -> Measured[Value]:
-    """Top-1 and top-5 in percent of torchvision's weights IMAGENET1K_V1, on one crop."""
+    """Measure the accuracy of torchvision's weights IMAGENET1K_V1 on ImageNet with one crop.
+
+    Args:
+        evaluations: One row for each evaluation, oldest first, in the format of `evaluation_table`. If there are
+            several of these weights, the last one is used.
+
+    Returns:
+        The measured values `top-1` and `top-5`: the accuracies in percent.
+
+    Raises:
+        NotMeasured: The weights were not evaluated on ImageNet with one crop.
+    """
     single = evaluations[evaluations["published"].eq(True) & evaluations["crops"].eq(1)]
     on_imagenet = single[single["imagenet"].eq(True)]
     if on_imagenet.empty:
@@ -50,13 +75,13 @@ def published_weights(evaluations: pd.DataFrame) -> Measured[Value]:
 
 
 def _arms(evaluations: pd.DataFrame) -> list[pd.DataFrame]:
-    """The evaluations of each arm on each data set, the arm with the most combinations of models and crops first."""
+    """Split evaluations by arm and data set; the frame with the most combinations of models and crops comes first."""
     tables = [table for _, table in evaluations.groupby(["data_hash", "experiment", "arm"], sort=False)]
     return sorted(tables, key=lambda table: -len(table[["models", "crops"]].drop_duplicates()))
 
 
 def _errors(table: pd.DataFrame) -> dict[str, float]:
-    """Top-5 errors in percent, by models and crops."""
+    """Compute the mean top-5 error in percent for each combination of models and crops."""
     means = table.groupby(["models", "crops"], as_index=False)["top5"].mean()
     return {_combination(int(row["models"]), int(row["crops"])): 100 * (1 - row["top5"]) for _, row in means.iterrows()}
 
@@ -80,3 +105,4 @@ MEASUREMENTS: dict[str, Callable[[pd.DataFrame], Measured[Value]]] = {
     "multicrop": multicrop,
     "torchvision-weights": published_weights,
 }
+"""The measurements on evaluations, by the name that the ledger uses."""

@@ -1,7 +1,7 @@
-"""Differences and ratios between arms, paired by seed, and how findings word them.
+"""Computes differences between arms, paired by seed, and formats differences and ratios for findings.
 
-Seeds are the independent repetitions: only runs of the same seed are compared, and an estimate rests on one value from
-each seed.
+Seeds are the independent repetitions. Only runs of the same seed are compared, and each seed contributes one value to
+an estimate.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from reproduce.claims.verdicts import NotMeasured
 
 
 def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
-    """The metric of runs that differ in nothing but one field of their config.
+    """Arrange a metric so that runs that differ in one config field alone stand in the same row.
 
     Args:
-        runs: Finished runs, as `analysis.frames.Recorded.finished`.
-        field: The field, for example `network.aux`.
-        metric: The column of `runs` whose values are compared.
+        runs: Finished runs, in the format of `analysis.frames.Recorded.finished`.
+        field: The config field, for example `network.aux`.
+        metric: Column of `runs` with the values.
 
     Returns:
-        A column for each value of the field, and a row for each seed and each combination of the other fields.
+        A frame with one column for each value of the field and one row for each seed and combination of the other
+        config fields. Its index has the level `seed`. Missing runs are NaN, and several runs of one cell are averaged.
 
     Raises:
         NotMeasured: No run has recorded the field or the metric.
@@ -37,12 +38,20 @@ def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
 
 
 def differences(table: pd.DataFrame, plus: str, minus: str) -> list[float]:
-    """One column of `pairs` minus another: a value for each seed that has both.
+    """Subtract one column of a frame of `pairs` from another and average the differences of each seed.
 
-    Where a seed has several such pairs, because another factor varies as well, their mean is taken.
+    A seed has several differences if another factor of the experiment varies as well.
+
+    Args:
+        table: The frame that `pairs` returns.
+        plus: Name of the column from which the other is subtracted.
+        minus: Name of the column that is subtracted.
+
+    Returns:
+        One value for each seed that has a row with values in both columns, in the unit of the frame.
 
     Raises:
-        NotMeasured: No seed has runs of both kinds.
+        NotMeasured: No row has values in both columns.
     """
     missing = [name for name in (plus, minus) if name not in table]
     values = [] if missing else list((table[plus] - table[minus]).dropna().groupby(level="seed").mean())
@@ -54,17 +63,29 @@ def differences(table: pd.DataFrame, plus: str, minus: str) -> list[float]:
 
 
 def difference_text(difference: Estimate) -> str:
-    """A difference in percentage points, for example "+1.2 points [−0.3, +2.7] (no clear difference)"."""
+    """Format a difference with its interval, for example "+1.2 points [−0.3, +2.7] (no clear difference)".
+
+    Args:
+        difference: An estimate in percentage points.
+    """
     return f"{signed(difference.value, 1)} points {_interval(difference, signed, 1)}"
 
 
 def ratio_text(ratio: Ratio) -> str:
-    """A factor, for example "1.20 times [1.05, 1.37]"."""
+    """Format a ratio with its interval, for example "1.20 times [1.05, 1.37]"."""
     return f"{ratio.value:.2f} times {_interval(ratio, _factor, 2)}"
 
 
 def power_text(estimate: Estimate | Ratio) -> str:
-    """The number of seeds, and the smallest effect that this many seeds are likely to find."""
+    """Format the number of seeds and the smallest effect that they would find with a power of 80 %.
+
+    Args:
+        estimate: An estimate in percentage points, or a ratio.
+
+    Returns:
+        For example "n = 5, smallest detectable effect 1.3 points". The effect is left out if the estimate has no
+        interval.
+    """
     seeds = f"n = {estimate.n}"
     if math.isnan(estimate.detectable):
         return seeds

@@ -1,4 +1,4 @@
-"""Findings as plain data for JSON, as tables and as a Markdown document."""
+"""Renders findings as plain data for JSON, as tables and as a Markdown document."""
 
 from __future__ import annotations
 
@@ -19,17 +19,31 @@ COLUMNS = {
     "Verdict": "verdict",
     "Evidence": "evidence",
 }
-"""Headings of the ledger's table, and the fields of `as_rows` below them."""
+"""Headings of the ledger's table, each with the field of `as_rows` that its column shows."""
 PART_COLUMNS = ("Part", "Expected", "Measured", "Verdict", "Reason")
 
 
 def as_json(findings: Sequence[Finding], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of the JSON file of `deeper claims`: the findings and what they were measured on."""
+    """Build the content of the JSON file of `deeper claims`.
+
+    Args:
+        findings: The findings.
+        environment: Description of the machine and the software on which they were measured.
+
+    Returns:
+        A mapping with the keys `environment` and `claims`. The latter holds the rows of `as_rows`.
+    """
     return {"environment": dict(environment), "claims": as_rows(findings)}
 
 
 def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Findings as plain data: each claim as the ledger has it, with its verdict, evidence and parts."""
+    """Convert findings to plain data that can be written as JSON.
+
+    Returns:
+        One mapping for each finding: the fields of its claim, `verdict`, `measured`, `evidence` and `parts`. Each part
+        has `name`, `expected`, `measured`, `value`, `deviation`, `verdict`, `more` and `reason`, as in `PartFinding`,
+        whose `note` is called `reason`.
+    """
     return [
         {
             **finding.claim.model_dump(mode="json", exclude={"parts"}),
@@ -55,19 +69,34 @@ def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> str:
-    """How many claims have which verdict, for example "holds: 12, does not hold: 6"."""
+    """Format the number of claims with each verdict, for example "holds: 12, does not hold: 6".
+
+    Verdicts that no claim has are left out.
+
+    Args:
+        rows: Rows of `as_rows` or of a JSON file.
+    """
     number = Counter(row["verdict"] for row in rows)
     return ", ".join(f"{verdict}: {number[verdict]}" for verdict in Verdict if number[verdict])
 
 
 def ledger_table(rows: Iterable[Mapping[str, Any]], caption: str = "Claims") -> Table:
-    """The table with one row for each claim, from the rows of `as_rows` or of a JSON file."""
+    """Build the ledger's table, with one row for each claim and the columns `COLUMNS`.
+
+    Args:
+        rows: Rows of `as_rows` or of a JSON file.
+        caption: Caption of the table.
+    """
     cells = [[Cell(str(row[field]), sort=str(row[field])) for field in COLUMNS.values()] for row in rows]
     return Table(caption, list(COLUMNS), cells, text_columns=frozenset(range(len(COLUMNS))))
 
 
 def parts_table(parts: Iterable[PartFinding], caption: str = "") -> Table:
-    """The table with one row for each part of a claim. A deviation follows what was measured."""
+    """Build a table with one row for each part of a claim and the columns `PART_COLUMNS`.
+
+    If the measured value deviates from an expected number, the relative deviation follows it in the same cell, in
+    percent and parentheses.
+    """
     cells = [
         [Cell(text) for text in (p.name, p.expected, p.measured + deviation_text(p.deviation), p.verdict, p.note)]
         for p in parts
@@ -76,12 +105,14 @@ def parts_table(parts: Iterable[PartFinding], caption: str = "") -> Table:
 
 
 def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: str) -> str:
-    """The findings as a document: the ledger's table, then rule, protocol and parts of each claim.
+    """Render findings as a Markdown document: the ledger's table, then a section for each claim.
+
+    A section has the statement, source, rule and protocol of the claim and, if it has several parts, a table of them.
 
     Args:
-        findings: What became of the claims.
-        documents: Of the ledger, what the short name of each source stands for.
-        origin: Says in a sentence when and on what the findings were measured.
+        findings: The findings.
+        documents: Descriptions of the cited documents by short name, as in `Ledger.documents`.
+        origin: A sentence that says when and on which machine the findings were measured.
     """
     rows = as_rows(findings)
     blocks = [
@@ -103,6 +134,13 @@ def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: 
 
 
 def readme_table(path: Path) -> str:
-    """Markdown of the JSON file that `deeper claims` wrote: the number of claims by verdict, and the ledger's table."""
+    """Render the JSON file of `deeper claims` as Markdown.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The number of claims by verdict, an empty line, and the ledger's table.
+    """
     rows = json.loads(path.read_text(encoding="utf-8"))["claims"]
     return f"{count_verdicts(rows)}.\n\n{ledger_table(rows).markdown()}"

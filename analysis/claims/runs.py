@@ -1,7 +1,9 @@
-"""Measurements on recorded runs: how arms differ, paired by seed. Each public function decides a row of the ledger.
+"""Measurements on recorded runs: how arms differ, paired by seed.
 
-Accuracies, errors and their differences are in percentage points, the ledger's unit. Evidence begins with the data and
-the resolution of the runs, because the claims are about ImageNet.
+Each function in `MEASUREMENTS` takes an experiment with at least one finished run and returns the values that a row of
+the ledger refers to. It raises `NotMeasured` if the runs do not suffice, for example because no seed has both arms.
+Accuracies, errors and their differences are in percentage points, the ledger's unit. The evidence begins with the data
+and the resolution of the runs, because the claims are about ImageNet.
 """
 
 from __future__ import annotations
@@ -24,18 +26,27 @@ BRANCHES, HEAD = "network.branches", "network.head"
 FRACTION, RESOLUTION, CLASSES = "data.train_fraction", "recipe.resolution", "network.classes"
 SINGLE_SCALES = ("1x1", "3x3", "5x5")
 EARLY = 0.25
-"""The fraction of the epochs after which accuracy is called early."""
+"""Fraction of the epochs after which the early accuracy is taken."""
 TARGET = 0.9
-"""The fraction of the mixed arm's final accuracy that is the target when epochs to it are counted."""
+"""The accuracy to which epochs are counted, as a fraction of the mean final top-1 of runs with mixed branches."""
 IMAGENET_CLASSES = 1000
 MIN_POOLED_RESOLUTION = 64
-"""Below this resolution the last maps are 1x1, and there is nothing to average."""
+"""The resolution in pixels from which runs decide claims on pooling.
+
+At 32 pixels, the last maps are 1x1, and pooling has nothing to average.
+"""
 
 RunsMeasured = Measured[float | Estimate | Ratio]
+"""The result of a measurement on runs."""
 
 
 def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 with both auxiliary classifiers minus that with none, and the same early in training."""
+    """Compare final top-1 with both auxiliary classifiers and with none.
+
+    Returns:
+        The measured value `both less none`: top-1 with both minus top-1 with none, in percentage points. The evidence
+        also reports this difference after the first quarter of the epochs.
+    """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
     difference = mean(differences(top1, "both", "none"))
     early = mean(differences(100 * pairs(_early(recorded), AUX, schema.VAL_TOP1), "both", "none"))
@@ -47,7 +58,7 @@ def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
 
 
 def _early(recorded: Recorded) -> pd.DataFrame:
-    """The finished runs with their validation top-1 after the first quarter of the epochs, rounded up."""
+    """Add to the finished runs their validation top-1 after the first quarter of their epochs, rounded up."""
     epochs = recorded.epochs.assign(done=recorded.epochs["epoch"] + 1)
     last = epochs.groupby("run_id")["done"].transform("max")
     early = epochs[epochs["done"].eq(np.ceil(EARLY * last))]
@@ -55,7 +66,14 @@ def _early(recorded: Recorded) -> pd.DataFrame:
 
 
 def single_head(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 with both auxiliary classifiers minus that with none, and minus that with the better single one."""
+    """Compare final top-1 with both auxiliary classifiers, with none and with a single one.
+
+    Returns:
+        The measured values by name:
+
+        - `both less none`: both minus none, in percentage points.
+        - `both less the better single head`: both minus the better of the two single ones, in percentage points.
+    """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
     gain = mean(differences(top1, "both", "none"))
     singles = {head: mean(differences(top1, head, "none")) for head in ("aux1", "aux2")}
@@ -70,7 +88,12 @@ def single_head(recorded: Recorded) -> RunsMeasured:
 
 
 def stem_gradient(recorded: Recorded) -> RunsMeasured:
-    """The gradient norm of the stem with both auxiliary classifiers over that with none, averaged over training."""
+    """Compare the gradient norm of the stem with both auxiliary classifiers and with none.
+
+    Returns:
+        The measured value `ratio in the stem`: the norm with both over that with none, each averaged over the epochs of
+        a run. The evidence also reports the ratios in stages 3, 4 and 5.
+    """
     stages = [f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5")]
     norms = recorded.epochs.groupby("run_id")[[stage for stage in stages if stage in recorded.epochs]].mean()
     runs = recorded.finished.merge(norms, on="run_id")
@@ -87,7 +110,17 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
 
 
 def reduction_cost(recorded: Recorded) -> RunsMeasured:
-    """What the 1x1 reductions save: ratios of parameters, multiply-adds, throughput, memory and energy."""
+    """Measure what the 1x1 reductions save, as ratios of reduced to unreduced networks.
+
+    Returns:
+        The measured values by name:
+
+        - `parameters`: ratio of the numbers of parameters in training.
+        - `multiply-adds`: ratio of the multiply-adds at evaluation.
+        - `images/s`: ratio of the training throughputs.
+
+        The evidence also reports the ratios of peak memory and energy if they were recorded.
+    """
     runs = _with_peaks(recorded)
     ratios = {
         name: _ratio(runs, REDUCTION, metric, "reduced", "unreduced")
@@ -114,17 +147,23 @@ def reduction_cost(recorded: Recorded) -> RunsMeasured:
 
 
 def _with_peaks(recorded: Recorded) -> pd.DataFrame:
-    """The finished runs with the largest peak memory of their epochs."""
+    """Add to the finished runs the largest peak memory of their epochs, if it was recorded."""
     peaks = [name for name in recorded.epochs if name == schema.PEAK_MEMORY_GIB]
     return recorded.finished.merge(recorded.epochs.groupby("run_id")[peaks].max(), on="run_id")
 
 
 def _ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: str) -> Ratio:
+    """Estimate the ratio of a metric between two values of a config field, paired by seed."""
     return ratio(differences(pairs(runs, field, metric).map(math.log), plus, minus))
 
 
 def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 with 1x1 reductions minus that without, and the same at equal compute."""
+    """Compare final top-1 with and without 1x1 reductions.
+
+    Returns:
+        The measured value `reduced less unreduced`: top-1 with reductions minus top-1 without, in percentage points.
+        The evidence also reports this difference at equal compute.
+    """
     top1 = 100 * pairs(recorded.finished, REDUCTION, schema.FINAL_TOP1)
     difference = mean(differences(top1, "reduced", "unreduced"))
     further = [f"at equal compute {difference_text(mean(_at_equal_compute(recorded, top1)))}"]
@@ -139,10 +178,13 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
 
 
 def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
-    """Final top-1 of reduced runs minus that of unreduced runs at the moment at which these had cost as much.
+    """Compare reduced and unreduced runs at equal compute.
 
-    Cost is counted in multiply-adds; between two validations, top-1 is interpolated linearly. There is one value for
-    each seed.
+    An unreduced run is read at the point of its training at which it had needed as many multiply-adds as a whole
+    reduced run. Between two validations, its top-1 is interpolated linearly.
+
+    Returns:
+        For each seed, final top-1 of the reduced runs minus top-1 of the unreduced runs, in percentage points.
     """
     macs = recorded.finished.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
     fraction = float(macs["reduced"] / macs["unreduced"])
@@ -153,17 +195,25 @@ def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
 
 
 def _top1_after(recorded: Recorded, run_id: str, fraction: float) -> float:
-    """Validation top-1 of a run after a fraction of its epochs."""
+    """Interpolate the validation top-1 of a run after a fraction of its epochs; NaN before the first validation."""
     curve = recorded.epochs[recorded.epochs["run_id"].eq(run_id)].sort_values("epoch")
     done = curve["epoch"] + 1
     return float(np.interp(fraction * done.max(), done, curve[schema.VAL_TOP1], left=math.nan))
 
 
 def overfitting(recorded: Recorded) -> RunsMeasured:
-    """How the generalisation gap grows with parameters and with fewer training images.
+    """Measure how the generalisation gap grows with parameters and with fewer training images.
 
-    The gap is top-1 on training images minus that on validation images, both on the crops of validation. Its slope over
-    the binary logarithm of the number of parameters is fitted over the arms of each seed.
+    The gap is top-1 on training images minus top-1 on validation images, both with the crops of validation. For each
+    seed, the slope of the gap over the binary logarithm of the number of parameters is fitted to the arms.
+
+    Returns:
+        The measured values by name:
+
+        - `slope on most images`, `slope on fewest images`: mean slope in percentage points per doubling of parameters,
+          among the runs with the largest and with the smallest fraction of the training images.
+        - `gap on fewest less on most`: difference of the gaps in percentage points, over the networks that were trained
+          on both.
     """
     runs = recorded.finished
     if schema.FINAL_TRAIN_TOP1_PLAIN not in runs:
@@ -195,7 +245,12 @@ def overfitting(recorded: Recorded) -> RunsMeasured:
 
 
 def scales(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 with branches of several kernel sizes minus that with each single size, at matched multiply-adds."""
+    """Compare final top-1 with branches of several kernel sizes and with a single size, at matched multiply-adds.
+
+    Returns:
+        The measured values `mixed less 1x1`, `mixed less 3x3` and `mixed less 5x5`: top-1 with mixed branches minus
+        top-1 with each single size, in percentage points.
+    """
     top1 = 100 * pairs(recorded.finished, BRANCHES, schema.FINAL_TOP1)
     found = {f"mixed less {kernel}": mean(differences(top1, "mixed", kernel)) for kernel in SINGLE_SCALES}
     macs = recorded.finished.groupby(BRANCHES)[schema.COST_MACS].mean()
@@ -209,7 +264,17 @@ def scales(recorded: Recorded) -> RunsMeasured:
 
 
 def channel_clusters(recorded: Recorded) -> RunsMeasured:
-    """Channel correlation within branches minus that across, against permuted branches and the untrained network."""
+    """Compare the correlation of channels within branches and across them.
+
+    The compared difference is the mean absolute correlation within a branch minus that across branches. It is averaged
+    over the finished runs with mixed branches.
+
+    Returns:
+        The measured values by name:
+
+        - `above the band`: the difference minus the upper end of its 95 % band for randomly assigned branches.
+        - `more than untrained`: the difference minus that of the same network before training.
+    """
     runs = recorded.finished
     if schema.CLUSTER_DIFFERENCE not in runs:
         raise NotMeasured(f"no run has recorded {schema.CLUSTER_DIFFERENCE}")
@@ -236,7 +301,7 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
 
 
 def _epochs_to_target(recorded: Recorded) -> str:
-    """Of each arm, the mean number of epochs to the target accuracy."""
+    """Format the mean number of epochs to the target accuracy for each kind of branches."""
     arms = recorded.finished.groupby(BRANCHES, sort=False)
     target = TARGET * float(arms[schema.FINAL_TOP1].mean()["mixed"])
     curves = recorded.epochs.merge(recorded.finished[["run_id", BRANCHES]], on="run_id")
@@ -249,7 +314,14 @@ def _epochs_to_target(recorded: Recorded) -> str:
 
 
 def pooling(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 with average pooling before the classifier minus that with a fully connected layer."""
+    """Compare final top-1 with average pooling before the classifier and with a fully connected layer.
+
+    Returns:
+        The measured value `avgpool less fc`: top-1 with pooling minus top-1 with the layer, in percentage points.
+
+    Raises:
+        NotMeasured: A run has a resolution below `MIN_POOLED_RESOLUTION`, or no seed has runs of both kinds.
+    """
     resolution = int(recorded.finished[RESOLUTION].astype(int).min())
     if resolution < MIN_POOLED_RESOLUTION:
         raise NotMeasured(
@@ -266,18 +338,32 @@ def pooling(recorded: Recorded) -> RunsMeasured:
 
 
 def caffe(recorded: Recorded) -> RunsMeasured:
-    """Final top-1 and top-5 on ImageNet."""
+    """Measure final accuracy on ImageNet, as a mean over all finished runs.
+
+    Returns:
+        The measured values `top-1` and `top-5`: the accuracies in percent.
+
+    Raises:
+        NotMeasured: A finished run was not trained on ImageNet.
+    """
     top1, top5 = (mean(list(100 * recorded.finished[m])) for m in (schema.FINAL_TOP1, schema.FINAL_TOP5))
     return _on_imagenet(recorded, {"top-1": top1, "top-5": top5})
 
 
 def recipe(recorded: Recorded) -> RunsMeasured:
-    """Final top-5 error on ImageNet."""
+    """Measure the final top-5 error on ImageNet, as a mean over all finished runs.
+
+    Returns:
+        The measured value `top-5 error`: the error in percent.
+
+    Raises:
+        NotMeasured: A finished run was not trained on ImageNet.
+    """
     return _on_imagenet(recorded, {"top-5 error": mean(list(100 * (1 - recorded.finished[schema.FINAL_TOP5])))})
 
 
 def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasured:
-    """Values in percent that only runs on ImageNet can confirm; runs on other data are only described."""
+    """Return values in percent, or raise `NotMeasured` with the values if not all runs were trained on ImageNet."""
     summary = ", ".join(f"{k} {number(v.value, 2)} {interval(v.low, v.high, number)} %" for k, v in values.items())
     if not recorded.finished[CLASSES].astype(int).eq(IMAGENET_CLASSES).all():
         raise NotMeasured(f"{scale(recorded)} the runs reach {summary}")
@@ -286,7 +372,7 @@ def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasure
 
 
 def scale(recorded: Recorded) -> str:
-    """Data and resolution of the runs, for example "on imagenette at 32 px"."""
+    """Format the data and the resolution of the finished runs, for example "on imagenette at 32 px"."""
     runs = recorded.finished
     return "on " + ", ".join(sorted(set(runs["data.path"] + " at " + runs[RESOLUTION] + " px")))
 
@@ -304,3 +390,4 @@ MEASUREMENTS: dict[str, Callable[[Recorded], RunsMeasured]] = {
     "caffe": caffe,
     "recipe": recipe,
 }
+"""The measurements on runs, by the name that the ledger uses."""

@@ -1,6 +1,6 @@
-"""The report of an experiment: one page, tables and CSV files.
+"""Makes the report of an experiment: a page, tables and CSV files.
 
-The name of an experiment and the address of an MLflow store come in; a folder of files goes out (`writing`). In
-between, `sections` analyses what is recorded and puts it into words and tables (`tiles`, `results`, `completeness`,
-`environment`), and `rendering` turns that into text, with the figures of `figures`.
+The name of an experiment and the URI of an MLflow store come in, and a folder of files goes out (`writing`). In
+between, `sections` analyses the recorded runs and puts the results into words and tables (`tiles`, `results`,
+`completeness`, `environment`). `rendering` turns these into files, with the figures of `figures`.
 """

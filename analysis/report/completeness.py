@@ -1,4 +1,4 @@
-"""Which runs of an experiment are finished, and what its numbers can and cannot show."""
+"""Describes which runs of an experiment are finished, and what its numbers can and cannot show."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from analysis.tables import DASH, counted, is_missing, percent
 from reproduce import schema
 
 MARKS = {schema.FINISHED: "✓", schema.FAILED: "✗", schema.INTERRUPTED: "‖", "running": "…", "waiting": "·"}
-"""How the grid of runs marks outcomes."""
+"""Symbols of the outcomes in the grid of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedRun:
-    """A run without a final result."""
+    """A run that has no final result, as the report lists it."""
 
     name: str
+    """Arm and seed, for example "baseline s0"."""
     outcome: str
+    """Outcome of the last attempt, "running" or "waiting"."""
     error: str
-    """Why the run failed; a dash where that was not recorded."""
+    """The error of the run, or a dash if none was recorded."""
 
 
 def completeness(recorded: Recorded) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The grid of runs: for each arm its name, and for each seed the outcome of the run and the text of the cell."""
+    """Lay out the grid of runs, with one row for each arm and one cell for each seed.
+
+    Returns:
+        Pairs of an arm's name and its cells, in the order of `Recorded.arms`. The cells are in ascending order of the
+        seeds. Each is a pair of the run's outcome ("absent" if there is no such run) and the text to show: a symbol
+        with top-1 in percent or, for an unfinished run, its last epoch or outcome. If several runs have the same arm
+        and seed, the one that started last is shown.
+    """
     last = recorded.epochs.groupby("run_id")["epoch"].max() + 1
     seeds = sorted(recorded.runs["seed"].unique())
     rows = []
@@ -47,7 +56,7 @@ def completeness(recorded: Recorded) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
-    """The runs that failed, were interrupted or are not done yet, in the order of their start."""
+    """List the runs that failed, were interrupted or are not done yet, in the order in which they started."""
     return [
         UnfinishedRun(
             name=f"{run.arm} s{run.seed}",
@@ -60,7 +69,12 @@ def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
 
 
 def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
-    """Sentences on what the numbers can and cannot show."""
+    """Write sentences on the limits of the results: power, missing runs, shared GPUs or machines, and telemetry.
+
+    Args:
+        recorded: An experiment with at least one finished run.
+        effects: Effects on top-1, in the format of `analysis.effects.effects`.
+    """
     counts = recorded.finished["arm"].value_counts()
     lines = []
     if counts.max() < 2:
@@ -96,7 +110,11 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
 
 
 def missing_telemetry(runs: pd.DataFrame) -> list[str]:
-    """Why GPUs of some runs were not sampled: each reason with its number of runs."""
+    """List the reasons why GPUs of some runs were not sampled, each with its number of runs as text.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`.
+    """
     if schema.TAG_GPU_ABSENT not in runs:
         return []
     reasons = runs[schema.TAG_GPU_ABSENT].dropna().value_counts().drop("-", errors="ignore")

@@ -1,4 +1,4 @@
-"""What the runs of an experiment ran on."""
+"""Describes the machines, software and data with which the runs of an experiment were made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
 
 
 def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, str]]:
-    """What the runs ran on, by name; where runs differ, each value with its number of runs."""
+    """List the environment of the finished runs: commit, machine, data, recipe, packages and tracking store.
+
+    Args:
+        recorded: The experiment.
+        tracking_uri: URI of the MLflow store. Credentials and, for a local store, the folder are removed from it.
+
+    Returns:
+        Pairs of a label and its value. If runs differ, the value lists each variant with its number of runs. A value
+        that was not recorded is a dash for commit, machine, GPUs, data hash and packages. Other rows without a value
+        are left out.
+    """
     runs = recorded.finished
     packages = sorted(c for c in runs.columns if c.startswith(schema.TAG_ENVIRONMENT) and c != PROCESSOR)
     rows = [
@@ -56,7 +66,7 @@ def _commit(runs: pd.DataFrame) -> str:
 
 
 def _without_credentials(uri: str) -> str:
-    """A tracking URI that can be published: without credentials, and for a local store only the name of its file."""
+    """Shorten a tracking URI for publication: without credentials, and with only the file name of a local store."""
     scheme, _, rest = uri.partition("://")
     if scheme == "sqlite":
         return f"sqlite, {Path(rest).name}"

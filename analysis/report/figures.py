@@ -1,6 +1,8 @@
-"""Figures as inline SVG elements that need no fonts from elsewhere and take their colours from the page's style.
+"""Draws a report's figures as inline SVG elements.
 
-So they are legible on light and on dark pages. An arm has the same colour and marker in every figure of a report.
+The elements need no fonts other than the page's and take their colours from its style, so that they are legible on
+light and on dark pages. An arm has the same colour and marker in every figure of a report. Matplotlib's global settings
+are changed while a figure is drawn, so the functions must not run in several threads.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from reproduce import schema
 
 INK, FAINT = "#010203", "#040506"
-"""Placeholder colours, which variables of the page's style replace in the SVG."""
+"""Placeholders for the colours of text and of lines. In the SVG, variables of the page's style replace them."""
 PALETTE = [
     ("#0067a5", "#5aaeea"),
     ("#c2500a", "#f0883e"),
@@ -32,12 +34,13 @@ PALETTE = [
     ("#3f3fae", "#9a9af5"),
     ("#a01f35", "#ff7f8f"),
 ]
-"""Light and dark variants of a palette for colour-blind readers, after Okabe and Ito."""
+"""Colours of the arms on light and on dark pages, for colour-blind readers after the palette of Okabe and Ito."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+"""Markers of the arms, as Matplotlib names them."""
 WIDTH, HEIGHT = 4.5, 3.1
-"""Of a panel, in inches: about the width of a phone's screen, so that text keeps its size there."""
+"""Size of a panel in inches. It is about as wide as the screen of a phone, so that text keeps its size there."""
 STAGES = ["stem", "3", "4", "5", "head"]
-"""From input to output."""
+"""Stages of the network whose gradients are drawn, from input to output."""
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -64,7 +67,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element with its title and a caption."""
+    """A figure of the report: an SVG element with a title and a caption."""
 
     title: str
     svg: str
@@ -72,22 +75,30 @@ class Plot:
 
 
 def colour(index: int) -> str:
-    """The light variant of an arm's colour, which the style variable `--arm-INDEX` replaces in the SVG."""
+    """Return the colour in which to draw the arm with this index, counted from 0.
+
+    It is the colour for light pages. In the SVG, the page's style variable `--arm-INDEX` replaces it. Arms beyond the
+    end of `PALETTE` get the first colours again.
+    """
     return PALETTE[index % len(PALETTE)][0]
 
 
 def marker(index: int) -> str:
+    """Return the marker of the arm with this index, counted from 0. Arms beyond the end of `MARKERS` start again."""
     return MARKERS[index % len(MARKERS)]
 
 
 @mpl.rc_context(STYLE)
 def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) -> list[Plot]:
-    """Validation top-1 and training loss by epoch: a thin line for each run, a thick one for their mean.
+    """Draw validation top-1 and training loss by epoch, with a thin line for each run and a thick one for the mean.
 
     Args:
-        epochs: As `analysis.frames.Recorded.epochs`.
-        arms: In the order of their colours.
-        finished: The ids of the finished runs; the mean is taken over these.
+        epochs: Epochs in the format of `analysis.frames.Recorded.epochs`.
+        arms: Names of the arms, in the order of their colours.
+        finished: Ids of the finished runs, over which the mean is taken.
+
+    Returns:
+        One plot for each of the two metrics that was recorded.
     """
     plots = []
     for metric, title, label, scale in (
@@ -115,7 +126,14 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str
 
 @mpl.rc_context(STYLE)
 def forest(effects: pd.DataFrame) -> Plot | None:
-    """Effects on top-1 with their intervals, and the band of effects too small to be detected; None without effects."""
+    """Draw a forest plot: effects on top-1 with their intervals, and a band of effects that are too small to detect.
+
+    Args:
+        effects: Effects on top-1, in the format of `analysis.effects.effects`.
+
+    Returns:
+        The plot, or None if there are no effects.
+    """
     if effects.empty:
         return None
     rows = effects.reset_index(drop=True)
@@ -146,7 +164,15 @@ def forest(effects: pd.DataFrame) -> Plot | None:
 
 @mpl.rc_context(STYLE)
 def against_cost(summary: pd.DataFrame) -> list[Plot]:
-    """Top-1 of the arms against multiply-adds and against images/s; a figure is left out where nothing was measured."""
+    """Draw the arms' top-1 against multiply-adds and against images/s.
+
+    Args:
+        summary: One row for each arm, as `analysis.summaries.summarise_arms` returns it. Its index, counted from 0,
+            determines the colours.
+
+    Returns:
+        One plot for each of the two quantities that was recorded.
+    """
     plots = []
     billions = summary["macs"].max() >= 1e9
     unit = "billion" if billions else "million"
@@ -184,7 +210,15 @@ def against_cost(summary: pd.DataFrame) -> list[Plot]:
 
 @mpl.rc_context(STYLE)
 def gradients(epochs: pd.DataFrame, arms: Sequence[str]) -> list[Plot]:
-    """Gradient norm by stage in the first epoch, and that of the stem by epoch; nothing where no norm was logged."""
+    """Draw the gradient norm by stage in the first epoch, and the gradient norm of the first stage by epoch.
+
+    Args:
+        epochs: Epochs in the format of `analysis.frames.Recorded.epochs`.
+        arms: Names of the arms, in the order of their colours.
+
+    Returns:
+        Two plots, or none if no gradient norm was recorded.
+    """
     stages = [stage for stage in STAGES if schema.GRADIENT_NORM + stage in epochs]
     if not stages:
         return []
@@ -217,7 +251,7 @@ def _panel(height: float = HEIGHT) -> tuple[Figure, Axes]:
 
 
 def _log_scale(axes: Axes) -> None:
-    """Make the y axis logarithmic, with plain numbers between the powers of ten where the range is small."""
+    """Make the y axis logarithmic. If its range is small, label values between the powers of ten as well."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
@@ -230,7 +264,7 @@ def _log_scale(axes: Axes) -> None:
 
 
 def _error_bars(row: pd.Series, column: str, scale: float) -> list[list[float]] | None:
-    """The lengths of the error bars below and above a value; None where it has no interval."""
+    """Compute the lengths of the error bars below and above a value; None if the value has no interval."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
     if np.isnan(low):
         return None
@@ -238,7 +272,7 @@ def _error_bars(row: pd.Series, column: str, scale: float) -> list[list[float]] 
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element with ids that no other figure has and with the colours of the page."""
+    """Convert a figure to an SVG element with the colours of the page and with ids that no other figure has."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Writes a report: index.html, results.md, CSV files and LaTeX tables.
+"""Writes the files of a report: index.html, results.md, CSV files and LaTeX tables.
 
 The page is self-contained: styles, script and figures are inlined, and nothing is fetched.
 """
@@ -16,7 +16,12 @@ from analysis.tables import DASH
 
 
 def write_files(sections: Sections, out: Path) -> Path:
-    """Write all files of a report into the folder `out` and return the path of its page, index.html."""
+    """Write all files of a report into a folder and return the path of its page, index.html.
+
+    Args:
+        sections: The content of the report.
+        out: The folder. It is created if necessary, and files of an earlier report in it are overwritten.
+    """
     tables = {"results": sections.results_table}
     if sections.effects_table.rows:
         tables["effects"] = sections.effects_table
@@ -38,7 +43,7 @@ def write_files(sections: Sections, out: Path) -> Path:
 
 
 def render_page(sections: Sections) -> str:
-    """The report as an HTML page."""
+    """Render the report as a self-contained HTML page that states the current time as its date."""
     recorded = sections.recorded
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -60,7 +65,7 @@ def render_page(sections: Sections) -> str:
 
 
 def render_markdown(sections: Sections) -> str:
-    """The tables of the report with a line on what the runs ran on, for other documents."""
+    """Render the report's tables and a line on the runs' environment as Markdown, for use in other documents."""
     recorded = sections.recorded
     facts = [f"n = {len(recorded.finished)} finished of {len(recorded.runs)} runs"]
     facts += [

@@ -1,4 +1,4 @@
-"""The tables of a report: results by arm, and effects on top-1."""
+"""Builds the tables of a report: results by arm, and effects on top-1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ from analysis.tables import (
 
 
 def results_table(summary: pd.DataFrame) -> Table:
-    """One row for each arm: accuracy, cost and speed."""
+    """Build the table of results: accuracy, cost and speed of each arm, with one row for each arm.
+
+    The column on utilisation shows the first of GPU busy, shared GPU busy and CPU that was recorded.
+
+    Args:
+        summary: One row for each arm, as `analysis.summaries.summarise_arms` returns it.
+    """
     labels = {
         "gpu_busy_percent": "GPU busy, %",
         "shared_gpu_busy_percent": "Shared GPU busy, %",
@@ -51,7 +57,11 @@ def results_table(summary: pd.DataFrame) -> Table:
 
 
 def effects_table(effects: pd.DataFrame) -> Table:
-    """One row for each effect on one outcome, in percentage points."""
+    """Build the table of effects on top-1 in percentage points, with one row for each effect.
+
+    Args:
+        effects: Effects on top-1, in the format of `analysis.effects.effects`, as fractions.
+    """
     rows = []
     for _, row in effects.iterrows():
         name = f"{row['effect']}: {row['contrast']}" if row["kind"] == "main" else row["contrast"]

@@ -1,4 +1,4 @@
-"""The content of a report, analysed and worded, before it is rendered."""
+"""Analyses an experiment and builds the content of its report, which `rendering` then writes."""
 
 from __future__ import annotations
 
@@ -22,35 +22,46 @@ from reproduce import schema
 
 @dataclass(frozen=True, kw_only=True)
 class Sections:
-    """The content of a report, in the order of the page."""
+    """The content of a report, before it is rendered."""
 
     recorded: Recorded
+    """The runs and epochs of the experiment."""
     summary: pd.DataFrame
-    """A row for each arm, as `analysis.summaries.summarise_arms` makes it."""
+    """One row for each arm, as `analysis.summaries.summarise_arms` returns it."""
     effects: pd.DataFrame
-    """Effects on top-1 and, where every run has it, on top-5, as `analysis.effects.effects` makes them."""
+    """Effects on top-1 and, if every finished run has top-5, on top-5, as `analysis.effects.effects` returns them."""
     baseline: str
-    """The arm with which the others are compared."""
+    """Name of the arm with which the other arms are compared."""
     tiles: Sequence[Tile]
+    """The tiles at the top of the page."""
     results_table: Table
+    """Results by arm."""
     effects_table: Table
+    """Effects on top-1. It has no rows if there is a single arm."""
     claims_table: Table
-    """Without rows where the experiment decides no claim."""
+    """Claims that the experiment decides. It has no rows if there are none."""
     completeness: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    """The grid of runs: for each arm its name, and for each seed the outcome of the run and the text of the cell."""
+    """The grid of runs, as `analysis.report.completeness.completeness` returns it."""
     unfinished: Sequence[UnfinishedRun]
+    """Runs without a final result."""
     limits: Sequence[str]
     """Sentences on what the numbers can and cannot show."""
     environment: Sequence[tuple[str, str]]
-    """What the runs ran on, by name."""
+    """The environment of the runs, as pairs of a label and its value."""
 
     @property
     def top1_effects(self) -> pd.DataFrame:
+        """The rows of `effects` with effects on top-1."""
         return _on_top1(self.effects)
 
 
 def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
-    """Analyse an experiment that has at least one finished run."""
+    """Analyse an experiment and build the content of its report.
+
+    Args:
+        recorded: An experiment with at least one finished run.
+        tracking_uri: URI of the MLflow store, which the report shows without credentials.
+    """
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)
     outcomes = [m for m in (schema.FINAL_TOP1, schema.FINAL_TOP5) if m in finished and finished[m].notna().all()]

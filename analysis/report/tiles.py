@@ -1,4 +1,4 @@
-"""The tiles at the top of a report: what the factors do, the best arm, and how many runs are finished."""
+"""Builds the tiles at the top of a report: effects of the factors, the best arm, and how many runs are finished."""
 
 from __future__ import annotations
 
@@ -27,23 +27,33 @@ HEADLINES = {
     NOT_CLEAR_AFTER_CORRECTION: "Not clear after Holm's correction",
     NO_INTERVAL: "No interval: each arm needs at least two seeds",
 }
-"""Verdicts on effects, as the tiles word them."""
+"""The tiles' wording of the verdicts of `analysis.effects.verdict`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One of the figures at the top of the page."""
+    """A tile at the top of the page, which highlights one number."""
 
     label: str
+    """Name of the number, for example "Best arm: baseline"."""
     value: str
+    """The number as text, with its unit."""
     aside: str
-    """Below the value in small print: its interval, or what it counts."""
+    """Small print below the value: its interval, or what is counted."""
     verdict: str
+    """The conclusion in a few words."""
     note: str = ""
+    """A sentence that qualifies the conclusion. It may be empty."""
 
 
 def tiles(recorded: Recorded, summary: pd.DataFrame, effects: pd.DataFrame) -> list[Tile]:
-    """The first contrast of each of up to three factors, the best arm, and how many runs are finished."""
+    """Build the tiles: the first contrast of up to three factors, the best arm, and the number of finished runs.
+
+    Args:
+        recorded: An experiment with at least one finished run.
+        summary: One row for each arm, as `analysis.summaries.summarise_arms` returns it.
+        effects: Effects on top-1, in the format of `analysis.effects.effects`.
+    """
     found = []
     main = effects[effects["kind"] == "main"].drop_duplicates("effect")
     for _, row in main.head(3).iterrows():
@@ -63,7 +73,10 @@ def tiles(recorded: Recorded, summary: pd.DataFrame, effects: pd.DataFrame) -> l
 
 
 def _cost_note(effect: pd.Series, finished: pd.DataFrame) -> str:
-    """What reductions save: the multiply-adds of the arms with reductions relative to those without."""
+    """Format the multiply-adds of arms with reductions as a share of those of arms without.
+
+    The result is empty if the effect is not one of reductions.
+    """
     if effect["effect"] != LABELS[REDUCTION] or schema.COST_MACS not in finished:
         return ""
     macs = finished.drop_duplicates("arm").groupby(REDUCTION)[schema.COST_MACS].mean()

@@ -1,4 +1,4 @@
-"""From MLflow to a report: reads an experiment, analyses it and writes the report's files."""
+"""Makes the report of an experiment: reads it from MLflow, analyses it and writes the files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from analysis.tables import DASH
 
 
 def write_report(experiment: str, *, tracking_uri: str, out: Path) -> Path:
-    """Write the report of an experiment and return the path of its page.
+    """Write the report of an experiment and return the path of its page, index.html.
 
     Args:
-        experiment: The name under which the experiment is recorded.
-        tracking_uri: Of the MLflow store that holds its runs.
-        out: The folder of the report; it is made where it does not exist.
+        experiment: Name of the experiment in MLflow.
+        tracking_uri: URI of the MLflow store that holds its runs.
+        out: Folder of the report. It is created if necessary, and files of an earlier report in it are overwritten.
 
     Raises:
         AnalysisError: The store is missing or does not answer, the experiment is unknown, or no run of it is finished.

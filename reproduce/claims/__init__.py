@@ -1,6 +1,6 @@
-"""The claims ledger: each claim of the notes, the paper and the ports as data, and what becomes of a claim.
+"""The claims ledger: the claims of the notes, the paper and the ports as data, and the findings on them.
 
-The ledger file comes in (`ledger`), and findings go out (`verdicts`). What the network alone decides is measured here
-(`costs`, `structure`, listed in `registry`); `analysis.claims` measures what recorded runs and evaluations decide.
-`ledger` and `verdicts` import no torch.
+The ledger file comes in (`ledger`), and findings go out (`verdicts`). Claims that the network alone decides are
+measured here (`costs` and `structure`, listed in `registry`). Claims that recorded runs or evaluations decide are
+measured in `analysis.claims`. `ledger` and `verdicts` import no torch.
 """

@@ -1,4 +1,8 @@
-"""Static measurements of cost: parameters and multiply-adds of our networks and of torchvision's."""
+"""Static measurements of cost: parameters and multiply-adds of our networks and of torchvision's.
+
+Each measurement returns its values by the names that the parts of a claim refer to. Numbers of parameters include
+biases unless stated otherwise.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from reproduce.spec import NetworkConfig
 M = TypeVar("M", bound=nn.Module)
 
 PAPER = NetworkConfig(norm="none")
-"""The network of Szegedy et al. 2014: convolutions with biases and without batch normalisation, which came later."""
+"""Config of the network of Szegedy et al. 2014: convolutions with biases and without batch normalisation."""
 
 TABLE1_ROWS = {
     "conv1": ("conv1",),
@@ -26,20 +30,32 @@ TABLE1_ROWS = {
     **{module: (f"inception{module}",) for module in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b")},
     "linear": ("fc",),
 }
+"""Rows of Table 1 of Szegedy et al. 2014, and the modules of our network that each row describes."""
 
 
 def parameters(network: nn.Module) -> int:
+    """Count the parameters of a network, biases included."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def submodule(network: nn.Module, name: str, kind: type[M]) -> M:
+    """Look up a submodule by its dotted name and assert that it is of the class `kind`."""
     found = network.get_submodule(name)
     assert isinstance(found, kind)
     return found
 
 
 def reduce_example() -> Measured[Value]:
-    """Weights and receptive field of a 5x5 convolution, directly and behind a 1x1 reduction."""
+    """Measure weights and receptive field of a 5x5 convolution, with and without a 1x1 reduction before it.
+
+    The convolution maps 512 channels to 64, the reduction 512 to 24. Neither has biases.
+
+    Returns:
+        The measured values by name:
+
+        - `direct weights`, `reduced weights`: numbers of weights without and with the reduction.
+        - `direct field`, `reduced field`: sides of the receptive fields in pixels.
+    """
     direct = nn.Sequential(nn.Conv2d(512, 64, 5, padding=2, bias=False))
     reduced = nn.Sequential(nn.Conv2d(512, 24, 1, bias=False), nn.Conv2d(24, 64, 5, padding=2, bias=False))
     weights = [parameters(network) for network in (direct, reduced)]
@@ -57,17 +73,31 @@ def reduce_example() -> Measured[Value]:
 
 
 def parameters_to_vgg16() -> Measured[Value]:
-    """Parameters of VGG-16 over those of GoogLeNet."""
+    """Divide the number of parameters of VGG-16 by that of GoogLeNet without auxiliary classifiers.
+
+    Returns:
+        The measured values by name:
+
+        - `GoogLeNet`, `VGG-16`: numbers of parameters.
+        - `ratio`: that of VGG-16 over that of GoogLeNet.
+    """
     return _ratio("vgg16", "VGG-16")
 
 
 def parameters_to_alexnet() -> Measured[Value]:
-    """Parameters of AlexNet over those of GoogLeNet."""
+    """Divide the number of parameters of AlexNet by that of GoogLeNet without auxiliary classifiers.
+
+    Returns:
+        The measured values by name:
+
+        - `GoogLeNet`, `AlexNet`: numbers of parameters.
+        - `ratio`: that of AlexNet over that of GoogLeNet.
+    """
     return _ratio("alexnet", "AlexNet")
 
 
 def _ratio(builder: str, name: str) -> Measured[Value]:
-    """Parameters of a network of torchvision over those of ours without auxiliary classifiers."""
+    """Divide the number of parameters of a torchvision network by that of ours without auxiliary classifiers."""
     import torchvision
 
     with torch.device("meta"):
@@ -82,7 +112,15 @@ def _ratio(builder: str, name: str) -> Measured[Value]:
 
 
 def auxiliary_parameters() -> Measured[Value]:
-    """Parameters that the two auxiliary classifiers add in training."""
+    """Count the parameters that the two auxiliary classifiers add in training.
+
+    Returns:
+        The measured values by name:
+
+        - `heads`: parameters of both auxiliary classifiers.
+        - `training network`: parameters of the network with them.
+        - `share`: `heads` over the parameters of the network without them.
+    """
     training = cost(PAPER, training=True)
     heads = {head: training.part(head).parameters for head in ("aux1", "aux2")}
     added, whole = sum(heads.values()), training.parameters
@@ -95,9 +133,16 @@ def auxiliary_parameters() -> Measured[Value]:
 
 
 def connected_head() -> Measured[Value]:
-    """Parameters that global average pooling saves.
+    """Count the parameters that global average pooling saves.
 
-    It is compared with a linear layer to 1024 units on the flattened 7x7x1024 maps (Szegedy et al. 2014, section 5).
+    The network is compared with one in which a linear layer to 1024 units on the flattened 7x7x1024 maps takes the
+    place of the pool (Szegedy et al. 2014, section 5). Both are without auxiliary classifiers.
+
+    Returns:
+        The measured values by name:
+
+        - `removed`: number of parameters that pooling saves.
+        - `share`: `removed` over the parameters of the network with the linear layer.
     """
     pooled, connected = cost(PAPER), cost(PAPER.model_copy(update={"head": "fc"}))
     more = connected.parameters - pooled.parameters
@@ -110,7 +155,14 @@ def connected_head() -> Measured[Value]:
 
 
 def table1() -> Measured[Value]:
-    """Weights without biases, in units of 1 024, and multiply-adds in millions, for each row of Table 1."""
+    """Count weights and multiply-adds for each row of Table 1 of Szegedy et al. 2014.
+
+    Returns:
+        The measured values by name:
+
+        - `ROW parameters`: number of weights without biases, in units of 1024, for each row of `TABLE1_ROWS`.
+        - `ROW operations`: multiply-adds of one image in millions, for each row of `TABLE1_ROWS`.
+    """
     total = cost(PAPER)
     values: dict[str, float] = {}
     for row, names in TABLE1_ROWS.items():
@@ -125,12 +177,17 @@ def table1() -> Measured[Value]:
 
 
 def _weights(part: Cost) -> int:
-    """The number of weights without biases. Each makes one multiply-add at every position of the output."""
+    """Count the weights without biases, from the multiply-adds: each weight makes one at every output position."""
     return sum(layer.macs // (layer.output_shape[1] * layer.output_shape[2]) for layer in part.layers)
 
 
 def operations() -> Measured[Value]:
-    """Multiply-adds for one image at evaluation."""
+    """Count the multiply-adds of evaluating one 224x224 image.
+
+    Returns:
+        The measured value `multiply-adds`: the number of multiply-adds in the convolutions and the main classifier's
+        linear layer.
+    """
     macs = cost(PAPER).macs
     return Measured(
         values={"multiply-adds": macs},
@@ -140,7 +197,19 @@ def operations() -> Measured[Value]:
 
 
 def port() -> Measured[Value]:
-    """The network of torchvision compared with our config of the same layout."""
+    """Compare torchvision's GoogLeNet with our network of the same layout.
+
+    Returns:
+        The measured values by name:
+
+        - `without heads`, `with heads`: parameters of torchvision's network without and with auxiliary classifiers.
+        - `ours without heads`, `ours with heads`: the same for our network.
+        - `differing tensors`: number of tensors in the two state dicts whose name or shape differs.
+        - `batch norms`: number of batch normalisations in torchvision's network.
+        - `third kernel`, `last pool`: kernel of the third branch and side of the last max pool in torchvision's
+          network.
+        - `dropout`, `head dropout`: dropout rates of torchvision's main and auxiliary classifiers.
+    """
     import torchvision
 
     with torch.device("meta"):

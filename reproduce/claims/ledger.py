@@ -1,8 +1,8 @@
-"""Claims as data: the ledger file, typed and validated.
+"""Reads the ledger file into typed and validated claims.
 
-A claim is a row of `ledger.yaml`. It names the measurement that decides it, and each of its `parts` says what one of
-the values that the measurement gives has to be. Measurements are functions registered by name: static ones in
-`reproduce.claims.registry`, those on runs and evaluations in `analysis.claims.decide`.
+A claim is a row of `ledger.yaml`. It names the measurement that decides it. A measurement returns several named values,
+and each of the claim's `parts` says what one of these values has to be. Measurements are functions registered by name:
+static ones in `reproduce.claims.registry`, those on runs and evaluations in `analysis.claims.decide`.
 
 This module imports no torch.
 """
@@ -21,34 +21,38 @@ from reproduce.spec import Config, SpecError, validated
 
 Kind = Literal["static", "empirical"]
 Value = bool | int | float | str | tuple[int, ...]
-"""A measured or expected value. A tuple is a shape: height, width, channels."""
+"""A measured or expected value. A tuple is a shape, for example (height, width, channels)."""
 
 
 class Citation(Config):
-    """The place at which a claim is made."""
+    """The place in a document where a claim is made."""
 
     document: str
-    """A key of the ledger's `documents`."""
+    """Short name of the document, which is a key of the ledger's `documents`."""
     section: str = ""
+    """Section of the document, or another description of the place in it."""
 
 
 class Part(Config):
-    """One value of a claim: what is measured, and what it has to be.
+    """A condition of a claim on one measured value.
 
-    Exactly one of `expected`, `at_least` and `at_most` is given.
+    Exactly one of `expected`, `at_least` and `at_most` is set.
     """
 
     of: str
-    """The name of the value among those that the measurement gives."""
+    """Name of the value in the measurement's result."""
     name: str = ""
-    """What the value is called in tables; `of` where this is empty."""
+    """Name of the value in tables. If it is empty, tables show `of`."""
     expected: Value | None = None
+    """The value that has to be measured: a number up to `within`, any other value exactly."""
     within: float = Field(0.0, ge=0)
-    """The largest difference from `expected`, in its unit, at which the part still holds."""
+    """The largest difference from `expected` at which the part still holds, in the unit of the value."""
     at_least: float | None = None
+    """The smallest number at which the part holds."""
     at_most: float | None = None
+    """The largest number at which the part holds."""
     note: str = ""
-    """The reason for a deviation, where one is known."""
+    """The known reason for a deviation. It is empty if there is none."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Part:
@@ -61,30 +65,35 @@ class Part(Config):
 
     @property
     def label(self) -> str:
+        """The name of the value in tables."""
         return self.name or self.of
 
 
 class Claim(Config):
-    """A row of the ledger."""
+    """A row of the ledger: one claim, its source, and how it is decided."""
 
     id: str = Field(pattern=r"^[A-Z]-[a-z0-9-]+$")
+    """Unique identifier: the initial of the source and a short name, for example `S-params-vgg`."""
     statement: str
+    """The claim in one sentence."""
     source: Citation
+    """The place where the claim is made."""
     claimed: str
-    """The claimed value, as its source gives it."""
+    """The claimed value in the words of its source."""
     rule: str
-    """In words, when the claim holds. The numbers in it are those of `parts`."""
+    """The condition under which the claim holds, in words. Its numbers are those of `parts`."""
     protocol: str
-    """How the claim is tested."""
+    """Description of the test of the claim."""
     kind: Kind
-    """static: decided from the network alone. empirical: decided from recorded runs or evaluations."""
+    """`static` if the network alone decides the claim, `empirical` if recorded runs or evaluations decide it."""
     measurement: str | None = None
-    """The name of a registered measurement; only an empirical claim may still lack one."""
+    """Name of the registered measurement that decides the claim. It may be None if the claim is empirical."""
     parts: tuple[Part, ...] = ()
+    """Conditions on the measured values. All have to hold for the claim to hold."""
     experiment: str | None = None
-    """The experiment whose runs decide an empirical claim."""
+    """Name of the experiment whose runs decide an empirical claim."""
     needs: str = ""
-    """What has to be available to decide an empirical claim."""
+    """The runs, data or hardware that an empirical claim needs before it can be decided."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Claim:
@@ -100,14 +109,21 @@ class Claim(Config):
 
 
 class Ledger(Config):
-    """The whole ledger file."""
+    """The content of a ledger file: the claims and the documents that they come from."""
 
     documents: dict[str, str]
-    """The short name of each source, and what the source is."""
+    """Descriptions of the documents that claims cite, by short name."""
     claims: tuple[Claim, ...]
+    """The claims in the order of the file. Their ids are unique."""
 
     def only(self, ids: Collection[str]) -> Ledger:
-        """The ledger with the claims of these ids alone.
+        """Select claims by id.
+
+        Args:
+            ids: Ids of the claims to keep.
+
+        Returns:
+            A new ledger with these claims alone, in the order of this ledger, and with all documents.
 
         Raises:
             SpecError: An id is not in the ledger.
@@ -118,13 +134,15 @@ class Ledger(Config):
         return self.model_copy(update={"claims": tuple(claim for claim in self.claims if claim.id in ids)})
 
     def check_measurements(self, known: Mapping[Kind, Collection[str]]) -> None:
-        """Check that each claim names a measurement of its kind.
+        """Check that every measurement that a claim names is registered for the kind of that claim.
+
+        Claims that name no measurement pass.
 
         Args:
-            known: The names of the measurements, by the kind of claim that they decide.
+            known: Names of the registered measurements, for each kind of claim.
 
         Raises:
-            SpecError: A claim names a measurement that is not among them.
+            SpecError: A claim names a measurement that is not registered for its kind.
         """
         for claim in self.claims:
             names = known[claim.kind]
@@ -136,11 +154,14 @@ class Ledger(Config):
 
 
 def load_ledger(path: Path | None = None) -> Ledger:
-    """Read a ledger file, by default the shipped one.
+    """Read and validate a ledger file.
+
+    Args:
+        path: The file; None reads the ledger that is shipped with the package.
 
     Raises:
-        SpecError: The file is missing or not a ledger, or a row is wrong. The message names the row and its key: an
-            unknown key or document, an id that occurs twice, a row without what its kind needs.
+        SpecError: The file is missing or is not a ledger, or a row is invalid: it has an unknown key or document, lacks
+            a field that its kind of claim requires, or repeats an id. The message names the row and the field.
     """
     file = path or resources.files("reproduce") / "claims" / "ledger.yaml"
     if not file.is_file():

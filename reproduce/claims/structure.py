@@ -1,4 +1,7 @@
-"""Static measurements of structure: shapes, branches, auxiliary classifiers, depth and receptive field."""
+"""Static measurements of structure: shapes, branches, auxiliary classifiers, depth and receptive field.
+
+Each measurement returns its values by the names that the parts of a claim refer to.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,19 @@ from reproduce.models.inception import Inception
 from reproduce.spec import NetworkConfig, Reduction
 
 SIDES = (*range(1, 57), 111, 112)
-"""Heights of the maps on which branches are compared. The widths are the same numbers in reverse order."""
+"""Heights in pixels of the maps on which branches are compared. The widths are the same numbers in reverse order."""
 LATENCY_PAIRS, LATENCY_SIDE = 15, 112
 FIELD_OF = "inception5b"
 FIELD_IMAGES = 2
 
 
 def output_shapes() -> Measured[Value]:
-    """The output of each layer, as height, width and channels."""
+    """Determine the shape of every layer's output for one 224x224 image, in training.
+
+    Returns:
+        The measured values: (height, width, channels) by the dotted name of the layer, including the layers of the
+        auxiliary classifiers. Height and width are 1 if the output is a vector.
+    """
     layers = cost(PAPER, training=True).layers
     shapes = {layer.name: (layer.output_shape[1], layer.output_shape[2], layer.output_shape[0]) for layer in layers}
     return Measured(
@@ -40,7 +48,12 @@ def output_shapes() -> Measured[Value]:
 
 
 def head_shapes() -> Measured[Value]:
-    """The output of each layer of the auxiliary classifiers."""
+    """Determine the shapes in the auxiliary classifiers for one 224x224 image, in training.
+
+    Returns:
+        All values of `output_shapes`, which include the auxiliary classifiers' layers, and in addition
+        `aux1 flattened` and `aux2 flattened`: the number of inputs of the first linear layer of each.
+    """
     shapes = dict(output_shapes().values)
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
@@ -55,7 +68,18 @@ def head_shapes() -> Measured[Value]:
 
 
 def branches() -> Measured[Value]:
-    """On how many maps the four branches of a module differ in size, over sizes of the input and kinds of reduction."""
+    """Check on many input sizes that the four branches of an Inception module produce maps of equal size.
+
+    The check covers the sizes of `SIDES` with each of the three kinds of reduction.
+
+    Returns:
+        The measured values by name:
+
+        - `disagreeing`: number of inputs for which the branches' output sizes are not all equal.
+        - `agreeing without padding`: number of inputs for which the pool, without its padding, would give the output
+          size of one of the branches.
+        - `pool stride`, `pool padding`: those of the max pool.
+    """
     reductions: tuple[Reduction, ...] = ("reduced", "unreduced", "naive")
     tried = len(SIDES) * len(reductions)
     disagreeing = agreeing_unpadded = 0
@@ -83,7 +107,20 @@ def branches() -> Measured[Value]:
 
 
 def heads_at_evaluation() -> Measured[Value]:
-    """A network with auxiliary classifiers compared with one without, both from one seed and evaluated."""
+    """Compare a network with auxiliary classifiers with one without them, at evaluation.
+
+    Both networks have the same initial weights outside the auxiliary classifiers. Latency is the CPU time of one image
+    of `LATENCY_SIDE` pixels. While it is measured, torch uses one thread in the whole process.
+
+    Returns:
+        The measured values by name:
+
+        - `parameters more`, `multiply-adds more`: parameters and multiply-adds at evaluation that the network with
+          auxiliary classifiers has in addition.
+        - `output`: "equal" if the logits of the main classifiers are exactly equal, else "differs".
+        - `latency ratio`: latency with auxiliary classifiers over latency without, as the median of `LATENCY_PAIRS`
+          pairs of measurements.
+    """
     networks = []
     for aux in ("both", "none"):
         with torch.random.fork_rng(devices=[]):
@@ -114,7 +151,7 @@ def heads_at_evaluation() -> Measured[Value]:
 
 
 def _latency_ratios(a: nn.Module, b: nn.Module, images: torch.Tensor) -> list[float]:
-    """The time of `a` over that of `b` in each of several pairs, whose order alternates."""
+    """Measure the CPU time of `a` over that of `b` in `LATENCY_PAIRS` pairs; which comes first alternates."""
     ratios = []
     for number in range(LATENCY_PAIRS):
         seconds = {}
@@ -132,7 +169,10 @@ def _seconds(network: nn.Module, images: torch.Tensor) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Make torch use one thread: on a busy machine, the threads of a small operation mostly wait for each other."""
+    """Make torch use one thread in the whole process until the block ends.
+
+    On a busy machine, the threads of a small operation mostly wait for each other.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -142,7 +182,14 @@ def _one_thread() -> Iterator[None]:
 
 
 def dropout() -> Measured[Value]:
-    """The dropout rate of the auxiliary classifiers, by default and with the option for the other source."""
+    """Read the dropout rate of the auxiliary classifiers, on which two sources contradict each other.
+
+    Returns:
+        The measured values by name:
+
+        - `default`: the rate without an option.
+        - `aux_dropout: 0.5`: the rate with this option, which selects the other source's rate.
+    """
     with torch.device("meta"):
         rates = {
             name: submodule(GoogLeNet(config), "aux1.dropout", nn.Dropout).p
@@ -156,7 +203,17 @@ def dropout() -> Measured[Value]:
 
 
 def depth() -> Measured[Value]:
-    """The number of layers on the longest path, with and without pools, and the number of building blocks."""
+    """Measure the depth of the network and count its building blocks.
+
+    Returns:
+        The measured values by name:
+
+        - `layers with parameters`: number of convolutions and linear layers on the longest path from the image to the
+          main classifier's logits.
+        - `with pools`: the same with pools included.
+        - `building blocks`: number of convolutions, linear layers, pools, concatenations and dropouts in the network
+          with both auxiliary classifiers.
+    """
     with torch.device("meta"):
         network = GoogLeNet(PAPER)
         evaluated = GoogLeNet(PAPER.model_copy(update={"aux": "none"})).eval()
@@ -173,7 +230,17 @@ def depth() -> Measured[Value]:
 
 
 def receptive_field() -> Measured[Value]:
-    """The receptive field of the last module, by recursion over the graph and from gradients of a random network."""
+    """Measure the receptive field of the last Inception module in two ways.
+
+    One way is recursion over the network's graph, the other the gradients of `FIELD_IMAGES` random images in a network
+    with random weights. While gradients are computed, torch uses one thread in the whole process.
+
+    Returns:
+        The measured values by name:
+
+        - `recursion`: side of the field in pixels, by recursion.
+        - `recursion less gradients`: that side minus the largest side found from gradients, in pixels.
+    """
     config = PAPER.model_copy(update={"aux": "none", "classes": 2})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

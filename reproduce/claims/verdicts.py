@@ -1,6 +1,7 @@
-"""What a measurement gives, what a claim comes to, and the comparison of plain values between the two.
+"""Types for measured values and for findings on claims, and the comparison of plain values with claims.
 
-Estimates from runs have intervals; `analysis.claims.decide` compares those. This module imports no torch.
+Estimates from runs, which have confidence intervals, are compared in `analysis.claims.decide`. This module imports no
+torch.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from reproduce.claims.ledger import Claim, Part, Value
 from reproduce.spec import SpecError
 
 MAX_SEEDS = 1000
-"""From here on, the number of seeds that are still needed is not told: the estimate is practically at the bound."""
+"""If at least this many further seeds are needed, findings state no exact number.
+
+The estimate is then practically at the bound of the claim.
+"""
 
 V = TypeVar("V")
 
 
 class Verdict(StrEnum):
-    """What became of a claim, or of one part of it."""
+    """The result of testing a claim or one of its parts. Each value is the text that tables and JSON show."""
 
     HOLDS = "holds"
     FAILS = "does not hold"
@@ -31,64 +35,86 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Generic[V]):
-    """What a measurement gives. The values are of type `Value`, or estimates where runs were measured."""
+    """The result of a measurement.
+
+    The values are of type `Value` if the network alone or evaluations were measured, and may be estimates with
+    confidence intervals if runs were measured.
+    """
 
     values: Mapping[str, V]
-    """By the names that `Part.of` refers to."""
+    """The measured values, by the names to which `Part.of` refers."""
     summary: str
-    """One line: what was found."""
+    """One line with the main values."""
     evidence: str
-    """One line: how it was found, and what else was seen."""
+    """One line on how the values were measured, with further results."""
 
 
 StaticMeasurement = Callable[[], Measured[Value]]
+"""A function that measures the network alone. It takes no arguments and needs no data."""
 
 
 class NotMeasured(Exception):  # noqa: N818 - no error: it becomes a verdict
-    """Raised by a measurement that lacks what it measures. The message says what is missing."""
+    """Raised by a measurement if the recorded runs or evaluations do not suffice to decide the claim.
+
+    The message says why. `analysis.claims.decide` turns the exception into a finding with the verdict "not measured
+    here".
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartFinding:
-    """One measured value compared with what the claim says of it."""
+    """The comparison of one measured value with one part of a claim."""
 
     name: str
+    """Name of the value in tables."""
     expected: str
+    """The expected value or bound as text, for example "20 ± 0.5"."""
     measured: str
+    """The measured value as text."""
     value: Value | Mapping[str, float | None]
-    """For programs: the value, or the fields of an estimate by their names."""
+    """The measured value for programs. For an estimate, its fields by name, with None for those that are NaN."""
     deviation: float | None = None
-    """Relative to the expected number, for example -0.02; None where no number is expected."""
+    """Deviation of the value from the expected number as a fraction of that number, for example -0.02.
+
+    None if the part expects no number, or 0."""
     verdict: Verdict
+    """Whether the part holds."""
     more: int = 0
-    """How many more seeds are needed where the verdict is that there are not enough runs; else 0."""
+    """Number of further seeds that are needed if the verdict is `NOT_ENOUGH`, else 0."""
     note: str = ""
+    """The known reason for a deviation, from the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What became of a claim."""
+    """The result of testing a claim: its verdict with the measured values and the evidence."""
 
     claim: Claim
+    """The claim as it stands in the ledger."""
     verdict: Verdict
+    """The verdict on the whole claim."""
     measured: str = ""
+    """One line with the main measured values. It is empty if nothing was measured."""
     evidence: str
+    """One line on how the claim was tested, or on what is missing for the test."""
     parts: tuple[PartFinding, ...] = ()
+    """Findings on the parts of the claim, in the ledger's order. There are none if nothing was measured."""
 
 
 def find(claim: Claim, measured: Measured[V], compare: Callable[[Part, V], PartFinding]) -> Finding:
-    """Decide a claim from what was measured.
+    """Decide a claim from the result of its measurement.
 
-    The claim holds where all its parts hold, and does not hold where one part does not. Otherwise there are not enough
-    runs.
+    The claim holds if all its parts hold, and does not hold if at least one part does not hold. In all other cases, the
+    verdict is that there are not enough runs, and the evidence says how many further seeds are needed.
 
     Args:
         claim: A row of the ledger.
-        measured: What its measurement gave.
-        compare: Compares one measured value with its part; `compare_value` for plain values.
+        measured: The result of the claim's measurement.
+        compare: Function that compares one measured value with its part. It is `compare_value` for plain values and
+            `analysis.claims.decide.compare` for estimates.
 
     Raises:
-        SpecError: A part is about a value that the measurement does not give.
+        SpecError: A part names a value that the measurement does not return.
     """
     parts = tuple(compare(part, _value_of(claim, part, measured.values)) for part in claim.parts)
     verdicts = {part.verdict for part in parts}
@@ -105,14 +131,23 @@ def find(claim: Claim, measured: Measured[V], compare: Callable[[Part, V], PartF
 
 
 def not_measured(claim: Claim, reason: str = "") -> Finding:
-    """The finding on a claim for which there is nothing to measure. The evidence says what is needed."""
+    """Create the finding on a claim that the available data cannot decide.
+
+    Args:
+        claim: A row of the ledger.
+        reason: Reason why no verdict is possible. The evidence first states what the claim needs and then the reason.
+    """
     needs = f"needs {claim.needs}" + (f": `deeper run {claim.experiment}`" if claim.experiment else "")
     evidence = "; ".join(text for text in (needs, reason) if text)
     return Finding(claim=claim, verdict=Verdict.NOT_MEASURED, evidence=evidence)
 
 
 def compare_value(part: Part, value: Value) -> PartFinding:
-    """Compare a plain value with its part. A number holds within the part's bounds, anything else where it is equal."""
+    """Compare a plain value with a part of a claim.
+
+    A number or a boolean holds if it lies within the `bounds` of the part, ends included. A string or a shape holds if
+    it equals `part.expected`.
+    """
     if isinstance(value, str | tuple):
         holds = value == part.expected
     else:
@@ -130,7 +165,10 @@ def compare_value(part: Part, value: Value) -> PartFinding:
 
 
 def bounds(part: Part) -> tuple[float, float]:
-    """The smallest and the largest number that a part allows."""
+    """Return the smallest and the largest number at which a part holds.
+
+    A side without a bound is infinite. Both are infinite if the part expects a string or a shape.
+    """
     if isinstance(part.expected, int | float):
         return part.expected - part.within, part.expected + part.within
     low = -math.inf if part.at_least is None else part.at_least
@@ -138,24 +176,36 @@ def bounds(part: Part) -> tuple[float, float]:
 
 
 def deviation(part: Part, number: float) -> float | None:
-    """How far a number is from the expected one, relative to it; None where no number, or 0, is expected."""
+    """Compute the deviation of a number from the expected one, as a fraction of the expected one.
+
+    Returns:
+        The deviation, for example -0.02, or None if the part expects no number, or 0.
+    """
     return number / part.expected - 1 if isinstance(part.expected, int | float) and part.expected else None
 
 
 def expectation(part: Part) -> str:
-    """What a part expects, for example "20 ± 0.5" or "≥ 0"."""
+    """Format the condition of a part, for example "20 ± 0.5" or "≥ 0"."""
     if part.expected is None:
         return f"≥ {value_text(part.at_least)}" if part.at_least is not None else f"≤ {value_text(part.at_most)}"
     return value_text(part.expected) + (f" ± {value_text(part.within)}" if part.within else "")
 
 
 def deviation_text(deviation: float | None) -> str:
-    """A relative deviation in parentheses, for example " (−4.2 %)"; nothing where there is none."""
+    """Format a relative deviation in percent, for example " (−4.2 %)" for -0.042.
+
+    Returns:
+        The text with a leading space, or an empty string if the deviation is None or 0.
+    """
     return f" ({100 * deviation:+.3g} %)".replace("-", "−") if deviation else ""
 
 
 def value_text(value: Value | None) -> str:
-    """A value as people read it: digits in groups of three, shapes with ×."""
+    """Format a value for readers.
+
+    Integers and whole floats have their digits in groups of three, other floats four significant digits. Shapes are
+    joined by ×, and booleans and strings stay as they are.
+    """
     if isinstance(value, tuple):
         return "×".join(str(side) for side in value)
     if isinstance(value, bool | str):

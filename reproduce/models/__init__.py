@@ -1,6 +1,6 @@
-"""The GoogLeNet family: networks, their cost, their graphs, and weights of other layouts.
+"""The GoogLeNet family: networks, their cost, their receptive fields, and weights in public layouts.
 
-A `NetworkConfig` comes in; a network, or figures that follow from its structure, go out.
+A `NetworkConfig` comes in. A network goes out, or numbers that follow from its structure.
 """
 
 from reproduce.models.googlenet import STAGES, GoogLeNet, Outputs, stage_parameters

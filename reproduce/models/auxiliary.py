@@ -1,6 +1,6 @@
 """Auxiliary classifiers (Szegedy et al. 2014, section 5).
 
-They add losses at intermediate layers in training and are not evaluated.
+In training they add losses at intermediate layers. In evaluation mode the network does not compute them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,27 @@ PORT_GRID = 4  # torchvision pools to 4x4 at every input size
 
 
 def paper_grid(side: int) -> int:
-    """Output side of the paper's average pool, 5x5 with stride 3, for an input side; a smaller map is pooled whole."""
+    """Compute the output side of the paper's average pool: 5x5 pixels with stride 3, without padding.
+
+    On a map with a side below 5 pixels, the window shrinks to that side, so that the output side is 1.
+
+    Args:
+        side: Side of the pool's input in pixels, at least 1.
+    """
     return (side - min(5, side)) // 3 + 1
 
 
 class AuxiliaryPool(nn.Module):
-    """Average pool of an auxiliary classifier: [N, C, H, W] -> [N, C, grid, grid].
+    """Average pool at the input of an auxiliary classifier: [N, C, H, W] -> [N, C, grid, grid].
 
-    With `config.pooling` "paper", it is the paper's pool for inputs for which that pool gives this grid, among them the
-    nominal input size. For other inputs (progressive resizing), and with "port", it is adaptive.
+    The grid is fixed when the module is built: 4x4 if `config.pooling` is "port", and the output size of the paper's
+    pool at the nominal resolution if it is "paper". The forward pass uses the paper's pool (5x5, stride 3) if
+    `config.pooling` is "paper" and that pool turns the given map into this grid. Otherwise it pools adaptively, for
+    example while progressive resizing trains on smaller images.
 
     Args:
-        side: Side of its input at the nominal resolution.
-        config: The network's config.
+        side: Height and width of the input map at `config.resolution`.
+        config: Config of the network; only `pooling` is read.
     """
 
     def __init__(self, side: int, config: NetworkConfig) -> None:
@@ -46,15 +54,16 @@ class AuxiliaryPool(nn.Module):
 
 
 class AuxiliaryClassifier(nn.Module):
-    """Average pool, 1x1 convolution to 128 channels, linear to 1024, ReLU, dropout, linear to the classes.
+    """An auxiliary classifier: feature map [N, in_channels, H, W] -> logits [N, classes], without softmax.
 
-    [N, in_channels, H, W] -> [N, classes].
+    The layers are an average pool, a 1x1 convolution block to 128 channels, a linear layer to 1024 units, ReLU, dropout
+    and a linear layer to the classes.
 
     Args:
-        in_channels: Channels of its input.
-        side: Side of its input at the nominal resolution. At 224 pixels it is 14; the pool then gives 4x4 and the first
-            linear layer has 2048 inputs.
-        config: The network's config.
+        in_channels: Channels of the input map.
+        side: Height and width of the input map at `config.resolution`. For images of 224 pixels it is 14. The pool then
+            gives 4x4, and the first linear layer has 2048 inputs.
+        config: Config of the network.
     """
 
     def __init__(self, in_channels: int, side: int, config: NetworkConfig) -> None:
@@ -73,7 +82,7 @@ class AuxiliaryClassifier(nn.Module):
 
 
 def hidden_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer before a ReLU, with He's uniform initialisation and zero bias."""
+    """Create a linear layer that a ReLU follows, with He's uniform initialisation and zero bias."""
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
@@ -81,9 +90,10 @@ def hidden_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def class_linear(inputs: int, classes: int) -> nn.Linear:
-    """A linear layer to the logits, with small weights (standard deviation 0.009 at 1024 inputs) and zero bias.
+    """Create the linear layer that computes logits, with small uniform weights and zero bias.
 
-    Training then starts from nearly uniform probabilities, whatever the number of inputs.
+    The standard deviation of the weights is 0.29 / sqrt(inputs), which is 0.009 for 1024 inputs. Training then starts
+    from nearly uniform class probabilities, whatever the number of inputs.
     """
     layer = nn.Linear(inputs, classes)
     bound = 0.5 / math.sqrt(inputs)

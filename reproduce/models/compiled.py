@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a network."""
+"""Applies torch.compile to the parts of a network instead of the whole network."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from torch import nn
 from reproduce.models.inception import Convolution, Inception
 
 RECOMPILE_LIMIT = 64
-"""Enough for nine Inception modules, in training mode at every resolution of progressive resizing."""
+"""How often torch may compile the code of one forward method.
+
+It suffices for nine Inception modules in training mode at every resolution of progressive resizing.
+"""
 
 
 def compile_parts(network: nn.Module, **options: Any) -> None:
-    """Compile each convolution of the stem and each Inception module by itself, in place, at its first call.
+    """Compile each convolution block of the stem and each Inception module separately, in place.
 
-    A part compiles in seconds, the whole network in minutes. Parameters keep their names. A copy of the network is not
-    compiled.
+    Each part compiles when it is first called, and again for each new input shape. A part takes seconds to compile,
+    whereas the whole network would take minutes. Other layers, among them the auxiliary classifiers, stay uncompiled.
+    Parameters keep their names. A deep copy of the network is not compiled.
+
+    The call raises torch's recompile limit to at least `RECOMPILE_LIMIT` for the whole process.
 
     Args:
-        network: The network.
-        options: Options of torch.compile.
+        network: The network, whose direct children are searched for parts to compile.
+        options: Keyword arguments of torch.compile other than `dynamic`, for example `backend`.
     """
     # All Inception modules run one code object. By default, torch compiles it eight times and then runs it uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)

@@ -1,4 +1,4 @@
-"""Cost of a network, layer by layer: parameters, multiply-adds and activation memory, computed without any data."""
+"""Computes the cost of a network layer by layer, without data: parameters, multiply-adds and activation memory."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KINDS: dict[type[nn.Module], str] = {
     nn.Linear: "linear",
     Inception: "concatenation",
 }
+"""Names of the kinds of layers that have a cost, by the class of the module. ReLU and dropout have none."""
 FLOAT32_BYTES = 4
 
 
@@ -34,59 +35,71 @@ class LayerCost:
     name: str
     """Dotted path of the module, for example `inception3a.branch2.0.conv`."""
     kind: str
-    """One of the values of `KINDS`. The concatenation of an Inception module's branches has the module's name."""
+    """One of the values of `KINDS`. A "concatenation" joins the branches of an Inception module, whose name it has."""
     input_elements: int
-    """Elements that the layer reads from its input; a concatenation reads as many as it writes."""
+    """Number of elements that the layer reads from its input. For a concatenation it equals the size of the output."""
     output_shape: tuple[int, int, int]
-    """Channels, height and width; height and width are 1 for vectors."""
+    """Channels, height and width. Height and width are 1 if the output is a vector."""
     parameters: int
-    """Number of parameters."""
+    """Number of parameters of the layer itself, biases included."""
     macs: int
-    """Multiply-adds of convolutions and linear layers; biases, pools and normalisation count as none."""
+    """Number of multiply-adds of a convolution or a linear layer, without those for biases. It is 0 for other kinds."""
     activation_bytes: int
-    """Size of the output in float32, in bytes."""
+    """Size of the output in bytes, as float32."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of the layers of a network for one image, in the order in which they run, and their sums."""
+    """Cost of a network, or of a part of it, for one image: the costs of its layers and their sums."""
 
     layers: tuple[LayerCost, ...]
+    """Costs of the layers, in the order in which they run."""
 
     @property
     def parameters(self) -> int:
+        """Number of parameters, biases included."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
+        """Number of multiply-adds of one forward pass."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes that one forward pass writes in float32, without in-place ReLU and dropout.
+        """Sum of the sizes of all layers' outputs in bytes, as float32.
 
-        Training has to keep them all. An evaluation frees memory as it proceeds, and its peak is lower.
+        ReLU, which works in place, and dropout are not counted. Training has to keep all these outputs for the backward
+        pass. An evaluation frees them as it proceeds, so that its peak is lower.
         """
         return sum(layer.activation_bytes for layer in self.layers)
 
     def part(self, name: str) -> Cost:
-        """The cost of a module with all its submodules, for example `part("inception3a")`."""
+        """Select the cost of one module with all its submodules, for example `part("inception3a")`.
+
+        Args:
+            name: Dotted path of the module.
+
+        Returns:
+            The cost of the layers in the module. It has no layers if no layer of the network has this path.
+        """
         return Cost(tuple(x for x in self.layers if x.name == name or x.name.startswith(f"{name}.")))
 
 
 def cost(config: NetworkConfig, resolution: int | None = None, training: bool = False) -> Cost:
     """Compute the cost of a network for one image.
 
-    The network runs on torch's meta device, so that this takes no memory and leaves the global generator as it is. It
-    takes about 0.05 s, and a second more at the first call in a process, when torch imports its shape rules.
+    The network runs on torch's meta device. It therefore needs no memory for weights and activations and does not
+    change the state of torch's random generators. A call takes about 0.05 s; the first one in a process takes a second
+    longer, because torch then imports its shape rules.
 
     Args:
-        config: The network's config.
-        resolution: Side of the image in pixels; by default `config.resolution`.
-        training: Whether the auxiliary classifiers count, which only run in training.
+        config: Config of the network.
+        resolution: Side of the image in pixels; None uses `config.resolution`.
+        training: Whether to include the auxiliary classifiers, which run in training only.
 
     Raises:
-        SpecError: The resolution is below the smallest input.
+        SpecError: The resolution is below `SMALLEST_INPUT`, 32 pixels.
     """
     side = config.resolution if resolution is None else resolution
     if side < SMALLEST_INPUT:

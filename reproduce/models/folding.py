@@ -1,4 +1,4 @@
-"""Networks for evaluation: batch normalisation is folded into the convolutions before it."""
+"""Prepares networks for evaluation by folding batch normalisation into the preceding convolutions."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Network = TypeVar("Network", bound=nn.Module)
 def folded(network: Network, dtype: torch.dtype | None = None) -> Network:
     """Copy a network for evaluation, with its batch normalisation folded into the convolutions.
 
-    The copy computes the same function up to rounding, and rounds less: once for each convolution, instead of once for
-    the convolution and once for its normalisation.
+    The copy computes the same function as the network in evaluation mode, up to rounding. It rounds once for each
+    convolution, whereas the network rounds the output of the convolution and that of its normalisation. A network
+    without batch normalisation is only copied.
 
     Args:
-        network: The network; it stays as it is.
-        dtype: Type of the copy's weights; by default that of the network's. In bfloat16, the copy takes images of that
-            type and needs no autocast.
+        network: The network, which is not changed.
+        dtype: Type of the copy's weights. None keeps the type of the network's weights. With bfloat16, the copy takes
+            bfloat16 images and needs no autocast.
 
     Returns:
-        The copy, in evaluation mode and without gradients.
+        The copy, in evaluation mode, whose parameters do not require gradients.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for module in network.modules():

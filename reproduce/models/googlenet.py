@@ -1,4 +1,4 @@
-"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842): one class for all networks of `NetworkConfig`."""
+"""GoogLeNet (Szegedy et al. 2014, arXiv:1409.4842) as one class that builds the network of any `NetworkConfig`."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ WIDTHS = {
 """Channels of the Inception modules (Szegedy et al. 2014, Table 1)."""
 
 STAGES = ("stem", "3", "4", "5", "head", "aux1", "aux2")
-"""Parts of a network whose gradients are recorded, from input to output; "head" is the main classifier."""
+"""Names of the parts of a network whose gradients are recorded.
+
+From input to output: the stem, the Inception modules of stages 3, 4 and 5, and the main classifier ("head"). The two
+auxiliary classifiers follow.
+"""
 
 
 class Outputs(NamedTuple):
-    """Logits, [N, classes] each.
+    """Logits of the main classifier and of the auxiliary classifiers, each of shape [N, classes].
 
-    Those of an auxiliary classifier are None in evaluation mode, and if the network does not have it.
+    `aux1` and `aux2` are None in evaluation mode. Each is also None if the network lacks that auxiliary classifier.
     """
 
     main: Tensor
@@ -41,19 +45,24 @@ class Outputs(NamedTuple):
 
 
 class GoogLeNet(nn.Module):
-    """The network of a config: normalised images, [N, 3, H, W] with H and W at least 32, to `Outputs`.
+    """The network that a `NetworkConfig` describes: normalised images [N, 3, H, W] -> logits, as `Outputs`.
 
-    The network takes any input size. The linear layers of the auxiliary classifiers and of `head: fc` are sized for
-    `config.resolution`; at other sizes, the feature maps before them are average pooled to the grid of that resolution.
+    H and W may be any sizes from 32 pixels. The linear layers of the auxiliary classifiers and of `head: fc` are sized
+    for `config.resolution`. For images of another size, the feature maps before these layers are average pooled to the
+    grid that they have at that resolution.
 
-    Every max pool of stride 2 rounds up, as in Caffe. Like the common ports, it leaves out the local response
-    normalisation of the paper's stem, which has no parameters. Parameters have the names of the two public layouts, see
-    `reproduce.models.interchange`.
+    The output size of every max pool with stride 2 is rounded up, as in Caffe. As in the common ports, the local
+    response normalisation of the paper's stem, which has no parameters, is left out. The parameters have the same names
+    as in the public layouts of `reproduce.models.interchange`.
 
-    Weights are drawn from torch's global generator, those of the auxiliary classifiers last. Networks of one seed that
-    differ only in their auxiliary classifiers therefore start with the same weights everywhere else.
+    The initial weights are drawn from torch's global generator, those of the auxiliary classifiers last. Networks that
+    are built from the same seed and differ only in their auxiliary classifiers therefore start with the same weights
+    everywhere else.
 
     Source: Szegedy et al. 2014, Table 1 and section 5.
+
+    Args:
+        config: Config of the network; it is kept as the attribute `config`.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -109,8 +118,12 @@ class GoogLeNet(nn.Module):
 
 
 def stage_parameters(network: GoogLeNet) -> dict[str, list[nn.Parameter]]:
-    """The parameters of each stage, in the order of `STAGES`. Every parameter is in one stage; empty stages are left
-    out."""
+    """Group the parameters of a network by stage.
+
+    Returns:
+        The parameters of each stage, in the order of `STAGES`. Every parameter is in exactly one stage. A stage without
+        parameters is absent, for example "aux1" if the network has no such classifier.
+    """
     stages: dict[str, list[nn.Parameter]] = {stage: [] for stage in STAGES}
     for name, parameter in network.named_parameters():
         stages[_stage(name)].append(parameter)

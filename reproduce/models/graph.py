@@ -1,4 +1,9 @@
-"""Depth and receptive fields of a network, from its graph alone. torch.fx traces it; nothing is computed."""
+"""Depth and receptive fields of a network, from its graph and from gradients.
+
+`receptive_fields` and `longest_path` trace the network with torch.fx and compute nothing. Control flow is traced as it
+is in the network's current mode: in evaluation mode, auxiliary classifiers are not part of the graph.
+`receptive_field_by_gradient` runs the network on a random image.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +21,17 @@ POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.Dropout)
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The input pixels, along one side, on which the units of a layer depend.
+    """The range of input pixels, along one dimension, on which each unit of a layer depends.
 
-    Unit i depends on the pixels from `i * jump + first` to `i * jump + last`.
+    Unit i depends on the pixels from `i * jump + first` to `i * jump + last`, both included.
     """
 
     jump: int = 1
-    """Pixels between the fields of neighbouring units."""
+    """Distance in pixels between the fields of neighbouring units."""
     first: int = 0
-    """First pixel of unit 0; negative if its field reaches into the padding."""
+    """Index of the first pixel in the field of unit 0. It is negative if the field reaches into the padding."""
     last: int = 0
-    """Last pixel of unit 0."""
+    """Index of the last pixel in the field of unit 0."""
 
     @property
     def size(self) -> int:
@@ -34,21 +39,30 @@ class ReceptiveField:
         return self.last - self.first + 1
 
     def through(self, kernel: int, stride: int, padding: int) -> ReceptiveField:
-        """The field of a layer whose input has this field."""
+        """Compute the receptive field of a convolution or pool whose input units have this field.
+
+        Args:
+            kernel: Side of the layer's kernel. Dilation is not supported.
+            stride: Stride of the layer.
+            padding: Padding of the layer on each side.
+        """
         first = self.first - padding * self.jump
         return ReceptiveField(self.jump * stride, first, first + self.size - 1 + (kernel - 1) * self.jump)
 
 
 def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
-    """Compute the receptive field of every convolution, max pool and concatenation.
+    """Compute the receptive field of every convolution, max pool and concatenation from the network's graph.
 
-    Fields follow from kernel, stride and padding, layer by layer. A concatenation has the union of its branches'
-    fields. Layers that depend on the whole map (global pooling, linear layers) are left out, and so are those that
-    follow them. Kernels are assumed to be square.
+    The field of a layer follows from its kernel, stride and padding and from the field of its input. The field of a
+    concatenation is the union of its branches' fields. Average pools, linear layers and the layers after them are left
+    out. Kernels have to be square and not dilated.
+
+    Args:
+        network: A network that torch.fx can trace.
 
     Returns:
-        The fields by the name of the layer, in the order in which the layers run. A concatenation has the name of its
-        module.
+        The fields by the dotted name of the layer, in the order in which the layers run. A concatenation has the name
+        of the module that contains it.
     """
     fields: dict[fx.Node, ReceptiveField] = {}
     named: dict[str, ReceptiveField] = {}
@@ -70,16 +84,19 @@ def receptive_fields(network: nn.Module) -> dict[str, ReceptiveField]:
 
 
 def receptive_field_by_gradient(network: nn.Module, layer: str, *, length: int, seed: int) -> int:
-    """Measure the side of a layer's receptive field: which rows of a random image have a gradient.
+    """Measure the side of a layer's receptive field in pixels, from the gradient of a random image.
 
-    A max pool passes its gradient to a single unit, so that the measured size is a lower bound. Random weights nearly
-    always reach it; take the largest size over several seeds. The network computes in float64, because only few paths
-    reach the edge of the field.
+    The measured side is the number of image rows from the first to the last one on which the middle row of the layer's
+    output depends. It is a lower bound, because each window of a max pool passes its gradient to a single unit. One
+    random image nearly always reaches the true size, and the largest result over several seeds is a safer measurement.
+
+    The network runs in float64, because few paths reach the edge of the field. It is converted in place and stays in
+    float64.
 
     Args:
-        network: A network that takes images, [N, 3, H, W]; its output is ignored.
-        layer: Dotted name of the layer.
-        length: Height of the image in pixels. It must be larger than the field.
+        network: A network that takes images [N, 3, H, W]. Its mode is not changed, and its output is ignored.
+        layer: Dotted name of the layer, whose output is [N, C, H', W'].
+        length: Height of the image in pixels; its width is 32. The height has to exceed the field.
         seed: Seed of the image.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +112,12 @@ def receptive_field_by_gradient(network: nn.Module, layer: str, *, length: int, 
 
 
 def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
-    """The depth of a network: the largest number of layers of these kinds on a path from input to output."""
+    """Compute the depth of a network: the largest number of layers of the given kinds on any path through its graph.
+
+    Args:
+        network: A network that torch.fx can trace, in the mode (training or evaluation) whose graph is meant.
+        kinds: Classes of the layers that are counted, for example `WITH_PARAMETERS`. Subclasses count as well.
+    """
     depth: dict[fx.Node, int] = {}
     for node, module in _nodes(network):
         before = max((depth[source] for source in node.all_input_nodes), default=0)
@@ -104,7 +126,7 @@ def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """Traces through all modules except the layers that this module knows."""
+    """A tracer that records our pools, like torch's own layers, as single nodes and traces into all other modules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, POOLS) or super().is_leaf_module(module, name)

@@ -1,4 +1,4 @@
-"""The Inception module (Szegedy et al. 2014, Fig. 2) and the convolution block of the whole network."""
+"""The Inception module (Szegedy et al. 2014, Fig. 2) and the convolution block that the whole network is built of."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ BATCH_NORM_EPS = 1e-3  # that of TF-slim and torchvision, which their weights ne
 
 
 class Widths(NamedTuple):
-    """Channels of one module, in the order of Szegedy et al. 2014, Table 1."""
+    """Output channels of the convolutions of one Inception module, in the order of Szegedy et al. 2014, Table 1.
+
+    `one`, `three` and `five` belong to the convolutions with 1x1, 3x3 and 5x5 kernels, `three_reduce` and `five_reduce`
+    to the 1x1 reductions before the 3x3 and 5x5 kernels, and `pool` to the 1x1 convolution after the max pool.
+    """
 
     one: int
     three_reduce: int
@@ -26,13 +30,19 @@ class Widths(NamedTuple):
 
     @property
     def convolved(self) -> int:
-        """Output channels of the three convolutional branches together."""
+        """Number of output channels of the three convolutional branches together."""
         return self.one + self.three + self.five
 
     def single_reduce(self, in_channels: int, kernel: int) -> int:
-        """Channels of the 1x1 reduction before a single convolution that replaces the three branches of Fig. 2b.
+        """Compute the channels of the 1x1 reduction in a single branch that replaces the three convolutional ones.
 
-        They make its multiply-adds equal to those of the three branches, up to rounding to whole channels.
+        The single branch consists of the reduction and one convolution to `convolved` channels. With the returned
+        number of channels, at least 1, it has as many multiply-adds as the three branches of Fig. 2b together, up to
+        rounding to whole channels.
+
+        Args:
+            in_channels: Input channels of the module.
+            kernel: Side of the kernel of the single convolution.
         """
         mixed = (
             in_channels * (self.one + self.three_reduce + self.five_reduce)
@@ -43,11 +53,18 @@ class Widths(NamedTuple):
 
 
 class Convolution(nn.Module):
-    """A convolution with batch normalisation or a bias, and ReLU.
+    """A convolution block: a convolution, batch normalisation or a bias, and ReLU.
 
-    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. Weights have He's uniform
-    initialisation over the fan-in, which preserves the variance of activations through the layers even without
+    [N, in_channels, H, W] -> [N, out_channels, ceil(H / stride), ceil(W / stride)]. The weights have He's uniform
+    initialisation over the fan-in, which preserves the variance of the activations from layer to layer even without
     normalisation. Biases start at zero.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel: Side of the square kernel, an odd number. The padding on each side is `kernel // 2`.
+        norm: True for batch normalisation and no bias, False for a bias and no normalisation.
+        stride: Stride of the convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, norm: bool, stride: int = 1) -> None:
@@ -66,12 +83,17 @@ class Convolution(nn.Module):
 
 
 class Inception(nn.Module):
-    """An Inception module: four parallel branches whose outputs are concatenated.
+    """An Inception module: parallel branches whose outputs are concatenated along the channels.
 
-    [N, in_channels, H, W] -> [N, out_channels, H, W]. The branches are convolutions with 1x1, 3x3 and 5x5 kernels and a
-    max pool of stride 1. `config.large_kernel` may replace 5x5 by 3x3. `config.reduction` decides where 1x1
-    convolutions reduce the channels, and `config.branches` may replace the three convolutional branches by one; see
-    `NetworkConfig`.
+    [N, in_channels, H, W] -> [N, out_channels, H, W]. The four branches are convolutions with 1x1, 3x3 and 5x5 kernels
+    and a 3x3 max pool of stride 1. Three fields of `NetworkConfig` change them: `large_kernel` may replace 5x5 by 3x3,
+    `reduction` decides where 1x1 convolutions reduce the channels, and `branches` may replace the three convolutional
+    branches by a single one.
+
+    Args:
+        in_channels: Channels of the input.
+        widths: Output channels of the convolutions. Those of convolutions that `config` leaves out are not used.
+        config: Config of the network.
     """
 
     def __init__(self, in_channels: int, widths: Widths, config: NetworkConfig) -> None:
@@ -99,7 +121,7 @@ class Inception(nn.Module):
         pooled = in_channels if config.reduction == "naive" else widths.pool
         convolved = (widths.one, widths.three, widths.five) if config.branches == "mixed" else (widths.convolved,)
         self.branch_channels = (*convolved, pooled)
-        """Output channels of each branch, in the order of the concatenation."""
+        """Number of output channels of each branch, in the order of the concatenation."""
         self.out_channels = sum(self.branch_channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
-"""Weights in the two public layouts of GoogLeNet.
+"""Builds networks from weights in the two public layouts of GoogLeNet.
 
 - `torchvision`: the layout of `torchvision.models.googlenet`, with batch normalisation, 3x3 instead of 5x5 kernels, and
-  its own pools. torchvision's `transform_input`, which rescales images normalised for ImageNet to TF-slim's range, is
-  not part of the network: outputs agree with those of a torchvision network with `transform_input=False`. The published
-  weights need it, so rescale the images before the network.
-- `plain`: convolutions with biases, without normalisation, with 5x5 kernels and the paper's pools. Its keys are such as
+  torchvision's pools. torchvision's `transform_input`, which rescales images normalised for ImageNet to TF-slim's
+  range, is not part of our network: outputs agree with those of a torchvision network with `transform_input=False`.
+  torchvision's published weights expect rescaled images, so callers have to rescale the images themselves.
+- `plain`: convolutions with biases, without normalisation, with 5x5 kernels and the paper's pools. Examples of keys are
   `conv1.conv.weight`, `inception3a.branch2.0.conv.weight` and `aux1.fc1.weight`.
 
-Both are networks for 224x224 images with 1x1 reductions and global average pooling. `GoogLeNet` has the same parameter
-names.
+Both layouts describe networks for 224x224 images with 1x1 reductions and global average pooling. The parameters of
+`GoogLeNet` have the same names in both.
 """
 
 from __future__ import annotations
@@ -29,31 +29,34 @@ LAYOUTS: dict[Layout, dict[str, Any]] = {
     "torchvision": {"norm": "batch", "large_kernel": "3x3", "pooling": "port", "dropout": 0.2, "aux_dropout": 0.7},
     "plain": {"norm": "none", "large_kernel": "5x5", "pooling": "paper"},
 }
-"""What a layout determines about the network that its weights do not show."""
+"""Fields of `NetworkConfig` that a layout determines and that cannot be read from the weights, by layout."""
 
 MAX_NAMED_KEYS = 5  # for each kind of mistake
 
 
 class InterchangeError(UserError):
-    """A state dict does not have the layout."""
+    """Raised by `load` if the layout is unknown, or if a state dict's keys or shapes are not those of its layout."""
 
 
 def load(state_dict: Mapping[str, Tensor], *, layout: Layout) -> GoogLeNet:
-    """Build the network of a state dict, with copies of its weights.
+    """Build the network that a state dict belongs to, and copy the weights into it.
 
-    The number of classes and the auxiliary classifiers follow from the state dict. Outputs agree to 1e-5 in float32
-    with those of the network that the weights come from, in training and evaluation. Dropout rates are not in a state
-    dict; they are torchvision's own, or the defaults of `NetworkConfig`. The global generator stays as it is.
+    The number of classes and the auxiliary classifiers are read from the state dict. In training and in evaluation, the
+    outputs agree to 1e-5 in float32 with those of the network that the weights come from. Dropout rates are not stored
+    in a state dict: they are torchvision's for the layout "torchvision" and the defaults of `NetworkConfig` for
+    "plain". The state of torch's random generators does not change.
 
     Args:
-        state_dict: The weights.
-        layout: Their layout.
+        state_dict: The weights, which are not changed. If the counters `num_batches_tracked` are missing, they are set
+            to 0.
+        layout: The layout of the weights.
 
     Returns:
-        The network in training mode, in float32 and on the CPU.
+        The network, in training mode, in float32 and on the CPU.
 
     Raises:
-        InterchangeError: Keys are missing, unknown or of a wrong shape; the message names them.
+        InterchangeError: The layout is unknown, or tensors are missing, unknown or of a wrong shape. The message names
+            the first of these tensors.
     """
     if layout not in LAYOUTS:
         raise InterchangeError(f"layout: {layout!r} is unknown; use one of {', '.join(LAYOUTS)}")

@@ -1,6 +1,6 @@
-"""Adaptive average pooling that is deterministic on request.
+"""Adaptive average pooling with a gradient that is deterministic if torch's deterministic algorithms are enabled.
 
-On a GPU, the gradient of torch's own adaptive pooling adds atomically and in no fixed order.
+On a GPU, the gradient of torch's own adaptive pooling is summed with atomic additions, whose order varies.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 
 def adaptive_average(x: Tensor, grid: int) -> Tensor:
-    """`F.adaptive_avg_pool2d` to a square grid: [N, C, H, W] -> [N, C, grid, grid].
+    """Average pool a map of any size to a square grid: [N, C, H, W] -> [N, C, grid, grid].
 
-    If torch uses deterministic algorithms, it is computed with matrix products, which changes it by rounding only.
+    The result is that of `F.adaptive_avg_pool2d`. While `torch.use_deterministic_algorithms` is on, it is computed with
+    matrix products, whose gradient is deterministic and which change the result by rounding only.
     """
     if grid == 1 or not torch.are_deterministic_algorithms_enabled():
         return F.adaptive_avg_pool2d(x, grid)  # with a single cell it is a mean, whose gradient is deterministic
@@ -22,7 +23,7 @@ def adaptive_average(x: Tensor, grid: int) -> Tensor:
 
 
 class AdaptiveAveragePool(nn.AdaptiveAvgPool2d):
-    """`adaptive_average` to a square grid with `output_size` cells on each side."""
+    """`adaptive_average` as a module: [N, C, H, W] -> [N, C, output_size, output_size]."""
 
     output_size: int
 
@@ -31,7 +32,7 @@ class AdaptiveAveragePool(nn.AdaptiveAvgPool2d):
 
 
 def _means(side: int, grid: int, like: Tensor) -> Tensor:
-    """A matrix [grid, side] whose rows average the pixels of one cell each; neighbouring cells may overlap."""
+    """Create a matrix [grid, side], each row of which averages the pixels of one cell. Cells may overlap."""
     means = torch.zeros(grid, side)
     for cell in range(grid):
         start, end = cell * side // grid, -(-(cell + 1) * side // grid)

@@ -1,8 +1,9 @@
-"""A lower bound for the time that a device needs for a network, layer by layer: its roofline.
+"""The roofline model of a network: lower bounds for the time that each layer takes on a device.
 
-A layer takes as long as the slower of its arithmetic and its memory traffic. Each pass reads or writes each tensor
-once, caches keep nothing from one layer to the next, and ReLU and dropout cost nothing. A device whose caches hold a
-whole feature map can be faster than this bound. Source: Williams, Waterman and Patterson, "Roofline", 2009.
+In this model, a layer takes as long as its arithmetic or its memory traffic, whichever is slower. Each pass reads or
+writes each tensor once, caches keep nothing from one layer to the next, and ReLU and dropout cost nothing. A device
+whose caches hold a whole feature map can be faster than the bound. Source: Williams, Waterman and Patterson,
+"Roofline", 2009.
 """
 
 from __future__ import annotations
@@ -14,49 +15,59 @@ from typing import Literal
 from reproduce.models.cost import Cost, LayerCost
 
 KEEPS_INPUT = ("convolution", "linear", "norm")
-"""Kinds of layers whose gradient needs their input."""
+"""Kinds of layers that read their input again in the backward pass."""
 UPDATE_BYTES = 20
-"""Traffic of SGD with momentum for a parameter in float32: it reads weight, gradient and momentum buffer, and writes
-weight and buffer."""
+"""Memory traffic in bytes of one update of one float32 parameter by SGD with momentum.
+
+The update reads the weight, the gradient and the momentum buffer, and writes the weight and the buffer.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """The best that a device reaches, measured or from its data sheet."""
+    """Peak arithmetic throughput and memory bandwidth of a device, measured or from its data sheet."""
 
     flops_per_s: float
-    """Floating-point operations a second; a multiply-add counts as two."""
+    """Floating-point operations per second. A multiply-add counts as two."""
     bytes_per_s: float
-    """Memory bandwidth."""
+    """Memory bandwidth in bytes per second."""
 
 
 @dataclass(frozen=True)
 class LayerBound:
-    """Lower bound for the time of one image in one layer, all passes together."""
+    """Lower bound for the time that one layer takes for one image, summed over all passes."""
 
     name: str
+    """Dotted path of the module."""
     kind: str
+    """Kind of the layer, as in `LayerCost`."""
     seconds: float
+    """The bound in seconds per image."""
     limit: Literal["arithmetic", "memory"]
+    """The slower of the two, each summed over all passes."""
 
 
 def roofline(cost: Cost, ceiling: Ceiling, *, batch: int, training: bool, element_bytes: int) -> tuple[LayerBound, ...]:
-    """Compute the bound of each layer.
+    """Compute a lower bound for the time that each layer takes for one image.
 
     Args:
-        cost: Cost of the network for one image.
-        ceiling: What the device reaches at best.
-        batch: Images of a batch. Each batch reads the parameters once.
-        training: True for the forward pass, the backward pass (with twice the multiply-adds) and the optimiser's
-            update. False for the forward pass of an evaluation, where folded normalisation costs nothing.
-        element_bytes: Bytes of an element of the activations and weights.
+        cost: Cost of the network for one image, computed with the same value of `training`.
+        ceiling: Peak throughput of the device.
+        batch: Number of images in a batch. Traffic for the parameters is shared by the images of a batch.
+        training: True for a training step: the forward pass, the backward pass with twice its multiply-adds, and the
+            update of SGD with momentum. False for the forward pass of an evaluation.
+        element_bytes: Size in bytes of an element of the activations and weights, for example 2 for bfloat16.
+
+    Returns:
+        The bounds in the order of `cost.layers`. Normalisation layers are left out unless `training` is True, because
+        an evaluation folds them into the convolutions.
     """
     layers = cost.layers if training else [layer for layer in cost.layers if layer.kind != "norm"]
     return tuple(_bound(layer, ceiling, batch, training, element_bytes) for layer in layers)
 
 
 def seconds_per_image(bounds: tuple[LayerBound, ...]) -> float:
-    """Lower bound for the seconds of one image: the sum over all layers."""
+    """Compute a lower bound for the time per image, in seconds, as the sum of the bounds of all layers."""
     return sum(bound.seconds for bound in bounds)
 
 
