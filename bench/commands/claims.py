@@ -102,7 +102,7 @@ class _Material:
         """Return the runs that decide a claim, or None if its experiment has none.
 
         Raises:
-            AnalysisError: The store does not answer.
+            AnalysisError: The store does not answer, or MLflow is not installed.
         """
         from analysis.frames import NothingRecordedError, read
 

@@ -55,7 +55,7 @@ def environment() -> dict[str, Any]:
         - gpus: name and UUID of each GPU that NVML lists.
         - gpu_driver: the version of the NVIDIA driver; absent without GPUs.
         - gpu_absent: why there are no GPUs; absent if there are some.
-        - threads: the number of CPUs that this process may use, and the variables that limit threads, if they are set.
+        - threads: the number of CPUs that this process may use, and thread settings from the environment.
         - decoder, kernels: the implementation of each C library that this process uses, or why there is none.
     """
     return {
