@@ -1,11 +1,11 @@
-"""The `deeper` command: it puts the verbs together, parses the command line, and turns errors into exit codes.
+"""Runs the `deeper` command: collects its subcommands, parses the command line, and turns errors into exit codes.
 
 Exit codes:
-    0: Done.
-    1: Some runs failed, or a check did.
-    2: The input is wrong; nothing was started.
-    70: A bug; a log file holds the traceback.
-    75: Interrupted; the same command resumes.
+    0: The command has done its work.
+    1: At least one run or check failed.
+    2: The input is wrong, and nothing was started.
+    70: The command met a bug. A log file holds the traceback.
+    75: The command was interrupted. The same command resumes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from reproduce.errors import UserError
 from slurm.extension import EXTENSION as SLURM
 
 EXTENSIONS = (SLURM,)
-"""The packages outside `bench` that add to the command line."""
+"""The extensions of the command line by packages outside `bench`."""
 
 EXAMPLES = f"""examples:
   deeper doctor                      # is everything here?
@@ -47,13 +47,20 @@ exit codes: 0 done; 1 some runs failed, or a check did; 2 the input is wrong, an
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command and turn its errors into messages on standard error and exit codes.
+
+    Unless SIGTERM has a handler already, the function sets one for this process, so that SIGTERM ends a command as
+    Ctrl-C does. Call it in the main thread.
 
     Args:
-        arguments: The words of the command line; None for those of this process.
+        arguments: The words of the command line without the name of the program. None means those of this process.
 
     Returns:
-        The exit code.
+        The exit code, as the description of this module lists it. It is 0 if the reader of a pipe closes the pipe.
+
+    Raises:
+        SystemExit: argparse ends the program, with code 0 after --help and --version and with code 2 for a wrong
+            option.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" for what it cannot encode
@@ -84,7 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> Parser:
-    """Return the parser of all verbs, those of the extensions included."""
+    """Return the parser of `deeper` with all subcommands, including those of the extensions.
+
+    The defaults of --records and --data are read from the environment when the function is called. The parsed command
+    line has the function that runs the subcommand as `call`.
+    """
     parser = Parser(
         prog="deeper",
         description="Benchmark and reproduce GoogLeNet: ablations as data, DDP runs on Ray, MLflow records, reports.",
@@ -122,7 +133,7 @@ def build_parser() -> Parser:
 
 
 class _PrintVersion(argparse.Action):
-    """Looks the version up only if it is asked for."""
+    """Prints the version and exits; the version is looked up only then."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import PackageNotFoundError, version
@@ -135,7 +146,7 @@ class _PrintVersion(argparse.Action):
 
 
 def _check_environment() -> None:
-    """Raise `ImplementationError` for an environment variable that asks for an unknown implementation of the C code."""
+    """Raise `ImplementationError` if an environment variable names an unknown implementation of the C code."""
     from reproduce.native import LIBRARIES
 
     for library in LIBRARIES:

@@ -1,6 +1,6 @@
-"""The verbs of `deeper`: each parses its options, calls one other room and prints what comes back.
+"""Implements the subcommands of `deeper`: each parses its options, calls other packages and prints the result.
 
-Command lines come in; exit codes and text go out. It may import every room of `bench`, `analysis` and `reproduce`. Only
-`bench.cli`, which puts the verbs together, knows `slurm`. The modules import nothing slow before a verb is called, so
-that help and mistakes are answered at once.
+Command lines come in; exit codes and text go out. The package may import all others of `bench`, `analysis` and
+`reproduce`. Only `bench.cli`, which collects the subcommands, knows `slurm`. The modules import nothing slow before a
+subcommand runs, so that help and messages about mistakes appear at once.
 """

@@ -1,4 +1,4 @@
-"""`deeper bench`: measures this project beside its baselines on this machine."""
+"""Implements `deeper bench`, which measures this project beside its baselines on this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from bench.suites.harness.reporting import ResultOutput
 
 COMMITTED_FOLDER = Path("results/bench/<kind of machine>")
-"""Stands for `--output` without a file. The kind of this machine is looked up only when it is needed, since that loads
-torch."""
+"""The value of `--output` without a file, which `_result_output` replaces by the folder of this kind of machine.
+
+The kind of machine is looked up only then, since that imports torch."""
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
-    """Adds `bench` and its suites to the command line."""
+    """Add `deeper bench` and its suites to the command line."""
     bench = verbs.add_parser("bench", help="Benchmarks beside their baselines, with interleaved repetitions.")
     bench.add_argument("--quick", action="store_true", help="The same as the suite quick.")
     bench.set_defaults(call=_bench, json=False, output=None)
@@ -175,7 +176,7 @@ def _add_result(suite: argparse.ArgumentParser) -> None:
 
 
 def _result_output(arguments: argparse.Namespace, suite: str) -> ResultOutput:
-    """Returns where the result of a suite goes. Raises `UserError`."""
+    """Return the destination of a suite's result. Raises `UserError` if --output names a folder."""
     from bench.suites.harness.reporting import ResultOutput
 
     path: Path | None = arguments.output

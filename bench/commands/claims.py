@@ -1,4 +1,4 @@
-"""`deeper claims`: decides the ledger from the network, from the runs that MLflow holds and from evaluations."""
+"""Implements `deeper claims`, which decides the claims of the ledger by the network, runs in MLflow and evaluations."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ A claim that does not hold is a finding: the exit code is 0 all the same.
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+    """Add `deeper claims` to the command line."""
     help = "Decide the claims of the ledger: what was expected, what was measured, verdict, evidence."
     parser = add_verb(verbs, places, "claims", _claims, help, examples=EXAMPLES)
     parser.add_argument(
@@ -47,7 +48,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def measurements() -> dict[Kind, Collection[str]]:
-    """The names of the measurements that a claim of each kind may name."""
+    """Return, for each kind of claim, the names of the measurements that a claim of this kind may have."""
     from analysis.claims.decide import EMPIRICAL, EVALUATED
     from reproduce.claims.registry import STATIC
 
@@ -83,10 +84,10 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 
 class _Material:
-    """What the records hold for claims: runs, of which each experiment is read from MLflow once, and evaluations."""
+    """The recorded runs and evaluations by which claims are decided; each experiment is read from MLflow only once."""
 
     def __init__(self, records: Path, experiment: str | None) -> None:
-        """With an `experiment`, its runs stand for those of every claim's own; it has to be recorded."""
+        """Read the runs of `experiment`, which then decide all claims. None leaves each claim its own experiment."""
         from bench.tracking.location import tracking_uri
 
         self._records, self._tracking_uri = records, tracking_uri(records)
@@ -98,10 +99,10 @@ class _Material:
             self._recorded[experiment] = read(experiment, tracking_uri=self._tracking_uri)
 
     def runs(self, claim: Claim) -> Recorded | None:
-        """The runs that decide a claim, or None if its experiment has none.
+        """Return the runs that decide a claim, or None if its experiment has none.
 
         Raises:
-            AnalysisError: The store does not answer.
+            AnalysisError: The store does not answer, or MLflow is not installed.
         """
         from analysis.frames import NothingRecordedError, read
 
@@ -138,7 +139,7 @@ def _decide(claim: Claim, material: _Material) -> Finding:
 
 
 def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
-    """Print the ledger's table and how many claims have which verdict; with `parts`, a table for each claim as well."""
+    """Print a table of all claims and the number of claims with each verdict; `parts` adds a table for each claim."""
     from rich.table import Table
 
     from analysis.claims.rendering import as_rows, count_verdicts, ledger_table, parts_table
@@ -164,7 +165,7 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
 
 
 def _origin() -> str:
-    """A sentence on when and on what the findings were measured."""
+    """Return a sentence with the date and the environment of the measurements."""
     from bench.machine.environment import environment
 
     found = environment()

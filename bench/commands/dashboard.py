@@ -1,4 +1,4 @@
-"""`deeper dashboard`: the pages of MLflow over the records."""
+"""Implements `deeper dashboard`, which serves MLflow's pages over the records."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper dashboard` to the command line."""
     help = "Serve MLflow's pages over the records until Ctrl-C."
     parser = add_verb(verbs, places, "dashboard", _dashboard, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Open the pages at this experiment.")

@@ -1,4 +1,4 @@
-"""`deeper data prepare` and `deeper data verify`."""
+"""Implements `deeper data prepare` and `deeper data verify`, which write and check prepared data sets."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ VERIFY_EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper data` and its actions to the command line."""
     help = "Write a data set as FFCV files, or verify one."
     parser = verbs.add_parser(
         "data", help=help, description=help, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -101,15 +102,20 @@ def prepare_with_progress(
     skip_bad: bool = False,
     force: bool = False,
 ) -> None:
-    """Prepare a data set under a progress bar, and print what was written.
+    """Prepare a data set with a progress bar, and print the size of the written files.
+
+    If the folder already holds the finished data set, nothing is written.
 
     Args:
-        source: The images.
-        folder: Where the prepared files go.
-        options: How the images are stored.
-        workers: Number of processes; None for one a core.
-        skip_bad: Whether unreadable images are left out rather than an error.
-        force: Whether other files in the folder are replaced.
+        source: The source of the images.
+        folder: The folder of the prepared files, which is created if necessary.
+        options: The format in which images are stored.
+        workers: The number of processes. None means one for each core.
+        skip_bad: Whether unreadable images are left out. Otherwise they are an error.
+        force: Whether another data set in the folder is replaced. Otherwise it is an error.
+
+    Raises:
+        DataError: The data set cannot be prepared; `reproduce.data.writing.prepare` lists the causes.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""`deeper publish`: records to MLflow, from a machine that has it."""
+"""Implements `deeper publish`, which publishes records to MLflow from a machine on which MLflow is installed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Without --once it publishes what is new every two seconds until Ctrl-C. What is 
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+    """Add `deeper publish` to the command line."""
     help = "Publish records to MLflow, such as those of runs with --no-publish."
     publish = add_verb(verbs, places, "publish", _publish, help, examples=EXAMPLES)
     publish.add_argument("experiment", nargs="*", help="The name of an experiment in the records. Default: all.")

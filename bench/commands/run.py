@@ -1,4 +1,4 @@
-"""`deeper run`: runs an experiment on this machine or on a Ray cluster that is already up."""
+"""Implements `deeper run`, which runs an experiment on this machine or on a Ray cluster that is already running."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ The command may be started several times at once, on one host or on several: no 
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper run` to the command line."""
     help = "Run an experiment; finished runs are not repeated."
     run = add_verb(verbs, places, "run", _run, help, examples=EXAMPLES)
     add_experiment(run)
@@ -136,7 +137,7 @@ def _run_grid(
     interruption: Interruption,
     console: Console,
 ) -> str | None:
-    """Run the grid under a live display, and return why it was stopped, if it was."""
+    """Run the grid with a display of its progress. Return the reason if it was stopped, otherwise None."""
     from rich.console import Group
     from rich.live import Live
 
@@ -186,7 +187,7 @@ def _parse_part(text: str) -> tuple[int, int]:
 
 
 def _prepare_missing(experiment: ExperimentConfig, data_root: Path) -> None:
-    """Prepare the data sets of an experiment that are not there."""
+    """Prepare those data sets of an experiment that are not prepared yet."""
     from bench.commands.data import prepare_with_progress
     from reproduce.data import DataError, PrepareOptions, load_manifest
     from reproduce.data.sources import source_from

@@ -1,5 +1,5 @@
-"""What all commands share: the parser, common options, exit codes, tables, and what an extension may add.
+"""Holds what all commands share: the parser, common options, exit codes, tables, and the interface for extensions.
 
-Plain values come in; text for a terminal or a pipe goes out. It imports nothing of this project but its errors, so that
-every other room may use it.
+Plain values come in; text for a terminal or a pipe goes out. Of this project, the package imports only
+`reproduce.errors`, so that every other package may use it.
 """

@@ -1,4 +1,4 @@
-"""What the command line does about a bug: a log file with the traceback, and one line that names it."""
+"""Reports a bug: writes the traceback to a log file and composes the line that names this file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 TRACEBACK_VARIABLE = "DEEPER_TRACEBACK"
+"""Environment variable that, if it is set and not empty, shows tracebacks on the screen."""
 
 
 def traceback_wanted() -> bool:
-    """Whether the user asks for tracebacks on the screen."""
+    """Return whether $DEEPER_TRACEBACK asks for tracebacks on the screen."""
     return bool(os.environ.get(TRACEBACK_VARIABLE))
 
 
@@ -24,12 +25,12 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
 
     Args:
         error: The exception.
-        command: The words of the command line.
-        records: Folder of the records, if known. The log goes to its subfolder `logs`, and to the folder for temporary
-            files if that cannot be written.
+        command: The words of the command line, which the log repeats.
+        records: The folder of the records, or None if it is not known. The log goes to its subfolder `logs` or, if
+            that cannot be written, to the system's folder for temporary files.
 
     Returns:
-        The path of the log, or None if no folder can be written.
+        The path of the log, or None if neither folder can be written.
     """
     name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     content = (
@@ -49,7 +50,7 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
 
 
 def describe_bug(error: Exception, log: Path | None) -> str:
-    """Return one line that names the exception and the log file."""
+    """Return one line that names the exception and, unless `log` is None, the log file."""
     message = next(iter(str(error).splitlines()), "")
     name = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = f"the traceback is in {log}" if log else f"no log could be written; {TRACEBACK_VARIABLE}=1 shows it here"

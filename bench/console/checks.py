@@ -1,4 +1,4 @@
-"""One finding of `deeper doctor`."""
+"""Defines a finding of `deeper doctor`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """One finding of `deeper doctor`: what was examined, what was found, and what to do about it."""
+    """A finding of `deeper doctor`: what was examined, what was found, and what to do about it."""
 
     name: str
+    """The name of what was examined."""
     status: Status
-    """ok; warn: it works, but slower or not completely; fail: nothing runs before it is repaired."""
+    """`ok` if nothing is wrong, `warn` if it works slowly or incompletely, `fail` if no run works before its repair."""
     detail: str
     """What was found."""
     hint: str = ""

@@ -1,22 +1,23 @@
-"""The exit codes of `deeper` and of the launcher of a SLURM job."""
+"""Defines the exit codes of `deeper` and of the launcher of a SLURM job."""
 
 from __future__ import annotations
 
 from typing import Final
 
 DONE: Final = 0
+"""The command has done its work."""
 
 FAILED: Final = 1
-"""Some runs failed, or a check did."""
+"""At least one run or check failed."""
 
 WRONG_INPUT: Final = 2
 """The input is wrong, and nothing was started."""
 
 BUG: Final = 70
-"""The program itself is wrong (EX_SOFTWARE of sysexits.h); a log file holds the traceback."""
+"""The command met a bug of this project (EX_SOFTWARE of sysexits.h). A log file holds the traceback."""
 
 INTERRUPTED: Final = 75
-"""The same command resumes (EX_TEMPFAIL of sysexits.h)."""
+"""The command was interrupted, and the same command resumes (EX_TEMPFAIL of sysexits.h)."""
 
 CANCELLED: Final = 130
-"""The job was stopped for good and must not be requeued."""
+"""The SLURM job was stopped for good and must not be requeued."""

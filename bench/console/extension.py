@@ -1,7 +1,7 @@
-"""What a package outside `bench` adds to the command line.
+"""Defines how a package outside `bench` extends the command line.
 
-An extension defines one `Extension`, and `bench.cli` passes it to the commands. The commands therefore never import the
-package that extends them.
+Such a package defines one `Extension`, and `bench.cli` passes it to the commands. The commands therefore never import
+the package that extends them.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StatusSection:
-    """A part of `deeper status` that an extension contributes."""
+    """A section that an extension adds to the output of `deeper status`."""
 
     name: str
-    """Its key in the JSON of `deeper status --json`."""
+    """The key of the section in the output of `deeper status --json`."""
     content: Any
-    """Its value there."""
+    """The value of that key, which must be JSON-serialisable."""
     view: RenderableType | None
-    """What a person sees; None if there is nothing to show."""
+    """The section as text for a terminal. None if there is nothing to show."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """The verbs of a package, and its parts of `deeper status` and `deeper doctor`.
+    """The subcommands that a package adds to `deeper`, and its parts of `deeper status` and `deeper doctor`.
 
-    Building the parser calls `add_verbs` and `add_doctor_options`, so these must not import anything slow.
+    `bench.cli` calls `add_verbs` and `add_doctor_options` at the start of every command, in order to build the parser.
+    They must not import anything slow.
     """
 
     add_verbs: Callable[[Verbs, argparse.ArgumentParser], None]
-    """Adds verbs, given the subparsers and the parent parser with --records and --data."""
+    """Adds subcommands, given the subparsers of `deeper` and the parent parser with --records and --data."""
     status_section: Callable[[Path, str], StatusSection]
-    """Describes an experiment, given the folder of the records and the name of the experiment."""
+    """Returns the section on an experiment, given the folder of the records and the experiment's name."""
     add_doctor_options: Callable[[argparse.ArgumentParser], None]
-    """Adds the options of `checks` to the parser of `deeper doctor`."""
+    """Adds the options that `checks` reads to the parser of `deeper doctor`."""
     checks: Callable[[argparse.Namespace], list[Check]]
-    """Runs the checks, given the parsed command line of `deeper doctor`."""
+    """Runs the checks and returns their findings, given the parsed command line of `deeper doctor`."""

@@ -1,10 +1,10 @@
-"""How quantities are printed."""
+"""Formats quantities for people."""
 
 from __future__ import annotations
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds in the largest two units: 45 s, 3 min 20 s, 2 h 05 min."""
+    """Format a duration in whole seconds below an hour and in whole minutes above: 45 s, 3 min 20 s, 2 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and how a verb is added to the parser."""
+"""Adds subcommands to the parser, and options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ HELP_WIDTH = 80
 
 
 class Verbs(Protocol):
-    """What `ArgumentParser.add_subparsers` returns."""
+    """The interface of the object that `ArgumentParser.add_subparsers` returns."""
 
-    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser: ...
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
+        """Add a subcommand and return its parser. The options are those of `ArgumentParser`, and `help`."""
+        ...
 
 
 def add_verb(
@@ -27,16 +29,20 @@ def add_verb(
     description: str | None = None,
     examples: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Add a verb to the parser.
+    """Add a subcommand to the parser.
 
     Args:
-        verbs: The subparsers to add it to.
-        places: Parent parser with --records and --data; None for a verb that needs neither.
-        name: The verb as it is typed.
-        call: Runs the verb and returns the exit code.
-        help: One line for the list of verbs.
-        description: First paragraph of the verb's own help, if it says more than `help`.
-        examples: Printed as it is below the options.
+        verbs: The subparsers that the subcommand is added to.
+        places: The parent parser with --records and --data. None for a subcommand that needs neither.
+        name: The name of the subcommand as users type it.
+        call: The function that runs the subcommand. It takes the parsed command line and returns the exit code; the
+            parsed command line has it as `call`.
+        help: One line for the list of subcommands.
+        description: The first paragraph of the subcommand's own help. None repeats `help`.
+        examples: Text that is printed below the options without being wrapped.
+
+    Returns:
+        The parser of the subcommand, for options to be added.
     """
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
@@ -51,24 +57,24 @@ def add_verb(
 
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """Add the positional argument that names an experiment."""
+    """Add the positional argument `experiment`, the name or the file of an experiment."""
     parser.add_argument(
         "experiment", help="The file of an experiment (*.yaml), or a name that `deeper experiments` lists."
     )
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose among the runs of a plan."""
+    """Add --arm and --seed, which choose among the runs of a plan. Both may be repeated."""
     parser.add_argument("--arm", action="append", default=[], help="Take only this arm. May be repeated.")
     parser.add_argument("--seed", action="append", default=[], type=int, help="Take only this seed. May be repeated.")
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
-    """Add the option that repeats failed runs."""
+    """Add --retry-failed, which repeats failed runs."""
     parser.add_argument("--retry-failed", action="store_true", help="Repeat the runs that failed before.")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add --json, which prints to standard output, and --output, which writes the same to a file."""
+    """Add --json, which prints the result as JSON, and --output, which writes the JSON to a file as well."""
     parser.add_argument("--json", action="store_true", help="Print JSON to standard output in place of text.")
     parser.add_argument("--output", type=Path, metavar="FILE", help="Write the JSON to this file as well.")

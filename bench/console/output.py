@@ -1,4 +1,4 @@
-"""Printing: a console that shows text as it was typed, and results as JSON on standard output or in a file."""
+"""Prints text without interpreting it as markup, and results as text or JSON."""
 
 from __future__ import annotations
 
@@ -14,25 +14,35 @@ if TYPE_CHECKING:
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console on which `[red]` and `:a:` in the name of an arm are letters, neither markup nor emoji."""
+    """Return a console that prints `[red]` and `:a:` literally instead of as markup or emoji.
+
+    Args:
+        stderr: Whether the console prints to standard error rather than to standard output.
+    """
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def show(console: Console, *parts: RenderableType, style: str | None = None) -> None:
-    """Print sentences and tables: wrapped for the width of a terminal, in whole lines to a pipe or a file."""
+    """Print sentences and tables, which are wrapped at the width of a terminal but not in a pipe or a file.
+
+    Args:
+        console: The console to print to.
+        *parts: The sentences and tables, each of which starts on a new line.
+        style: The style of all parts, such as "yellow". None leaves their own.
+    """
     for part in parts:
         console.print(part, style=style, soft_wrap=not console.is_terminal)
 
 
 def print_result(arguments: argparse.Namespace, content: Any, show_text: Callable[[], None]) -> None:
-    """Print a verb's result as JSON or as text, and write the JSON if a file is named.
+    """Print the result of a command as text or, with --json, as JSON, and write the JSON to the file of --output.
 
     Args:
-        arguments: The parsed options of `bench.console.options.add_json`.
-        content: The result for programs.
-        show_text: Prints the result for people; called unless --json is given.
+        arguments: The parsed command line, with the options that `bench.console.options.add_json` added.
+        content: The result for programs, which must be JSON-serialisable.
+        show_text: Prints the result for people. It is called unless --json is given.
 
     Raises:
         UserError: The file of --output cannot be written.

@@ -1,4 +1,4 @@
-"""The parser of the command line: argparse, with a suggestion for a mistyped verb."""
+"""Parses the command line with argparse, and suggests the name of a mistyped subcommand."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ from reproduce.errors import UserError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose subcommands are looked up by name first; its subparsers do the same."""
+    """An `ArgumentParser` that reports an unknown subcommand as a `UserError` with a suggestion.
+
+    Its subparsers are of this class as well.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._subcommands: argparse.Action | None = None
 
     def add_subparsers(self, **options: Any) -> Any:
+        """Add subparsers as `ArgumentParser` does. Pass a `metavar`, by which messages name the kind of subcommand."""
         self._subcommands = action = super().add_subparsers(**options)
         return action
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse the command line.
+        """Parse the command line as `ArgumentParser` does.
 
         Raises:
-            UserError: The first word is not one of the subcommands.
+            UserError: The parser has subcommands, and the first word is neither an option nor one of them. The message
+                lists the subcommands.
         """
         words = sys.argv[1:] if args is None else list(args)
         if self._subcommands is not None and words and not words[0].startswith("-"):

@@ -1,8 +1,8 @@
-"""Tables that never cut a name or a number, however narrow the terminal is.
+"""Lays out tables that never cut a name or a number, however narrow the terminal is.
 
 Columns and rows of text come in; lines that fit the width go out. Sentences wrap between words. If the columns do not
-fit, the least important ones are left out and named in a line below the table; if even the essential ones do not fit,
-each row becomes a block of lines with all its cells.
+fit, the least important ones are left out and named in a line below the table. If even the essential columns do not
+fit, each row becomes a block of lines with all its cells.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from rich.text import Text
 Cell = str | Text
 
 GAP = 2
+"""Terminal cells between two columns."""
 PROSE_WIDTH = 24
-"""The narrowest column that sentences are wrapped in, in terminal cells."""
+"""The smallest width of a column of sentences, in terminal cells."""
 INDENT = 6
-"""Of a sentence that stands below its row, because one of its words is wider than its column."""
+"""Indentation, in terminal cells, of a sentence with a word wider than its column, which goes below its row."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,21 @@ class Column:
     title: str
     justify: Literal["left", "right"] = "left"
     priority: int = 0
-    """0 if the column is essential. Of the others, the one with the largest number is left out first."""
+    """0 if the column is essential. Among the other columns, the one with the largest number is left out first."""
     prose: bool = False
-    """Whether the cells hold sentences, which may be wrapped. Only the last column may."""
+    """Whether the cells hold sentences, which may be wrapped. Only the last column may hold sentences."""
 
 
 @dataclass(frozen=True)
 class FittedTable:
-    """A table that adapts to the width it is printed in. Print it with `bench.console.output.show`.
+    """A table that adapts to the width of the terminal. Print it with `bench.console.output.show`.
 
-    In a pipe or a file no width is given: every column is shown, and each row is one line.
+    A pipe or a file has no width: the table then shows every column, and sentences are not wrapped.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    """Cells are shown as typed; a cell with a style is a `Text`."""
+    """The rows, with one cell for each column. A string is printed literally; a cell with a style is a `Text`."""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = sys.maxsize if options.no_wrap else options.max_width
@@ -61,7 +62,7 @@ class FittedTable:
             yield Text(f"left out, because the terminal is too narrow: {'; '.join(hidden)}", style="dim")
 
     def _fitting_columns(self, width: int) -> list[int]:
-        """Return the indices of the columns to show; none if the essential ones do not fit."""
+        """Return the indices of the columns to show, or an empty list if the essential columns do not fit."""
         shown = list(range(len(self.columns)))
         by_priority = sorted(shown, key=lambda index: -self.columns[index].priority)
         while sum(self._min_width(index) for index in shown) + GAP * (len(shown) - 1) > width:
@@ -117,7 +118,7 @@ class FittedTable:
                 yield Text(" " * INDENT).append_text(text)
 
     def _blocks(self, width: int) -> Iterator[Text]:
-        """Yield each row as a heading, made of the cells up to the first column with a title, and a line a cell."""
+        """Yield each row as a heading, made of the cells up to the first column with a title, and one line per cell."""
         headed = next((number for number, column in enumerate(self.columns, 1) if column.title), 1)
         for row in self.rows:
             yield Text(" " * GAP).join(cell for cell in map(_as_text, row[:headed]) if cell.plain)

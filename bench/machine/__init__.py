@@ -1,4 +1,5 @@
-"""What this machine is: CPU, GPUs through NVML, file systems, and the environment that is recorded with each result.
+"""Describes this machine: its CPU, GPUs and file systems, and the environment that is recorded with each result.
 
-It asks the operating system and git, and returns plain values and dictionaries. It imports only `reproduce`.
+The package queries the operating system, NVML and git, and returns plain values and dictionaries. It imports only
+`reproduce`.
 """

@@ -1,4 +1,4 @@
-"""What CPU this is: its model, its vendor, and those of its instruction sets that decide how fast a network runs."""
+"""Identifies the CPU by model, vendor, and the instruction sets that decide how fast a network runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from reproduce.native import cpu
 from reproduce.native.cpu import CpuInfo
 
 SETS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "bf16", "sve", "asimd")
-"""Instruction sets as Linux names them, the best first: four of x86, then three of Arm."""
-VENDORS = {  # x86's vendor, Arm's implementer
+"""Instruction sets by Linux's names, the fastest first: four of x86, then three of Arm."""
+VENDORS = {  # keys: the vendor_id of x86 and the CPU implementer of Arm in /proc/cpuinfo
     "GenuineIntel": "intel",
     "AuthenticAMD": "amd",
     "HygonGenuine": "hygon",
@@ -26,22 +26,26 @@ VENDORS = {  # x86's vendor, Arm's implementer
 
 @dataclass(frozen=True)
 class Cpu:
-    """A CPU, as far as figures measured on it depend on it."""
+    """The properties of a CPU that determine how measurements on it compare with others."""
 
     model: str
+    """The name of the model, or the architecture (such as aarch64) if Linux gives no name."""
     vendor: str
-    """In lower case; the architecture where the vendor is not known."""
+    """The vendor in lower case, or the architecture if the vendor is not in `VENDORS`."""
     flags: tuple[str, ...]
-    """Those of `SETS` that it has."""
+    """The instruction sets of `SETS` that the CPU has, in the order of `SETS`."""
 
 
 def parse(text: str) -> Cpu:
-    """The first processor of a text of /proc/cpuinfo."""
+    """Parse the text of /proc/cpuinfo and return the CPU of its first processor."""
     return _summary(cpu.parse(text))
 
 
 def this_cpu() -> Cpu:
-    """This machine's CPU; without flags where the system is not Linux."""
+    """Return this machine's CPU.
+
+    On systems other than Linux, model and vendor are the architecture, and there are no flags.
+    """
     return _summary(cpu.this_cpu())
 
 

@@ -1,4 +1,4 @@
-"""What a run ran on: revision of the code, packages, machine and devices."""
+"""Describes the environment of a run: revision of the code, packages, machine and devices."""
 
 from __future__ import annotations
 
@@ -36,15 +36,27 @@ PACKAGES = (
     "nvidia-ml-py",
     "triton",
 )
-"""Distributions whose versions are recorded where they are installed. OpenCV comes as one of four."""
+"""Distributions whose versions are recorded if they are installed. OpenCV may come from any of four distributions."""
 
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Describe code, packages, machine and devices as plain JSON; read once per process.
+    """Describe code, packages, machine and devices as JSON-serialisable values.
 
-    `commit` and `dirty` are absent outside a git checkout and a bundle. `gpus` lists NVML's devices; if there are none,
-    `gpu_absent` says why.
+    The first call may compile the project's C code. Later calls in this process return the same dictionary, which must
+    not be modified.
+
+    Returns:
+        A mapping with these keys:
+
+        - commit, dirty: see `bench.machine.revision.revision`; absent if the revision is unknown.
+        - packages: the versions of the installed `PACKAGES`.
+        - machine: host name, operating system, Python, CPU, numbers of cores, and memory in GiB.
+        - gpus: name and UUID of each GPU that NVML lists.
+        - gpu_driver: the version of the NVIDIA driver; absent without GPUs.
+        - gpu_absent: why there are no GPUs; absent if there are some.
+        - threads: the number of CPUs that this process may use, and thread settings from the environment.
+        - decoder, kernels: the implementation of each C library that this process uses, or why there is none.
     """
     return {
         **revision(),

@@ -1,7 +1,7 @@
-"""The file system that a path lies on, and what it means for records that several hosts share.
+"""Finds the file system that a path lies on, and tells whether several hosts can share records there.
 
-Runs are leased with `flock`, which some network file systems do not pass on to other hosts. The embedded tracking store
-is SQLite, which is safe on no network file system (sqlite.org/howtocorrupt, section 2.1).
+Drivers lock runs with `flock`, and some network file systems do not show the locks of one host to others. The embedded
+tracking store is an SQLite file, which is safe on no network file system (sqlite.org/howtocorrupt, section 2.1).
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ MOUNTS = Path("/proc/self/mountinfo")
 NFS = frozenset({"nfs", "nfs4"})
 CIFS = frozenset({"cifs", "smb3"})
 CLUSTER_LOCKS = frozenset({"ceph", "fuse.ceph-fuse", "fuse.glusterfs", "gfs2", "ocfs2"})
-"""`flock` reaches all hosts, unless gfs2 or ocfs2 is mounted with localflocks."""
+"""File systems whose `flock` reaches all hosts, unless they are mounted with localflocks (gfs2 and ocfs2 only)."""
 OTHER_NETWORK = frozenset(
     {"afs", "beegfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs", "gpfs", "orangefs", "panfs", "pvfs2", "wekafs"}
 )
-"""Whether `flock` reaches other hosts does not show in the mount options (BeeGFS: tuneUseGlobalFileLocks)."""
+"""File systems whose mount options do not show whether `flock` reaches other hosts.
+
+BeeGFS, for instance, decides it by tuneUseGlobalFileLocks in its own configuration."""
 NETWORK = NFS | CIFS | CLUSTER_LOCKS | OTHER_NETWORK | {"lustre"}
 
 
@@ -28,23 +30,27 @@ class FileSystem:
     """A mounted file system."""
 
     kind: str
-    """Its type as mount(8) names it: ext4, tmpfs, nfs4, lustre, ..."""
+    """The type in the spelling of mount(8), such as ext4, tmpfs, nfs4 or lustre; "unknown" if no mount was found."""
     mount_point: Path
     options: frozenset[str]
+    """The mount options, those of the mount and those of the file system together."""
 
     @property
     def is_network(self) -> bool:
-        """Whether it is served over a network."""
+        """Whether the file system is one of the known network file systems, `NETWORK`."""
         return self.kind in NETWORK
 
     @property
     def in_memory(self) -> bool:
-        """Whether its files are lost when the host is switched off."""
+        """Whether the files are kept in memory and lost when the host is switched off."""
         return self.kind in ("tmpfs", "ramfs")
 
     @property
     def flock_reaches_other_hosts(self) -> bool | None:
-        """Whether other hosts see the locks taken on this one; None if the mount does not tell."""
+        """Whether other hosts see the `flock` locks of this host. None if the mount options do not show it.
+
+        False for file systems that are not network file systems.
+        """
         if self.kind in NFS:
             return not self.options & {"nolock", "local_lock=all", "local_lock=flock"}
         if self.kind == "lustre":
@@ -57,7 +63,7 @@ class FileSystem:
 
     @property
     def locking_hint(self) -> str:
-        """What to do if `flock` does not reach other hosts, or if the mount does not tell."""
+        """Advice for the user if `flock_reaches_other_hosts` is False or None."""
         if self.kind in NFS:
             return f"have {self.mount_point} mounted without nolock and local_lock, or use another file system"
         if self.kind == "lustre":
@@ -68,9 +74,9 @@ class FileSystem:
 
 
 def filesystem(path: Path) -> FileSystem:
-    """Find the file system that a path lies on, or would lie on if it existed.
+    """Return the file system that a path lies on, or would lie on if it existed. Works on Linux only.
 
-    Its type is `unknown` if no mount contains the path, as happens in a chroot.
+    The `kind` of the result is "unknown" if no mount contains the path, as may happen in a chroot.
     """
     resolved = path.resolve()  # walks the path, so that an automounter mounts it before the mounts are read
     found = [

@@ -1,4 +1,4 @@
-"""Readings of NVIDIA devices through NVML.
+"""Reads the state of NVIDIA devices through NVML.
 
 Devices are named by UUID, since NVML ignores CUDA_VISIBLE_DEVICES. "Busy" is the share of a sample period in which any
 kernel ran; it does not measure efficiency. Energy comes from the device's own counter, because A100 and H100 sample
@@ -17,28 +17,30 @@ import pynvml
 GIB = 2**30
 DEVICE_ORDER = "CUDA_DEVICE_ORDER"
 NVML_ORDER = "PCI_BUS_ID"
-"""Order in which NVML, nvidia-smi and SLURM count devices, and CUDA if the variable `DEVICE_ORDER` is set to it."""
+"""Value of the variable `DEVICE_ORDER` with which CUDA numbers devices as NVML, nvidia-smi and SLURM do."""
 
 
 class NvmlUnavailableError(RuntimeError):
-    """NVML cannot be used on this machine; the message says why."""
+    """Raised when NVML cannot be initialised on this machine. The message says why."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The devices that were asked for."""
+    """The result of `Nvml.select`: the devices that were found, and those that were not."""
 
     uuids: tuple[str, ...]
-    """Those that NVML knows."""
+    """The UUIDs of the devices that were found, without repetitions."""
     missing: tuple[str, ...]
-    """A sentence on each device that NVML does not know."""
+    """For each device that was not found, a sentence that says why."""
 
 
 class Nvml:
-    """The NVML library, initialised.
+    """A connection to NVML, which the constructor initialises for this process.
+
+    Methods take UUIDs that `uuids` or `select` returned.
 
     Raises:
-        NvmlUnavailableError: if it cannot be initialised.
+        NvmlUnavailableError: NVML cannot be initialised, for instance because there is no NVIDIA driver.
     """
 
     def __init__(self) -> None:
@@ -53,20 +55,23 @@ class Nvml:
 
     @property
     def uuids(self) -> list[str]:
-        """UUIDs of all GPUs of the machine, in NVML's order, which is that of the PCI bus."""
+        """The UUIDs of the machine's GPUs, without MIG instances, in NVML's order, which is that of the PCI bus."""
         return [uuid for uuid in self._handles if not uuid.startswith("MIG-")]
 
     def name(self, uuid: str) -> str:
-        """The product name of a device."""
+        """Return the product name of a device."""
         return str(pynvml.nvmlDeviceGetName(self._handles[uuid]))
 
     def select(self, wanted: Sequence[str], environment: Mapping[str, str] = os.environ) -> Selection:
-        """Find devices by any name that CUDA_VISIBLE_DEVICES, Ray or torch has for them.
+        """Find devices by the names that CUDA_VISIBLE_DEVICES, Ray or torch use.
 
         Args:
-            wanted: for each device an index in CUDA's order, the beginning of a GPU's UUID with or without `GPU-`, or
-                the UUID of a MIG instance with `MIG-`.
-            environment: where CUDA_DEVICE_ORDER is looked up.
+            wanted: The names. Each is an index in CUDA's order, the beginning of a GPU's UUID with or without `GPU-`,
+                or the UUID of a MIG instance with `MIG-`. Repetitions are ignored.
+            environment: The environment variables, among which CUDA_DEVICE_ORDER is looked up.
+
+        Returns:
+            The devices that were found and the reasons why others were not; a name without a device raises nothing.
         """
         found: dict[str, None] = {}
         missing = []
@@ -78,7 +83,7 @@ class Nvml:
         return Selection(tuple(found), tuple(missing))
 
     def _find(self, name: str, environment: Mapping[str, str]) -> str:
-        """The UUID of a device; raises LookupError with a sentence that says why there is none."""
+        """Return the UUID of a device. Raises `LookupError` with a sentence that says why there is none."""
         gpus = self.uuids
         if name.isdecimal():
             if environment.get(DEVICE_ORDER) != NVML_ORDER and len(set(map(self.name, gpus))) > 1:
@@ -102,7 +107,7 @@ class Nvml:
         raise LookupError(f"NVML does not know device {name}; it has {', '.join(gpus) or 'none'}")
 
     def reports_utilization(self, uuid: str) -> bool:
-        """Whether NVML reports how busy a device is; it does not for a MIG instance."""
+        """Return whether NVML reports how busy a device is. For MIG instances it does not."""
         try:
             _READERS["busy_percent"](self._handles[uuid])
         except pynvml.NVMLError:
@@ -110,13 +115,22 @@ class Nvml:
         return True
 
     def read(self, uuid: str) -> dict[str, float]:
-        """Read one device.
+        """Take one reading of a device.
 
         Returns:
-            busy_percent, memory_gib (used), power_w, energy_j (a counter that starts when the driver is loaded),
-            sm_clock_mhz, temperature_c, throttle_reasons (NVML's bit mask) and processes (those that compute on the
-            device). Readings that the device does not support are left out; a MIG instance supports little more than
-            its memory.
+            The readings that the device supports; a MIG instance supports little more than its memory. The keys are:
+
+            - busy_percent: NVML's utilization.gpu, from 0 to 100.
+            - memory_gib: memory in use, in GiB.
+            - power_w: power draw in watts.
+            - energy_j: a counter of joules that starts at 0 when the driver is loaded.
+            - sm_clock_mhz: clock of the multiprocessors in MHz.
+            - temperature_c: temperature in degrees Celsius.
+            - throttle_reasons: NVML's bit mask of the reasons for a reduced clock.
+            - processes: number of processes that compute on the device.
+
+        Raises:
+            pynvml.NVMLError: A reading failed for another reason than missing support, such as a lost device.
         """
         handle = self._handles[uuid]
         readings = {}

@@ -1,4 +1,4 @@
-"""Folders that only this user can enter, at predictable paths that others could have taken first."""
+"""Creates folders that only this user can enter, at predictable paths that other users may have taken before."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from reproduce.errors import UserError
 
 
 def private_folder(path: Path) -> Path:
-    """Create a folder with mode 0700, or take an existing one of this user's and close it to everybody else.
+    """Create a folder that only this user can enter, or close an existing folder of this user to everybody else.
 
-    In /tmp or /var/tmp anybody may have put a link or a folder of theirs at a path that can be guessed.
+    In /tmp and /var/tmp, any user may have put a link or a folder at a path that can be guessed.
 
     Args:
-        path: the folder; its parent must exist.
+        path: The folder, which gets mode 0700 if it is new or open to others. Its parent must exist.
 
     Returns:
-        The same path.
+        The argument `path`.
 
     Raises:
-        UserError: if the path is a symbolic link, no folder, or another user's.
+        UserError: The path is a symbolic link, is not a folder, or belongs to another user.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)

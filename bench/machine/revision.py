@@ -1,7 +1,7 @@
-"""Which revision of this project's code runs: its commit, and what has changed since.
+"""Finds the revision of this project's code that is running: its commit, and the changes since that commit.
 
-Wheels that `slurm.bundle` builds carry the commit in `bench/commit.json`, since git cannot be asked where they are
-installed.
+Wheels that `slurm.bundle` builds carry the commit in `bench/commit.json`, since they are installed outside of any
+checkout.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "bench" / "commit.json"
 CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")
-"""Paths that make up the code: changes to other files do not count."""
+"""Paths that make up the code. Changes to other files are ignored."""
 DIFF_BYTES = 2**20
-"""Bytes of a diff that are kept at most."""
+"""Size in bytes above which a diff is cut."""
 GIT_TIMEOUT_S = 20
 
 
 @dataclass(frozen=True)
 class CodeDiff:
-    """Uncommitted changes to the code, as a patch that `git apply` takes."""
+    """Uncommitted changes to the code, as a patch in git's format."""
 
     content: bytes
+    """The patch. `git apply` accepts it, unless it was cut at `DIFF_BYTES`."""
 
     @property
     def name(self) -> str:
-        """File name under which the changes are kept; the same changes have the same name."""
+        """The name of the file in which the patch is kept: it contains a hash of the patch."""
         return f"code-{hashlib.sha256(self.content).hexdigest()[:12]}.diff"
 
 
 def revision() -> dict[str, Any]:
-    """Commit of the code and whether it has changes: `commit` and `dirty`.
+    """Return the commit of the code that is running.
 
-    It is empty outside a git checkout and outside a bundle.
+    Returns:
+        A mapping with `commit`, the full hash, and `dirty`, whether the code has uncommitted changes or untracked
+        files. Code installed from a bundle has those values of the checkout that built the bundle. The mapping is
+        empty if the code comes from neither a git checkout nor a bundle, or if git fails.
     """
     found = _git("rev-parse", "--show-toplevel", "HEAD")
     top, commit = found.decode().splitlines() if found is not None else (None, None)
@@ -50,10 +54,15 @@ def revision() -> dict[str, Any]:
 
 @functools.cache
 def code_diff() -> CodeDiff | None:
-    """Read the uncommitted changes to the code, once per process; None if there are none.
+    """Return the uncommitted changes to the code, which are read once per process.
 
     Only tracked files contribute their content, so that no stray file with a secret ends up in a record. Untracked
-    Python files are named in comments above the patch. A patch longer than `DIFF_BYTES` is cut, as its last line says.
+    Python files are named in comments above the patch. A patch longer than `DIFF_BYTES` is cut, and its last line says
+    so.
+
+    Returns:
+        The changes. None if there are none besides untracked files that are not Python, or if the code does not run
+        from a git checkout.
     """
     if not revision().get("dirty"):
         return None
@@ -68,7 +77,7 @@ def code_diff() -> CodeDiff | None:
 
 
 def _git(*arguments: str) -> bytes | None:
-    """What git prints about the checkout; None if there is no git, or it fails."""
+    """Return what a git command prints about the checkout, or None if git is missing, fails or takes too long."""
     # The checkout may belong to another user, as in a container. Trusting its git configuration adds no risk, since
     # its code is being run.
     command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), *arguments]

@@ -1,5 +1,5 @@
-"""Results of benchmarks, kept by kind of machine.
+"""Keeps the results of benchmarks, by kind of machine.
 
-The measurements of a suite come in and JSON files go out. The planner and `deeper doctor` read them back when they need
-to know what was measured. This room may import `bench.machine` and `reproduce`.
+The measurements of a suite come in and JSON files go out. The planner and `deeper doctor` read these files again to
+learn what was measured. The package may import `bench.machine` and `reproduce`.
 """

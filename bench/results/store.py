@@ -1,9 +1,9 @@
-"""Reads and writes results of benchmarks, in one folder for each kind of machine.
+"""Writes results of benchmarks to one folder for each kind of machine, and finds these folders.
 
-The kind of a machine is the name of its GPUs or, without one, the vendor of its CPU and the best instruction set that
-the CPU supports: `nvidia-h200`, `4x-nvidia-h100-80gb-hbm3`, `amd-avx512-bf16`. Results of one kind never replace those
-of another. Committed results are in `results/bench/<kind>/`; the latest results of this machine are in the user's
-cache.
+The kind of a machine is the name of its GPUs or, if it has none, the vendor of its CPU and the best instruction set
+that the CPU supports: `nvidia-h200`, `4x-nvidia-h100-80gb-hbm3`, `amd-avx512-bf16`. Results of one kind never replace
+those of another. Committed results are in `results/bench/<kind>/`; the latest results of this machine are in the
+user's cache.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from reproduce.atomic import replacing
 from reproduce.native import cache
 
 COMMITTED = ROOT / "results" / "bench"
+"""The folder of the committed results, with a subfolder for each kind of machine."""
 
 
 def machine_kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
-    """Returns the kind of a machine, which is also the name of its folder.
+    """Return the kind of a machine, which is also the name of its folder of results.
 
     Args:
-        environment: What `bench.machine.environment.environment` recorded on the machine.
-        gpu: Whether to name the machine after its GPUs. None names it after its GPUs if it has any.
+        environment: The description of the machine that `bench.machine.environment.environment` returned on it.
+        gpu: True names the machine after its GPUs ("gpu" if NVML lists none), False after its CPU. None names it after
+            its GPUs if it has any, otherwise after its CPU.
     """
     names = [str(device["name"]) for device in environment["gpus"]]
     if gpu or (gpu is None and names):
@@ -38,28 +40,40 @@ def machine_kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> 
         return "-and-".join(_slug(name if count == 1 else f"{count}x {name}") for name, count in counts.items())
     machine = environment["machine"]
     best = next(iter(machine["cpu_flags"]), "")
-    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}")  # the flag avx512f stands for AVX-512
+    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}")  # avx512f becomes avx512
 
 
 def this_machine_kind() -> str:
-    """Returns the kind of this machine, named after its GPUs only if torch can use them."""
+    """Return the kind of this machine, named after its GPUs only if torch can use them. Imports torch."""
     import torch
 
     return machine_kind(environment(), gpu=torch.cuda.is_available())
 
 
 def latest_results_folder() -> Path:
-    """Returns the folder in the user's cache that holds the latest result of each suite on this kind of machine."""
+    """Return the folder in the user's cache with the latest result of each suite on this kind of machine.
+
+    The folder is not created. The call imports torch.
+    """
     return cache() / "bench" / this_machine_kind()
 
 
 def committed_kinds() -> list[str]:
-    """Returns the kinds of machine that have committed results."""
+    """Return the kinds of machine that have committed results, in alphabetical order."""
     return sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()) if COMMITTED.is_dir() else []
 
 
 def with_provenance(suite: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds to a result what a reader needs to judge it: date, command, versions, machine and commit."""
+    """Return a copy of a result with a description of how it was measured.
+
+    Args:
+        suite: The name of the suite.
+        content: The result. Its keys `suite`, `date` and `command`, if there are any, take precedence.
+
+    Returns:
+        The result with the keys `suite`, `date` (local, YYYY-MM-DD), `command` (the words of this process) and
+        `environment` (from `bench.machine.environment.environment`).
+    """
     return {
         "suite": suite,
         "date": time.strftime("%Y-%m-%d"),
@@ -70,12 +84,12 @@ def with_provenance(suite: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json(result: Mapping[str, Any]) -> str:
-    """Returns a result as the text of its file, without the last line break."""
+    """Return a result as indented JSON, without a line break at the end."""
     return json.dumps(result, indent=1)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Replaces the file at `path` by a result, and creates its folder."""
+    """Write a result to a file as JSON, replacing the file atomically and creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, durable=False) as file:
         file.write(to_json(result).encode() + b"\n")

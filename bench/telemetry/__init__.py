@@ -1,7 +1,7 @@
-"""What the machine did while a run trained: a thread samples host and GPUs away from the training path.
+"""Samples host and GPUs while a run trains, in a thread beside the one that trains.
 
-Devices come in; `telemetry.parquet` and metrics go out. What cannot be read is absent, never 0. It may import
-`bench.machine` and `reproduce`.
+Devices come in; `telemetry.parquet` and metrics go out. A reading that cannot be taken is absent, never 0. The package
+may import `bench.machine` and `reproduce`.
 """
 
 from bench.telemetry.sampler import Sampler

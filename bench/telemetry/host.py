@@ -1,4 +1,4 @@
-"""Readings of the host: CPU and memory of the whole machine, and memory of this process and its children."""
+"""Reads CPU use and memory of the whole host, and the memory of this process and its descendants."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ GIB = 2**30
 
 
 class HostReader:
-    """Reads the host; CPU use is measured between two reads."""
+    """Reads CPU use and memory of the host.
+
+    CPU use is the average since the previous read or, for the first read, since the reader was created.
+    """
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._times = _cpu_seconds()
 
     def read(self) -> dict[str, float]:
-        """Read the host.
+        """Take one reading.
 
         Returns:
-            cpu_percent (of all cores, since the last read), memory_gib (used on the host) and rss_gib (resident memory
-            of this process and its children). cpu_percent is absent if no time has passed.
+            A mapping with these keys:
+
+            - cpu_percent: CPU use since the previous read, in percent; 100 means that all cores were busy. Absent if
+              the kernel's clock has not advanced since then.
+            - memory_gib: memory in use on the host, in GiB.
+            - rss_gib: resident memory of this process and all its descendants together, in GiB.
         """
         before, self._times = self._times, _cpu_seconds()
         total, idle = (now - then for now, then in zip(self._times, before, strict=True))
@@ -39,7 +46,7 @@ class HostReader:
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """Seconds of all cores since boot: total and idle."""
+    """Return the seconds since boot, summed over all cores: in total, and those spent idle."""
     times = psutil.cpu_times()
     # Guest time is part of user time and must not count twice.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)

@@ -1,4 +1,4 @@
-"""The thread that samples host and GPUs while a run trains."""
+"""Samples host and GPUs in a thread while a run trains."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Samples host and GPUs from `start` to `stop`.
+    """Samples this host and its GPUs in a thread, from `start` to `stop`, during one attempt at a run.
 
-    A poll that fails is counted and logged; it never ends the thread. `gpu_absent` says which readings of the run's
-    GPUs are missing and why; it is None if none are.
+    Samples are appended to `telemetry-<attempt>.jsonl` in the run's folder. A failed poll is counted and logged and
+    does not end the thread. An instance cannot be started twice.
 
     Args:
-        folder: the run's folder.
-        attempt: number of the attempt, from 1.
-        devices: the run's GPUs on this host, as `Nvml.select` takes them.
-        share: share of each GPU that the run may use, at most 1.
-        elsewhere: number of the run's GPUs on other hosts.
-        rate_hz: samples per second.
+        folder: The run's folder, which must exist.
+        attempt: The number of the attempt, from 1.
+        devices: The run's GPUs on this host, by names that `Nvml.select` accepts. Empty for a run on CPUs.
+        share: The share of each GPU that the run may use, above 0 and at most 1.
+        elsewhere: The number of the run's GPUs on other hosts, which are not sampled.
+        rate_hz: Samples per second.
+
+    Attributes:
+        folder: The run's folder.
+        samples: The number of samples taken so far.
+        failed_polls: The number of polls that have failed so far.
+        gpu_absent: Which readings of the run's GPUs are missing, and why. None if none are.
     """
 
     def __init__(
@@ -64,12 +70,18 @@ class Sampler:
         self._thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
 
     def start(self) -> Sampler:
-        """Start the thread."""
+        """Start the thread and return this sampler."""
         self._thread.start()
         return self
 
     def stop(self) -> dict[str, float]:
-        """Take a last sample, write `telemetry.parquet` and return the metrics of all attempts; see `aggregates`."""
+        """Take a last sample, end the thread, and write `telemetry.parquet`.
+
+        Call it once, after `start`. It waits for the thread.
+
+        Returns:
+            The metrics of all attempts at the run, as `bench.telemetry.samples.aggregates` returns them.
+        """
         self._stopping.set()
         self._thread.join()
         table = read_samples(self.folder)
@@ -77,7 +89,16 @@ class Sampler:
         return aggregate(table)
 
     def summary(self) -> dict[str, Any]:
-        """What a reader needs to judge the samples: how many there are, failed polls, and which GPUs are covered."""
+        """Describe how complete the samples of this attempt are.
+
+        Returns:
+            A mapping with these keys:
+
+            - samples, failed_polls: the number of samples taken and of polls that failed.
+            - gpus: the UUIDs of the sampled GPUs.
+            - gpu_share: the share of each GPU that the run may use; None if no GPU is sampled.
+            - gpu_absent: which readings of the run's GPUs are missing, and why; None if none are.
+        """
         return {
             "samples": self.samples,
             "failed_polls": self.failed_polls,
@@ -87,7 +108,7 @@ class Sampler:
         }
 
     def _select(self, devices: Sequence[str]) -> list[str]:
-        """Select the devices to sample; returns a sentence on each that cannot be sampled in full."""
+        """Select the devices to sample, and return a sentence on each that cannot be sampled in full."""
         try:
             self._nvml = Nvml()
         except NvmlUnavailableError as error:

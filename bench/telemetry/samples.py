@@ -1,9 +1,9 @@
-"""The samples of a run: the files that hold them, and the metrics that summarise them.
+"""Reads and writes the files of a run's telemetry samples, and summarises them as metrics.
 
     telemetry-<attempt>.jsonl    samples of one attempt, appended as they are taken
     telemetry.parquet            samples of all attempts, written when one ends
 
-Each sample is one row per device, which is `host` or a GPU's UUID; a missing reading is null.
+A sample consists of one row for each device. The device is `host` or a GPU's UUID, and a missing reading is null.
 """
 
 from __future__ import annotations
@@ -18,34 +18,52 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 HOST = "host"
-"""The device whose readings are the host's."""
+"""The name of the device in rows with readings of the host."""
 READINGS = (
     *("cpu_percent", "memory_gib", "rss_gib"),
     *("busy_percent", "power_w", "energy_j", "sm_clock_mhz", "temperature_c", "throttle_reasons"),
     *("processes", "share"),
 )
-"""Columns of a sample beside its time `t`, its attempt and its device."""
+"""Columns of the samples besides the time `t`, the attempt and the device."""
 SHARED_FROM = 1.05
-"""A device on which more processes than this compute on average is shared. Above 1, since one may be just ending."""
+"""Average number of computing processes per GPU above which a run counts as sharing its GPUs.
+
+It is slightly above 1, because a process that is just ending may still be counted."""
 
 
 def attempt_file(folder: Path, attempt: int) -> Path:
-    """The file to which the samples of an attempt are appended."""
+    """Return the path of the file to which the samples of an attempt are appended."""
     return folder / f"telemetry-{attempt}.jsonl"
 
 
 def aggregates(folder: Path) -> dict[str, float]:
-    """Summarise a run's telemetry as metrics of `reproduce.schema`; what was never read is absent.
+    """Summarise the telemetry of all attempts at a run.
 
-    Energy is the difference between the first and the last counter value, summed over attempts and devices; energy
-    spent while no attempt was sampling is not included. If the run shared its devices, their metrics have names of
-    their own (`schema.shared`), since they describe the devices and not the run, and energy is absent.
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The metrics by their names in `reproduce.schema`, which contain the units. CPU use, GPU use, power, clock and
+        number of processes are means over all samples; memory and temperature are maxima. A metric without any reading
+        is absent. Energy is the difference between the largest and the smallest value of the counter, summed over
+        attempts and GPUs; energy spent while no attempt was sampling is not included.
+
+        If the run shared its GPUs, the GPU metrics have the names that `schema.shared` gives, because they describe the
+        GPUs rather than the run, and energy is absent.
     """
     return aggregate(read_samples(folder))
 
 
 def read_samples(folder: Path) -> pa.Table:
-    """Read the samples of all attempts: columns t, attempt, device and `READINGS`."""
+    """Read the samples of all attempts at a run.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        A table with one row for each sample and device, in the order of the attempts. Its columns are t (seconds since
+        1970), attempt, device and `READINGS`. It has no rows if there are no samples.
+    """
     import pyarrow as pa
     from pyarrow import json
 
@@ -64,7 +82,7 @@ def read_samples(folder: Path) -> pa.Table:
 
 
 def write_samples(folder: Path, table: pa.Table) -> None:
-    """Write `telemetry.parquet`."""
+    """Write a table of samples to `telemetry.parquet` in the run's folder, replacing the file."""
     import pyarrow.parquet as pq
 
     with replacing(folder / schema.ARTIFACT_TELEMETRY) as file:
@@ -72,7 +90,7 @@ def write_samples(folder: Path, table: pa.Table) -> None:
 
 
 def aggregate(table: pa.Table) -> dict[str, float]:
-    """Summarise samples, as `aggregates` describes."""
+    """Summarise a table that `read_samples` returned; the result is that of `aggregates`."""
     import pyarrow.compute as pc
 
     host = table.filter(pc.equal(table["device"], HOST))

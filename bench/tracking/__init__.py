@@ -1,6 +1,7 @@
-"""From records to MLflow: a process that publishes them, and the server that shows them.
+"""Publishes records to MLflow and serves MLflow's pages.
 
-Data goes one way: `reader` reads what is new in the records, `shaping` turns it into MLflow's terms, and `sending`
-sends it; `publishing` ties these steps together, and `cursors` remembers how far they got. Records come in; experiments
-and runs of a tracking store go out. It may import `bench.records`, `bench.machine` and `reproduce`.
+Data flows in one direction: `reader` reads what is new in the records, `shaping` turns it into MLflow's terms, and
+`sending` sends it. `publishing` calls these three steps in turn, and `cursors` remembers how far they got. Records come
+in; experiments and runs of a tracking store go out. The package may import `bench.records`, `bench.machine` and
+`reproduce`.
 """

@@ -1,4 +1,7 @@
-"""A publisher in the background of a command. Does not import MLflow: that and a new SQLite store take ten seconds."""
+"""Starts and stops a publisher in the background of a command.
+
+The module does not import MLflow, since the import and the creation of an SQLite store take about ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,45 @@ from bench.tracking.location import log_file, tracking_uri
 from bench.tracking.reader import pending
 
 HURRY_S = 3.0
-"""Seconds for which a command that was told to stop waits for its publisher."""
+"""Seconds that `stop_publisher` waits once its caller is in a hurry."""
 
 
 @dataclass(frozen=True)
 class BackgroundPublisher:
-    """A publisher that ends, after a last pass, when `stop_publisher` is called or this process dies."""
+    """A publisher process that `start_publisher` has started.
+
+    It makes a last pass and ends when `stop_publisher` is called or when the process that started it dies.
+    """
 
     records: Path
+    """The absolute path of the folder of the records."""
     uri: str
+    """The URI of the tracking store."""
     process: subprocess.Popen[bytes]
+    """The publisher, in a session of its own. It ends once its standard input is closed."""
 
 
 def publisher_command(records: Path, uri: str) -> list[str]:
-    """The command line of a publisher of all experiments in these records."""
+    """Return the command line that publishes all experiments in these records until it is stopped.
+
+    Args:
+        records: The folder of the records.
+        uri: The URI of the tracking store.
+    """
     return [sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--tracking-uri", uri]
 
 
 def start_publisher(records: Path, *, uri: str | None = None) -> BackgroundPublisher:
-    """Start to publish all experiments in these records; whatever the publisher prints goes to its log.
+    """Start a process that publishes all experiments in these records, and return without waiting for it.
+
+    The process writes its output to `<records>/logs/publisher.log`. Call `stop_publisher` to end it.
 
     Args:
-        records: folder of the records.
-        uri: the tracking store; by default the one that `tracking_uri` finds.
+        records: The folder of the records.
+        uri: The URI of the tracking store. None means the store that `tracking_uri` returns.
+
+    Raises:
+        UserError: `tracking_uri` cannot create the folder of the store.
     """
     records = records.resolve()
     uri = uri or tracking_uri(records)
@@ -53,15 +72,16 @@ def start_publisher(records: Path, *, uri: str | None = None) -> BackgroundPubli
 def stop_publisher(
     publisher: BackgroundPublisher, *, timeout_s: float = 60.0, hurry: Callable[[], bool] = lambda: False
 ) -> str | None:
-    """Let the publisher make its last pass and wait for it.
+    """Ask the publisher for its last pass and wait until it has ended.
 
     Args:
-        publisher: what `start_publisher` returned.
-        timeout_s: seconds to wait before it is killed.
-        hurry: asked again and again; once true, the wait ends within `HURRY_S` and the publisher ends by itself.
+        publisher: The publisher, as `start_publisher` returned it.
+        timeout_s: Seconds after which the publisher is killed.
+        hurry: Polled during the wait. Once it returns True, the wait lasts at most another `HURRY_S` seconds, and a
+            publisher that is still at work then is not killed but finishes in the background.
 
     Returns:
-        None if everything is published, else a message for the user.
+        None if everything is published, otherwise a message for the user that says what is missing.
     """
     assert publisher.process.stdin is not None
     publisher.process.stdin.close()
@@ -80,7 +100,13 @@ def stop_publisher(
 
 
 def unpublished_message(records: Path, uri: str, missing: int) -> str:
-    """Tell the user that runs are not published, and how to publish them."""
+    """Return a message that runs are not published, with the command that publishes them.
+
+    Args:
+        records: The folder of the records.
+        uri: The URI of the tracking store.
+        missing: The number of runs and evaluations that `pending` counts, at least 1.
+    """
     return (
         f"{missing} run{'s are' if missing > 1 else ' is'} not wholly in MLflow at {uri} (is the server away? see "
         f"{log_file(records, 'publisher')}); nothing is lost. Publish later with: "

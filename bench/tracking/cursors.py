@@ -1,11 +1,12 @@
-"""How much of an experiment a tracking store holds.
+"""Keeps note of how much of an experiment a tracking store holds.
 
     <records>/publisher/<hash of the store's URI>/<experiment>/
         experiment_id             MLflow's id of the experiment
         <key>.json                the cursor of a run
         evaluation-<name>.json    a marker: the evaluation is published
 
-Each file is written after what it stands for, so that a publisher that is killed repeats steps but skips none.
+Each file is written after the store has accepted what the file records. A publisher that is killed therefore repeats
+steps but skips none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from reproduce.atomic import write_atomically
 
 @dataclass(frozen=True)
 class Cursor:
-    """How much of a run's events a tracking store holds."""
+    """The position up to which the events of one run are published to a tracking store."""
 
     run_id: str
     """MLflow's id of the run."""
@@ -29,38 +30,47 @@ class Cursor:
     status: str = "RUNNING"
     """MLflow's status of the run."""
     epoch: int = 0
-    """Last published epoch, which is the step of final metrics."""
+    """The last published epoch, counted from 0. Final metrics get it as their step."""
     described: bool = False
-    """Whether the run's configuration is published; a run that failed before it began has none."""
+    """Whether the run's configuration is published. It stays False for a run that failed before it had one."""
 
 
 class ExperimentCursors:
-    """The cursors of one experiment in one tracking store. What was read or written is remembered."""
+    """The cursors of one experiment in one tracking store, kept in files below the records.
+
+    Cursors are cached, so that an instance does not see what another process writes later. Only the publisher, which
+    holds a lock on the records, may write.
+
+    Args:
+        records: The folder of the records.
+        uri: The URI of the tracking store. The folder of the cursors is named after its hash.
+        experiment: The name of the experiment.
+    """
 
     def __init__(self, records: Path, uri: str, experiment: str) -> None:
         self._folder = records / "publisher" / hashlib.sha256(uri.encode()).hexdigest()[:8] / experiment
         self._cursors: dict[str, Cursor] = {}
 
     def experiment_id(self) -> str | None:
-        """MLflow's id of the experiment; None if it was never published to this store."""
+        """Return MLflow's id of the experiment, or None if the experiment was never published to this store."""
         try:
             return (self._folder / "experiment_id").read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def clear(self) -> None:
-        """Forget all cursors and evaluations, as is necessary if the store that they describe is gone."""
+        """Delete all cursors and all markers of evaluations, because the store that they describe is gone."""
         self._cursors.clear()
         for path in self._folder.glob("*.json"):
             path.unlink()
 
     def write_experiment_id(self, experiment_id: str) -> None:
-        """Remember MLflow's id of the experiment."""
+        """Keep MLflow's id of the experiment, and create the folder that all other methods write to."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / "experiment_id", experiment_id.encode())
 
     def read(self, key: str) -> Cursor | None:
-        """The cursor of a run; None if nothing of the run is published."""
+        """Return the cursor of the run with this key, or None if nothing of the run is published."""
         if key not in self._cursors:
             try:
                 content = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
@@ -70,16 +80,16 @@ class ExperimentCursors:
         return self._cursors[key]
 
     def write(self, key: str, cursor: Cursor) -> None:
-        """Replace the cursor of a run."""
+        """Replace the cursor of the run with this key."""
         write_atomically(self._folder / f"{key}.json", json.dumps(asdict(cursor)).encode())
         self._cursors[key] = cursor
 
     def has_evaluation(self, name: str) -> bool:
-        """Whether an evaluation is published."""
+        """Return whether the evaluation whose folder has this name is published."""
         return self._marker(name).exists()
 
     def mark_evaluation(self, name: str) -> None:
-        """Remember that an evaluation is published."""
+        """Record that the evaluation whose folder has this name is published."""
         write_atomically(self._marker(name), b"{}")
 
     def _marker(self, name: str) -> Path:

@@ -1,4 +1,7 @@
-"""MLflow's server on the store of these records. Does not import MLflow."""
+"""Serves MLflow's pages over the tracking store of a folder of records.
+
+MLflow's server runs as a process of its own; this module does not import MLflow.
+"""
 
 from __future__ import annotations
 
@@ -22,30 +25,35 @@ from bench.tracking.mlflow_setup import QUIET, require_mlflow
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
 
-SERVER_START_S = 120.0  # measured 14 to 69 s on a loaded machine
+SERVER_START_S = 120.0
+"""Seconds that the server may take to start. On a loaded machine, 14 to 69 s were measured."""
 
 
 class DashboardError(UserError):
-    """The dashboard cannot be started; the message says why, and what works."""
+    """Raised when the dashboard cannot start or its server ends by itself. The message names the cause."""
 
 
 def run_dashboard(records: Path, *, host: str = "127.0.0.1", port: int = 5000, experiment: str | None = None) -> int:
-    """Publish what is new, print the address of MLflow's pages, and serve them until Ctrl-C.
+    """Publish what is new, print the address of MLflow's pages, and serve them until Ctrl-C or SIGTERM.
 
-    If the tracking store is a server of its own, only its address is printed.
+    If the tracking store is an HTTP server already, the function only prints its address and returns. Otherwise, call
+    it in the main thread, because `serving` installs a signal handler.
 
     Args:
-        records: folder of the records.
-        host: address of this machine on which to serve; 0.0.0.0 for all.
-        port: TCP port on which to serve.
-        experiment: experiment to which the printed address leads.
+        records: The folder of the records.
+        host: The address of this machine to listen at; 0.0.0.0 for all its addresses.
+        port: The TCP port to listen at.
+        experiment: The name of the experiment whose page the printed address opens. None, or an experiment that was
+            never published, leads to MLflow's start page.
 
     Returns:
-        0, the exit code.
+        The exit code, which is always 0.
 
     Raises:
-        DashboardError: if the port is taken, there are no records, or the server does not start.
-        MlflowMissingError: if MLflow is not installed.
+        DashboardError: The port is taken, `host` is no address of this machine, there are no records, or the server
+            does not start or ends by itself.
+        MlflowMissingError: MLflow is not installed.
+        UserError: `tracking_uri` cannot create the folder of the store.
     """
     uri = tracking_uri(records)
     records = records.resolve()
@@ -63,19 +71,34 @@ def run_dashboard(records: Path, *, host: str = "127.0.0.1", port: int = 5000, e
 
 @dataclass(frozen=True)
 class Server:
-    """An MLflow server on a store in a file."""
+    """A running MLflow server over an SQLite store."""
 
     address: str
+    """The URL of its pages, without a slash at the end."""
     process: subprocess.Popen[bytes]
+    """The server, which leads a process group of its own."""
 
 
 @contextlib.contextmanager
 def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 5000) -> Iterator[Server]:
-    """Publish what is new, and run an MLflow server on a store in a file while the block runs.
+    """Publish what is new, then run an MLflow server over an SQLite store while the block runs.
+
+    Use it in the main thread: during the block, SIGTERM raises `KeyboardInterrupt` in this process. Leaving the block
+    restores the previous handler and terminates the server.
+
+    Args:
+        records: The folder of the records, as an absolute path.
+        uri: The URI of the SQLite store.
+        host: The address of this machine to listen at; 0.0.0.0 for all its addresses.
+        port: The TCP port to listen at.
+
+    Yields:
+        The server, once it answers.
 
     Raises:
-        DashboardError: if the port is taken, there are no records, or the server does not start.
-        MlflowMissingError: if MLflow is not installed.
+        DashboardError: The port is taken, `host` is no address of this machine, there are no records, or the server
+            does not start.
+        MlflowMissingError: MLflow is not installed.
     """
     require_mlflow()
     _check_port(host, port)

@@ -1,4 +1,4 @@
-"""Where records are published to: the tracking store, and the folder of its artifacts. Does not import MLflow."""
+"""Finds the tracking store of a folder of records and the folder of its artifacts. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from bench.machine.filesystems import filesystem
 from bench.machine.private_folders import private_folder
 
 LOCAL_DISK = Path("/var/tmp")
-"""Where the store is if the records are on a network file system; like /tmp it is shared by all users."""
+"""The folder below which the SQLite store is kept if the records are on a network file system.
+
+Like /tmp, this folder is shared by all users.
+"""
 
 
 def tracking_uri(records: Path) -> str:
-    """Find the tracking store of these records.
+    """Return the URI of the tracking store of these records.
 
-    It is $MLFLOW_TRACKING_URI if that is set, else an SQLite file beside the records. SQLite is not safe on network
-    file systems: if the records are on one, the file is on a local disk, in a folder for this user alone that this
-    function creates. The store can be filled again from the records at any time.
+    The URI is $MLFLOW_TRACKING_URI if that is set, otherwise that of the SQLite file `<records>/mlflow.db`. SQLite is
+    not safe on network file systems: if the records are on one, the file is on this host's disk, in a folder below
+    `LOCAL_DISK` that only this user can enter and that this function creates. The store itself need not exist yet; it
+    can be filled from the records again at any time.
+
+    Args:
+        records: The folder of the records, which need not exist yet.
 
     Raises:
-        UserError: if somebody else has taken the path of that folder.
+        UserError: The path of the folder below `LOCAL_DISK` is a link, is not a folder, or belongs to another user.
     """
     configured = os.environ.get("MLFLOW_TRACKING_URI")
     if configured:
@@ -38,17 +45,27 @@ def tracking_uri(records: Path) -> str:
 
 
 def store_exists(uri: str) -> bool:
-    """Whether a store in a file exists; a server is taken to exist."""
+    """Return whether the SQLite file of a tracking store exists; True for a server, which is not contacted."""
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def artifact_location(records: Path, uri: str, experiment: str) -> str | None:
-    """Where the artifacts of a new experiment go: beside the records, or where a server decides (None)."""
+    """Return the URI of the folder in which a new experiment keeps its artifacts.
+
+    Args:
+        records: The folder of the records, as an absolute path.
+        uri: The URI of the tracking store.
+        experiment: The name of the experiment.
+
+    Returns:
+        The `file:` URI of `<records>/mlartifacts/<experiment>` for an SQLite store. None for a server, which chooses
+        the place itself.
+    """
     return (records / "mlartifacts" / experiment).as_uri() if uri.startswith("sqlite:") else None
 
 
 def log_file(records: Path, name: str) -> Path:
-    """The log of a background process; its folder is created."""
+    """Return the path of a background process's log, `<records>/logs/<name>.log`, and create its folder."""
     path = records / "logs" / f"{name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

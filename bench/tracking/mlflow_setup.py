@@ -1,4 +1,4 @@
-"""Whether MLflow is installed, and the settings with which it is used. Does not import MLflow."""
+"""Checks that MLflow is installed, and holds the settings with which it is used. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves 250 MB
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""Environment variables that must be set before MLflow is imported or its server started."""
+"""Environment variables that must be set before MLflow is imported or its server is started."""
 
 
 class MlflowMissingError(UserError):
-    """MLflow is not installed; the message says what works without it."""
+    """Raised when MLflow is not installed. The message names the commands that work without it."""
 
 
 def require_mlflow() -> None:
-    """Check that MLflow is installed, which it is not on a cluster whose bundle was built without it.
+    """Check that MLflow is installed, without importing it.
+
+    A cluster whose bundle was built without MLflow lacks it.
 
     Raises:
-        MlflowMissingError: if it is not.
+        MlflowMissingError: MLflow is not installed.
     """
     if importlib.util.find_spec("mlflow") is None:
         raise MlflowMissingError(

@@ -1,10 +1,10 @@
-"""The process that publishes records, so that neither the driver nor training waits for MLflow.
+"""Runs the process that publishes records, so that neither the driver nor training waits for MLflow.
 
     python -m bench.tracking.publisher --records DIR [--tracking-uri URI] [--experiment NAME ...] [--once]
 
 `deeper publish` does the same for people. The process may be killed and started again at any moment. One publisher at a
-time works on a folder of records; others wait for it. While the server is away nothing is lost: the publisher tries
-again at intervals that grow to 30 s.
+time works on a folder of records; others wait for it. Nothing is lost while the tracking store is away: the publisher
+tries again at intervals that grow to 30 s.
 """
 
 from __future__ import annotations
@@ -30,37 +30,48 @@ from bench.tracking.reader import pending
 from reproduce.errors import UserError
 
 LONGEST_PAUSE_S = 30.0
-LAST_PASS_PAUSE_S = 0.5  # before the first repetition of the last pass
+LAST_PASS_PAUSE_S = 0.5
+"""Initial pause between repetitions of the last pass, in seconds. Each failure doubles the pause before it is made."""
 
 log = logging.getLogger("bench.tracking.publisher")
 
 
 @dataclass(frozen=True)
 class PublisherOptions:
-    """What a publisher publishes, where to, and when it ends."""
+    """Options of a publisher: its records, its tracking store, and when it ends."""
 
     records: Path
+    """The absolute path of the folder of the records."""
     uri: str
+    """The URI of the tracking store."""
     experiments: tuple[str, ...] = ()
-    """All if empty."""
+    """The names of the experiments to publish. Empty means all experiments in the records."""
     once: bool = False
-    """Whether it ends after one complete pass."""
+    """Whether the publisher makes a single pass, which is its last pass, and ends."""
     until_stdin_closes: bool = False
-    """Whether it ends, after a last pass, once standard input is closed, as it is when the parent process dies."""
+    """Whether the publisher makes its last pass and ends once standard input is closed.
+
+    Standard input closes when the parent process closes it or dies."""
     every_s: float = 2.0
     """Seconds between two passes."""
     patience_s: float = 30.0
-    """Seconds for which the last pass is repeated while the store is away."""
+    """Seconds for which the last pass is repeated while the store is away or another publisher is at work."""
 
 
 def run_publisher(options: PublisherOptions) -> int:
-    """Publish until told to stop by SIGTERM, SIGINT or the options. Takes over signals, logging and the current folder.
+    """Publish until SIGTERM, SIGINT or the options end it, then make a last pass.
+
+    Call it in the main thread of a process that does nothing else. It replaces the handlers of SIGTERM and SIGINT,
+    configures logging into `<records>/logs/publisher.log`, changes the current folder to `<records>/publisher`, and
+    redirects standard output to standard error while it publishes.
 
     Returns:
-        0 if everything is published, 1 if the store was away or rejected something until the end; the log says what.
+        The exit code: 0 if everything is published; 1 if the store rejected something, if it stayed away, or if
+        another publisher left something to do and kept its lock. The log says what is missing.
 
     Raises:
-        UserError: if MLflow is not installed, or an experiment was never planned in these records.
+        MlflowMissingError: MLflow is not installed.
+        SpecError: An experiment that `options` names was never planned in these records.
     """
     require_mlflow()
     for name in options.experiments:
@@ -89,7 +100,17 @@ def run_publisher(options: PublisherOptions) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run a publisher; returns the exit code of `run_publisher`."""
+    """Parse the command line and run a publisher.
+
+    Args:
+        arguments: The words of the command line. None means those of this process.
+
+    Returns:
+        The exit code of `run_publisher`.
+
+    Raises:
+        SystemExit: The command line is wrong, or `run_publisher` raised a `UserError`. The exit code is 2.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m bench.tracking.publisher", description="Publish records to MLflow."
     )
@@ -130,10 +151,11 @@ def _pending(options: PublisherOptions) -> int:
 
 
 def _wait_for_lock(path: Path, options: PublisherOptions, stop: threading.Event) -> int | None:
-    """Wait for another publisher to end.
+    """Take the lock of the records, which may take as long as another publisher works.
 
     Returns:
-        A descriptor that holds the lock; None if, once told to stop, there is nothing left to do or patience ends.
+        A descriptor that holds the lock. None if `stop` was set meanwhile and either nothing is left to publish or the
+        other publisher outlasts `options.patience_s`.
     """
     deadline = float("inf")
     while (held := try_lock(path)) is None:
@@ -146,7 +168,11 @@ def _wait_for_lock(path: Path, options: PublisherOptions, stop: threading.Event)
 
 
 def _publish_until_stopped(options: PublisherOptions, stop: threading.Event) -> int:
-    """Make pass after pass until told to stop, then a last one, which is repeated while patience lasts."""
+    """Make passes until `stop` is set, then a last one, which is repeated while patience lasts.
+
+    Returns:
+        The exit code of `run_publisher`.
+    """
     publisher: Publisher | None = None
     pause = options.every_s
     deadline: float | None = None

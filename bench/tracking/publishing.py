@@ -1,6 +1,7 @@
-"""One pass of publishing: read what is new, shape it, send it, and move the cursor.
+"""Makes one pass of publishing: reads what is new, shapes it, sends it, and moves the cursor.
 
-A pass may be killed and repeated at any moment, since a cursor is written after what it stands for.
+A pass may be killed and repeated at any moment, because a cursor is written only after the store has accepted the
+events before it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ log = logging.getLogger("bench.tracking.publisher")
 
 
 class Publisher:
-    """Publishes the records of one folder to one tracking store, to which it connects when it is created."""
+    """Publishes the records of one folder to one tracking store.
+
+    Only one publisher at a time may work on a folder of records; the caller holds the lock.
+
+    Args:
+        records: The folder of the records, as an absolute path.
+        uri: The URI of the tracking store. The constructor connects to it and raises MLflow's error if it is away.
+    """
 
     def __init__(self, records: Path, uri: str) -> None:
         self.sender = Sender(uri)
@@ -31,15 +39,20 @@ class Publisher:
         self._experiments: dict[str, _ExperimentPublisher] = {}
 
     def publish(self, names: Sequence[str] = (), *, final: bool = False) -> bool:
-        """Publish everything that is new, once.
+        """Make one pass: publish everything that is new.
 
         Args:
-            names: experiments to publish; all if empty.
-            final: whether runs that no process holds count as killed at once, and not only after a while.
+            names: The names of the experiments to publish. Empty means all experiments in the records.
+            final: Whether a run without an end event that no process holds is published as killed at once. If False,
+                it must have written nothing for `reader.STALE_S` seconds.
 
         Returns:
-            False if the store rejected something, which the log names; everything else is published nevertheless. If
-            the store is away, MLflow's error is raised, and the next call continues from there.
+            True if the store accepted everything. False if it rejected something: the log names that, and everything
+            else is published.
+
+        Raises:
+            SpecError: An experiment of `names` was never planned in these records.
+            Exception: MLflow's own error, if the store is away. The next call continues where this one stopped.
         """
         complete = True
         for name in names or experiments(self._records):

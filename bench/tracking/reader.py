@@ -1,4 +1,4 @@
-"""The first step of publishing: reads what a tracking store does not hold yet. Does not import MLflow."""
+"""Makes the first step of publishing: reads what a tracking store does not hold yet. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from bench.tracking.location import store_exists
 from reproduce import schema
 
 METRICS_PER_CHUNK = 9000
-"""Metrics that are published between two updates of a cursor."""
+"""Number of metric values after which `read_run_news` ends a chunk, so that the cursor is updated."""
 STALE_S = 60.0
-"""A run that no process holds counts as killed once it has been silent for so many seconds."""
+"""Seconds without a write after which a run that no process holds is taken to be killed."""
 ARTIFACTS = (
     schema.ARTIFACT_CONFIG,
     schema.ARTIFACT_ENVIRONMENT,
@@ -35,28 +35,30 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunNews:
-    """Events of a run that follow a cursor."""
+    """Consecutive events of a run that are not published yet."""
 
     events: tuple[Event, ...]
     """At least one event."""
     end: int
-    """Byte offset behind the last event."""
+    """The byte offset in events.jsonl at which the next event begins."""
     config: Mapping[str, Any] | None
-    """The run's configuration, if an attempt starts here and there is one."""
+    """The run's configuration. None if there is no start event among `events`, or the run has no configuration."""
     state: RunState | None
-    """The run's state, if an attempt starts or ends here."""
+    """The run's present state. None if all `events` are epochs."""
     artifacts: tuple[Path, ...]
-    """Files of the run that are artifacts."""
+    """The existing files of the run that are published as artifacts."""
 
 
 @dataclass(frozen=True)
 class KilledRun:
-    """A run that was killed and so left no end event."""
+    """A run whose last attempt was killed before it could write an end event."""
 
     last_seen: float
-    """When it last wrote something, in seconds since 1970."""
+    """When the run last wrote to its events or its progress, in seconds since 1970."""
     state: RunState
+    """The run's present state."""
     artifacts: tuple[Path, ...]
+    """The existing files of the run that are published as artifacts."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,31 @@ class EvaluationNews:
     """An evaluation that is not published yet."""
 
     path: Path
-    """Its `evaluation.json`."""
+    """The path of `evaluation.json`."""
     content: Mapping[str, Any]
+    """The content of `evaluation.json`."""
     runs: tuple[str, ...]
-    """Keys of its runs that the experiment plans."""
+    """The keys of those evaluated runs that belong to the experiment."""
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
+        """The name of the evaluation's folder."""
         return self.path.parent.name
 
 
 def read_run_news(folder: Path, offset: int) -> Iterator[RunNews]:
-    """Read the events of a run after a byte offset, in chunks of about `METRICS_PER_CHUNK` metrics."""
+    """Read the complete events of a run that follow a byte offset, in chunks.
+
+    The iterator is lazy: it reads while it is consumed.
+
+    Args:
+        folder: The run's folder.
+        offset: The byte offset in events.jsonl behind the last published event.
+
+    Yields:
+        Chunks in the order of the events. A chunk ends with the event that brings it to `METRICS_PER_CHUNK` metric
+        values, or with the last event of the file.
+    """
     if not _has_bytes_after(folder / EVENTS, offset):
         return
     events: list[Event] = []
@@ -93,11 +107,17 @@ def read_run_news(folder: Path, offset: int) -> Iterator[RunNews]:
 
 
 def read_killed_run(folder: Path, *, final: bool) -> KilledRun | None:
-    """Find out whether a run that last was running was killed; None if it was not, or may still be alive.
+    """Read a run without an end event, provided that its process is dead.
+
+    The caller knows from the run's events that its last attempt has not ended; this function does not check that.
 
     Args:
-        folder: the run's folder.
-        final: whether a run that no process holds counts as killed at once and not after `STALE_S` of silence.
+        folder: The run's folder, which holds an events.jsonl.
+        final: Whether a run that no process holds is taken to be killed at once. If False, it must also have written
+            nothing for `STALE_S` seconds.
+
+    Returns:
+        The killed run, or None if it is alive or may still be.
     """
     last_seen = max(path.stat().st_mtime for path in (folder / EVENTS, folder / PROGRESS) if path.exists())
     if is_held(folder) or not (final or time.time() - last_seen > STALE_S):
@@ -106,12 +126,12 @@ def read_killed_run(folder: Path, *, final: bool) -> KilledRun | None:
 
 
 def read_evaluation_news(records: Path, keys: Iterable[str], cursors: ExperimentCursors) -> list[EvaluationNews]:
-    """Read the evaluations of an experiment's runs that are not published yet.
+    """Read the complete, unpublished evaluations of at least one of an experiment's runs.
 
     Args:
-        records: folder of the records.
-        keys: keys of the experiment's runs.
-        cursors: what is published of the experiment.
+        records: The folder of the records.
+        keys: The keys of the experiment's runs.
+        cursors: The cursors of the experiment, which know the published evaluations.
     """
     planned = set(keys)
     news = []
@@ -126,17 +146,22 @@ def read_evaluation_news(records: Path, keys: Iterable[str], cursors: Experiment
 
 
 def read_experiment(records: Path, name: str) -> Mapping[str, Any]:
-    """Read the experiment file that is kept beside the plan; empty if there is none."""
+    """Read `experiment.yaml` beside the plan of an experiment; an empty mapping if there is no such file."""
     return _read_yaml(experiment_folder(records, name) / "experiment.yaml") or {}
 
 
 def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
-    """Count the runs and evaluations that are not wholly published, without asking the store.
+    """Count the runs and evaluations with unpublished content, from the cursors and without contacting the store.
+
+    If the SQLite file of the store is gone, every run with events counts.
 
     Args:
-        records: folder of the records.
-        uri: the tracking store.
-        names: experiments to look at; all if empty.
+        records: The folder of the records.
+        uri: The URI of the tracking store.
+        names: The names of the experiments to look at. Empty means all experiments in the records.
+
+    Raises:
+        SpecError: An experiment of `names` was never planned in these records.
     """
     count = 0
     for name in names or experiments(records):

@@ -1,6 +1,7 @@
-"""The third step of publishing: sends what was shaped to a tracking store. The only module here that imports MLflow.
+"""Makes the third step of publishing: sends what was shaped to a tracking store.
 
-Every step may be repeated: MLflow skips a metric that it has with the same timestamp, and a run is found by its tags.
+No other module of this package imports MLflow. Every call may be repeated: MLflow skips a metric that it already holds
+with the same timestamp, and a run is found by its tags.
 """
 
 from __future__ import annotations
@@ -18,27 +19,32 @@ from reproduce import schema
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BATCH = 900  # MLflow takes 1000 metrics, params and tags in one request
+BATCH = 900
+"""Metrics in one request, of which MLflow's limit is 1000 metrics, params and tags together."""
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create_run that is sent twice makes two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
 }
 PASSING = (401, 403, 408, 429)
-"""HTTP client errors that may pass: credentials that are being renewed, time-outs, too many requests."""
+"""HTTP client errors that are worth another try: expired credentials, time-outs, too many requests."""
 
 
 class RejectedError(RuntimeError):
-    """The tracking store will not take something, however often it is sent."""
+    """Raised when the tracking store rejects a request for good, so that sending it again is useless."""
 
 
 def is_rejection(http_status: int) -> bool:
-    """Whether an error of the store will stay; any other, such as a server that is away, may pass."""
+    """Return whether an HTTP status means that the store rejects a request for good.
+
+    That is a client error (4xx) other than those in `PASSING`. Any other error, such as that of a server that is away,
+    is worth another try.
+    """
     return 400 <= http_status < 500 and http_status not in PASSING
 
 
 @contextmanager
 def _rejections() -> Iterator[None]:
-    """Raise `RejectedError` in place of MLflow's errors that will stay; also usable as a decorator."""
+    """Turn those of MLflow's errors that are rejections into `RejectedError`; also usable as a decorator."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -50,9 +56,15 @@ def _rejections() -> Iterator[None]:
 
 
 class Sender:
-    """A connection to one tracking store, which is created if it is a file.
+    """A connection to one tracking store.
 
-    Its methods raise `RejectedError` for what the store will never take, and whatever MLflow raises if it is away.
+    The constructor imports MLflow, sets the environment variables of `QUIET` and `NO_RETRIES` for this process, and
+    connects to the store, which it creates if the URI names an SQLite file that does not exist. It and the methods
+    raise MLflow's own errors if the store is away. The methods raise `RejectedError` for a request that the store
+    rejects for good.
+
+    Args:
+        uri: The URI of the tracking store.
     """
 
     def __init__(self, uri: str) -> None:
@@ -64,10 +76,10 @@ class Sender:
 
     @_rejections()
     def find_experiment(self, name: str) -> str | None:
-        """MLflow's id of an experiment; None if there is none of this name.
+        """Return MLflow's id of the experiment with this name, or None if there is none.
 
         Raises:
-            RejectedError: if the experiment was deleted in MLflow.
+            RejectedError: The experiment was deleted in MLflow, or the store rejects the request.
         """
         found = self.client.get_experiment_by_name(name)
         if found is None:
@@ -78,19 +90,27 @@ class Sender:
 
     @_rejections()
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
-        """Create an experiment and return MLflow's id."""
+        """Create an experiment and return MLflow's id of it.
+
+        Args:
+            name: The name of the experiment.
+            artifact_location: The URI of the folder for its artifacts. None lets the server choose.
+
+        Raises:
+            RejectedError: The store rejects the request, for instance because the name is taken.
+        """
         return str(self.client.create_experiment(name, artifact_location=artifact_location))
 
     @_rejections()
     def set_experiment_note(self, experiment_id: str, note: str) -> None:
-        """Replace the description of an experiment."""
+        """Replace the description of an experiment by a note in Markdown."""
         self.client.set_experiment_tag(experiment_id, NOTE, note)
 
     @_rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
-        """MLflow's id of a run, which is created if no run of the experiment has its key.
+        """Find the run that has the key of `new` in its tags, create it if there is none, and return MLflow's id.
 
-        If an earlier attempt to create it timed out there may be two; the oldest one is used.
+        There may be two such runs if an earlier request to create one timed out; the one that started first is used.
         """
         run = self._find_run(experiment_id, new)
         if run is None:
@@ -101,7 +121,7 @@ class Sender:
 
     @_rejections()
     def describe_run(self, run_id: str, description: RunDescription) -> None:
-        """Set the params and the data set of a run, unless it has params."""
+        """Set the params, the data set and the tags of a run. A run that already has params is left unchanged."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         if self.client.get_run(run_id).data.params:
@@ -118,7 +138,13 @@ class Sender:
 
     @_rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
-        """Send what changes in a run, its status last; `status` is the one that MLflow shows now."""
+        """Send the metrics, tags and artifacts of an update, and its status last.
+
+        Args:
+            run_id: MLflow's id of the run.
+            update: The changes.
+            status: The status that MLflow shows at present.
+        """
         self._log_metrics(run_id, update.metrics)
         if update.tags:
             self._set_tags(run_id, dict(update.tags))
@@ -131,7 +157,14 @@ class Sender:
 
     @_rejections()
     def add_evaluation(self, run_id: str, metrics: Sequence[Metric], artifact: Path, folder: str) -> None:
-        """Add the metrics of an evaluation to a run, and its file to the run's artifacts."""
+        """Add an evaluation to a run.
+
+        Args:
+            run_id: MLflow's id of the run.
+            metrics: The metrics of the evaluation, which may be empty.
+            artifact: The path of the evaluation's file, which becomes an artifact of the run.
+            folder: The folder of that artifact among the artifacts of the run.
+        """
         self._log_metrics(run_id, metrics)
         self.client.log_artifact(run_id, str(artifact), folder)
 

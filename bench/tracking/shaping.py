@@ -1,7 +1,7 @@
-"""The second step of publishing: shapes what was read into MLflow's terms. Pure functions; does not import MLflow.
+"""Makes the second step of publishing: shapes what was read into MLflow's terms.
 
-The names of metrics and tags are those of `reproduce.schema`. A metric keeps the timestamp of its event, so that MLflow
-skips one that is sent again.
+All functions are pure, and the module does not import MLflow. The names of metrics and tags are those of
+`reproduce.schema`. A metric keeps the timestamp of its event, so that MLflow skips a metric that is sent again.
 """
 
 from __future__ import annotations
@@ -22,66 +22,88 @@ from reproduce import schema
 
 RUNNING = "RUNNING"
 STATUS = {schema.FINISHED: "FINISHED", schema.FAILED: "FAILED", schema.INTERRUPTED: "KILLED"}
-"""MLflow's status for each outcome."""
+"""MLflow's status of a run for each outcome of its last attempt."""
 NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as a description."""
+"""The tag that MLflow shows as the description of a run or an experiment."""
 NOTE_CHARACTERS = 19_000
+"""Length at which the note of an experiment is cut."""
 ERROR_CHARACTERS = 5_000
+"""Length at which the error of a run is cut."""
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
 class Metric(NamedTuple):
-    """One value of a metric."""
+    """One value of a metric of a run."""
 
     name: str
     value: float
     timestamp_ms: int
+    """Milliseconds since 1970."""
     step: int
+    """The epoch, counted from 0."""
 
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run that MLflow does not know yet."""
+    """Everything with which MLflow creates a run."""
 
     name: str
+    """The name that MLflow shows."""
     start_ms: int
+    """Start of the first attempt, in milliseconds since 1970."""
     tags: Mapping[str, str]
+    """The tags; key and experiment among them identify the run."""
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What determines a run. MLflow never changes params once they are there."""
+    """The configuration and the data set of a run, which are published once, since MLflow's params cannot change."""
 
     params: tuple[tuple[str, str], ...]
+    """Names and values of MLflow's params. The names of nested fields are joined by dots."""
     tags: Mapping[str, str]
+    """The tags with the name and the hash of the data set."""
     dataset_name: str
     dataset_digest: str
+    """The first 36 characters of the data set's hash."""
     dataset_source: str
+    """A JSON object whose `uri` is the path of the data set below the folder of prepared data sets."""
 
 
 @dataclass(frozen=True)
 class RunUpdate:
-    """What changes in a run."""
+    """Changes of a run that are sent to MLflow together."""
 
     epoch: int
-    """Last epoch of which the run then has metrics."""
+    """The last epoch whose metrics MLflow holds once the update is sent, counted from 0."""
     metrics: tuple[Metric, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
-    """MLflow's new status of the run; None if it stays."""
+    """MLflow's new status of the run. None leaves the status unchanged."""
     ended_ms: int | None = None
-    """When the run ended; None unless it has."""
+    """When the run ended, in milliseconds since 1970. None if it has not ended."""
     artifacts: tuple[Path, ...] = ()
+    """The files to upload."""
 
 
 def colours_of_arms(plan: Sequence[PlanEntry]) -> dict[str, str]:
-    """Assign each arm the colour in which MLflow draws its runs."""
+    """Assign each arm, in the order of the plan, a colour in which MLflow draws its runs, such as "#1f77b4".
+
+    Colours repeat after the tenth arm.
+    """
     arms = dict.fromkeys(entry.arm for entry in plan)
     return {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
 
 
 def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, colour: str) -> NewRun:
-    """Shape a run as it is before any of its events is published."""
+    """Shape a run that MLflow does not hold yet.
+
+    Args:
+        experiment: The name of the experiment.
+        entry: The run's entry in the plan.
+        first_event: The first event of the run, whose time becomes the start of the run.
+        colour: The colour of the run's arm, from `colours_of_arms`.
+    """
     tags = {
         schema.TAG_KEY: entry.key,
         schema.TAG_EXPERIMENT: experiment,
@@ -95,7 +117,7 @@ def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, colour:
 
 
 def shape_description(config: Mapping[str, Any]) -> RunDescription:
-    """Shape a run's configuration."""
+    """Shape the configuration of a run, given as the content of its configuration file."""
     path, digest = config["data"]["path"], config["data_hash"]
     return RunDescription(
         params=tuple(_flatten(config)),
@@ -107,13 +129,13 @@ def shape_description(config: Mapping[str, Any]) -> RunDescription:
 
 
 def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: int) -> RunUpdate:
-    """Shape the events of a run.
+    """Shape new events of a run.
 
     Args:
-        experiment: name of the experiment.
-        entry: the run's entry in the plan.
-        news: the events.
-        epoch: last epoch before them, which is the step of final metrics if there is no other.
+        experiment: The name of the experiment.
+        entry: The run's entry in the plan.
+        news: The events.
+        epoch: The last epoch published before. Final metrics get it as their step if `news` has no epoch.
     """
     metrics: list[Metric] = []
     tags: dict[str, str] = {}
@@ -138,7 +160,14 @@ def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: i
 
 
 def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, epoch: int) -> RunUpdate:
-    """Shape a run that was killed; `epoch` is the last one that is published."""
+    """Shape the end of a killed run, which MLflow then shows as KILLED and as having ended when it last wrote.
+
+    Args:
+        experiment: The name of the experiment.
+        entry: The run's entry in the plan.
+        killed: The killed run.
+        epoch: The last published epoch.
+    """
     tags = {
         schema.TAG_OUTCOME: schema.INTERRUPTED,
         schema.TAG_ERROR: "killed; it goes on when it is run again",
@@ -149,7 +178,12 @@ def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, ep
 
 
 def shape_evaluation(news: EvaluationNews) -> tuple[Metric, ...]:
-    """Shape an evaluation as metrics of its run; that of an ensemble is not a metric of any one run."""
+    """Shape an evaluation as metrics of the run that it evaluates.
+
+    Returns:
+        Top-1 and top-5 accuracy, from 0 to 1, under names that contain the protocol. Empty for an ensemble, whose
+        accuracy belongs to no single run.
+    """
     content = news.content
     if len(content["models"]) > 1:
         return ()
@@ -161,7 +195,13 @@ def shape_evaluation(news: EvaluationNews) -> tuple[Metric, ...]:
 
 
 def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
-    """Describe a run in Markdown."""
+    """Return a description of a run in Markdown: what it is, and a table of its outcome so far.
+
+    Args:
+        experiment: The name of the experiment.
+        entry: The run's entry in the plan.
+        state: The state of the run.
+    """
     rows = [("outcome", state.status), ("attempts", str(state.attempt))]
     for title, name in (("top-1", schema.FINAL_TOP1), ("top-5", schema.FINAL_TOP5)):
         if name in state.metrics:
@@ -175,12 +215,13 @@ def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
 
 
 def experiment_note(name: str, plan: Sequence[PlanEntry], experiment: Mapping[str, Any]) -> str:
-    """Describe an experiment in Markdown.
+    """Return a description of an experiment in Markdown, with a table of its arms, cut at `NOTE_CHARACTERS`.
 
     Args:
-        name: its name.
-        plan: its runs.
-        experiment: content of its file, from which descriptions are taken; may be empty.
+        name: The name of the experiment.
+        plan: The planned runs of the experiment.
+        experiment: The content of the experiment file, which provides the descriptions of the experiment and its arms.
+            May be empty.
     """
     lines = [f"## {name}", experiment.get("description") or ""]
     lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
@@ -225,7 +266,11 @@ def _end_tags(event: Event) -> dict[str, str]:
 
 
 def describe_devices(start: Event) -> str:
-    """Name the GPUs of a run by its start event, or say why there are none."""
+    """Return the names of the GPUs that a run uses, or the reason why it uses none.
+
+    Args:
+        start: A start event of the run, with a description of the environment.
+    """
     environment = start["environment"]
     names = sorted({gpu["name"] for gpu in environment["gpus"]})
     if not names:

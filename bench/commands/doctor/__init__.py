@@ -1,5 +1,5 @@
-"""`deeper doctor`: what this machine offers the suite, what is missing, and what to do about it.
+"""Implements `deeper doctor`, which checks what this machine offers and what it lacks, and suggests what to do.
 
-The folders of records and data come in; `Check`s go out, one a finding. The checks are quick: torch is the only heavy
-package that is imported; the others are only asked for their version.
+The folders of records and data come in; `Check`s go out, one for each finding. The checks are quick: torch is the only
+heavy package that is imported. Of the others, only the version is read.
 """

@@ -1,4 +1,4 @@
-"""The verb `deeper doctor`."""
+"""Adds `deeper doctor` to the command line, runs all its checks and prints their findings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
+    """Add `deeper doctor`, including the options of the extensions' checks, to the command line."""
     help = "Check this machine: what it has, what is missing, and what to do about it."
     call = functools.partial(_doctor, extensions)
     parser = add_verb(verbs, places, "doctor", call, help, examples=EXAMPLES)
@@ -35,11 +36,11 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[E
 
 
 def machine_checks(records: Path, data: Path) -> list[Check]:
-    """Run all checks of this machine.
+    """Run all checks of this machine, without those of extensions, and return their findings.
 
     Args:
-        records: The folder that records go to. It need not exist yet.
-        data: The folder of the prepared data sets. It need not exist yet.
+        records: The folder of the records, which need not exist yet.
+        data: The folder of the prepared data sets, which need not exist yet.
     """
     from bench.commands.doctor import hardware, software, storage
 
@@ -58,7 +59,7 @@ def _doctor(extensions: Sequence[Extension], arguments: argparse.Namespace) -> i
 
 
 def show_checks(checks: Sequence[Check]) -> None:
-    """Print the findings for a person, each with its hint below it."""
+    """Print findings as a table on standard output, each with its hint below it."""
     from rich.text import Text
 
     from bench.console.tables import Column, FittedTable

@@ -1,4 +1,4 @@
-"""Checks of GPUs, CPU cores and memory."""
+"""Checks bf16 arithmetic, GPUs, CPU cores and memory."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from bench.planning import core_usage
 GIB = 2**30
 
 MEMORY_GIB = 8
+"""Free memory, in GiB, below which the check warns."""
 
 SHARED_MEMORY_GIB = 1
-"""For Ray's object store, of which 256 MiB suffice, and NCCL's buffers."""
+"""Free space in /dev/shm, in GiB, below which the check warns.
+
+Ray's object store needs 256 MiB of it; the rest is for NCCL's buffers."""
 
 
 def checks() -> list[Check]:
-    """Check GPUs, CPU cores and memory."""
+    """Check bf16 arithmetic, GPUs, CPU cores, memory and /dev/shm, and return one finding for each check."""
     return [_precision(), _gpus(), _cores(), _threads_and_ranks(), _memory(), _shared_memory()]
 
 
 def check_free(name: str, free: float, wanted_gib: int, found: str, hint: str) -> Check:
-    """Return a check of free bytes, which warns if there are fewer than is comfortable.
+    """Return a finding on free memory or disk space: `ok` if there is enough, otherwise `warn`.
 
     Args:
-        name: Name of the check.
-        free: Free bytes.
-        wanted_gib: How many GiB are comfortable.
-        found: What was found, with the number.
-        hint: What to do if there is less.
+        name: The name of the check.
+        free: The free space in bytes.
+        wanted_gib: The free space, in GiB, at or above which the finding is `ok`.
+        found: A phrase that states the free space.
+        hint: Advice for the user if the space is insufficient.
     """
     if free >= wanted_gib * GIB:
         return Check(name, "ok", found)
@@ -73,7 +76,7 @@ def _cores() -> Check:
 
 
 def _threads_and_ranks() -> Check:
-    """How this machine's CPUs are best divided into ranks and threads, if `deeper bench scaling` has measured it."""
+    """Report the best division of the CPUs into ranks and threads, if `deeper bench scaling` has measured it."""
     name, measured = "threads and ranks", core_usage.measured()
     if measured is None:
         return Check(

@@ -1,4 +1,4 @@
-"""Checks of the packages that the suite needs."""
+"""Checks the packages that this project needs, and its compiled C code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ INSTALL = "run `make setup`"
 
 
 def checks() -> list[Check]:
-    """Check the interpreter, the packages and the compiled C code."""
+    """Check the interpreter, the packages and the C code, and return one finding for each.
+
+    The call may compile the C code, if this machine has not compiled it before.
+    """
     return [
         Check("Python", "ok", f"{platform.python_version()} at {sys.executable}"),
         _torch(),
@@ -54,7 +57,7 @@ def _mlflow() -> Check:
 
 
 def _ffcv() -> Check:
-    """FFCV is installed from source: its compiled library must load, or the tools to build it must be there."""
+    """Check that FFCV's compiled library loads or, if FFCV is not installed, which tools to build it are missing."""
     found = importlib.util.find_spec("ffcv")
     if found is None or found.origin is None:
         missing = _missing_build_tools()

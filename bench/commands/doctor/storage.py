@@ -1,4 +1,4 @@
-"""Checks of the folders of records and data, and of the tracking store."""
+"""Checks the folders of records and data, and the tracking store."""
 
 from __future__ import annotations
 
@@ -14,14 +14,31 @@ from bench.tracking.location import tracking_uri
 from reproduce.data import DataError, load_manifest
 
 RECORDS_GIB = 2
-"""For the records of a small grid: checkpoints of 50 to 110 MB a run, telemetry, predictions."""
+"""Free disk space for records, in GiB, below which the check warns.
+
+It suffices for a small grid: each run has a checkpoint of 50 to 110 MB, telemetry and predictions."""
 
 DATA_GIB = 20
-"""ImageNet as FFCV files at 256 px takes 20 to 60 GiB; the small data sets take less than one."""
+"""Free disk space for data, in GiB, below which the check warns.
+
+ImageNet as FFCV files at 256 px takes 20 to 60 GiB. Each of the small data sets takes less than 1 GiB."""
 
 
 def checks(records: Path, data: Path) -> list[Check]:
-    """Check the two folders, which need not exist yet, the data sets and the tracking store."""
+    """Check disk space, the file system of the records, the data sets and the tracking store.
+
+    A tracking server is contacted, which takes up to 5 seconds.
+
+    Args:
+        records: The folder of the records, which need not exist yet.
+        data: The folder of the prepared data sets, which need not exist yet.
+
+    Returns:
+        One finding for each check.
+
+    Raises:
+        UserError: `bench.tracking.location.tracking_uri` cannot create the folder of the tracking store.
+    """
     return [
         _disk("disk for records", records, RECORDS_GIB, "--records"),
         _file_system(records),
@@ -39,7 +56,7 @@ def _disk(name: str, folder: Path, wanted_gib: int, option: str) -> Check:
 
 
 def _file_system(records: Path) -> Check:
-    """Whether several hosts may share the records; hosts claim runs by `flock`."""
+    """Check whether several hosts may share the records: hosts claim runs by `flock`."""
     mounted = filesystem(records)
     name, found = "file system of records", f"{mounted.kind} at {mounted.mount_point}"
     if not mounted.is_network:

@@ -1,4 +1,4 @@
-"""The verb `deeper evaluate`: its options, and the models and data that they name."""
+"""Adds `deeper evaluate` to the command line, and finds the models and the data that its options name."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ the same command resumes; an evaluation that is complete is shown and not repeat
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper evaluate` to the command line."""
     help = "Evaluate runs or weights by 1, 10 or 144 crops, several as an ensemble."
     parser = add_verb(verbs, places, "evaluate", _evaluate, help, examples=EXAMPLES)
     parser.add_argument("run", nargs="*", metavar="RUN", help="The key of a run, or EXPERIMENT:ARM[:SEED].")
@@ -113,7 +114,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _publish(records: Path) -> None:
-    """Add the evaluation to its runs in MLflow."""
+    """Publish everything new in these records, the evaluation included, to MLflow, and wait until that is done."""
     from bench.tracking.background import start_publisher, stop_publisher
 
     not_published = stop_publisher(start_publisher(records))
@@ -124,7 +125,7 @@ def _publish(records: Path) -> None:
 def _models(
     arguments: argparse.Namespace, runs: Sequence[RecordedRun]
 ) -> tuple[list[ModelReference], list[dict[str, str]]]:
-    """Return the models, runs first, and for each its name, experiment and arm."""
+    """Return the models, runs first, and for each model its name, experiment and arm."""
     from reproduce.evaluation.models import EvaluationError, FileModel, RunModel
 
     transform = {"yes": True, "no": False, None: None}[arguments.transform_input]
@@ -139,7 +140,7 @@ def _models(
 
 
 def _data_set(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[Path, Manifest]:
-    """Return the prepared data set that all models are evaluated on."""
+    """Return the folder and the manifest of the prepared data set that all models are evaluated on."""
     from reproduce.data import DataError, load_manifest
     from reproduce.evaluation.models import EvaluationError
 

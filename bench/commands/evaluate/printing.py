@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation."""
+"""Prints an evaluation as text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from reproduce.evaluation.protocols import is_imagenet
 
 
 def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder: Path) -> None:
-    """Print an evaluation and the table of all evaluations of the same models.
+    """Print an evaluation to standard output, with a table in the layout of the paper's Table 3.
+
+    The table shows the given rows: this evaluation and others of the same models, or of the first 1, 2, ... of them.
+    The paper's own numbers are included only for ImageNet's validation set.
 
     Args:
-        content: The record of the evaluation.
-        rows: The rows of the table.
-        folder: Where the evaluation is kept.
+        content: The content of the evaluation's `evaluation.json`.
+        rows: The rows of the table, as `bench.records.paper_table.table_rows` returns them.
+        folder: The evaluation's folder, whose path is printed.
     """
     data = content["data"]
     comparable = is_imagenet(data["classes"], data["images"])
@@ -48,7 +51,7 @@ def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder
 
 
 def _table(rows: Sequence[TableRow], *, comparable: bool) -> FittedTable:
-    """Return the layout of the paper's Table 3; its own numbers are included if they are `comparable`."""
+    """Return a table in the layout of the paper's Table 3, with the paper's own numbers if they are `comparable`."""
     columns = [
         Column("models", "right"),
         Column("crops", "right"),

@@ -1,4 +1,4 @@
-"""An evaluation under a progress bar, and the content of its record."""
+"""Runs an evaluation with a progress bar and writes its record."""
 
 from __future__ import annotations
 
@@ -38,19 +38,27 @@ def run_evaluation(
     protocol: Any,
     workers: int | None,
 ) -> dict[str, Any]:
-    """Evaluate models under a progress bar, starting from the images that an interrupted evaluation has finished.
+    """Evaluate models together on a validation set and write the evaluation, with a progress bar on standard error.
+
+    Images that an interrupted evaluation in `target` has finished are not evaluated again. With one worker, the
+    evaluation runs in this process.
 
     Args:
-        sources: The models.
-        descriptions: For each model its name, experiment and arm.
-        data: Folder of the prepared data set.
-        manifest: Its manifest.
-        target: Folder of the evaluation, which is written.
-        protocol: A key of `CROPS`.
-        workers: Number of processes; None for one a GPU, or one on a machine without.
+        sources: The models, whose probabilities are averaged.
+        descriptions: For each model, a mapping with its `name`, `experiment` and `arm`.
+        data: The folder of the prepared data set.
+        manifest: The manifest of the data set.
+        target: The folder of the evaluation, to which `evaluation.json` and the predictions are written.
+        protocol: The name of the protocol, a key of `CROPS`.
+        workers: The number of processes. None means one for each GPU, or one process on a machine without GPUs.
 
     Returns:
-        The content of the record.
+        The content of `evaluation.json`.
+
+    Raises:
+        EvaluationError: A model cannot be evaluated, or `workers` is less than 1.
+        UserError: An image cannot be read, or another mistake in the input appears during the evaluation.
+        ProcessException: A worker process failed for another reason.
     """
     for source in sources:
         source.check()
@@ -114,7 +122,7 @@ def run_evaluation(
 
 
 class _ProgressLines:
-    """Reports progress to a pipe or a file, in a line every 30 seconds."""
+    """Prints a line of progress at most every 30 seconds if the console is a pipe or a file."""
 
     INTERVAL_S = 30.0
 

@@ -1,4 +1,5 @@
-"""`deeper experiments`, `plan`, `status`, `report`: what is known of an experiment before, during and after its runs.
+"""Implements the subcommands on experiments: `experiments`, `new`, `diff`, `schema`, `plan`, `status` and `report`.
 
-The name or the file of an experiment and the folder of the records come in; tables, JSON and reports go out.
+The name or the file of an experiment and the folder of the records come in; tables, JSON, experiment files and reports
+go out.
 """

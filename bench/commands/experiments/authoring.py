@@ -1,4 +1,4 @@
-"""`deeper new`, `deeper diff`, `deeper schema`: for those who write experiments of their own."""
+"""Implements `deeper new`, `deeper diff` and `deeper schema`, which help to write experiment files."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ SCHEMA_EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs) -> None:
+    """Add `deeper new`, `deeper diff` and `deeper schema` to the command line."""
     help = "Write an experiment file of your own, with a comment for every field."
     new = add_verb(verbs, None, "new", _new, help, examples=NEW_EXAMPLES)
     new.add_argument("name", help="The name of the new experiment.")

@@ -1,4 +1,4 @@
-"""`deeper experiments`: the experiments that are shipped."""
+"""Implements `deeper experiments`, which lists the experiments that are shipped with this project."""
 
 from __future__ import annotations
 
@@ -23,18 +23,21 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class ShippedExperiment:
-    """What the list says of one experiment."""
+    """An entry of the list that `deeper experiments` prints."""
 
     name: str
     arms: int
+    """The number of arms."""
     seeds: int
+    """The number of seeds."""
     data: str
-    """Folder of its data set, below the folder of all prepared data sets."""
+    """The folder of the experiment's data set, below the folder of all prepared data sets."""
     description: str
-    """The first sentence of its description."""
+    """The first sentence of the experiment's description."""
 
 
 def add_to(verbs: Verbs) -> None:
+    """Add `deeper experiments` to the command line."""
     help = "List the experiments that are shipped, one a line."
     add_json(add_verb(verbs, None, "experiments", _experiments, help, examples=EXAMPLES))
 

@@ -1,4 +1,4 @@
-"""The name under which an experiment is recorded."""
+"""Finds the name under which an experiment is recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from reproduce.errors import UserError, did_you_mean
 
 
 def experiment_name(name_or_path: str) -> str:
-    """Return the name of an experiment given by name or by file.
+    """Return the name of an experiment that is given by its name or its file.
 
-    If a name is given, the file need not exist any more.
+    Args:
+        name_or_path: A name, which is returned unchanged and unchecked, or the path of an experiment file (`*.yaml`,
+            `*.yml`), which is read.
+
+    Raises:
+        SpecError: The file does not exist or is not valid.
     """
     from reproduce.spec import load_experiment
 
@@ -20,10 +25,15 @@ def experiment_name(name_or_path: str) -> str:
 
 
 def recorded_name(name_or_path: str, records: Path) -> str:
-    """Return the name of an experiment that has records.
+    """Return the name of an experiment, and check that the experiment has a plan in these records.
+
+    Args:
+        name_or_path: The name of the experiment, or the path of its file.
+        records: The folder of the records.
 
     Raises:
-        UserError: It has none; the message suggests a similar name and lists those that have.
+        UserError: The experiment has no plan there, or its file is not valid. If it has no plan, the message lists the
+            experiments that have one and suggests a similar name.
     """
     from bench.records.plan import experiments
 
@@ -36,12 +46,18 @@ def recorded_name(name_or_path: str, records: Path) -> str:
 
 
 def published_name(name_or_path: str, records: Path, tracking_uri: str) -> str:
-    """Return the name of an experiment that the tracking store may hold.
+    """Return the name of an experiment that the tracking store may hold, without contacting the store.
 
-    A store below the records that does not exist holds nothing, so that a mistyped name need not wait for MLflow.
+    If the tracking store is an SQLite file that does not exist, the experiment must have a plan in the records, so that
+    a mistyped name is reported before MLflow is imported. Otherwise, the name is not checked.
+
+    Args:
+        name_or_path: The name of the experiment, or the path of its file.
+        records: The folder of the records.
+        tracking_uri: The URI of the tracking store.
 
     Raises:
-        UserError: There is neither such a store nor are there records of this name.
+        UserError: There is neither such an SQLite file nor a plan of this experiment, or its file is not valid.
     """
     store = tracking_uri.removeprefix("sqlite:///")
     if store == tracking_uri or Path(store).is_file():

@@ -1,4 +1,4 @@
-"""`deeper plan`: the runs of an experiment and what they need, before anything is spent."""
+"""Implements `deeper plan`, which shows the runs of an experiment and their costs before anything is spent."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper plan` to the command line."""
     help = "Show the runs of an experiment and what they need, before anything is spent."
     parser = add_verb(verbs, places, "plan", _plan, help, examples=EXAMPLES)
     add_experiment(parser)
@@ -123,7 +124,7 @@ def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
 def _device_hours(
     runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None], device: str
 ) -> Iterator[str]:
-    """Yield the device hours of all runs, then the source of each arm's rate."""
+    """Yield a line with the device hours of all runs, then one line for each arm with the source of its rate."""
     known = {run.arm: estimate for run in runs if (estimate := estimates[run.key]) is not None}
     if not known:
         yield f"device hours: no rate was measured on {device}; run `deeper bench step`, or name a device or a file"

@@ -1,4 +1,4 @@
-"""`deeper report`: the ablation report of an experiment, from what MLflow holds."""
+"""Implements `deeper report`, which writes the report of an experiment from its runs in MLflow."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+    """Add `deeper report` to the command line."""
     help = "Write the report of an experiment: HTML, Markdown, CSV and LaTeX."
     parser = add_verb(verbs, places, "report", _report, help, examples=EXAMPLES)
     add_experiment(parser)

@@ -1,4 +1,4 @@
-"""`deeper status`: which runs of an experiment wait, run, have finished or failed, and why."""
+"""Implements `deeper status`, which shows the state of each run of an experiment and the causes of failures."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
+    """Add `deeper status`, including the sections of the extensions, to the command line."""
     help = "Show which runs wait, run, have finished or failed, and why."
     call = functools.partial(_status, extensions)
     parser = add_verb(verbs, places, "status", call, help, examples=EXAMPLES)
