@@ -195,6 +195,7 @@ def test_elements_of_an_array_share_the_runs_of_an_experiment_and_repeat_none(us
     assert in_mlflow(user, "shared-grid") == {run["key"]: "FINISHED" for run in runs.values()}
 
 
+@pytest.mark.long
 def test_the_runs_of_a_worker_node_that_dies_finish_on_the_other_node(
     user: UserFolder, undisturbed: list[tuple[float, float]]
 ) -> None:
