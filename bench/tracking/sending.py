@@ -121,12 +121,14 @@ class Sender:
 
     @_rejections()
     def describe_run(self, run_id: str, description: RunDescription) -> None:
-        """Set the params, the data set and the tags of a run. A run that already has params is left unchanged."""
+        """Set the data set, the tags and finally the params of a run. A run that already has params is left unchanged.
+
+        The params come last, so that a call that was killed is completed by the next one.
+        """
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
         if self.client.get_run(run_id).data.params:
             return
-        self.client.log_batch(run_id, params=[Param(*param) for param in description.params])
         dataset = Dataset(
             name=description.dataset_name,
             digest=description.dataset_digest,
@@ -135,6 +137,7 @@ class Sender:
         )
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         self._set_tags(run_id, dict(description.tags))
+        self.client.log_batch(run_id, params=[Param(*param) for param in description.params])
 
     @_rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:

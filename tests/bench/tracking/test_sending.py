@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.tracking.sending import RejectedError, Sender, is_rejection
-from bench.tracking.shaping import Metric, RunUpdate
+from bench.tracking.shaping import Metric, RunDescription, RunUpdate
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,25 @@ def test_a_metric_that_the_store_cannot_name_is_a_rejection(tmp_path: Path, stor
     update = RunUpdate(0, metrics=(Metric("no (such) name?", 1.0, 0, 0),))
     with pytest.raises(RejectedError, match="no \\(such\\) name"):
         sender.update_run(run, update, status="RUNNING")
+
+
+@pytest.mark.parametrize("killed_in", ["log_inputs", "_set_tags", "log_batch"])
+def test_a_description_that_was_cut_short_is_completed_by_the_next_call(
+    killed_in: str, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = Sender(f"sqlite:///{shutil.copy(store, tmp_path)}")
+    run = sender.client.create_run(sender.create_experiment("cut", None)).info.run_id
+    description = RunDescription((("network.aux", "both"),), {"deeper.data": "tiny"}, "tiny", "abc", '{"uri": "tiny"}')
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sender if killed_in == "_set_tags" else sender.client, killed_in, killed)
+        with pytest.raises(KeyboardInterrupt):
+            sender.describe_run(run, description)
+    sender.describe_run(run, description)
+    found = sender.client.get_run(run)
+    assert found.data.params == {"network.aux": "both"}
+    assert found.data.tags["deeper.data"] == "tiny"
+    assert [entry.dataset.name for entry in found.inputs.dataset_inputs] == ["tiny"]
