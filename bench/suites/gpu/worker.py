@@ -1,4 +1,4 @@
-"""Runs a probe in its worker process: what it prints goes to a log, and what it reports goes to the runner."""
+"""Runs a probe in its worker process, sends its messages to the runner, and redirects its output to a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ LOG = "log.txt"
 
 
 def serve(pipe: Connection, run: Callable[[ProbeContext, Reporter], None], context: ProbeContext) -> None:
-    """Sends the messages of a probe, and at the end `(outcome, why)`."""
+    """Run a probe, and send its messages and at last its outcome to the runner.
+
+    Standard output and standard error of the whole process are redirected to the log, also those of native code and of
+    processes that the probe starts.
+
+    Args:
+        pipe: The connection to the runner. The last object that is sent is the tuple `(outcome, why)`, in which the
+            outcome is "done", "absent" or "failed".
+        run: The function of the probe. Its exceptions are caught; the log receives their traceback, except for
+            `MissingRequirementError`.
+        context: The context of the probe.
+    """
     with (context.scratch / LOG).open("ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
