@@ -80,7 +80,7 @@ def compare_records(workspace: Workspace, repetitions: int, console: Console) ->
 
 
 def _with_one_epoch(workspace: Workspace) -> Workspace:
-    """Return a copy of a workspace whose experiment and runs have one epoch. The keys of the runs stay the same."""
+    """Return a copy of a workspace whose experiment and runs have one epoch. The runs have other keys than before."""
     recipe = workspace.experiment.recipe.model_copy(update={"epochs": 1})
     runs = [
         run.model_copy(update={"config": run.config.model_copy(update={"recipe": recipe})}) for run in workspace.runs
