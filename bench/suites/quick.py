@@ -70,7 +70,7 @@ def main(*, output: ResultOutput) -> int:
 
     Raises:
         UserError: The file of the reference is not a result of this suite.
-        BenchmarkError: One of the suites could not measure what it had to.
+        BenchmarkError: One of the suites could not take its measurements.
     """
     console, tables = progress_console(), output.table_console()
     kind = this_machine_kind()

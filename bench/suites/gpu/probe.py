@@ -22,7 +22,7 @@ ProbeOutcome = Literal["done", "failed", "cut", "absent"]
 """How a probe ended.
 
 done: it returned. failed: it raised an exception, or its process ended early. cut: it reached its time limit, the user
-stopped it, or it did not start in time; its result holds whatever it had reported by then. absent: the machine lacks
+stopped it, or it did not start in time; its result holds what it had reported until then. absent: the machine lacks
 something that the probe needs.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BenchmarkError(Exception):
-    """Base class of the exceptions that are raised if a benchmark cannot measure what it has to."""
+    """Base class of the exceptions that are raised if a benchmark cannot take its measurements."""
 
 
 class WorkerProcessError(BenchmarkError):

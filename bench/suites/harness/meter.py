@@ -73,7 +73,7 @@ class Meter:
 
         Returns:
             A measurement with the key `SPEED`; on CPUs also `CPU_SPEED`; on GPUs also `JOULE` and `BUSY`, if NVML
-            reports them. `BUSY` is a single reading near the end of the work.
+            reports them. `BUSY` is a single reading, taken when all work has been queued.
         """
         during: dict[str, float] = {}
         before, cpu = self.readings(), time.process_time()

@@ -41,7 +41,11 @@ class WorkerProcess:
         theirs.close()
 
     def send(self, request: Any) -> None:
-        """Send a request, which is pickled, without waiting for the reply."""
+        """Send a request, which is pickled, without waiting for the reply.
+
+        Raises:
+            BrokenPipeError: The process has ended.
+        """
         self._pipe.send(request)
 
     def receive(self, timeout_s: float | None = None) -> Any:
@@ -68,6 +72,7 @@ class WorkerProcess:
         """Send a request, wait for the reply without a time limit, and return it.
 
         Raises:
+            BrokenPipeError: The process had ended before the request was sent.
             WorkerProcessError: The process ended before it replied.
         """
         self.send(request)

@@ -1,10 +1,10 @@
-"""Trains a run without this project's orchestration and records, plain or under torchrun.
+"""Trains a run without this project's orchestration and records, in a plain process or under torchrun.
 
     python -m bench.suites.overhead.bare_run RUN
     torchrun --nproc-per-node 2 -m bench.suites.overhead.bare_run RUN
 
 RUN is the JSON file of a `BareRun`. The process calls the same `train` as `bench.orchestration.worker` and records
-nothing, so that `deeper bench overhead` can compare both.
+nothing, so that `deeper bench overhead` can compare the two.
 """
 
 from __future__ import annotations
