@@ -1,12 +1,12 @@
-"""`deeper bench evaluation`: how much of the network's speed is left when images are evaluated on 144 crops each.
+"""`deeper bench evaluation`: compares the speed of a 144-crop evaluation with that of the network's forward pass alone.
 
 Measured: crops/s and crops per CPU-second of what `deeper evaluate --protocol 144-crop` does: decode, cut, copy,
 mirror, forward pass, average of the probabilities.
 
-Against: the same network in the same precision, again and again on one batch of crops that is already on the device.
+Against: the same network in the same precision, applied repeatedly to one batch of crops that is already on the device.
 
-Interleaved: each repetition evaluates a few batches, then passes as many through the bare network. The first repetition
-is dropped. Both run in this process.
+Interleaved: each repetition evaluates a few batches, then passes the same number of batches through the network alone.
+The first repetition is dropped. Both run in this process.
 
 Not shown: accuracy, since the weights are random; and other implementations of the protocol, since there is none to
 compare with.
@@ -44,21 +44,30 @@ BATCHES = 4  # in a repetition
 
 
 class EvaluationOptions(Config):
-    """What is evaluated."""
+    """Options of `deeper bench evaluation`: the data set, and the number of repetitions."""
 
     data: Path
-    """A prepared data set of photographs."""
+    """Folder of a prepared data set of photographs, whose validation images are evaluated."""
     repetitions: int = Field(5, ge=1)
+    """Repetitions that are kept, beside the first one, which is dropped."""
 
 
 def main(options: EvaluationOptions, *, output: ResultOutput) -> int:
-    """Runs the benchmark and reports it.
+    """Compare a 144-crop evaluation with the forward pass alone, and print and write the result.
+
+    The benchmark runs in this process and sets its number of torch threads. It uses the first GPU if there is one.
+
+    Args:
+        options: The data set, and the number of repetitions.
+        output: Where the result goes beside the terminal.
 
     Returns:
-        0 if the goal is reached, 1 otherwise.
+        The exit code: 0 if the evaluation reaches at least 0.8 times the crops/s of the forward pass (`GOAL`), 1
+        otherwise.
 
     Raises:
-        DataError: There is no prepared data set, or it has too few validation images.
+        DataError: `options.data` is not a prepared data set, or it has fewer validation images than a repetition needs.
+            A repetition needs five batches: five images on a CPU and 40 on a GPU.
     """
     data = options.data
     manifest = load_manifest(data)
@@ -116,11 +125,12 @@ def main(options: EvaluationOptions, *, output: ResultOutput) -> int:
 
 
 class _Clock:
-    """Wall-clock and CPU time since it was made."""
+    """Measures wall-clock time and the CPU time of this process, from the construction of the object."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
 
     def measurement(self, crops: int) -> Measurement:
+        """Return the speed at which `crops` crops were processed since the construction of this object."""
         wall, cpu = self._start
         return {SPEED: crops / (time.perf_counter() - wall), CPU_SPEED: crops / (time.process_time() - cpu)}

@@ -1,11 +1,12 @@
-"""`deeper bench --quick`: whether a change has made anything slower, in a few minutes on 2 cores.
+"""`deeper bench --quick`: detects whether a change has made anything slower, in a few minutes on 2 cores.
 
 Measured: the short forms of the suites `loader`, `step` and `overhead`, each interleaved as described there.
 
 Against: `results/bench/<kind of machine>/quick.json`, the committed result of the same measurement. Only ratios to
-baselines are compared: a ratio within one run carries from one machine to another of its kind, and images/s do not.
+baselines are compared, because a ratio measured on one machine also applies to others of its kind, whereas images/s do
+not.
 
-Not shown: whether the goals are reached. They are for the whole suites on a quiet machine.
+Not shown: whether the goals are reached. The goals apply to the full suites on a machine without other load.
 """
 
 from __future__ import annotations
@@ -26,37 +27,50 @@ from reproduce.errors import UserError
 
 FILE = "quick.json"
 TOLERANCE = 0.15
-"""How far, as a share, a median of two or three repetitions varies on a busy machine without any change."""
+"""The largest decline of a ratio, as a share of the reference, that is not a regression.
+
+On a busy machine the median of two or three repetitions varies by this much without any change to the code.
+"""
 
 
 @dataclass(frozen=True)
 class RatioChange:
-    """A ratio now and in the reference."""
+    """A ratio between our implementation and a baseline, as measured now and in the reference."""
 
     name: str
+    """Names the comparison, the metric and both implementations."""
     now: float
+    """Median ratio as measured now."""
     before: float
+    """Median ratio in the reference."""
     more_is_better: bool
+    """Whether a larger ratio is better, as for speed and in contrast to memory."""
 
     @property
     def relative(self) -> float:
-        """The change as a share of the reference; negative if the ratio is smaller now."""
+        """The change as a share of the ratio in the reference. It is negative if the ratio is smaller now."""
         return self.now / self.before - 1
 
     @property
     def is_regression(self) -> bool:
-        """Whether the ratio got worse by more than `TOLERANCE`."""
+        """Whether the ratio got worse by more than the share `TOLERANCE`."""
         return (-self.relative if self.more_is_better else self.relative) > TOLERANCE
 
 
 def main(*, output: ResultOutput) -> int:
-    """Runs the benchmark, compares its ratios with the reference and reports both.
+    """Run the short forms of three suites, compare their ratios with the reference, and print and write the result.
+
+    The reference is the committed result for this kind of machine. Without one, nothing is compared.
+
+    Args:
+        output: Where the result goes beside the terminal.
 
     Returns:
-        0 if no ratio got worse by more than `TOLERANCE` or there is no reference, 1 otherwise.
+        The exit code: 1 if a ratio got worse by more than `TOLERANCE`, 0 otherwise, also if there is no reference.
 
     Raises:
-        UserError: The reference is not a result of this suite.
+        UserError: The file of the reference is not a result of this suite.
+        BenchmarkError: One of the suites could not take its measurements.
     """
     console, tables = progress_console(), output.table_console()
     kind = this_machine_kind()
@@ -75,18 +89,20 @@ def main(*, output: ResultOutput) -> int:
 
 
 def no_reference(kind: str) -> str:
-    """Returns what the user is told if there is no reference for this kind of machine."""
+    """Return the message that there is no reference for this kind of machine, with the kinds that have one."""
     others = [name for name in committed_kinds() if (COMMITTED / name / FILE).exists()]
     known = f"only for {', '.join(others)}" if others else "nor for any other kind of machine"
     return f"no reference for {kind}, {known}: nothing is compared; `deeper bench quick --output` writes a reference"
 
 
 def ratio_changes(comparisons: Sequence[Comparison], reference: Mapping[str, Comparison]) -> list[RatioChange]:
-    """Returns the change of every ratio that has a goal and that the reference holds, too.
+    """Return the change of every ratio that has a goal now and that the reference also holds.
+
+    A goal without a baseline bounds no ratio and is left out.
 
     Args:
-        comparisons: What was measured now.
-        reference: Comparisons by name.
+        comparisons: The comparisons as measured now, with their goals.
+        reference: The comparisons of the reference by name. Their goals are not used.
     """
     changes = []
     for comparison in comparisons:

@@ -1,16 +1,16 @@
-"""`deeper bench scaling`: how training scales over the ranks of this machine, and whether the planner predicts it.
+"""`deeper bench scaling`: measures how training scales over ranks of this machine, and whether the planner predicts it.
 
 Measured: images/s of the real training step with the same batch on every rank (weak scaling) and, on CPUs, one thread
 in every rank; and seconds of an all-reduce by size, to which the model of communication is fitted
 (`bench.planning.communication`).
 
-Against: the same ranks without any communication, one rank while the others are idle, on CPUs also one rank with as
-many threads, and the images/s that the model predicts. The prediction starts from ranks that work at the same time but
-are not connected, and not from one rank on an idle machine, because the ranks of a machine share its memory bandwidth
-and its clock rate.
+Against: the same ranks without any communication; one rank while the others are idle; on CPUs also one rank with one
+thread for each of the ranks; and the images/s that the model predicts. The prediction starts from ranks that work at
+the same time without communication, rather than from one rank on an idle machine, because the ranks of a machine share
+its memory bandwidth and its clock rate.
 
-Interleaved: the ranks stay alive. Each repetition measures all arrangements, one after the other. The first one is
-dropped.
+Interleaved: the ranks stay alive. Each repetition measures all arrangements, one after the other. The first repetition
+is dropped.
 
 Not shown: anything about a network between machines, because all ranks are on this one; and data loading. On a machine
 with two or more GPUs the ranks use them, which has not been tried yet.
@@ -54,29 +54,46 @@ SIZES = tuple(4096 * 8**power for power in range(5))  # bytes; DDP's buckets hol
 ALL_REDUCES = 10  # of each size
 STEPS, ALL_REDUCE = "steps", "all-reduce"
 AskRanks = Callable[..., list[Any]]
-"""Makes every rank do `STEPS` or `ALL_REDUCE` with the given arguments, and returns their replies by rank."""
+"""Sends a request, `STEPS` or `ALL_REDUCE` with its arguments, to every rank, and waits for all replies.
+
+The result lists the replies in the order of the ranks. Raises `WorkerProcessError` if the process of a rank has ended.
+"""
 
 
 class ScalingOptions(Config):
-    """The step that is scaled."""
+    """Options of `deeper bench scaling`: the numbers of ranks, the training step and the repetitions."""
 
     ranks: int | None = Field(None, ge=2)
-    """The largest number of ranks. None: one for each GPU, or for each core of a machine without two GPUs."""
+    """The largest number of ranks. None means one for each GPU, or one for each physical core if the machine has fewer
+    than two GPUs."""
     side: int = Field(224, ge=32)
-    """Of the images, in pixels."""
+    """Side of the images, in pixels. It replaces `network.resolution`."""
     batch: int = Field(16, ge=2)
-    """Images of each rank in a step."""
+    """Images in a step of one rank."""
     steps: int = Field(4, ge=1)
     """Steps in a repetition."""
     repetitions: int = Field(5, ge=1)
+    """Repetitions that are kept, beside the first one, which is dropped."""
     network: NetworkConfig = NetworkConfig()
+    """The network that is trained."""
 
 
 def main(options: ScalingOptions, *, output: ResultOutput) -> int:
-    """Runs the benchmark and reports it. There are no goals, so that it returns 0.
+    """Measure training with 2, 4, 8, ... ranks on this machine, and print and write the result.
+
+    The result is also kept in the user's cache, from which `deeper plan` takes rates and the cost of communication.
+
+    Args:
+        options: The numbers of ranks, the training step and the repetitions.
+        output: Where the result goes beside the terminal.
+
+    Returns:
+        The exit code. It is always 0, because the benchmark has no goals.
 
     Raises:
-        UserError: The ranks do not fit on this machine.
+        UserError: `options.ranks` exceeds the number of GPUs, or of physical cores if there are fewer than two GPUs; or
+            the machine has one core and fewer than two GPUs.
+        WorkerProcessError: The process of a rank ended before it replied.
     """
     console = progress_console()
     gpus, cores = torch.cuda.device_count(), psutil.cpu_count(logical=False) or 1
@@ -120,13 +137,13 @@ def main(options: ScalingOptions, *, output: ResultOutput) -> int:
 
 
 def world_sizes(max_ranks: int) -> list[int]:
-    """Returns 2, 4, 8, ... and `max_ranks`."""
+    """List the numbers of ranks to measure: the powers of two from 2 that are below `max_ranks`, then `max_ranks`."""
     sizes = [2**power for power in range(1, max_ranks.bit_length()) if 2**power < max_ranks]
     return [*sizes, max_ranks]
 
 
 def _images_per_s_of_busy_rank(comparison: Comparison) -> float:
-    """Returns the images/s of one rank while all other ranks work as well and nothing is sent."""
+    """Return the median images/s of one rank while all other ranks work as well and none communicates."""
     ours, base, *_ = comparison.repetitions
     return median(measurement[SPEED] for measurement in comparison.repetitions[base]) / int(ours.split()[0])
 
@@ -134,7 +151,19 @@ def _images_per_s_of_busy_rank(comparison: Comparison) -> float:
 def _compare(
     ranks: int, backend: str, network: NetworkConfig, parameters: int, options: ScalingOptions, console: Console
 ) -> tuple[Comparison, list[AllReduceTiming]]:
-    """Returns the comparison for a number of ranks, and the all-reduces that the model was fitted to."""
+    """Measure one number of ranks.
+
+    Args:
+        ranks: Number of ranks, at least 2.
+        backend: Backend of torch.distributed: "gloo" on CPUs, "nccl" on GPUs.
+        network: The network that is trained.
+        parameters: Number of its parameters in training.
+        options: The batch size, the steps of a repetition and the number of repetitions.
+        console: Where progress is printed.
+
+    Returns:
+        The comparison, and the all-reduces that the model of communication was fitted to.
+    """
     ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
     threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
     run = run_without_data(network, batch=options.batch, workers=ranks)
@@ -175,7 +204,10 @@ def _compare(
 
 @contextmanager
 def _started_ranks(ranks: int, backend: str, run: RunConfig) -> Iterator[AskRanks]:
-    """Starts a worker process for each rank; they end with the block."""
+    """Start a worker process for each rank, and yield a function that sends requests to all of them.
+
+    The processes end when the block is left.
+    """
     with tempfile.TemporaryDirectory(prefix="deeper-scaling-") as folder:
         rendezvous = f"file://{folder}/rendezvous"
         workers = [WorkerProcess(f"rank {rank}", _serve_rank, rank, backend, run, rendezvous) for rank in range(ranks)]
@@ -204,7 +236,17 @@ def _serve_rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rende
         step.warm_up(images, labels)
 
     def timed_steps(count: int, taking_part: int, connected: bool, threads: int) -> float | None:
-        """Returns the seconds of `count` steps, or None on a rank that stays idle."""
+        """Take `count` steps after a barrier of all ranks.
+
+        Args:
+            count: Number of steps.
+            taking_part: Number of ranks that take steps; the ranks from this number upwards stay idle.
+            connected: Whether gradients are averaged over the ranks. If so, all ranks have to take part.
+            threads: CPU threads of this rank.
+
+        Returns:
+            Seconds of all steps together, or None on an idle rank.
+        """
         torch.set_num_threads(threads)
         dist.barrier()
         if rank >= taking_part:
@@ -216,7 +258,7 @@ def _serve_rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rende
         return time.perf_counter() - start
 
     def timed_all_reduce(size: int) -> float:
-        """Returns the median seconds of an all-reduce of `size` bytes."""
+        """Return the median seconds of an all-reduce of `size` bytes. All ranks call it together."""
         tensor = torch.zeros(size // 4, device=device)
         seconds = []
         for _ in range(ALL_REDUCES):

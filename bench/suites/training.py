@@ -1,6 +1,6 @@
-"""`deeper bench training`: how fast training and evaluation are from end to end, from JPEGs on disk to updated weights.
+"""`deeper bench training`: measures training and evaluation from end to end, from JPEGs on disk to updated weights.
 
-Measured: images/s over a few steps at 224 pixels, of training with both auxiliary classifiers, and of evaluation
+Measured: images/s over a few steps at 224 pixels, of training with both auxiliary classifiers and of evaluation
 without them.
 
 Against: what a user would write with torchvision alone: `torchvision.models.googlenet` in float32 NCHW, fed by
@@ -8,8 +8,8 @@ ImageFolder with PIL transforms and DataLoader. Ours is fed by FFCV files, and h
 that both networks are the same), channels_last, bf16 on devices that support it, and folded weights at evaluation. Both
 use SGD with momentum, random resized crops, flips, and central crops at evaluation.
 
-Interleaved: each is a worker process that stays alive, ours prepared as the process of a run is. Each repetition takes
-the steps of ours, then those of torchvision. The first repetition is dropped.
+Interleaved: each implementation has a worker process that stays alive. Ours is set up like the process of a run. Each
+repetition measures our steps, then torchvision's. The first repetition is dropped.
 
 Not shown: accuracy; a long training, in which the machine may become warmer and slower; GPUs, since both train on CPUs.
 """
@@ -55,27 +55,35 @@ SIDE, WARM_UP, STEPS = 224, 3, 6
 LEARNING_RATE = 0.01
 CPU = torch.device("cpu")
 Batches = Iterable[tuple[Tensor, ...]]
-"""Tuples that begin with images and labels."""
+"""Batches of a loader: tuples whose first two elements are the images and the labels."""
 
 
 class TrainingOptions(Config):
-    """What is trained."""
+    """Options of `deeper bench training`: the photographs, the batch size and the number of repetitions."""
 
     folder: Path
-    """ImageNet-style folder of photographs, with train/ and val/."""
+    """ImageNet-style folder of photographs, with `train/<class>/*` and `val/<class>/*`."""
     batch: int = Field(32, ge=1)
-    """Images in a step. Caffe's bvlc_googlenet has 32."""
+    """Images in a step. The default is the batch size of Caffe's bvlc_googlenet."""
     repetitions: int = Field(5, ge=1)
+    """Repetitions that are kept, beside the first one, which is dropped."""
 
 
 def main(options: TrainingOptions, *, output: ResultOutput) -> int:
-    """Runs the benchmark and reports it.
+    """Compare our training and evaluation with torchvision's on CPUs, and print and write the result.
+
+    Args:
+        options: The photographs, the batch size and the number of repetitions.
+        output: Where the result goes beside the terminal.
 
     Returns:
-        0 if the goals are reached, 1 otherwise.
+        The exit code: 0 if both goals are reached, 1 otherwise. The goals are 3.3 times torchvision's images/s in
+        training (`TRAINING_GOAL`) and 4 times in evaluation (`EVALUATION_GOAL`).
 
     Raises:
-        DataError: The folder lacks train/ or val/, or has too few images.
+        DataError: The folder has no `train/` or no `val/`, or fewer than nine batches of training images or one batch
+            of validation images.
+        WorkerProcessError: The process of an implementation ended before it replied.
     """
     photographs, batch = options.folder, options.batch
     for split in ("train", "val"):
@@ -125,7 +133,13 @@ def _check_images(data: Path, batch: int) -> None:
 
 
 def _serve(pipe: Connection, build: Callable[..., dict[str, Measure]], *arguments: Any) -> None:
-    """Replies to (name of a comparison, index) with a measurement."""
+    """Reply to each request `(name of a comparison, index of the repetition)` with a measurement.
+
+    Args:
+        pipe: The connection to the benchmark.
+        build: Builds an implementation and returns its `Measure` for each comparison, by name.
+        *arguments: The arguments of `build`.
+    """
     measures = build(*arguments)
     for name, index in received_requests(pipe):
         pipe.send(measures[name](index))
@@ -197,12 +211,18 @@ def _torchvision(photographs: Path, batch: int, threads: int) -> dict[str, Measu
 
 
 def _full_batches(loader: Batches, batch: int) -> Batches:
-    """Yields the full batches of a loader, again and again."""
+    """Iterate over a loader without end, and leave out its incomplete batches."""
     return (parts for parts in chain.from_iterable(repeat(loader)) if len(parts[1]) == batch)
 
 
 def _measure_steps(batches: Batches, step: Callable[[Tensor, Tensor], None], batch: int) -> Measurement:
-    """Returns images/s over `STEPS` steps, after `WARM_UP` steps that use up the batches that the loader had ready."""
+    """Measure images/s over `STEPS` steps, after `WARM_UP` steps, which use up the batches that the loader had ready.
+
+    Args:
+        batches: At least `WARM_UP + STEPS` batches.
+        step: Called with the images and labels of a batch.
+        batch: Images in a batch.
+    """
     start = 0.0
     for index, (images, labels, *_) in enumerate(batches):
         if index == WARM_UP:

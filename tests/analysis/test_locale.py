@@ -42,7 +42,7 @@ def test_a_report_is_written_in_utf_8(records: Path, tmp_path: Path) -> None:
 
 
 def test_findings_are_printed_with_replacements_and_written_in_utf_8(records: Path, tmp_path: Path) -> None:
-    files = ["--json", tmp_path / "claims.json", "--markdown", tmp_path / "claims.md"]
+    files = ["--output", tmp_path / "claims.json", "--markdown", tmp_path / "claims.md"]
     printed = deeper("claims", "claim-heads", "--id", "S-aux-helps", "--records", records, *files)
     assert "? 0" in printed  # the part's "≥ 0"
     (claim,) = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))["claims"]

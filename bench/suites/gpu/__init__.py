@@ -1,4 +1,4 @@
-"""`deeper bench gpu`: everything that only a GPU can show, in probes that fit into a few minutes on a borrowed one.
+"""`deeper bench gpu`: probes that test and measure a machine, above all its GPU, within a few minutes.
 
-A time limit comes in; a result of each probe goes out as soon as the probe knows it, and a log if the probe fails.
+A time limit comes in; the result of each probe goes out as soon as the probe reports it, and a log if the probe fails.
 """

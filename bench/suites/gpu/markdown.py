@@ -1,4 +1,4 @@
-"""What the probes found, as Markdown that can be pasted into a document."""
+"""Renders the results of probes as Markdown that can be pasted into a document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ DASH = "—"
 
 
 def render(results: Sequence[ProbeResult], heading: str) -> str:
-    """Returns the tables and checks of all probes, then the checks that failed, then what is missing and why."""
+    """Render the results of probes as Markdown.
+
+    Args:
+        results: Results in the order in which they are shown.
+        heading: Text of the heading above them.
+
+    Returns:
+        Tables, checks and notes of each probe; then a sentence with the number of checks that pass and the names of
+        those that failed; then a table of the probes that are not done, with the reasons.
+    """
     blocks = [f"## {heading}"]
     for result in results:
         blocks += [_table(result.probe, table) for table in result.tables]
@@ -52,7 +61,7 @@ def _shown(value: Value) -> str:
 
 
 def _rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a table whose cells are padded, so that it is readable before it is rendered, too."""
+    """Return a table in Markdown, with cells padded so that its source is readable as well."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
     widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(columns))]
     numeric = [index for index in range(1, len(columns)) if all(_is_number(row[index]) for row in cells[1:])]

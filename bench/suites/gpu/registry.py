@@ -1,4 +1,4 @@
-"""The probes of `deeper bench gpu`, the most valuable ones first."""
+"""Lists the probes of `deeper bench gpu` in the order in which they run, the most valuable ones first."""
 
 from __future__ import annotations
 
@@ -33,3 +33,4 @@ PROBES = (
     Probe(name="published", help="beside published speeds", run=published, seconds=45),
     Probe(name="compiled", help="what torch.compile gains", run=compiled, seconds=120),
 )
+"""All probes in the order in which they run."""

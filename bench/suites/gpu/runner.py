@@ -1,12 +1,12 @@
-"""`deeper bench gpu`: whether a new machine works and how fast it is, in minutes; made for a GPU that is on loan.
+"""`deeper bench gpu`: finds out in a few minutes whether a new machine works and how fast it is.
 
-Measured: what the probes of `bench.suites.gpu.registry` measure and check, from the correctness of gradients to images
-per joule. On a machine without a GPU, those that need one are left out and named.
+Measured: the values that the probes of `bench.suites.gpu.registry` measure and check, from the correctness of gradients
+to images per joule. On a machine without a GPU, the probes that need one are left out and named.
 
-Against: bounds for what is checked, and torchvision's network for the speed of a step.
+Against: bounds for the checked values, and torchvision's network for the speed of a step.
 
-Interleaved: within each probe that compares, as in the suite of the same name. Probes run one after the other, the most
-valuable ones first, each in a process that is ended at its time limit. When time is short, the last ones do not start.
+Interleaved: implementations within each probe that compares several. Probes run one after the other, the most valuable
+ones first, each in a process that is ended at its time limit. If time runs out, the last ones do not start.
 
 Not shown: the speed of a long training, for which minutes are too short; and anything that needs several GPUs.
 
@@ -41,37 +41,46 @@ from bench.suites.harness.worker_process import WorkerProcess
 from reproduce.errors import UserError
 from reproduce.spec import Config
 
-MINUTES = 8.0  # the total that the time limits of the probes are made for
+MINUTES = 8.0  # the total time for which `Probe.seconds` are chosen
 MIN_LIMIT_S = 30.0  # of a probe; importing torch alone may take ten seconds
-MIN_LEFT_S = 10.0  # without as much time left, no probe starts
+MIN_LEFT_S = 10.0  # with less time left, no probe starts
 EXIT_GRACE_S = 5.0  # how long a process may take to end by itself
 POLL_S = 0.25
 
 
 class GpuOptions(Config):
-    """How the probes are run."""
+    """Options of `deeper bench gpu`: which probes run, for how long, and where their results go."""
 
     minutes: float = Field(MINUTES, gt=0)
-    """Time limit of all probes together."""
+    """Time limit of all probes together, in minutes."""
     output: Path | None = None
-    """Folder of the results. None: the folder of this kind of machine in results/bench."""
+    """Folder whose subfolder `gpu` receives the results. None means the folder of this kind of machine in
+    `results/bench`."""
     probes: tuple[str, ...] = ()
-    """Names of the probes to run. Empty: all."""
+    """Names of the probes to run. An empty tuple runs all."""
     force: bool = False
-    """Whether to repeat probes that have results already."""
+    """Whether to repeat probes that this commit has already completed."""
     json_output: bool = False
-    """Whether the results are printed as JSON, and not as Markdown."""
+    """Whether to print the results as JSON instead of Markdown."""
 
 
 def main(options: GpuOptions, probes: Sequence[Probe]) -> int:
-    """Runs the probes and prints their results.
+    """Run probes, write a result for each, and print all results to standard output.
+
+    Probes that the same commit has completed are not repeated unless `options.force` is set. SIGINT and SIGTERM stop
+    the suite early: it then keeps and prints the results so far.
+
+    Args:
+        options: Which probes run, for how long, and where their results go.
+        probes: All probes in the order in which they run.
 
     Returns:
-        0 if everything is done that this machine has the means for, 1 if a probe or a check failed, 75 if the time
-        limit or the user ended it before; the same command then continues.
+        The exit code: 1 if a probe or a check failed (`FAILED`); otherwise 75 if a probe was cut or did not start
+        (`INTERRUPTED`), in which case the same command continues with it; otherwise 0 (`DONE`).
 
     Raises:
-        UserError: There is no probe of a given name, or the folder holds results of another kind of machine.
+        UserError: `options.probes` has a name that no probe has, or the folder holds results of another kind of
+            machine or files that are no results.
     """
     chosen = _chosen(options, probes)
     kind, name = this_machine_kind(), _device_name()
@@ -100,7 +109,7 @@ def _chosen(options: GpuOptions, probes: Sequence[Probe]) -> list[Probe]:
 
 
 def _device_name() -> str:
-    """Returns the name of the GPU if torch can use one, else the CPU with its flags and cores."""
+    """Return the name of the GPU if torch can use one, and otherwise the name, flags and cores of the CPU."""
     found = environment()
     if torch.cuda.is_available():
         return str(found["gpus"][0]["name"]) if found["gpus"] else torch.cuda.get_device_name(0)
@@ -112,10 +121,10 @@ class ProbeRunner:
     """Runs probes on one device, one after the other, each in a worker process.
 
     Args:
-        store: Where results go.
-        device: The device.
+        store: Where results are read and written.
+        device: The device that the probes measure.
         console: Where progress is shown.
-        stop_reason: Returns why the user wants to stop, or None.
+        stop_reason: Called repeatedly. It returns the reason why the user wants to stop, or None to continue.
     """
 
     def __init__(
@@ -128,12 +137,16 @@ class ProbeRunner:
         self._store, self._device, self._console, self._stop_reason = store, device, console, stop_reason
 
     def run(self, probes: Sequence[Probe], *, minutes: float, force: bool = False) -> list[ProbeResult]:
-        """Runs probes until the time is over, and returns the results of all of them in their order.
+        """Run probes until all have ended, the time is over or the user stops, and write the result of each.
 
         Args:
-            probes: The probes, the most valuable ones first.
-            minutes: Time limit of all together.
-            force: Whether to repeat probes that have results already.
+            probes: The probes in the order in which they run, the most valuable ones first.
+            minutes: Time limit of all probes together, in minutes. It also scales the time limit of each.
+            force: Whether to repeat probes that the same commit has already completed.
+
+        Returns:
+            A result for each probe, in the order of `probes`. Completed results are read from the store. A probe that
+            did not start has the outcome "cut" here, which is not written to the store.
         """
         results: dict[str, ProbeResult] = {}
         waiting: list[Probe] = []
@@ -169,7 +182,10 @@ class ProbeRunner:
 
     @contextmanager
     def _progress(self, title: str, end: float) -> Iterator[Callable[[str], None]]:
-        """Shows what a probe does, in a line that changes on a terminal, and otherwise in one line for each probe."""
+        """Show the progress of a probe while the block runs, and yield a function that shows a new activity.
+
+        A terminal shows one line that changes. Any other console shows one line for each probe and no activities.
+        """
         if not self._console.is_terminal:
             self._print(title)
             yield lambda text: None
@@ -183,7 +199,7 @@ class ProbeRunner:
             yield show_activity
 
     def _run_probe(self, probe: Probe, limit_s: float, show_activity: Callable[[str], None]) -> ProbeResult:
-        """Runs a probe to its end, to its time limit or until the user stops it."""
+        """Run a probe until it ends, reaches its time limit or is stopped by the user, and write its result."""
         start = time.monotonic()
         result = ProbeResult(probe=probe.name, outcome="cut", limit_s=round(limit_s, 1))
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
@@ -214,7 +230,7 @@ class ProbeRunner:
         result: ProbeResult,
         show_activity: Callable[[str], None],
     ) -> ProbeResult:
-        """Adds what a probe reports to its result until it ends, and writes the result each time."""
+        """Receive the messages of a probe until it ends, and return its result, which is written after each message."""
         while (left_s := context.left_s) > 0:
             if reason := self._stop_reason():
                 return result.with_outcome("cut", reason)
@@ -235,7 +251,7 @@ class ProbeRunner:
         return result.with_outcome("cut", f"ended at its limit of {result.limit_s:.0f} s")
 
     def _keep_log(self, result: ProbeResult, log: Path) -> None:
-        """Keeps what a probe printed if it failed or was cut."""
+        """Keep the output of a probe if it failed or was cut, and otherwise delete the output of an earlier try."""
         kept = self._store.log(result.probe)
         if result.outcome in ("done", "absent") or not log.is_file() or not log.stat().st_size:
             kept.unlink(missing_ok=True)

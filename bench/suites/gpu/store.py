@@ -1,7 +1,4 @@
-"""The results of probes on disk, one file for each, in the format of the other suites.
-
-A file is replaced whenever its probe reports something.
-"""
+"""Stores the results of probes on disk, one JSON file for each, with the same provenance as in other suites."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ SUITE = "gpu"
 
 
 class ProbeStore:
-    """The results of one machine, in the folder `gpu` below `folder`.
+    """Reads and writes the results of probes on one kind of machine, in the folder `gpu` inside `folder`.
 
     Args:
-        folder: Where the results go.
-        kind: The kind of this machine.
-        device: The device that is measured, for the reader of a result.
+        folder: The folder that contains `gpu`. Both are created when the first result is written.
+        kind: The kind of this machine, see `bench.results.store`.
+        device: Name of the device that is measured, which is written to each result for its reader.
 
     Raises:
-        UserError: The folder holds results of another kind of machine, or files of something else.
+        UserError: The folder `gpu` holds results of another kind of machine, or JSON files that are no results.
     """
 
     def __init__(self, folder: Path, kind: str, device: str) -> None:
@@ -40,18 +37,26 @@ class ProbeStore:
                 )
 
     def path(self, probe: str) -> Path:
-        """Returns the path of the result of a probe."""
+        """Return the path of the result of a probe, whether or not the file exists."""
         return self.folder / f"{probe}.json"
 
     def log(self, probe: str) -> Path:
-        """Returns the path of the output of a probe that failed or was cut."""
+        """Return the path at which the output of a probe is kept if the probe failed or was cut."""
         return self.folder / f"{probe}.log"
 
     def write(self, result: ProbeResult) -> None:
+        """Replace the file of a probe by this result."""
         write_result(self.path(result.probe), with_provenance(SUITE, self._content(result)))
 
     def read(self, probe: str) -> ProbeResult | None:
-        """Returns what this commit has found; None if there is no such result."""
+        """Read the result of a probe.
+
+        Returns:
+            The result, or None if the probe has none or if another commit wrote it.
+
+        Raises:
+            UserError: The file is not a result of a probe.
+        """
         path = self.path(probe)
         if not path.is_file():
             return None
@@ -69,7 +74,10 @@ class ProbeStore:
 
 
 def to_record(result: ProbeResult) -> dict[str, Any]:
-    """Returns a result as it is written in files, in which a probe is called a part."""
+    """Return a result as it is written to files, where the name of the probe has the key `part`.
+
+    The rates are left out, because they belong to the setting.
+    """
     return {"part": result.probe, **result.model_dump(exclude={"probe", "rates"})}
 
 

@@ -1,8 +1,9 @@
-"""Runs a probe in its worker process: what it prints goes to a log, and what it reports goes to the runner."""
+"""Runs a probe in its worker process, sends its messages to the runner, and redirects its output to a log."""
 
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -14,7 +15,18 @@ LOG = "log.txt"
 
 
 def serve(pipe: Connection, run: Callable[[ProbeContext, Reporter], None], context: ProbeContext) -> None:
-    """Sends the messages of a probe, and at the end `(outcome, why)`."""
+    """Run a probe, and send its messages and at last its outcome to the runner.
+
+    Standard output and standard error of the whole process are redirected to the log, also those of native code and of
+    processes that the probe starts. Ends the process.
+
+    Args:
+        pipe: The connection to the runner. The last object that is sent is the tuple `(outcome, why)`, in which the
+            outcome is "done", "absent" or "failed".
+        run: The function of the probe. Its exceptions are caught; the log receives their traceback, except for
+            `MissingRequirementError`.
+        context: The context of the probe.
+    """
     with (context.scratch / LOG).open("ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
@@ -27,3 +39,6 @@ def serve(pipe: Connection, run: Callable[[ProbeContext, Reporter], None], conte
         traceback.print_exc()
         first_line = next(iter(str(error).splitlines()), "")
         pipe.send(("failed", f"{type(error).__name__}: {first_line}"))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads that DDP leaves behind may abort the interpreter's shutdown

@@ -1,7 +1,7 @@
-"""Interleaved repetitions of several implementations, and the ratios between them.
+"""Measures several implementations in interleaved repetitions, and computes the ratios between them.
 
-Implementations take turns, A B A B ..., so that a change in the load of the machine hits all of them. A ratio is always
-taken within one repetition.
+Implementations take turns, A B A B ..., so that a change in the load of the machine affects all of them. Both values
+of a ratio come from the same repetition.
 """
 
 from __future__ import annotations
@@ -14,58 +14,83 @@ from typing import Any
 from rich.console import Console
 
 Measurement = Mapping[str, float]
-"""What one repetition measured, by metric with its unit: `{"images/s": 812.0, "images per CPU-second": 410.5}`."""
+"""The values that one repetition of one implementation measured, by metric.
+
+The name of a metric includes its unit: `{"images/s": 812.0, "images per CPU-second": 410.5}`.
+"""
 Measure = Callable[[int], Measurement]
-"""Measures the repetition with the given index. Repetition 0 warms up and is dropped."""
+"""Runs one repetition of an implementation and returns its measurement.
+
+The argument is the index of the repetition. Repetition 0 is a warm-up, whose measurement is dropped.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """Bounds on the median, over all repetitions, of the ratio between `ours` and `baseline` in one metric.
+    """Bounds on the ratio of our implementation to a baseline in one metric.
 
-    Without a baseline, the bounds are on the median of `ours` itself.
+    The median of the ratio over all repetitions has to respect the bounds. Without a baseline, the bounds apply to the
+    median of the metric itself.
     """
 
     metric: str
+    """Name of the metric in the measurements, with its unit."""
     ours: str
+    """Name of the implementation whose metric is bounded, or is the numerator of the ratio."""
     baseline: str | None = None
+    """Name of the implementation whose metric is the denominator of the ratio. None if there is no ratio."""
     at_least: float | None = None
+    """Lower bound, inclusive. None if there is none."""
     at_most: float | None = None
+    """Upper bound, inclusive. None if there is none."""
     note: str = ""
-    """Why the goal was missed, if that is known."""
+    """The reason why the goal is missed, if it is known. It is printed only if the goal is missed."""
 
     def is_reached(self, value: float) -> bool:
+        """Return whether a median respects the bounds."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What implementations measured that took turns at the same work."""
+    """The measurements of several implementations that took turns at the same work, and the goals for them."""
 
     name: str
-    """Short and unique within a result, for example `training-224`. Generated tables refer to it."""
+    """A short name that is unique within a result, for example `training-224`. Generated tables refer to it."""
     title: str
+    """Describes the work in a phrase, for the reader of the tables."""
     repetitions: Mapping[str, Sequence[Measurement]]
-    """The measurements of every repetition by implementation. Ours comes first."""
+    """The measurements of all repetitions that are kept, by the name of the implementation. Ours comes first."""
     goals: tuple[Goal, ...] = ()
+    """The goals for these measurements."""
     once: Mapping[str, Measurement] = field(default_factory=dict)
-    """What is measured once for each implementation, such as seconds to the first batch or peak memory."""
+    """Values that are measured only once, such as seconds to the first batch or peak memory, by implementation."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Baselines that could not take part, and why."""
+    """For each implementation that could not take part, the reason."""
 
     def ratios(self, metric: str, ours: str, baseline: str) -> list[float]:
-        """Returns ours / baseline for every repetition."""
+        """Return the ratio of one implementation to another in one metric, for each repetition.
+
+        Args:
+            metric: Name of the metric in the measurements.
+            ours: Name of the implementation in the numerator.
+            baseline: Name of the implementation in the denominator.
+        """
         pairs = zip(self.repetitions[ours], self.repetitions[baseline], strict=True)
         return [a[metric] / b[metric] for a, b in pairs]
 
     def goal_values(self, goal: Goal) -> list[float]:
-        """Returns what a goal bounds, for every repetition."""
+        """Return the value that a goal bounds, for each repetition: a ratio, or a metric if there is no baseline."""
         if goal.baseline is None:
             return [measurement[goal.metric] for measurement in self.repetitions[goal.ours]]
         return self.ratios(goal.metric, goal.ours, goal.baseline)
 
     def to_record(self) -> dict[str, Any]:
-        """Returns the comparison as it is written in result files, whose field names never change."""
+        """Return the comparison as it is written to result files.
+
+        The field names of result files never change. A metric is called a figure there, a baseline a peer, and the
+        repetitions are called rounds.
+        """
         goals = [
             {
                 "figure": goal.metric,
@@ -90,15 +115,16 @@ class Comparison:
 def interleave(
     implementations: Mapping[str, Measure], *, repetitions: int, console: Console
 ) -> dict[str, list[dict[str, float]]]:
-    """Measures each implementation in every repetition, in the order A B A B ..., after one repetition that warms up.
+    """Measure all implementations in turn, A B A B ..., in one repetition that warms up and several that are kept.
 
     Args:
-        implementations: How each is measured, by name. Ours comes first.
-        repetitions: How many repetitions are kept.
-        console: Where progress is reported.
+        implementations: For each implementation, by name, the function that measures one repetition. It is called with
+            the indices 0 to `repetitions`. Ours comes first.
+        repetitions: Number of repetitions that are kept.
+        console: Where progress is printed, with one line for each repetition.
 
     Returns:
-        The measurements of all repetitions, by implementation.
+        For each implementation, by name, the measurements of the repetitions from index 1.
     """
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in implementations}
     start = time.monotonic()

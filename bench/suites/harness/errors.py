@@ -1,19 +1,19 @@
-"""What can go wrong while a benchmark runs. Mistakes of the user are `reproduce.errors.UserError` instead."""
+"""Exceptions that are raised while a benchmark runs. Mistakes of the user raise `reproduce.errors.UserError`."""
 
 from __future__ import annotations
 
 
 class BenchmarkError(Exception):
-    """A benchmark could not measure what it was asked to measure."""
+    """Base class of the exceptions that are raised if a benchmark cannot take its measurements."""
 
 
 class WorkerProcessError(BenchmarkError):
-    """A worker process ended before it replied. What it printed to the terminal tells why."""
+    """Raised if a worker process ended before it replied. The output of the process shows the cause, if any."""
 
 
 class MeasurementError(BenchmarkError):
-    """What was measured did not do the work that was to be measured, so that its time would mean nothing."""
+    """Raised if an implementation or a tool did not do the work under measurement, so that a result is meaningless."""
 
 
 class NotInstalledError(BenchmarkError):
-    """A baseline is not installed. The message says how to install it."""
+    """Raised if the packages of a baseline are not installed. The message says how to install them."""

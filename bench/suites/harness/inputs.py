@@ -1,4 +1,4 @@
-"""The inputs of a step that is measured without data: a run without a data set, and a random batch on the device."""
+"""Makes the inputs of a step that is measured without data: a run without a data set, and a random batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LEARNING_RATE = 0.01
 
 
 def run_without_data(network: NetworkConfig, *, batch: int, workers: int = 1) -> RunConfig:
-    """Returns a run that trains `network` at its resolution.
+    """Return the config of a run that has no data set. It serves to build a step, and cannot be trained.
 
     Args:
-        network: The network.
-        batch: Images in a batch of all workers together, as `RecipeConfig.batch_size` counts them.
+        network: The network, which also gives the resolution of the recipe.
+        batch: The batch size of the recipe, which is also that of `random_batch`.
         workers: Number of ranks.
     """
     return RunConfig(
@@ -29,9 +29,15 @@ def run_without_data(network: NetworkConfig, *, batch: int, workers: int = 1) ->
 
 
 def random_batch(run: RunConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns random images, uint8 [N, 3, S, S] in channels_last, and labels, int64 [N].
+    """Return a batch of random images and labels, drawn from the random generator of torch for the device.
 
-    N is the batch size of the recipe and S its resolution in pixels.
+    Args:
+        run: Gives the number of images N (`recipe.batch_size`, whatever the number of workers), their side S in pixels
+            (`recipe.resolution`) and the number of classes.
+        device: Where the batch is made.
+
+    Returns:
+        Images, uint8 [N, 3, S, S] in channels_last with values from 0 to 255, and labels, int64 [N].
     """
     batch, side = run.recipe.batch_size, run.recipe.resolution
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)

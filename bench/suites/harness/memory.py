@@ -1,4 +1,4 @@
-"""The memory of a process and of all processes below it, in which shared pages count once."""
+"""Measures the memory of a process and all its descendants, in which each shared page counts once. Needs Linux."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ SAMPLING_PERIOD_S = 0.2
 
 
 def memory_gib(root: psutil.Process) -> float:
-    """Returns the anonymous and shared memory of a process and of all processes below it, in GiB.
+    """Return the anonymous and shared memory of a process and all its descendants, in GiB.
 
-    Each page is divided by the number of processes that share it (PSS). Pages of mapped files do not count, because the
-    kernel can drop them at any time.
+    Each page is divided by the number of processes that share it (PSS, from `/proc/<pid>/smaps_rollup`). Pages of
+    mapped files are left out, because the kernel can drop them at any time. Processes that have ended and those that
+    this user may not inspect contribute nothing, so that the result is 0 if `root` has ended.
     """
     kib = 0
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -31,7 +32,13 @@ def memory_gib(root: psutil.Process) -> float:
 
 @contextlib.contextmanager
 def peak_memory(root: psutil.Process) -> Iterator[Callable[[], float]]:
-    """Samples `memory_gib` while the block runs, and yields a function that returns the peak so far, in GiB."""
+    """Sample `memory_gib(root)` in a thread while the block runs, every 0.2 s (`SAMPLING_PERIOD_S`).
+
+    Peaks between two samples are missed.
+
+    Yields:
+        A function that returns the largest sample so far, in GiB. It may also be called after the block.
+    """
     peak_gib = memory_gib(root)
     is_over = threading.Event()
 

@@ -1,6 +1,6 @@
-"""Measures what a piece of work costs: time, CPU time of this process on CPUs, and energy and utilization on GPUs.
+"""Measures the cost of a piece of work: time, on CPUs the CPU time of this process, on GPUs energy and utilization.
 
-Energy and utilization come from NVML and are missing where NVML does not report them.
+Energy and utilization come from NVML. They are left out if NVML does not report them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ JOULE, BUSY = "images per joule", "GPU busy, %"
 
 
 class Meter:
-    """Times work on a device, with the events of the device on GPUs and with the clock on CPUs."""
+    """Measures work on one device: its time with CUDA events on GPUs or with the clock on CPUs, and other costs.
+
+    Args:
+        device: The device that does the work.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -34,12 +38,15 @@ class Meter:
     def seconds(
         self, work: Callable[[], object], times: int = 1, meanwhile: Callable[[], None] = lambda: None
     ) -> float:
-        """Returns the seconds that the device takes to do `work` a number of times in a row.
+        """Call `work` `times` times in a row, and return the seconds that the device takes for all calls together.
+
+        Work that was queued on the device before is waited for and does not count.
 
         Args:
-            work: Gives work to the device.
-            times: How often.
-            meanwhile: Called on GPUs once all work is queued and its kernels still run.
+            work: Queues work on the device, or does it on CPUs.
+            times: Number of calls.
+            meanwhile: Called once on GPUs when all work is queued, usually while the device still works. It is not
+                called on CPUs.
         """
         synchronise(self.device)
         if self.device.type == "cuda":
@@ -57,11 +64,16 @@ class Meter:
         return time.perf_counter() - started
 
     def measure(self, work: Callable[[], object], *, images: int, times: int) -> dict[str, float]:
-        """Measures `work` on `images` images, done a number of times in a row.
+        """Call `work` `times` times in a row, and measure its speed and its other costs.
+
+        Args:
+            work: Queues work on the device, or does it on CPUs.
+            images: Images that one call processes.
+            times: Number of calls.
 
         Returns:
-            Images/s; on CPUs also images per CPU-second; on GPUs also images per joule and the share of time, in
-            percent, that the GPU was busy, where NVML reports them.
+            A measurement with the key `SPEED`; on CPUs also `CPU_SPEED`; on GPUs also `JOULE` and `BUSY`, if NVML
+            reports them. `BUSY` is a single reading, taken when all work has been queued.
         """
         during: dict[str, float] = {}
         before, cpu = self.readings(), time.process_time()
@@ -78,5 +90,8 @@ class Meter:
         return measured
 
     def readings(self) -> dict[str, Any]:
-        """Returns NVML's readings of the device; none if NVML is missing or does not know the device."""
+        """Return the readings of the device by `Nvml.read`.
+
+        The mapping is empty on CPUs, without NVML, and if NVML does not know the device.
+        """
         return self._nvml.read(self._uuids[0]) if self._nvml is not None and self._uuids else {}

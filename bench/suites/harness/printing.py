@@ -1,4 +1,4 @@
-"""Tables of comparisons on a terminal, in a pipe or in a file. No name and no number is ever cut."""
+"""Prints comparisons as tables to a terminal, a pipe or a file. Names and numbers are never truncated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from bench.suites.harness.comparison import Comparison
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Prints a table for each metric, a table of what was measured once, and each goal with its outcome."""
+    """Print a comparison: its tables, the implementations that are absent, and the goals.
+
+    Each metric has a table with the medians of all implementations and the ratios of the first one to the others. The
+    values that were measured once share another table. A line for each goal says whether it was reached.
+    """
     ours, *_ = comparison.repetitions
     count = len(comparison.repetitions[ours])
     _print_line(console, f"{comparison.title}; medians (range) of {count} interleaved repetitions")
@@ -38,9 +42,15 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table in which the first column and the headings wrap between words, and no other cell wraps.
+    """Print a table that fits the width of the console if possible.
 
-    Where this is not enough, the table is wider than the console.
+    Headings and the cells of the first column wrap between words. No other cell wraps, and nothing is truncated: a
+    table that needs more width than the console has is printed wider.
+
+    Args:
+        console: Where the table is printed.
+        columns: Headings, at least one.
+        rows: Rows with one cell for each heading. All columns but the first are aligned to the right.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     names = [columns[0], *(row[0] for row in rows)]
@@ -60,6 +70,7 @@ def _longest_word(text: str) -> int:
 
 
 def _metric_rows(comparison: Comparison, metric: str, ours: str) -> list[list[str]]:
+    """Return a row for each implementation: name, median, and the median and range of the ratio of `ours` to it."""
     rows = []
     for name, measurements in comparison.repetitions.items():
         ratios = comparison.ratios(metric, ours, name)

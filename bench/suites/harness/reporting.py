@@ -1,4 +1,4 @@
-"""What a suite does with its comparisons at the end: print them, write them, and tell whether the goals are reached."""
+"""Reports the comparisons of a suite: prints them, writes them to files, and decides whether the goals are reached."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from bench.suites.harness.printing import print_comparison
 
 @dataclass(frozen=True, kw_only=True)
 class ResultOutput:
-    """Where the result of a suite goes beside the terminal."""
+    """Selects where the result of a suite goes beside the tables on the terminal."""
 
     json: bool = False
-    """Whether the result is printed to standard output as JSON. Tables go to standard error then."""
+    """Whether to print the result to standard output as JSON. The tables then go to standard error."""
     file: Path | None = None
-    """The file that the result is written to as JSON."""
+    """The file to write the result to as JSON. None writes no file."""
 
     def table_console(self) -> Console:
-        """Returns the console for tables."""
+        """Return a console for the tables: standard output, or standard error if `json` is set."""
         return Console(stderr=self.json)
 
 
 def progress_console() -> Console:
-    """Returns the console for progress, which is standard error, so that standard output holds nothing but results."""
+    """Return a console for progress, which is standard error, so that standard output receives only results."""
     return Console(stderr=True)
 
 
@@ -42,17 +42,21 @@ def report_comparisons(
     output: ResultOutput = ResultOutput(),
     keep_latest: bool = False,
 ) -> int:
-    """Prints every comparison and writes the result.
+    """Print every comparison, and print or write the result as JSON, as `output` and `keep_latest` select.
+
+    The result also holds the date, the command, the commit, and the versions and machine, see `with_provenance`.
 
     Args:
         suite: Name of the suite.
-        comparisons: What was measured.
-        setting: What was measured on: options, device, threads, and what else it takes to repeat the measurement.
+        comparisons: The comparisons with their goals.
+        setting: The conditions of the measurement: options, device, threads and whatever else is needed to repeat it.
+            It must be serialisable as JSON.
         output: Where the result goes beside the terminal.
-        keep_latest: Whether the result is also kept in the user's cache, from which `deeper plan` takes its rates.
+        keep_latest: Whether to write the result to the user's cache as well, where it replaces the latest result of the
+            suite on this kind of machine. `deeper plan` takes its rates from there.
 
     Returns:
-        The exit code: 0 if every goal is reached, 1 otherwise.
+        The exit code: 0 if every goal of every comparison is reached, 1 otherwise.
     """
     tables = output.table_console()
     for comparison in comparisons:

@@ -1,6 +1,6 @@
-"""A process that does the work of a benchmark and replies over a pipe.
+"""Runs an implementation in a process of its own, which receives requests and replies to them over a pipe.
 
-Its memory, its CPU time and its number of threads are its own, so that they can be measured and set for one
+Memory, CPU time and the number of threads belong to the process, so that they can be measured and set for one
 implementation at a time.
 """
 
@@ -20,9 +20,16 @@ from bench.suites.harness.errors import WorkerProcessError
 
 
 class WorkerProcess:
-    """Runs `serve(pipe, *arguments)` in a spawned process until `close`, which ends `received_requests(pipe)` there.
+    """A spawned process that serves the requests of the benchmark; it starts when the object is constructed.
 
-    The process ignores Ctrl-C, because the benchmark itself handles it.
+    The process calls `serve(pipe, *arguments)` and ends when `serve` returns. As a rule `serve` replies to each of
+    `received_requests(pipe)`, which ends when the benchmark calls `close`. The process ignores Ctrl-C, because the
+    benchmark itself handles it. The constructor does not wait until the process is ready.
+
+    Args:
+        name: Name of the implementation, which error messages mention.
+        serve: A function at the top level of its module. Its first argument is the process's end of the pipe.
+        *arguments: The other arguments of `serve`. They are pickled.
     """
 
     def __init__(self, name: str, serve: Callable[..., None], *arguments: Any) -> None:
@@ -34,15 +41,22 @@ class WorkerProcess:
         theirs.close()
 
     def send(self, request: Any) -> None:
-        """Sends a request and does not wait for the reply."""
+        """Send a request, which is pickled, without waiting for the reply.
+
+        Raises:
+            BrokenPipeError: The process has ended.
+        """
         self._pipe.send(request)
 
     def receive(self, timeout_s: float | None = None) -> Any:
-        """Returns the next thing that the process sends.
+        """Wait for the next object that the process sends, and return it.
+
+        Args:
+            timeout_s: The longest wait in seconds. None waits without a limit.
 
         Raises:
-            WorkerProcessError: The process has ended.
-            TimeoutError: Nothing came within `timeout_s` seconds.
+            WorkerProcessError: The process has ended, and everything that it sent has been received.
+            TimeoutError: The process sent nothing within `timeout_s` seconds.
         """
         try:
             if timeout_s is not None and not self._pipe.poll(timeout_s):
@@ -55,24 +69,35 @@ class WorkerProcess:
             ) from None
 
     def request(self, request: Any) -> Any:
-        """Sends a request and returns the reply."""
+        """Send a request, wait for the reply without a time limit, and return it.
+
+        Raises:
+            BrokenPipeError: The process had ended before the request was sent.
+            WorkerProcessError: The process ended before it replied.
+        """
         self.send(request)
         return self.receive()
 
     def measure(self, name: str) -> Measure:
-        """Returns a function that requests `(name, index of the repetition)` and returns the measurement."""
+        """Return the `Measure` of an implementation, which requests `(name, index of the repetition)` each time."""
         return lambda index: self.request((name, index))
 
     def close(self) -> None:
-        """Lets the process end once it has replied to all requests."""
+        """Close the pipe, which ends `received_requests` in the process. Does not wait for the end of the process.
+
+        All replies should have been received before: the process fails when it replies through a closed pipe.
+        """
         self._pipe.close()
 
     def terminate(self) -> None:
-        """Sends SIGTERM."""
+        """Send SIGTERM to the process, without waiting for its end. Processes that it has started do not receive it."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """Ends the process at once, together with every process that it has started."""
+        """Send SIGKILL to the process and all its descendants, without waiting for their end.
+
+        Does nothing if the process has ended already; its descendants then remain.
+        """
         if not self._process.is_alive():
             return
         with suppress(psutil.NoSuchProcess):
@@ -82,13 +107,24 @@ class WorkerProcess:
                     process.kill()
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Waits for the end of the process, for at most `timeout_s` seconds if given."""
+        """Wait for the end of the process, for at most `timeout_s` seconds, or without a limit if it is None."""
         self._process.join(timeout_s)
 
 
 @contextmanager
 def worker_process(name: str, serve: Callable[..., None], *arguments: Any) -> Iterator[WorkerProcess]:
-    """Starts a `WorkerProcess` that ends with the block, at once if the block raises."""
+    """Run a `WorkerProcess` while the block runs, and wait for its end when the block is left.
+
+    If the block raises, the process is terminated.
+
+    Args:
+        name: See `WorkerProcess`.
+        serve: See `WorkerProcess`.
+        *arguments: See `WorkerProcess`.
+
+    Yields:
+        The worker process, which has been started but may not be ready yet.
+    """
     worker = WorkerProcess(name, serve, *arguments)
     try:
         yield worker
@@ -106,7 +142,11 @@ def _serve(serve: Callable[..., None], *arguments: Any) -> None:
 
 
 def received_requests(pipe: Connection) -> Iterator[Any]:
-    """In the worker process: yields the requests that arrive, until the benchmark closes the pipe."""
+    """Receive requests in a worker process, and yield them one by one until the benchmark closes the pipe.
+
+    Args:
+        pipe: The process's end of the pipe, as `serve` receives it.
+    """
     while True:
         try:
             request = pipe.recv()

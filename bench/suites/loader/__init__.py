@@ -1,4 +1,4 @@
-"""`deeper bench loader`: this project's loader beside FFCV's own, DALI and torchvision.
+"""`deeper bench loader`: compares this project's loader with FFCV's own decoders, DALI and torchvision.
 
 Photographs come in; images per second and per CPU-second go out.
 """

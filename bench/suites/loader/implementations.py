@@ -1,8 +1,9 @@
-"""Our loader and its baselines, each written as its documentation recommends.
+"""Defines our loader and its baselines, each written as its documentation recommends.
 
-All deliver the same batches: random resized crops (8 to 100 % of the area, aspect ratio 3/4 to 4/3) of one side, random
-flips, normalised, float32 [N, 3, side, side], in the memory of the consumer. Each implementation imports its packages
-itself, so that they count towards its start-up time and its memory.
+All deliver the same kind of batches to the memory of the consumer: square random resized crops (8 to 100 % of the area,
+aspect ratio 3/4 to 4/3), randomly mirrored, normalised, float32 [N, 3, side, side]. The exception is `deeper, uint8`,
+whose pixels are uint8 and not normalised. Each implementation imports its packages itself, so that its start-up time
+and its memory include them.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators
@@ -25,32 +26,38 @@ MARKED = "marked"  # an input format: JPEGs with restart markers, as in the file
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of pixels scaled to [0, 1]
 
 Epochs = Callable[[int], "Iterator[Tensor]"]
-"""Returns the batches of the epoch with the given index. What it does before the first batch is not timed."""
+"""Returns an iterator over the batches of the epoch with the given index.
+
+The time of the call itself is not measured; the time of the iteration is.
+"""
 
 
 @dataclass(frozen=True)
 class LoaderWorkload:
-    """What every loader has to do."""
+    """The pictures that every loader reads, and the batches that it makes of them."""
 
     source: Path
-    """What it reads: an ImageNet-style folder, or a folder of FFCV files made from one."""
+    """The pictures, in the input format of the loader: an ImageNet-style folder, or a folder of FFCV files."""
     side: int
     """Side of the crops, in pixels."""
     batch: int
     """Images in a batch."""
     threads: int
-    """Threads of FFCV and DALI, or workers of DataLoader, that decode. The thread of the consumer comes on top."""
+    """Number of decoding threads of our loader, FFCV or DALI, or of worker processes of DataLoader. The consumer has
+    one more thread."""
 
 
 @dataclass(frozen=True)
 class LoaderImplementation:
-    """One loader: how it is built, and which input format it reads."""
+    """One loader: how it is built, which input format it reads, and which batches it delivers."""
 
     build: Callable[[LoaderWorkload], Epochs]
+    """Builds the loader. Raises `NotInstalledError` if the packages of the loader are not installed."""
     input_format: str
-    """`folder`, `MARKED`, or a `write_mode` of `PrepareOptions` without restart markers: jpg, raw, proportion."""
+    """The format of the pictures: "folder" (JPEG files); `MARKED` (FFCV files of JPEGs with restart markers); or FFCV
+    files without restart markers, in which case it is the `write_mode` of `PrepareOptions`, such as "jpg" or "raw"."""
     dtype: str = "float32"
-    """Of its batches."""
+    """Type of the pixels in its batches: "float32" or "uint8"."""
 
 
 # --- ours ------------------------------------------------------------------------------------------------------------
@@ -212,4 +219,4 @@ LOADERS = {
     "torchvision, decode_jpeg": LoaderImplementation(_torchvision_decode_jpeg, "folder"),
     "torchvision, PIL": LoaderImplementation(_torchvision_pil, "folder"),
 }
-"""All loaders by name. Ours comes first. Training on a GPU takes uint8 batches, because the GPU normalises them."""
+"""All loaders by name, ours first. `deeper, uint8` delivers what training on a GPU uses, where the GPU normalises."""

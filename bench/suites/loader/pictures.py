@@ -1,4 +1,4 @@
-"""The photographs that loaders read: those of a folder, mosaics of them in another size, or generated pictures."""
+"""Makes the pictures that loaders read: copies of photographs, mosaics of them in another size, or generated ones."""
 
 from __future__ import annotations
 
@@ -30,20 +30,27 @@ SPECTRUM_EXPONENT = 1.15  # amplitude ~ 1 / frequency ** this; about 1 in natura
 
 @dataclass(frozen=True)
 class Pictures:
-    """RGB JPEGs in `train/<class>/*.jpg`, and FFCV files made from them."""
+    """A set of RGB JPEGs in an ImageNet-style folder, and the FFCV files that are made from it on demand."""
 
     name: str
-    """Short, for the name of a comparison: photographs, 500x375, generated."""
+    """A short name, which becomes part of the name of a comparison: "photographs", "generated", or a size such as
+    "500x375"."""
     description: str
+    """Describes the pictures in a phrase, for titles of tables."""
     folder: Path
+    """The folder whose subfolders hold the pictures, one for each input format. The JPEGs are in `images`."""
     images: int
+    """Number of training images."""
     pixels: float
     """Mean number of pixels in an image."""
 
     def source(self, input_format: str) -> Path:
-        """Returns what a loader of this `LoaderImplementation.input_format` reads.
+        """Return the folder that a loader with this input format reads.
 
-        FFCV files are written when they are first asked for.
+        The first call for a format of FFCV files writes them, which takes a while.
+
+        Args:
+            input_format: See `LoaderImplementation.input_format`.
         """
         if input_format == "folder":
             return self.folder / "images"
@@ -55,22 +62,27 @@ class Pictures:
         return files
 
     def kib_per_image(self, input_format: str) -> float:
-        """Returns the mean size of an image in this format, in KiB."""
+        """Return the mean size of a training image on disk in an input format, in KiB.
+
+        The first call for a format of FFCV files writes them.
+        """
         source = self.source(input_format)
         paths = (source / "train").rglob("*.jpg") if input_format == "folder" else [source / "train.beton"]
         return sum(path.stat().st_size for path in paths) / self.images / 1024
 
 
 def photographs(folder: Path, target: Path, *, images: int) -> Pictures:
-    """Copies RGB JPEGs out of all classes of `folder`, at even distances in the sorted list of its training images.
+    """Copy RGB JPEGs from the training images of an ImageNet-style folder, spread evenly over its sorted list of files.
+
+    All other files are skipped.
 
     Args:
         folder: An ImageNet-style folder with `train/<class>/*`.
-        target: Where the copies are put.
-        images: How many are copied.
+        target: The folder of the copies, see `Pictures.folder`. It is created.
+        images: Number of images to copy.
 
     Raises:
-        DataError: The folder has no training images, or fewer RGB JPEGs than `images`.
+        DataError: The folder has no `train/`, or fewer RGB JPEGs in it than `images`.
     """
     if not (folder / "train").is_dir():
         raise DataError(f"{folder}: no folder train/ in it; name an ImageNet-style folder (train/<class>/*.jpg)")
@@ -89,9 +101,14 @@ def photographs(folder: Path, target: Path, *, images: int) -> Pictures:
 
 
 def mosaics(original: Pictures, target: Path, size: ImageSize) -> Pictures:
-    """Makes pictures of another size, each of as many photographs side by side as it takes to fill it.
+    """Make one picture of the given size for each original, from photographs side by side.
 
-    Enlarging the photographs instead would give pictures with less detail than those of a camera, which decode faster.
+    Enlarged photographs would have less detail than those of a camera and would therefore decode faster.
+
+    Args:
+        original: Pictures whose JPEGs are the photographs.
+        target: The folder of the mosaics, see `Pictures.folder`. It is created.
+        size: Width and height of each mosaic, in pixels.
     """
     copies = _PictureFolder(target)
     paths = sorted((original.source("folder") / "train").rglob("*.jpg"))
@@ -103,7 +120,15 @@ def mosaics(original: Pictures, target: Path, size: ImageSize) -> Pictures:
 
 
 def _mosaic(paths: Sequence[Path], size: ImageSize) -> Image.Image:
-    """Puts the centres of the first photographs into equal cells, and enlarges only those smaller than their cell."""
+    """Make one mosaic: a grid of equal cells, each with the centre of a photograph.
+
+    Only photographs that are smaller than a cell are enlarged.
+
+    Args:
+        paths: Photographs, at least one. They are used in this order, and again from the first if they are too few. The
+            size of the first one decides how many cells there are.
+        size: Width and height of the mosaic, in pixels.
+    """
     with Image.open(paths[0]) as first:
         columns, rows = (math.ceil(wanted / given) for wanted, given in zip(size, first.size, strict=True))
     cell = math.ceil(size[0] / columns), math.ceil(size[1] / rows)
@@ -118,7 +143,15 @@ def _mosaic(paths: Sequence[Path], size: ImageSize) -> Image.Image:
 
 
 def generated(target: Path, *, images: int, size: ImageSize = GENERATED_SIZE) -> Pictures:
-    """Makes pictures of noise with the spectrum of photographs, which are as hard to decode as photographs."""
+    """Make JPEGs of noise with the spectrum of photographs, which take about as long to decode as photographs.
+
+    The pictures are the same in every call with the same arguments.
+
+    Args:
+        target: The folder of the pictures, see `Pictures.folder`. It is created.
+        images: Number of training images.
+        size: Width and height of an image, in pixels.
+    """
     width, height = size
     noise = _noise(side=4 * max(size))
     random = np.random.default_rng(0)
@@ -131,7 +164,7 @@ def generated(target: Path, *, images: int, size: ImageSize = GENERATED_SIZE) ->
 
 
 def _noise(side: int) -> npt.NDArray[np.uint8]:
-    """Returns noise, uint8 [side, side, 3], with much contrast in brightness and little in colour."""
+    """Return noise, uint8 [side, side, 3], with high contrast in brightness and low contrast in colour."""
     random = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = np.inf
@@ -146,7 +179,7 @@ def _noise(side: int) -> npt.NDArray[np.uint8]:
 
 
 class _PictureFolder:
-    """An ImageNet-style folder that is being filled."""
+    """Builds `Pictures`: hands out the paths of the images, and counts images and pixels."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -154,7 +187,12 @@ class _PictureFolder:
         self.pixels = 0
 
     def next_path(self, label: str, size: ImageSize) -> Path:
-        """Returns the path of the next image, and counts it."""
+        """Return the path of the next image, to which the caller writes it, and count the image.
+
+        Args:
+            label: Name of the class, which becomes the name of the folder.
+            size: Width and height of the image, in pixels.
+        """
         path = self.folder / "images" / "train" / label / f"{self.images:06d}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         self.images += 1
@@ -162,7 +200,7 @@ class _PictureFolder:
         return path
 
     def finish(self, name: str, description: str) -> Pictures:
-        """Adds validation images, without which no FFCV files can be prepared, and returns the pictures."""
+        """Copy one image of each class to `val/`, without which FFCV files cannot be prepared; return the pictures."""
         for path in self._first_of_each_class():
             copy = self.folder / "images" / "val" / path.parent.name / path.name
             copy.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Runs a loader in a worker process, so that its memory and its CPU time are its own."""
+"""Measures a loader in a worker process, whose memory and CPU time are those of the loader alone."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ START = "start to first batch, s"
 
 @contextmanager
 def started_loader(name: str, workload: LoaderWorkload, *, seconds: float) -> Iterator[tuple[Measure, Measurement]]:
-    """Starts a loader in a process that ends with the block.
+    """Start a loader in a worker process, read its first epoch, and yield a function that measures repetitions.
 
     A repetition consists of whole epochs. Its CPU time is that of all processes and threads of the loader, including
-    the consumer and time spent in the kernel.
+    the consumer and time spent in the kernel. The process ends when the block is left.
 
     Args:
         name: Name of the loader in `LOADERS`.
-        workload: What it has to do.
-        seconds: How long a repetition takes at least.
+        workload: The pictures that it reads, and the batches that it makes of them.
+        seconds: Shortest duration of a repetition, in seconds.
 
     Yields:
-        The function that measures a repetition in images/s and images per CPU-second, and what the first epoch showed:
-        seconds from the start of the process to its first batch, and peak memory in GiB.
+        The `Measure` of the loader, with the keys `SPEED` and `EFFICIENCY`; and the measurement of its first epoch: the
+        seconds from the start of the process to its first batch (`START`) and the peak memory in GiB (`MEMORY`).
 
     Raises:
         NotInstalledError: The packages of the loader are not installed.
-        WorkerProcessError: The loader failed.
+        WorkerProcessError: The process ended before it replied, for example because a batch was wrong.
     """
     start = time.perf_counter()
     with worker_process(name, _serve, name, workload, seconds) as worker:
@@ -53,6 +53,11 @@ def started_loader(name: str, workload: LoaderWorkload, *, seconds: float) -> It
 
 
 def _serve(pipe: Connection, name: str, workload: LoaderWorkload, seconds: float) -> None:
+    """Build a loader, read its first epoch, and reply to requests, in the worker process.
+
+    Sends None after the first batch (or `NotInstalledError`, and ends), then the peak memory of the first epoch. The
+    reply to the index of a repetition is its measurement.
+    """
     try:
         epochs = LOADERS[name].build(workload)
     except NotInstalledError as error:
@@ -83,7 +88,11 @@ def _measure_repetition(epochs: Epochs, index: int, seconds: float) -> Measureme
 
 
 def _check_batch(pixels: Tensor, name: str, workload: LoaderWorkload) -> None:
-    """Makes sure that a loader delivers the kind of batch that all loaders have to deliver."""
+    """Check that a batch has the shape, type and range of pixels that the loader has to deliver.
+
+    Raises:
+        MeasurementError: The batch has another shape, type or range.
+    """
     shape, dtype = tuple(pixels.shape), str(pixels.dtype).removeprefix("torch.")
     smallest, largest = float(pixels.min()), float(pixels.max())
     expected = (workload.batch, 3, workload.side, workload.side), LOADERS[name].dtype
@@ -96,6 +105,6 @@ def _check_batch(pixels: Tensor, name: str, workload: LoaderWorkload) -> None:
 
 
 def _cpu_seconds() -> float:
-    """Returns the CPU time of this process and of all processes below it, in seconds."""
+    """Return the CPU time of this process and all its descendants, in seconds."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
     return time.process_time() + sum(process.user + process.system for process in times)

@@ -1,10 +1,10 @@
-"""Trains a run without this project's orchestration and records, plain or under torchrun.
+"""Trains a run without this project's orchestration and records, in a plain process or under torchrun.
 
     python -m bench.suites.overhead.bare_run RUN
     torchrun --nproc-per-node 2 -m bench.suites.overhead.bare_run RUN
 
 RUN is the JSON file of a `BareRun`. The process calls the same `train` as `bench.orchestration.worker` and records
-nothing, so that `deeper bench overhead` can compare both.
+nothing, so that `deeper bench overhead` can compare the two.
 """
 
 from __future__ import annotations
@@ -21,21 +21,27 @@ RETURNED = "returned"
 
 
 class BareRun(Config):
-    """A run and where it is trained."""
+    """A run without records: its config, its folder and the resources of each rank."""
 
     run: RunConfig
     folder: Path
-    """Gets the file `FIRST_STEP` at the end of the first step, and `RETURNED` with the time, in seconds since the
-    epoch, at which `train` returned."""
+    """The folder of the run, which is created. Rank 0 creates the file `FIRST_STEP` in it after the first step. When
+    `train` has returned, rank 0 writes the time, in seconds since the epoch, to the file `RETURNED`."""
     data_root: Path
+    """The folder that the run's `data.path` is relative to."""
     threads: int
-    """Of each rank."""
+    """CPU threads of each rank."""
     gpu: bool
     """Whether each rank uses the GPU whose index is its local rank."""
 
 
 def main(bare: BareRun) -> None:
-    """Trains the run in this process, which is one of its ranks."""
+    """Train the run in this process, which is one of its ranks.
+
+    Rank, world size and local rank come from the variables `RANK`, `WORLD_SIZE` and `LOCAL_RANK`, which torchrun sets.
+    Without them, the run has one rank. With several ranks, all of them call this function together, and it ends the
+    process instead of returning.
+    """
     import torch
 
     from reproduce.execution.ranks import leave_process_group

@@ -1,8 +1,8 @@
-"""What each of a run's records costs alone: telemetry, record, publisher and checkpoints.
+"""Measures separately what telemetry, the record, the publisher and checkpoints cost a run.
 
-The second comparison of `deeper bench overhead`. One worker process trains the same run again and again, each time with
-one of them switched on. Most cost less than the noise of images/s, so that images per CPU-second, of the process and
-the publisher together, tell more.
+This is the second comparison of `deeper bench overhead`. One worker process trains the same run repeatedly, each time
+with one of them switched on. Most of them cost less than the noise of images/s. Images per CPU-second, of the process
+and the publisher together, are therefore measured as well, because they vary less.
 """
 
 from __future__ import annotations
@@ -44,14 +44,25 @@ CHECKPOINT_INTERVAL_S = 300
 PUBLISH_TIMEOUT_S = 300.0
 
 Training = Callable[["RunConfig", "RankSetup"], None]
-"""Trains a run with some of its records switched on."""
+"""Trains a run in this process with one of telemetry, record, publisher and checkpoints switched on, or none."""
 
 
 def compare_records(workspace: Workspace, repetitions: int, console: Console) -> Comparison:
-    """Compares a run with nothing on with the same run with each record alone.
+    """Compare a run that records nothing with the same run with one of the entries of `TRAININGS` at a time.
 
-    The runs have one epoch. `Comparison.once` holds the seconds that one checkpoint takes, and the share of a run, in
-    percent, that checkpoints take at the usual interval.
+    Each run is shortened to one epoch and trained in a worker process.
+
+    Args:
+        workspace: The prepared data, and at least `repetitions + 1` runs.
+        repetitions: Number of repetitions that are kept.
+        console: Where progress is printed.
+
+    Returns:
+        A comparison without goals, with images/s and images per CPU-second. Its field `once` holds the seconds that one
+        checkpoint takes, and the share of a run, in percent, that checkpoints take with one in 300 s.
+
+    Raises:
+        WorkerProcessError: The worker process ended, for example because the publisher took longer than 300 s.
     """
     workspace = _with_one_epoch(workspace)
     console.print("each record alone ...", highlight=False)
@@ -69,6 +80,7 @@ def compare_records(workspace: Workspace, repetitions: int, console: Console) ->
 
 
 def _with_one_epoch(workspace: Workspace) -> Workspace:
+    """Return a copy of a workspace whose experiment and runs have one epoch. The runs have other keys than before."""
     recipe = workspace.experiment.recipe.model_copy(update={"epochs": 1})
     runs = [
         run.model_copy(update={"config": run.config.model_copy(update={"recipe": recipe})}) for run in workspace.runs
@@ -81,7 +93,11 @@ def _with_one_epoch(workspace: Workspace) -> Workspace:
 
 
 def _serve(pipe: Connection, workspace: Workspace) -> None:
-    """Replies to (name of a training, index) with its measurement, and to `CHECKPOINT_S` with seconds."""
+    """Reply to requests, in the worker process.
+
+    The reply to `(name in TRAININGS, index of the run)` is a measurement. The reply to `(CHECKPOINT_S, index)` is the
+    seconds that a checkpoint takes; it needs the checkpoint that the run `NOTHING` with this index has left.
+    """
     write_plan(workspace.scratch / PUBLISHED, workspace.experiment.name, workspace.runs, {})
     publisher = start_publisher(workspace.scratch / PUBLISHED)
     try:
@@ -123,7 +139,7 @@ def _measure_training(name: str, index: int, workspace: Workspace, publisher: Ba
 
 
 def _await_publisher(publisher: BackgroundPublisher) -> None:
-    """Waits until the run is in the tracking store, so that the CPU time of publishing it counts."""
+    """Wait until the run is in the tracking store, so that the CPU time of publishing it is measured."""
     deadline = time.monotonic() + PUBLISH_TIMEOUT_S
     while pending(publisher.records, publisher.uri):
         if time.monotonic() > deadline:
@@ -137,7 +153,12 @@ def _cpu_seconds(process: psutil.Process) -> float:
 
 
 def _checkpoint_seconds(folder: Path) -> float:
-    """Returns the median seconds of five checkpoints that hold the weights of a run and as large a momentum."""
+    """Write a checkpoint five times, and return the median seconds.
+
+    Args:
+        folder: The folder of a finished run. Its checkpoint gives the weights, and copies of them serve as the state of
+            the optimiser, so that the size is that of a checkpoint during training. The file is replaced.
+    """
     import torch
 
     from reproduce.training import checkpoint
@@ -187,4 +208,4 @@ TRAININGS: dict[str, Training] = {
     PUBLISHED: _record,
     CHECKPOINTS: _checkpoints,
 }
-"""What each implementation of this comparison trains with, by name."""
+"""The function that trains a run, by the name of the implementation in this comparison."""

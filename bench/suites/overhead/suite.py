@@ -1,12 +1,12 @@
-"""`deeper bench overhead`: what this project costs the training that it orchestrates and records.
+"""`deeper bench overhead`: measures the cost of orchestrating and recording a training.
 
-Measured: images/s of a short run, from the end of its first step to the end of the run, so that validation, checkpoints
-and whatever a record does at the end count; seconds from the start of a run to the end of its first step; and peak
-memory. `records_alone` then measures each of the records by itself.
+Measured: images/s of a short run, from the end of its first step to the end of the run, which includes validation,
+checkpoints and the end of the record; seconds from the start of a run to the end of its first step; and peak memory.
+`records_alone` then measures telemetry, record, publisher and checkpoints one at a time.
 
 Against: the same `train` function on the same data in a plain process, and under torchrun. Neither records anything.
-With this project the run has all records on: Ray actors that stay alive between runs, telemetry at 1 Hz, events,
-predictions, and a publisher into MLflow beside it.
+With this project the run is recorded in full: it has Ray actors that stay alive between runs, telemetry at 1 Hz,
+events, predictions, and a process beside it that publishes to MLflow.
 
 Interleaved: each repetition trains one run in each of the three ways. The first repetition is dropped.
 
@@ -58,29 +58,39 @@ FIRST_STEP_TIMEOUT_S = 300.0
 
 
 class OverheadOptions(Config):
-    """The run that is measured, and how often."""
+    """Options of `deeper bench overhead`: the run that is measured, and the number of repetitions."""
 
     repetitions: int = Field(3, ge=1)
+    """Repetitions that are kept, beside the first one, which is dropped."""
     workers: int = Field(1, ge=1)
-    """Ranks of the run. They share the cores of the machine, or have a GPU each on a machine with GPUs."""
+    """Ranks of the run. Each has a GPU on a machine with GPUs; otherwise they share the cores equally."""
     images: int = Field(2048, ge=64)
-    """Training images. There are a quarter as many validation images."""
+    """Training images, which are generated. The data set has a quarter of this number as validation images."""
     side: int = Field(48, ge=32)
-    """Of an image, in pixels."""
+    """Side of an image, in pixels."""
     batch: int = Field(64, ge=2)
     """Images in a step of all ranks together."""
     costs: bool = True
-    """Whether each of the records is measured alone as well."""
+    """Whether telemetry, record, publisher and checkpoints are also measured one at a time."""
 
 
 def main(options: OverheadOptions, *, output: ResultOutput) -> int:
-    """Runs the benchmark and reports it.
+    """Compare a recorded run with the same training in bare processes, and print and write the result.
+
+    Starts a Ray cluster on this machine and a publisher, which end before the function returns.
+
+    Args:
+        options: The run that is measured, and the number of repetitions.
+        output: Where the result goes beside the terminal.
 
     Returns:
-        0 if every goal is reached, 1 otherwise.
+        The exit code: 0 if both goals are reached, 1 otherwise. The goals are 0.97 times the images/s of the plain
+        process (of torchrun, if the run has several ranks), and a start-up of 5 s.
 
     Raises:
-        UserError: The machine does not have as many cores or GPUs as workers.
+        UserError: `options.workers` exceeds the number of GPUs, or of physical cores on a machine without GPUs.
+        MeasurementError: A run failed, or its first step did not end within 300 s.
+        WorkerProcessError: The worker process of the second comparison ended before it replied.
     """
     console = progress_console()
     with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
@@ -102,7 +112,10 @@ def main(options: OverheadOptions, *, output: ResultOutput) -> int:
 
 
 def quick(console: Console) -> list[Comparison]:
-    """Compares with a plain process in two short repetitions."""
+    """Return the comparison of a recorded run with a plain process, measured in two short repetitions.
+
+    Progress is printed to `console`.
+    """
     options = OverheadOptions(repetitions=2, images=768)
     with tempfile.TemporaryDirectory(prefix="deeper-overhead-") as scratch:
         workspace = _prepare_workspace(options, Path(scratch))
@@ -173,9 +186,15 @@ def _compare_run(
 
 @contextlib.contextmanager
 def _ours(workspace: Workspace, once: dict[str, dict[str, float]]) -> Iterator[Measure]:
-    """Runs with Ray actors that already exist, as every run of a command but the first.
+    """Start Ray, a worker group and the publisher, train a first run, and yield the `Measure` of a recorded run.
 
-    Repetition 0 adds to `once` the peak memory and the start-up time of the first run, which includes starting Ray.
+    The runs that are measured use Ray actors that already exist, like all runs of a command except its first one. All
+    processes end when the block is left.
+
+    Args:
+        workspace: The prepared data and the runs.
+        once: Receives two values in repetition 0: the peak memory of all processes in GiB, and the start-up of the
+            first run in seconds, which includes the start of Ray.
     """
     write_plan(workspace.records, workspace.experiment.name, workspace.runs, {})
 
@@ -210,7 +229,13 @@ def _ours(workspace: Workspace, once: dict[str, dict[str, float]]) -> Iterator[M
 
 
 def _bare(name: str, workspace: Workspace, once: dict[str, dict[str, float]]) -> Measure:
-    """Runs in processes that record nothing. Repetition 0 adds their peak memory to `once`."""
+    """Return the `Measure` of a run in processes that record nothing.
+
+    Args:
+        name: `PLAIN` or `TORCHRUN`.
+        workspace: The prepared data and the runs.
+        once: Receives the peak memory of all processes in GiB, in repetition 0.
+    """
     resources = workspace.experiment.resources
     launcher = [sys.executable]
     if name == TORCHRUN:
@@ -249,7 +274,10 @@ def _bare(name: str, workspace: Workspace, once: dict[str, dict[str, float]]) ->
 
 
 class _FirstStep:
-    """Observes when the first step of a run ends, from outside and in the same way for every implementation."""
+    """Watches the folder of a run, in a thread, for the file that appears when its first step has ended.
+
+    The method is the same for every implementation.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FIRST_STEP
@@ -258,7 +286,11 @@ class _FirstStep:
         self._thread.start()
 
     def ended_at(self) -> float:
-        """Returns the end of the first step, in seconds since the epoch, once the run has ended."""
+        """Wait for the end of the first step, and return its time in seconds since the epoch.
+
+        Raises:
+            MeasurementError: The first step did not end within `FIRST_STEP_TIMEOUT_S` of the construction.
+        """
         self._thread.join()
         if self._ended_at is None:
             raise MeasurementError(f"no first step within {FIRST_STEP_TIMEOUT_S:.0f} s: there is no {self._file}")
@@ -274,6 +306,9 @@ class _FirstStep:
 
 
 def _measurement(workspace: Workspace, start: float, first_step_end: float, end: float) -> Measurement:
-    """Returns images/s without the first step, and seconds of start-up. All times are in seconds since the epoch."""
+    """Return the images/s after the first step, and the seconds of start-up, which end with the first step.
+
+    All times are in seconds since the epoch.
+    """
     images = workspace.images_trained - workspace.experiment.recipe.batch_size
     return {SPEED: images / (end - first_step_end), START: first_step_end - start}

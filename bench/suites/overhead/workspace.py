@@ -1,4 +1,4 @@
-"""The runs of `deeper bench overhead`, which all do the same work, and the folder that they are trained in."""
+"""Holds the runs of `deeper bench overhead`, which all do the same work, and the paths in its scratch folder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ from reproduce.spec import ExperimentConfig, PlannedRun
 
 @dataclass(frozen=True)
 class Workspace:
-    """A scratch folder with prepared images, and one run for each repetition."""
+    """A scratch folder with a prepared data set, and the runs that are trained on it."""
 
     scratch: Path
+    """The folder that contains data and records."""
     runs: tuple[PlannedRun, ...]
+    """Runs that differ in their seeds only: one for the warm-up, one for each repetition, and one more, the last."""
     experiment: ExperimentConfig
+    """The experiment that the runs belong to."""
     images: int
     """Training images in the data set."""
 
     @property
     def data(self) -> Path:
+        """The folder that the `data.path` of the runs is relative to."""
         return self.scratch / "data"
 
     @property
     def records(self) -> Path:
+        """The folder of the records."""
         return self.scratch / "records"
 
     @property
@@ -33,6 +38,6 @@ class Workspace:
 
     @property
     def images_trained(self) -> int:
-        """Images that one run trains on, over all its epochs."""
+        """Number of images in all steps of one run, over all its epochs."""
         recipe = self.experiment.recipe
         return self.images // recipe.batch_size * recipe.batch_size * recipe.epochs

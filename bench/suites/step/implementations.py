@@ -1,9 +1,9 @@
-"""The implementations of a training step and of an evaluation that benchmarks compare.
+"""Defines the implementations of a training step and of an evaluation that benchmarks compare.
 
-Ours is the step of a run: channels_last, bf16 on devices that support it, fused SGD, and at evaluation `folded`. The
-baselines are `torchvision.models.googlenet` as a user would write it: in float32 NCHW, in channels_last, with bf16
-autocast, with both, and with both compiled. At evaluation no network has auxiliary classifiers. A new implementation is
-one more entry of `STEPS`.
+Ours is the step of a run: channels_last, bf16 on devices that support it, fused SGD, and a folded network in
+evaluation. The baselines are `torchvision.models.googlenet` as a user would write it: in float32 NCHW, in
+channels_last, with bf16 autocast, with both, and with both and torch.compile. In evaluation no network has auxiliary
+classifiers. To add an implementation, add an entry to `STEPS`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reproduce.spec import NetworkConfig
 from reproduce.training.step import build_step
 
 StepFunction = Callable[[], object]
-"""Gives the device one training step or one forward pass."""
+"""Queues one training step or one forward pass on the device, and does not wait for it. On CPUs it does the work."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +34,42 @@ class StepInputs:
 
     network: NetworkConfig
     images: Tensor
-    """uint8 [N, 3, S, S] in channels_last."""
+    """Images, uint8 [N, 3, S, S] in channels_last."""
     labels: Tensor
-    """int64 [N]."""
+    """Labels, int64 [N]."""
     training: bool
-    """Whether to train the network, and not to evaluate it."""
+    """Whether to train the network instead of evaluating it."""
 
     @property
     def device(self) -> torch.device:
+        """The device that holds the batch and does the work."""
         return self.images.device
 
     @property
     def batch(self) -> int:
+        """Number of images N."""
         return len(self.images)
 
 
 def step_inputs(network: NetworkConfig, batch: int, device: torch.device, *, training: bool) -> StepInputs:
-    """Returns inputs with `batch` random images of the network's resolution."""
+    """Make inputs with a random batch.
+
+    Args:
+        network: The network, which also gives the side of the images (`resolution`) and the number of classes.
+        batch: Number of images.
+        device: Where the batch is made.
+        training: Whether to train the network instead of evaluating it.
+    """
     return StepInputs(network, *random_batch(run_without_data(network, batch=batch), device), training)
 
 
 def port_network(side: int, **changes: object) -> NetworkConfig:
-    """Returns our network with the layers of torchvision's port, for images of `side` pixels.
+    """Return the config of our network with the layers of torchvision's port and 1000 classes.
 
     Args:
         side: Side of the images, in pixels.
-        **changes: Other fields of `NetworkConfig`.
+        **changes: Values of further fields of `NetworkConfig`, or of the fields that this function sets: `classes`,
+            `resolution`, `large_kernel` and `pooling`.
     """
     return NetworkConfig.model_validate(
         {"classes": 1000, "resolution": side, "large_kernel": "3x3", "pooling": "port", **changes}
@@ -68,14 +78,16 @@ def port_network(side: int, **changes: object) -> NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StepImplementation:
-    """One way to train and evaluate the network."""
+    """One way to train and evaluate the network: how it is built, and which networks it supports."""
 
     build: Callable[[StepInputs], StepFunction]
+    """Builds the network for some inputs, and returns the function that takes one step or forward pass."""
     ours: bool = True
+    """Whether it is this project's, as opposed to torchvision's."""
     compiled: bool = False
-    """Whether it uses `torch.compile`, which takes minutes before the first step on CPUs."""
+    """Whether it uses torch.compile, whose first step takes minutes on CPUs."""
     supports: Callable[[StepInputs], bool] = lambda _: True
-    """Whether it has the network of these inputs."""
+    """Returns whether the implementation can build the network of the inputs."""
 
 
 def _ours(inputs: StepInputs, compiled: bool = False) -> StepFunction:
@@ -153,5 +165,9 @@ STEPS = {
 
 
 def step_names(*, compiled: bool) -> tuple[str, ...]:
-    """Returns the names of all implementations, including the compiled ones if asked for."""
+    """Return the names in `STEPS`, ours first.
+
+    Args:
+        compiled: Whether to include the implementations that use torch.compile.
+    """
     return tuple(name for name, step in STEPS.items() if compiled or not step.compiled)

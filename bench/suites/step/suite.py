@@ -1,20 +1,20 @@
-"""`deeper bench step`: how fast our training step and our evaluation are without data loading.
+"""`deeper bench step`: measures our training step and our evaluation without data loading.
 
 Measured: images/s of forward pass, backward pass and update, and of an evaluation, on random images that are already on
-the device; on CPUs images per CPU-second; on GPUs images per joule and utilization, where NVML reports them.
+the device; on CPUs images per CPU-second; on GPUs images per joule and utilization, if NVML reports them.
 
 Against: `torchvision.models.googlenet` in the forms of `bench.suites.step.implementations`, and the roofline: the
 images/s that the device could reach with the arithmetic and the bytes of our network in our precision, layer by layer
-(`reproduce.models.roofline`). Its ceilings are the best convolution or product and the best copy that this process
-measures before and after the repetitions. Our network has the layers of torchvision's port here, so that both are the
-same network.
+(`reproduce.models.roofline`). Its ceilings are the best convolution or matrix product and the best copy that this
+process measures before and after the repetitions. Our network has the layers of torchvision's port here, so that both
+are the same network.
 
 Interleaved: ours runs in one worker process and torchvision's in another. Each repetition measures all implementations,
 one after the other. The first repetition is dropped.
 
 Not shown: how fast training is from end to end, which needs a loader as well (`deeper bench training`); nor accuracy.
-Images/s hold for one machine only; ratios carry further. On a GPU only an earlier version of this suite has been tried,
-once and by hand.
+Images/s are valid for one machine only; ratios also apply to similar machines. On a GPU, only an earlier version of
+this suite has been tried, once and by hand.
 """
 
 from __future__ import annotations
@@ -52,44 +52,65 @@ GOALS = {
         Goal(metric=SHARE, ours=OURS, at_least=0.6),
     ),
 }
-"""By type of device and mode, at 224 pixels. `deeper bench training` has goals from end to end."""
+"""Goals by type of device and mode. They apply to the comparisons at 224 pixels with reductions and both auxiliary
+classifiers."""
 
 
 class StepOptions(Config):
-    """What is measured."""
+    """Options of `deeper bench step`: the networks, image sizes and implementations that are compared.
+
+    Every combination of side, reduction and auxiliary classifiers is measured in training and in evaluation.
+    """
 
     sides: tuple[Annotated[int, Field(ge=SMALLEST_INPUT)], ...] = (224, 64)
     """Sides of the images, in pixels."""
     batch: int | None = Field(None, ge=2)
-    """Images in a step. None: 32 at 224 pixels on CPUs and 256 on GPUs, and as many pixels at other sides."""
+    """Images in a step. None means 32 on CPUs and 256 on GPUs at 224 pixels; at other sides the number is chosen so
+    that a batch has about the same number of pixels."""
     reductions: tuple[Reduction, ...] = ("reduced",)
+    """The kinds of 1x1 reductions that the network has, see the glossary."""
     aux: tuple[Auxiliary, ...] = ("both",)
-    """Which auxiliary classifiers the network has."""
+    """The auxiliary classifiers that the network has in training."""
     compiled: bool = False
-    """Whether compiled networks are measured as well."""
+    """Whether to measure the implementations that use torch.compile as well."""
     threads: int | None = Field(None, ge=1)
-    """Threads of torch. None: as many as cores. With one thread, images per CPU-second hold even on a busy machine."""
+    """CPU threads of torch. None means one for each physical core. With one thread, images per CPU-second are reliable
+    even on a busy machine."""
     repetitions: int = Field(5, ge=1)
+    """Repetitions that are kept, beside the first one, which is dropped."""
 
 
 def main(options: StepOptions, *, output: ResultOutput) -> int:
-    """Runs the benchmark and reports it.
+    """Compare our training step and evaluation with torchvision's, and print and write the result.
+
+    The result is also kept in the user's cache, from which `deeper plan` takes rates. The benchmark uses the first GPU
+    if there is one, and sets the number of torch threads of this process.
+
+    Args:
+        options: The networks, image sizes and implementations that are compared.
+        output: Where the result goes beside the terminal.
 
     Returns:
-        0 if every goal is reached, 1 otherwise.
+        The exit code: 0 if every goal that applies is reached (see `GOALS`), 1 otherwise.
+
+    Raises:
+        WorkerProcessError: A worker process ended before it replied.
     """
     comparisons, setting = _measure(options, progress_console())
     return report_comparisons("step", comparisons, setting=setting, output=output, keep_latest=True)
 
 
 def quick(console: Console) -> list[Comparison]:
-    """Runs the comparisons that have the goals in small batches and two repetitions, which takes half a minute."""
+    """Return the comparisons that have goals, measured with small batches in two repetitions.
+
+    It takes about half a minute on 2 cores. Progress is printed to `console`. Nothing is written.
+    """
     comparisons, _ = _measure(StepOptions(sides=(224,), batch=8, repetitions=2), console)
     return comparisons
 
 
 def _measure(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
-    """Returns the comparisons and their setting."""
+    """Measure all workloads and the ceilings of the device, and return the comparisons and their setting."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     threads = options.threads or psutil.cpu_count(logical=False) or 1
     torch.set_num_threads(threads)
@@ -162,7 +183,15 @@ def _comparison(
     options: StepOptions,
     device: torch.device,
 ) -> Comparison:
-    """Returns measurements with their share of the roofline, which allows one image in `bound_s` seconds."""
+    """Return the comparison of a workload, in which each measurement has its share of the roofline as well.
+
+    Args:
+        workload: The workload that was measured.
+        measurements: Its measurements.
+        bound_s: The lower bound that the roofline gives for the seconds of one image.
+        options: The options of the suite.
+        device: The device that was measured.
+    """
     network, mode = workload.network, _mode(workload)
     has_goals = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
     return Comparison(
@@ -180,7 +209,7 @@ def _comparison(
 
 
 def _rate(workload: StepWorkload, measurements: StepMeasurements, cpus: int | None) -> Mapping[str, Any]:
-    """Returns what `deeper plan` takes as the speed of this network."""
+    """Return the entry from which `deeper plan` takes the training speed of this network."""
     speed = median(measurement[SPEED] for measurement in measurements.repetitions[OURS])
     return rate_entry(cost(workload.network, training=True), images_per_s=speed, cpus=cpus)
 
@@ -190,6 +219,9 @@ def _mode(workload: StepWorkload) -> str:
 
 
 def _name(network: NetworkConfig, mode: str, options: StepOptions) -> str:
-    """Returns for example `training-224`, followed by the reduction and the auxiliary classifiers where they vary."""
+    """Return the name of a comparison, for example `training-224`.
+
+    The reduction and the auxiliary classifiers follow if `options` has several of them.
+    """
     varied = ((options.reductions, network.reduction), (options.aux, f"heads-{network.aux}"))
     return "-".join([mode, str(network.resolution), *(name for values, name in varied if len(values) > 1)])

@@ -1,7 +1,7 @@
 """Measures implementations of a step in turn, ours in one worker process and torchvision's in another.
 
-Ours is prepared as the process of a run is. In a single process, the kernels that cuDNN has chosen for one network
-would also serve the other.
+Our process is set up like that of a run. Two processes are needed because in a single one, the kernels that cuDNN has
+chosen for one network would also be used for the other.
 """
 
 from __future__ import annotations
@@ -25,53 +25,69 @@ from reproduce.spec import NetworkConfig
 
 @dataclass(frozen=True, kw_only=True)
 class StepWorkload:
-    """What the implementations have to do."""
+    """The network, batch and mode that are measured, and the implementations that take part."""
 
     network: NetworkConfig
+    """The network. Its `resolution` is the side of the images."""
     batch: int
     """Images in a step."""
     training: bool
-    """Whether to train the network, and not to evaluate it."""
+    """Whether to train the network instead of evaluating it."""
     names: tuple[str, ...]
-    """Names in `STEPS`. Those that do not support the network are left out."""
+    """Names in `STEPS` of the implementations. Those that do not support the network are left out."""
     repetition_s: float = 0.0
-    """How many seconds a repetition takes at least. It has one step at least."""
+    """Shortest duration of a repetition in seconds, from which the number of steps is computed. 0 means one step."""
 
 
 @dataclass(frozen=True)
 class StepMeasurements:
-    """What was measured, by implementation. Ours comes first."""
+    """The measurements of one workload, by the name of the implementation. Ours comes first."""
 
     repetitions: Mapping[str, Sequence[dict[str, float]]]
+    """The measurements of all repetitions, as `Meter.measure` returns them."""
     first_s: Mapping[str, float]
     """Seconds of the first step or forward pass, in which kernels are chosen or compiled."""
     absent: Mapping[str, str]
-    """Implementations that could not be measured, and why."""
+    """For each implementation that could not be measured, the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepProcessOptions:
-    """How a worker process is set up."""
+    """Options of a worker process: its device, its threads, and its choice of kernels."""
 
     device: torch.device
     threads: int
     """CPU threads of torch."""
     ours: bool = True
-    """Whether it measures our implementations, and not torchvision's."""
+    """Whether the process measures our implementations instead of torchvision's."""
     cudnn_benchmark: bool = False
-    """Whether cuDNN times its algorithms for each new shape, as in a long training. Takes 15 s for each batch size."""
+    """Whether cuDNN times its algorithms for each new shape, as in a long training. This takes about 15 s for each
+    batch size."""
     deterministic: bool = False
-    """Whether to use deterministic kernels only."""
+    """Whether to use deterministic kernels only. It applies to a process with our implementations."""
 
 
 class StepWorkers:
-    """The two worker processes."""
+    """Measures workloads in two worker processes, one with our implementations and one with torchvision's.
+
+    Args:
+        processes: Worker processes that run `serve`, with ours first. The caller ends them.
+    """
 
     def __init__(self, processes: Sequence[WorkerProcess]) -> None:
         self._processes = processes
 
     def measure(self, workload: StepWorkload, *, repetitions: int, console: Console) -> StepMeasurements:
-        """Builds all implementations, then measures them in interleaved repetitions."""
+        """Build all implementations of a workload, then measure them in interleaved repetitions.
+
+        Args:
+            workload: The workload.
+            repetitions: Number of repetitions that are kept.
+            console: Where progress is printed.
+
+        Raises:
+            WorkerProcessError: A worker process ended before it replied.
+        """
         first_s: dict[str, float] = {}
         absent: dict[str, str] = {}
         implementations: dict[str, Measure] = {}
@@ -86,7 +102,18 @@ class StepWorkers:
 
 @contextmanager
 def step_workers(device: torch.device, threads: int, *, cudnn_benchmark: bool = False) -> Iterator[StepWorkers]:
-    """Starts the two worker processes, which end with the block."""
+    """Start two worker processes, one with our implementations and one with torchvision's.
+
+    The processes end when the block is left.
+
+    Args:
+        device: The device that both use.
+        threads: CPU threads of torch in each process.
+        cudnn_benchmark: Whether cuDNN times its algorithms for each new shape.
+
+    Yields:
+        The object that measures workloads in both processes.
+    """
     ours, baselines = (
         StepProcessOptions(device=device, threads=threads, ours=is_ours, cudnn_benchmark=cudnn_benchmark)
         for is_ours in (True, False)
@@ -99,10 +126,15 @@ def step_workers(device: torch.device, threads: int, *, cudnn_benchmark: bool = 
 
 
 def serve(pipe: Connection, options: StepProcessOptions) -> None:
-    """Replies to requests until the pipe is closed.
+    """Reply to requests in a worker process until the pipe is closed. Sets up torch for the whole process.
 
-    The reply to a `StepWorkload` is the seconds of the first step by implementation, and by implementation why others
-    could not be built. The reply to `(name, index)` is a measurement of the latest workload.
+    A `StepWorkload` builds its implementations and takes a first step with each. The reply is a pair of mappings by
+    implementation: the seconds of the first step, and for those that ran out of memory, the reason. The request `(name,
+    index of the repetition)` measures an implementation of the latest workload; the reply is the measurement.
+
+    Args:
+        pipe: The connection to the benchmark.
+        options: The set-up of the process.
     """
     if options.ours:
         prepare_process(options.device, options.threads, deterministic=options.deterministic)
@@ -131,7 +163,11 @@ class _ServedSteps:
         self._batch = 0
 
     def build(self, workload: StepWorkload) -> tuple[dict[str, float], dict[str, str]]:
-        """Builds the implementations of a workload and takes their first step."""
+        """Build the implementations of a workload, replacing those of the previous one, and take their first step.
+
+        Returns:
+            The seconds of the first step, and for each implementation that ran out of memory the reason, both by name.
+        """
         first_s: dict[str, float] = {}
         absent: dict[str, str] = {}
         self._steps.clear()
@@ -153,5 +189,5 @@ class _ServedSteps:
         return first_s, absent
 
     def measure(self, name: str) -> dict[str, float]:
-        """Measures one repetition."""
+        """Measure one repetition of an implementation of the latest workload."""
         return self._meter.measure(self._steps[name], images=self._batch, times=self._steps_per_repetition[name])

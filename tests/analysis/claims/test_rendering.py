@@ -11,7 +11,7 @@ from bench.cli import main
 
 def test_a_written_ledger_becomes_a_markdown_table(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
-    assert main(["claims", "--id", "P-depth", "--id", "S-reduce-example", "--json", str(path)]) == 0
+    assert main(["claims", "--id", "P-depth", "--id", "S-reduce-example", "--output", str(path)]) == 0
     lines = readme_table(path).splitlines()
     assert lines[0] == "holds: 2."
     assert lines[2] == "| Id | Claim | Claimed | Measured | Verdict | Evidence |"

@@ -1,7 +1,7 @@
-"""Checks that the device computes the right numbers: logits and gradients of a step against float64 on the CPU.
+"""Checks that the device computes correctly: logits and gradients of a step against float64 on the CPU.
 
-Takes one step in float32 and one in bf16 as a run takes it, from the same weights, on the same few images, without
-dropout. On GPUs float32 is checked twice: in full precision, and as in a run, in which convolutions use TF32.
+Takes one training step in float32 and one in bf16, from the same weights, on the same few images, without dropout. On
+GPUs float32 is checked twice: in full precision, and as in a run, where convolutions use TF32.
 """
 
 from __future__ import annotations
@@ -35,12 +35,18 @@ BOUNDS = {  # at most this ERROR, at least this GRADIENT
     (AS_IN_RUN, "batch"): (0.15, 0.7),
     (BF16, "batch"): (0.5, 0.4),
 }
-"""By precision and normalisation. Batch normalisation over few images makes an untrained network chaotic: each rounding
-error changes decisions of ReLU and of max pools, so that bf16 cannot come close to float64."""
+"""Bounds by precision and normalisation: the largest `ERROR` and the smallest `GRADIENT` that pass.
+
+Batch normalisation over few images makes an untrained network chaotic: each rounding error changes decisions of ReLU
+and of max pools, so that bf16 cannot come close to float64.
+"""
 
 
 def correctness(context: ProbeContext, reporter: Reporter) -> None:
-    """Compares one step in each precision with float64, without normalisation and with batch normalisation."""
+    """Compare one step in each precision with float64, without normalisation and with batch normalisation.
+
+    Changes the process: it is set up like that of a run, and cuDNN's use of TF32 keeps its last setting.
+    """
     prepare_process(context.device, context.threads)
     precisions = (FLOAT32, AS_IN_RUN, BF16) if context.device.type == "cuda" else (FLOAT32, BF16)
     rows: dict[str, dict[str, float]] = {}
@@ -66,7 +72,16 @@ StepOutputs = tuple[Tensor, Mapping[str, Tensor]]
 
 
 def in_float64(run: RunConfig, images: Tensor, labels: Tensor) -> StepOutputs:
-    """Returns what a step has to compute."""
+    """Compute the reference for a step on the CPU: its logits and gradients in float64, with the run's initial weights.
+
+    Args:
+        run: The network, its seed of initialisation, and the weights of the losses.
+        images: uint8 [N, 3, S, S] on the CPU.
+        labels: int64 [N] on the CPU.
+
+    Returns:
+        Logits [N, classes] of the main classifier, and the gradient of the total loss by the name of the parameter.
+    """
     torch.manual_seed(run.seeds.initialisation)
     network = GoogLeNet(run.network).double().train()
     outputs = network(Normalise(torch.float32)(images).double())

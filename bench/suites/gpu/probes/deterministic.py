@@ -1,4 +1,4 @@
-"""Measures what deterministic kernels cost a step: the same step with and without them, in two processes in turn."""
+"""Measures the cost of deterministic kernels: the same training step with and without them, in two processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ MAX_SLOWDOWN = 1.25
 
 
 def deterministic(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures both without cuDNN's timing of its algorithms, which deterministic kernels rule out."""
+    """Measure our training step with free and with deterministic kernels, in two processes that take turns.
+
+    In neither process does cuDNN time its algorithms, because deterministic kernels exclude it. On GPUs the
+    deterministic step may take at most 1.25 times (`MAX_SLOWDOWN`) as long as the free one. On CPUs nothing is checked.
+    """
     free, fixed = (
         StepProcessOptions(device=context.device, threads=context.threads, deterministic=is_deterministic)
         for is_deterministic in (False, True)

@@ -1,4 +1,4 @@
-"""Measures our loader up to the device by number of decoding threads, with and without photometric distortions."""
+"""Measures our loader for several numbers of decoding threads, with and without photometric distortions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from reproduce.execution.process import prepare_process
 
 
 def loader(context: ProbeContext, reporter: Reporter) -> None:
-    """Reports images/s of training batches, of generated pictures, in the memory of the device."""
+    """Report the images/s at which training batches of generated pictures arrive in the memory of the device.
+
+    Each number of threads of `thread_counts` is measured with and without photometric distortions. Needs FFCV. Changes
+    the process: torch keeps the last number of threads.
+    """
     from bench.suites.loader.implementations import MARKED
     from bench.suites.loader.pictures import generated  # needs FFCV
 
@@ -34,7 +38,7 @@ def loader(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def thread_counts(max_threads: int) -> list[int]:
-    """Returns 1, 2, 4, ... and `max_threads`."""
+    """List the numbers of threads to measure: the powers of two below `max_threads`, then `max_threads` itself."""
     return [*(2**power for power in range(max_threads.bit_length()) if 2**power < max_threads), max_threads]
 
 

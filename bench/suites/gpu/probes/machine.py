@@ -1,4 +1,4 @@
-"""Describes the machine: the device as torch and NVML report it, its ceilings, and which kernels are in use."""
+"""Describes the machine: hardware, versions of packages, the kernels in use, and the ceilings of the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from reproduce.execution.precision import resolve_precision
 
 
 def machine(context: ProbeContext, reporter: Reporter) -> None:
-    """Reports what the machine is, and what its arithmetic and its memory can reach."""
+    """Report hardware and software of the machine, and the FLOP/s and memory bandwidth that the device reaches.
+
+    The ceilings are measured in float32 and in the precision that a run uses on the device.
+    """
     found = environment()
     here, packages = found["machine"], found["packages"]
     rows: dict[str, str] = {

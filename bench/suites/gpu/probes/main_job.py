@@ -1,4 +1,4 @@
-"""Checks the main job as a user types it, on generated images: run, terminate, continue, telemetry, report."""
+"""Checks the main job as a user runs it, on generated images: run, stop, continue, telemetry and report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ SECONDS, CODE = "s", "exit code"
 
 
 def main_job(context: ProbeContext, reporter: Reporter) -> None:
-    """Trains one run, stops it after its first step, continues it, and makes its report."""
+    """Train one run, stop it with SIGTERM after its first step, continue it to its end, and make its report.
+
+    Checks the exit codes, the records, the telemetry and the output of the commands, and reports their durations.
+    Without MLflow the run is not published and no report is made. Each `deeper run` starts a Ray cluster of its own.
+    """
     job = MainJob(context.scratch)
     gpu = context.device.type == "cuda"
     reporter.progress("preparing images")
@@ -89,13 +93,14 @@ def main_job(context: ProbeContext, reporter: Reporter) -> None:
 
 @dataclass(frozen=True)
 class MainJob:
-    """The command `deeper` in a folder of its own."""
+    """An experiment with a single run, and the commands of `deeper` on it, in a folder of its own."""
 
     folder: Path
+    """An existing folder that receives data, experiment, records, reports and the output of the commands."""
 
     @property
     def publishes(self) -> bool:
-        """Whether MLflow is installed."""
+        """Whether the run is published, which needs MLflow to be installed."""
         return find_spec("mlflow") is not None
 
     @property
@@ -103,7 +108,12 @@ class MainJob:
         return self.folder / "printed.txt"
 
     def prepare(self, *, gpu: bool, cpus: int) -> None:
-        """Generates images, and writes an experiment with one run that takes some ten seconds."""
+        """Generate images, and write an experiment with one run, which takes about ten seconds.
+
+        Args:
+            gpu: Whether the run uses a GPU.
+            cpus: CPU cores that a run on a GPU may use, of which it takes at most four. A run on CPUs takes one core.
+        """
         from reproduce.data.writing import prepare
 
         images, side, batch, epochs = (2048, 64, 128, 30) if gpu else (256, 32, 32, 6)
@@ -121,7 +131,18 @@ class MainJob:
         (self.folder / f"{NAME}.yaml").write_text(yaml.safe_dump(experiment), encoding="utf-8")
 
     def start_command(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Starts `deeper` from this source tree. It prints to a file."""
+        """Start `deeper` from this source tree, without waiting for its end.
+
+        It works in `folder` with the environment of this process, except that records, data and tracking store are at
+        their default places: `DEEPER_RECORDS`, `DEEPER_DATA` and `MLFLOW_TRACKING_URI` are removed. Its standard output
+        and standard error are appended to `printed.txt` in `folder`.
+
+        Args:
+            *arguments: The arguments of `deeper`, for example "report" and the name of an experiment.
+
+        Returns:
+            The process, for whose end the caller has to wait.
+        """
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
         for name in ("DEEPER_RECORDS", "DEEPER_DATA"):
@@ -131,14 +152,18 @@ class MainJob:
             return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=printed, stderr=printed)
 
     def start_run(self) -> subprocess.Popen[bytes]:
-        """Starts `deeper run`, which also continues a run that was stopped."""
+        """Start `deeper run` on the experiment, which also continues a run that was stopped. Does not wait."""
         options: Sequence[str] = () if self.publishes else ("--no-publish",)
         return self.start_command("run", f"{NAME}.yaml", "--heartbeat-s", "0.5", *options)
 
     def await_first_step(self, driver: subprocess.Popen[bytes]) -> float:
-        """Waits for the first step and returns the seconds that a step takes.
+        """Wait until the records of the run show its first step. The wait has no time limit of its own.
 
-        The time limit of the probe limits the wait.
+        Args:
+            driver: The process of `deeper run`.
+
+        Returns:
+            Seconds that a step takes, computed from the recorded images/s.
 
         Raises:
             MeasurementError: The command ended before its first step.
@@ -157,7 +182,7 @@ class MainJob:
         return int(yaml.safe_load((self.folder / f"{NAME}.yaml").read_text(encoding="utf-8"))["recipe"]["batch_size"])
 
     def state(self) -> Any:
-        """Returns the state of the run, as its records tell it."""
+        """Return the `RunState` of the run, read from its record. `deeper run` must have written the plan before."""
         return read_state(self._run)
 
     @property
@@ -172,13 +197,16 @@ class MainJob:
             return []
 
     def telemetry_devices(self) -> set[str]:
-        """Returns the devices that the telemetry of the run has rows of."""
+        """Return the devices that the telemetry of the run has rows for: `HOST` and UUIDs of GPUs.
+
+        The set is empty if the run has no telemetry.
+        """
         from pyarrow import parquet
 
         path = self._run / schema.ARTIFACT_TELEMETRY
         return set(parquet.read_table(path)["device"].to_pylist()) if path.is_file() else set()
 
     def foreign_lines(self) -> list[str]:
-        """Returns the lines that Ray or an error printed to the terminal of the command."""
+        """Return the lines in the output of all commands so far that seem to come from Ray, an error or a warning."""
         lines = self._printed.read_text(errors="replace", encoding="utf-8").splitlines()
         return [line for line in lines if any(word in line.replace(OUR_PHRASE, "").lower() for word in FOREIGN_WORDS)]

@@ -1,4 +1,4 @@
-"""Checks NCCL with one rank: it starts, it reduces, and a step under DDP computes what a step without DDP does."""
+"""Checks NCCL with one rank: it starts, it reduces, and a step under DDP computes the same as one without DDP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from bench.suites.gpu.probe import ProbeContext, Reporter
 from bench.suites.harness.inputs import random_batch, run_without_data
 from bench.suites.harness.meter import Meter
 from reproduce.execution.process import prepare_process
-from reproduce.execution.ranks import leave_process_group
 from reproduce.spec import NetworkConfig, RunConfig
 from reproduce.training.step import build_step
 
@@ -21,13 +20,23 @@ IMAGES = 8
 
 
 def nccl(context: ProbeContext, reporter: Reporter) -> None:
-    """Checks NCCL on the GPU."""
+    """Check NCCL with one rank on the GPU, see `check_backend`. Sets up the process like that of a run."""
     prepare_process(context.device, context.threads)
     check_backend(context, reporter, "nccl")
 
 
 def check_backend(context: ProbeContext, reporter: Reporter, backend: str) -> None:
-    """Checks a backend of torch.distributed with one rank."""
+    """Check a backend of torch.distributed with one rank.
+
+    Checks an all-reduce, and that loss and gradients of a step under DDP agree with those of a step without it.
+    Reports the times of all-reduces. Initialises the default process group of this process, and destroys it at the end. DDP's threads
+    stay, so the process should end without the interpreter's shutdown (see `leave_process_group`).
+
+    Args:
+        context: The device, and the scratch folder, which receives the file of the rendezvous.
+        reporter: Receives checks and times.
+        backend: Name of the backend in torch.distributed, for example "nccl".
+    """
     rendezvous = f"file://{context.scratch}/rendezvous"
     reporter.progress("joining")
     dist.init_process_group(backend, init_method=rendezvous, rank=0, world_size=1, timeout=timedelta(seconds=60))
@@ -49,11 +58,11 @@ def check_backend(context: ProbeContext, reporter: Reporter, backend: str) -> No
     reporter.check("a step under DDP: difference of loss", abs(with_ddp[0] - without_ddp[0]), at_most=1e-2)
     cosine = torch.nn.functional.cosine_similarity(with_ddp[1], without_ddp[1], dim=0)
     reporter.check("a step under DDP: cosine of gradient", float(cosine), at_least=0.999)
-    leave_process_group()
+    dist.destroy_process_group()
 
 
 def _loss_and_gradient(run: RunConfig, device: torch.device, distributed: bool) -> tuple[float, torch.Tensor]:
-    """Returns the loss and all gradients, flattened into one vector, of one step in float32."""
+    """Take one step in float32, and return its loss and its gradients, flattened and joined into one vector."""
     recipe = run.recipe.model_copy(update={"precision": "float32"})
     step = build_step(run.model_copy(update={"recipe": recipe}), device=device, distributed=distributed)
     step.network.train()

@@ -1,4 +1,4 @@
-"""Checks NVML against nvidia-smi: the telemetry of a run has to agree with the vendor's own tool."""
+"""Checks NVML, from which the telemetry of a run comes, against nvidia-smi, the vendor's own tool."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ LOAD_S = 3.0
 
 
 def parse(text: str) -> dict[str, dict[str, float]]:
-    """Parses the output of `nvidia-smi --query-gpu=... --format=csv,noheader,nounits`.
+    """Parse the output of `nvidia-smi --query-gpu=QUERY --format=csv,noheader,nounits`.
 
-    A line is `GPU-6f3c..., 37, 1024, 87.17, 1980, 38`. `[N/A]`, `[Not Supported]` or `[Unknown Error]` stand for a
-    reading that a device does not have.
+    Args:
+        text: A line for each device, for example `GPU-6f3c..., 37, 1024, 87.17, 1980, 38`. In place of a reading that
+            the device does not have, nvidia-smi prints `[N/A]`, `[Not Supported]` or `[Unknown Error]`.
 
     Returns:
-        The readings of each device by UUID, without those that it does not have.
+        For each device, by UUID, its readings by the names in `COLUMNS`: percent, GiB, W, MHz and degrees Celsius.
+        Readings that a device does not have are left out.
 
     Raises:
-        MeasurementError: The text is something else.
+        MeasurementError: A line has another format.
     """
     found: dict[str, dict[str, float]] = {}
     for line in filter(str.strip, text.splitlines()):
@@ -53,7 +55,14 @@ def parse(text: str) -> dict[str, dict[str, float]]:
 
 
 def nvidia_smi(context: ProbeContext, reporter: Reporter) -> None:
-    """Compares both under a steady load, so that readings of two moments are comparable."""
+    """Compare the UUIDs and readings by NVML with those by nvidia-smi while the GPU is under a steady load.
+
+    The two are read one after the other; the steady load makes their readings comparable.
+
+    Raises:
+        MissingRequirementError: nvidia-smi or NVML is missing.
+        MeasurementError: The output of nvidia-smi has an unknown format.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         raise MissingRequirementError("there is no nvidia-smi")
@@ -79,7 +88,16 @@ def nvidia_smi(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def compare(read: Mapping[str, float], theirs: Mapping[str, float], reporter: Reporter) -> None:
-    """Reports the readings of a device by NVML and by nvidia-smi, and checks their differences."""
+    """Report the readings of one device by NVML and by nvidia-smi, and check that they agree.
+
+    Readings that both have may differ by an absolute tolerance or by a share of nvidia-smi's reading, whichever is
+    larger (`TOLERANCES`). Readings that one of them lacks are named in a note.
+
+    Args:
+        read: The readings by NVML, as `Nvml.read` returns them. Those that are not in `COLUMNS` are ignored.
+        theirs: The readings by nvidia-smi, as `parse` returns them for the device.
+        reporter: Receives the table, a check for each reading, and the note.
+    """
     names = [name for name in COLUMNS if name in theirs and name in read]
     rows: dict[str, dict[str, Value]] = {name: {"NVML": read[name], "nvidia-smi": theirs[name]} for name in names}
     reporter.table("under load", rows)
@@ -94,7 +112,7 @@ def compare(read: Mapping[str, float], theirs: Mapping[str, float], reporter: Re
 
 @contextmanager
 def _load(device: torch.device) -> Iterator[None]:
-    """Keeps the device busy while the block runs."""
+    """Keep the device busy with matrix products, from a thread, while the block runs."""
     is_over = threading.Event()
 
     def multiply() -> None:

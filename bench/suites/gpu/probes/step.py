@@ -1,4 +1,4 @@
-"""Measures a training step and an evaluation in all implementations: images/s, share of the roofline, joules."""
+"""Measures a training step and an evaluation in all implementations: images/s, share of the roofline, images/J."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ PUBLISHED = {  # soumith/convnet-benchmarks, README: GoogLeNet V1, Titan X, batc
 
 
 class StepBench:
-    """Measures implementations and reports a table for each workload."""
+    """Measures workloads in two worker processes, and reports a table for each workload.
+
+    The constructor measures the ceilings of the device, which takes seconds.
+
+    Args:
+        context: The device and the sizes of the work.
+        reporter: Receives the tables and notes.
+        workers: The worker processes, see `step_workers`.
+        note: Text that is appended to the description of the workload in the title of a table.
+    """
 
     def __init__(self, context: ProbeContext, reporter: Reporter, workers: StepWorkers, note: str = "") -> None:
         self._context, self._reporter, self._workers, self._note = context, reporter, workers, note
@@ -41,14 +50,21 @@ class StepBench:
     def workload(
         self, network: NetworkConfig, batch: int, *, training: bool = True, names: Sequence[str]
     ) -> StepWorkload:
-        """Returns a workload whose repetitions take as long as the size of the device asks for."""
+        """Return a workload whose repetitions last at least `WorkloadSize.repetition_s`.
+
+        Args:
+            network: The network.
+            batch: Images in a step.
+            training: Whether to train the network instead of evaluating it.
+            names: Names in `STEPS` of the implementations to measure.
+        """
         repetition_s = self._context.size.repetition_s
         return StepWorkload(
             network=network, batch=batch, training=training, names=tuple(names), repetition_s=repetition_s
         )
 
     def measure(self, workload: StepWorkload) -> StepMeasurements:
-        """Measures a workload, and reports which implementations could not be measured."""
+        """Measure a workload in interleaved repetitions, and report a note on each implementation that is absent."""
         mode = "training" if workload.training else "evaluation"
         title = f"{mode}, batch {workload.batch}, {workload.network.reduction}"
         self._reporter.progress(title)
@@ -58,7 +74,16 @@ class StepBench:
         return measurements
 
     def rows(self, workload: StepWorkload, measurements: StepMeasurements) -> dict[str, dict[str, Value]]:
-        """Returns the medians of the repetitions by implementation."""
+        """Compute the rows of a table, one for each implementation, by name.
+
+        Args:
+            workload: The workload that was measured.
+            measurements: Its measurements.
+
+        Returns:
+            For each implementation the values of `medians`; under `SHARE` its images/s as a share of those that the
+            roofline allows; and under `FIRST` the seconds of its first step or forward pass.
+        """
         bound_s = _bound_seconds_per_image(workload, self._ceiling, self._dtype.itemsize)
         rows: dict[str, dict[str, Value]] = {}
         for name, repetitions in measurements.repetitions.items():
@@ -69,7 +94,15 @@ class StepBench:
     def report(
         self, workload: StepWorkload, extra: Mapping[str, Mapping[str, Value]] = {}
     ) -> dict[str, dict[str, Value]]:
-        """Measures a workload, reports its table together with the rows of `extra`, and returns the measured rows."""
+        """Measure a workload and report its table.
+
+        Args:
+            workload: The workload.
+            extra: Further rows of the table by name, such as published speeds.
+
+        Returns:
+            The measured rows by implementation, as `rows` returns them, without those of `extra`.
+        """
         rows = self.rows(workload, self.measure(workload))
         self._reporter.table(_title(workload, self._note), {**rows, **extra})
         return rows
@@ -86,7 +119,15 @@ def _title(workload: StepWorkload, note: str) -> str:
 
 
 def medians(repetitions: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the median images/s, their range in percent of it, and the medians of what NVML reports."""
+    """Summarise the repetitions of one implementation.
+
+    Args:
+        repetitions: Measurements by `Meter.measure`, at least one.
+
+    Returns:
+        The median images/s (`SPEED`); their range, largest minus smallest, in percent of the median (`RANGE`); and the
+        medians of images per joule (`JOULE`) and GPU utilization (`BUSY`), if they were measured.
+    """
     speeds = [measurement[SPEED] for measurement in repetitions]
     spread = {SPEED: median(speeds), RANGE: 100 * (max(speeds) - min(speeds)) / median(speeds)}
     reported = [metric for metric in (JOULE, BUSY) if metric in repetitions[0]]
@@ -94,7 +135,7 @@ def medians(repetitions: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _bound_seconds_per_image(workload: StepWorkload, ceiling: Ceiling, element_bytes: int) -> float:
-    """Returns the seconds that the roofline allows for an image."""
+    """Return the lower bound that the roofline gives for the seconds of one image."""
     costs = cost(workload.network, training=workload.training)
     return seconds_per_image(
         roofline(costs, ceiling, batch=workload.batch, training=workload.training, element_bytes=element_bytes)
@@ -105,9 +146,10 @@ def _bound_seconds_per_image(workload: StepWorkload, ceiling: Ceiling, element_b
 
 
 def step(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures all implementations at the usual batch size, and ours and torchvision's best at others.
+    """Measure a training step in all implementations without torch.compile, and report our speed for `deeper plan`.
 
-    On GPUs these two are also measured with the algorithms that cuDNN found fastest.
+    All are measured at the usual batch size. Ours and torchvision's best are also measured at other batch sizes, and on
+    GPUs once more at the usual one while cuDNN times its algorithms and takes the fastest.
     """
     network, size = port_network(context.size.side), context.size
     all_names = step_names(compiled=False)
@@ -128,9 +170,11 @@ def step(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def variants(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures our step without the 1x1 reductions, with other auxiliary classifiers and without normalisation.
+    """Measure our training step for five variants of the network.
 
-    Torchvision's network is measured beside it where it has such a variant.
+    The variants are: without 1x1 reductions (`unreduced` and `naive`), without auxiliary classifiers, with the first
+    auxiliary classifier only, and without normalisation. Torchvision's network is measured as well for the variant
+    without auxiliary classifiers, the only one that it has.
     """
     changes: Sequence[dict[str, str]] = (
         {"reduction": "unreduced"},
@@ -151,7 +195,7 @@ def variants(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def evaluation(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures an evaluation in all implementations."""
+    """Measure the forward pass of an evaluation in all implementations without torch.compile."""
     with step_workers(context.device, context.threads) as workers:
         bench = StepBench(context, reporter, workers)
         network = port_network(context.size.side)
@@ -159,7 +203,7 @@ def evaluation(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def compiled(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures what torch.compile gains for our network and for torchvision's."""
+    """Measure a training step in each implementation that uses torch.compile, beside our step without it."""
     with step_workers(context.device, context.threads) as workers:
         bench = StepBench(context, reporter, workers)
         for name in COMPILED:  # one at a time, because the time limit may cut the last one
@@ -167,7 +211,11 @@ def compiled(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def energy(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures images per joule with the energy counter of the device, over seconds of nothing but steps."""
+    """Measure images per joule and mean power, in training and in evaluation, with the energy counter of the GPU.
+
+    Each value comes from one repetition of at least 4 s (`ENERGY_S`) without pauses. It is missing if NVML does not
+    report the energy.
+    """
     rows: dict[str, dict[str, Value]] = {}
     with step_workers(context.device, context.threads) as workers:
         for training in (True, False):
@@ -189,9 +237,10 @@ def energy(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def published(context: ProbeContext, reporter: Reporter) -> None:
-    """Measures the network of published speeds, which has no auxiliary classifiers and no normalisation.
+    """Measure our training step for the network of published benchmarks, and report it beside the published speeds.
 
-    Our step also updates the weights, which the published one does not.
+    The network has no auxiliary classifiers and no normalisation. Our step includes the update of the weights, which
+    the published speeds do not.
     """
     batch = context.size.published_batch
     with step_workers(context.device, context.threads) as workers:
