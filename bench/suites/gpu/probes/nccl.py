@@ -29,8 +29,9 @@ def check_backend(context: ProbeContext, reporter: Reporter, backend: str) -> No
     """Check a backend of torch.distributed with one rank.
 
     Checks an all-reduce, and that loss and gradients of a step under DDP agree with those of a step without it.
-    Reports the times of all-reduces. Initialises the default process group of this process, and destroys it at the end. DDP's threads
-    stay, so the process should end without the interpreter's shutdown (see `leave_process_group`).
+    Reports the times of all-reduces. Initialises the default process group of this process, and destroys it at the
+    end. DDP's threads stay, so the process should end without the interpreter's shutdown (see
+    `leave_process_group`).
 
     Args:
         context: The device, and the scratch folder, which receives the file of the rendezvous.
