@@ -93,9 +93,9 @@ def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> l
 
     Returns:
         The mismatches, empty if there are none: the profile names no partition and the cluster has no default one; the
-        cluster has no partition of that name; or a requested partition has no nodes, has a shorter time limit, has no
-        node with as many CPUs or GPUs or as much memory, or has too few nodes that meet all demands at once. Each
-        requested partition is checked by itself.
+        cluster has no partition of that name; or a requested partition has no nodes, has a time limit below the
+        profile's, has no node with enough CPUs, GPUs or memory, or has too few nodes that meet all demands at once.
+        Each requested partition is checked by itself.
     """
     names = [partition.name for partition in partitions]
     asked = requested_partitions(profile, partitions)
@@ -161,9 +161,9 @@ def path_mismatches(profile: Profile, partitions: Sequence[Partition], *, record
         data: Folder of the prepared data sets.
 
     Returns:
-        The mismatches: a folder lies in memory or in a folder such as /tmp that every node has for itself; or the
-        records lie on a network file system that is mounted so that other hosts do not see its locks. Empty if there
-        are none, or if this host is the only node of every requested partition.
+        The mismatches: the records or the data lie on a file system in memory or in a folder such as /tmp, of which
+        every node has its own; or the records lie on a network file system that is mounted so that other hosts do not
+        see its locks. Empty if there are none, or if this host is the only node of every requested partition.
     """
     asked = requested_partitions(profile, partitions)
     if asked and all(_is_this_host(partition) for partition in asked):

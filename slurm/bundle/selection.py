@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from reproduce.errors import UserError
 
 UNDECLARED = ("setuptools",)
-"""Requirements that no metadata declares: FFCV imports distutils, which Python no longer contains since 3.12."""
+"""Requirements that no metadata declares: FFCV imports distutils, which Python 3.12 and later do not contain."""
 
 Requires = Callable[[str], Sequence[str]]
 """A function that maps the name of a distribution to the requirements in its metadata, empty for an unknown one."""

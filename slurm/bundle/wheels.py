@@ -166,7 +166,7 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
 
     Returns:
         The state of the working tree as records describe it: `commit`, its hash, and `dirty`, whether the code has
-        changes that are not committed. The wheel contains the same.
+        changes that are not committed. The same is written into the wheel as `bench/commit.json`.
 
     Raises:
         BundleError: A program fails, or a C library cannot be compiled.

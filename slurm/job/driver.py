@@ -13,7 +13,7 @@ from typing import Final
 from slurm.job.config import LauncherConfig
 from slurm.job.node.ray_node import block_signals
 
-HEARTBEAT_S = 15  # between a run's signs of life: many runs share one file system
+HEARTBEAT_S = 15  # between heartbeats in a run's folder: many runs share one file system
 OUTPUT_TIMEOUT_S = 5  # to read what is left of the output once the process has ended
 MISTAKE_PREFIX: Final = "deeper: "  # of a line in which `deeper` names a user's mistake
 
@@ -28,7 +28,7 @@ class Driver:
     def __init__(self, command: Sequence[str]) -> None:
         """Start the command."""
         self.mistake: str | None = None
-        """The last user's mistake that the command has reported so far; None if there is none."""
+        """The mistake of the user that the command has reported last; None if it has reported none."""
         self._process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", preexec_fn=block_signals
         )

@@ -24,7 +24,7 @@ WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 def write_private_file(path: Path, content: bytes) -> None:
     """Replace a file atomically by one that only its owner may read and write (mode 0600).
 
-    The content has never any other mode, and it is on the disk when this returns.
+    The file never has another mode, and its content is on the disk when this returns.
 
     Args:
         path: The file, which need not exist; its folder must.
@@ -77,8 +77,8 @@ def make_private_folder(path: Path, field: str) -> Path:
 def make_temporary_folder(parent: Path, prefix: str) -> Path:
     """Create a private folder (mode 0700) with an unpredictable name that starts with `prefix`.
 
-    All other folders of this user with the same prefix are removed first, as leftovers of a process that was killed. No
-    two live processes may therefore use one prefix. The caller removes the new folder.
+    All other folders of this user with the same prefix are removed first, as leftovers of a process that was killed.
+    Two live processes must therefore not use the same prefix. The caller removes the new folder.
 
     Args:
         parent: Folder in which the new folder is created.

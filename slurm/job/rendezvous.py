@@ -110,7 +110,7 @@ class RendezvousServer:
     """
 
     def __init__(self, address: str, ray_address: str, file: Path) -> None:
-        """Start to listen, and then write the rendezvous file.
+        """Start listening, and then write the rendezvous file.
 
         Args:
             address: IPv4 address of this node to listen on; the system chooses the port.
@@ -127,7 +127,7 @@ class RendezvousServer:
         write_private_file(file, json.dumps(asdict(self._rendezvous)).encode())
 
     def close(self) -> None:
-        """Tell every connected worker node that the job is over, stop to listen, and remove the rendezvous file."""
+        """Tell every connected worker node that the job is over, stop listening, and remove the rendezvous file."""
         self._file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts connections

@@ -36,7 +36,7 @@ class Allocation:
     gpus: int
     """Number of GPUs that were granted on this node."""
     memory_bytes: int | None
-    """Bytes of memory for Ray's tasks on this node: a share of `RAY_MEMORY_SHARE` of the granted memory. None if SLURM
+    """Bytes of memory for Ray's tasks on this node: the share `RAY_MEMORY_SHARE` of the granted memory. None if SLURM
     sets no limit of memory per node."""
 
     @property
