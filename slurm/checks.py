@@ -1,7 +1,7 @@
 """Checks, before a job is submitted, whether the cluster offers what a profile asks for.
 
-Each `Mismatch` names the profile's field, its value and what would be valid. Only `check_submission` asks SLURM; the
-other functions work on what `slurm.queries` has found.
+Each `Mismatch` names the profile's field, its value and what would be valid. Only `check_submission` calls SLURM; the
+other functions take the partitions that `slurm.queries` returned.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ NODE_LOCAL_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/r
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Something that a profile asks for and the cluster does not offer."""
+    """One demand of a profile that the cluster cannot meet, or a folder that the job's nodes cannot use."""
 
     field: str
-    """Field of the profile, or option of the command."""
+    """Field of the profile, or option of the command line, that has to be changed."""
     found: str
-    """The value and what is wrong with it."""
+    """The field's value and what is wrong with it."""
     valid: str
-    """What would be valid."""
+    """Which values would be valid, or what to do."""
 
     def __str__(self) -> str:
         return f"{self.field}: {self.found}; {self.valid}"
 
 
 def check_submission(profile: Profile, resources: ResourcesConfig, *, records: Path, data: Path) -> None:
-    """Check that the cluster would start the job and that a run fits into it.
+    """Check that the cluster can start the job and that at least one run fits into the job.
 
     Args:
-        profile: What the job asks for.
-        resources: What a run of the experiment takes.
+        profile: The resources that the job asks for.
+        resources: The resources of one run of the experiment.
         records: Folder of the records, which the nodes write.
         data: Folder of the prepared data sets, which the nodes read.
 
     Raises:
-        SlurmError: Something does not fit, with one line for each mismatch; or there is no SLURM here.
+        SlurmError: There are mismatches, and the message has one line for each; or SLURM is not installed on this
+            machine or does not answer.
     """
     if not shutil.which("sbatch"):
         raise SlurmError(
@@ -67,7 +68,16 @@ def check_submission(profile: Profile, resources: ResourcesConfig, *, records: P
 
 
 def requested_partitions(profile: Profile, partitions: Sequence[Partition]) -> list[Partition]:
-    """Return the partitions in which a job of the profile may start, as far as the cluster has them."""
+    """Return the partitions in which a job of the profile may start.
+
+    Args:
+        profile: The profile, whose `partition` may name several with commas between them.
+        partitions: All partitions of the cluster.
+
+    Returns:
+        The partitions that the profile names, or the cluster's default one if it names none. Names that the cluster
+        does not have are skipped, so the list may be empty.
+    """
     if profile.partition is None:
         return [partition for partition in partitions if partition.default]
     names = profile.partition.split(",")
@@ -75,7 +85,18 @@ def requested_partitions(profile: Profile, partitions: Sequence[Partition]) -> l
 
 
 def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> list[Mismatch]:
-    """Find what the profile asks for and its partitions do not have."""
+    """Compare a profile with the partitions in which its job may start.
+
+    Args:
+        profile: The profile.
+        partitions: All partitions of the cluster.
+
+    Returns:
+        The mismatches, empty if there are none: the profile names no partition and the cluster has no default one; the
+        cluster has no partition of that name; or a requested partition has no nodes, has a time limit below the
+        profile's, has no node with enough CPUs, GPUs or memory, or has too few nodes that meet all demands at once.
+        Each requested partition is checked by itself.
+    """
     names = [partition.name for partition in partitions]
     asked = requested_partitions(profile, partitions)
     if profile.partition is None and not asked:
@@ -87,9 +108,18 @@ def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> l
 
 
 def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[Mismatch]:
-    """Check that the nodes of a job have room for at least one run.
+    """Check that the nodes of a job together have room for the workers of one run.
 
-    Workers are counted as `bench.orchestration.cluster.capacity` counts them.
+    This uses the same rule as `bench.orchestration.cluster.capacity`: a worker lies on one node, and its share of a
+    GPU within one GPU.
+
+    Args:
+        profile: The nodes of the job, with their CPUs and GPUs.
+        resources: The resources of one run.
+
+    Returns:
+        The mismatches of `cpus_per_node` and `gpus_per_node` if a node has no room for one worker, else that of `nodes`
+        if there are too few; empty if a run fits.
     """
     wants: list[tuple[str, int, float, str]] = [
         ("cpus_per_node", profile.cpus_per_node, resources.cpus_per_worker, "CPUs")
@@ -122,7 +152,19 @@ def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[
 
 
 def path_mismatches(profile: Profile, partitions: Sequence[Partition], *, records: Path, data: Path) -> list[Mismatch]:
-    """Find folders that compute nodes cannot see, and records whose locks do not reach from one node to another."""
+    """Find folders that the nodes of the job cannot share.
+
+    Args:
+        profile: The profile.
+        partitions: All partitions of the cluster.
+        records: Folder of the records.
+        data: Folder of the prepared data sets.
+
+    Returns:
+        The mismatches: the records or the data lie on a file system in memory or in a folder such as /tmp, of which
+        every node has its own; or the records lie on a network file system that is mounted so that other hosts do not
+        see its locks. Empty if there are none, or if this host is the only node of every requested partition.
+    """
     asked = requested_partitions(profile, partitions)
     if asked and all(_is_this_host(partition) for partition in asked):
         return []
@@ -139,7 +181,7 @@ def path_mismatches(profile: Profile, partitions: Sequence[Partition], *, record
 
 
 def slurm_time(seconds: int) -> str:
-    """Format a duration as SLURM writes it, e.g. 1-12:00:00 or 01:30:00."""
+    """Format a duration in seconds as SLURM does, e.g. 1-12:00:00 or 01:30:00."""
     days, rest = divmod(seconds, 24 * 3600)
     clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
     return f"{days}-{clock}" if days else clock
@@ -181,7 +223,7 @@ def _hardware_mismatches(profile: Profile, partition: Partition) -> list[Mismatc
 
 
 def describe_nodes(partition: Partition) -> str:
-    """Describe the nodes of a partition, grouped by their hardware."""
+    """Describe the nodes of a partition by their hardware, e.g. "4 x 64 CPUs, 512 GiB, 8 GPUs; 2 x 8 CPUs, 31 GiB"."""
     counts: dict[str, int] = {}
     for kind in partition.nodes:
         gpus = f", {kind.gpus} GPUs" if kind.gpus else ""
@@ -195,7 +237,7 @@ def _is_this_host(partition: Partition) -> bool:
 
 
 def _node_local_place(path: Path) -> str | None:
-    """The place that makes a path visible on this node only; None if other nodes may see it."""
+    """Return the mount point or the folder that hides a path from other nodes; None if other nodes may see the path."""
     lies_on = filesystem(path)
     if lies_on.is_network:
         return None

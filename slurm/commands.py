@@ -29,6 +29,12 @@ Finished runs are not repeated: the same command continues with the remaining on
 
 
 def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+    """Add `deeper slurm` and its subcommands to the command line, without importing anything slow.
+
+    Args:
+        verbs: The subparsers of `deeper`.
+        places: Parent parser with --records and --data.
+    """
     slurm = verbs.add_parser("slurm", help="Run an experiment on a SLURM cluster.")
     actions = slurm.add_subparsers(metavar="ACTION", required=True)
 
@@ -144,7 +150,12 @@ def _profile(arguments: argparse.Namespace) -> Profile:
 
 
 def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Return the runs that the options select, and check --split and --address. Raises `SpecError`."""
+    """Return the runs that --arm and --seed select.
+
+    Raises:
+        SpecError: There is no such arm or seed, --split is not from 1 to the number of runs, or --address is not
+            HOST:PORT.
+    """
     from bench.planning.plan import select
     from reproduce.spec import SpecError
 

@@ -1,4 +1,4 @@
-"""Checks of `deeper doctor` on a cluster: what it offers, and what a profile asks for and does not get."""
+"""Checks of `deeper doctor` on a cluster: whether SLURM answers, what its partitions offer, whether a profile fits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ UNUSABLE = ("down", "drained", "draining", "drain", "fail", "maint", "unknown")
 
 
 def slurm_check() -> Check:
-    """Whether SLURM's commands are here, and which version answers."""
+    """Check whether SLURM is installed on this machine and answers.
+
+    Returns:
+        `ok` with SLURM's version, `ok` if it is not installed, or `warn` if `sinfo` fails or takes more than 10 s.
+    """
     if not shutil.which("sinfo"):
         return Check("SLURM", "ok", "not installed here; it is only needed to submit to a cluster")
     try:
@@ -29,15 +33,17 @@ def slurm_check() -> Check:
 
 
 def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Check]:
-    """Check the partitions of the cluster and, if one is given, whether a profile fits them.
+    """Check the partitions of the cluster, and compare them with a profile.
 
     Args:
-        profile: Name or file of a profile; None to describe the partitions only.
+        profile: Name or file of a profile; None to check the partitions only.
         records: Folder of the records.
         data: Folder of the prepared data sets.
 
     Returns:
-        A check for each partition and for each mismatch of the profile; nothing without SLURM and without a profile.
+        One check for each partition and, if a profile is given, one for each of its mismatches or one `ok` if it has
+        none. If SLURM does not answer, one `warn`. If SLURM is not installed, one `warn` for the profile, or an empty
+        list if none is given.
 
     Raises:
         SpecError: There is no such profile, or it is invalid.

@@ -1,4 +1,4 @@
-"""What this package adds to the `deeper` command: its verbs, its part of `status` and its checks of `doctor`."""
+"""Declares what this package adds to `deeper`: its subcommands, a section of `status` and checks of `doctor`."""
 
 from __future__ import annotations
 

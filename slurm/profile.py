@@ -1,8 +1,8 @@
-"""Profiles: what a job asks a cluster for, as validated YAML files.
+"""Profiles: validated YAML files with the resources that a job asks a cluster for.
 
-A profile is given by its path or by its name, which is looked up first among the user's own profiles in
-`$XDG_CONFIG_HOME/deeper` (`~/.config/deeper`) and then among the shipped ones. Every mistake raises `SpecError`, with
-one line for each.
+A profile is given by its path or by its name. A name is looked up first among the user's own profiles in
+`$XDG_CONFIG_HOME/deeper` (by default `~/.config/deeper`) and then among the shipped ones. An invalid profile raises
+`SpecError`, whose message has one line for each mistake.
 """
 
 from __future__ import annotations
@@ -28,69 +28,70 @@ SET_BY_THE_SCRIPT = (
     *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-kill", "no-requeue", "ntasks"),
     *("ntasks-per-node", "open-mode", "output", "requeue", "wrap"),
 )
-"""Options of `sbatch` that the job script depends on."""
+"""Options of `sbatch` that the job scripts set or depend on, so that a profile must not give them."""
 
 
 class Profile(Config):
-    """What a job asks of a cluster, and what it finds on the nodes.
+    """The resources that a job asks a cluster for, and the environment in which it runs on the nodes.
 
-    The README's table of fields is made from this class.
+    The table of fields in `slurm/README.md` is made from the fields' descriptions.
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     description: str = ""
-    """What `deeper slurm profiles` says about the profile."""
+    """Description of the profile that `deeper slurm profiles` prints."""
     partition: Annotated[Word | None, SbatchOption("partition", "queue")] = None
-    """Partition, or several with commas between them; without it the cluster's default."""
+    """Partition of the job, or several with commas between them. Without it, the cluster's default is used."""
     account: Annotated[Word | None, SbatchOption("account", "queue")] = None
-    """Account that is charged."""
+    """Account that is charged for the job."""
     qos: Annotated[Word | None, SbatchOption("qos", "queue")] = None
-    """Quality of service."""
+    """Quality of service of the job, as the cluster names it."""
     constraint: Annotated[Word | None, SbatchOption("constraint", "job")] = None
     """Features that the nodes must have, e.g. a100."""
     time: Annotated[str, SbatchOption("time", "job")]
-    """Time limit of a job in one of SLURM's forms, e.g. "12:00:00" or "1-00:00:00"; a job that needs longer is requeued
+    """Time limit of a job in one of SLURM's forms, e.g. "12:00:00" or "1-00:00:00". A job that needs longer is requeued
     and continues."""
     nodes: Annotated[int, SbatchOption("nodes", "job")] = Field(1, ge=1)
-    """Nodes of a job."""
+    """Number of nodes of a job."""
     cpus_per_node: Annotated[
         int, SbatchOption("cpus-per-task", "node"), NodeResource("CPUs", lambda kind: kind.cpus)
     ] = Field(ge=1)
-    """CPUs on each node."""
+    """Number of CPUs that the job takes on each node."""
     gpus_per_node: Annotated[
         int, SbatchOption("gpus-per-node", "node"), NodeResource("GPUs", lambda kind: kind.gpus)
     ] = Field(0, ge=0)
-    """GPUs on each node."""
+    """Number of GPUs that the job takes on each node."""
     memory_gib: Annotated[
         int | None, SbatchOption("mem", "node", "{}G"), NodeResource("GiB", lambda kind: kind.memory_mib // 1024)
     ] = Field(None, ge=1)
-    """Memory on each node in GiB; without it the partition's default."""
+    """Memory that the job takes on each node, in GiB. Without it, the cluster's default applies."""
     exclusive: Annotated[bool, SbatchOption("exclusive", "node")] = False
     """Whether the job shares its nodes with no other job."""
     setup: tuple[str, ...] = ()
-    """Shell lines that run before anything else: module load, conda activate, export."""
+    """Shell lines that the job scripts run before they start Python, e.g. module load, conda activate or export."""
     container: str | None = None
-    """Command in front of python on every node, e.g. "apptainer exec --nv /images/deeper.sif". It is a part of a shell
-    command, so $VARIABLES and quotes mean what they mean in a shell."""
+    """Command that precedes the Python interpreter on every node, e.g. "apptainer exec --nv /images/deeper.sif". It is
+    part of a shell command, so the shell expands its $VARIABLES and removes its quotes."""
     python: str | None = Field(None, min_length=1)
-    """Interpreter on the nodes; without it the one that writes the scripts, or the container's `python`."""
+    """Python interpreter on the nodes. Without it, `python` is used if there is a `container`, and otherwise the
+    interpreter that writes the scripts."""
     scratch: Annotated[str | None, LauncherOption("scratch")] = Field(None, pattern=r"^[/$]")
-    """Folder on each node's own disk to which data are copied and verified; $VARIABLES are those of the node. Without
-    it data are read from where they are."""
+    """Folder on each node's own disk. The data are copied to it and the copy is verified. $VARIABLES are expanded on
+    the node. Without it, the data are read from where they are."""
     interface: Annotated[Word | None, LauncherOption("interface")] = None
-    """Network interface for Ray, gloo and NCCL; without it the one that leads to the other nodes."""
+    """Network interface for Ray, gloo and NCCL. Without it, the one that leads to the other nodes is used."""
     tracking_uri: str | None = Field(None, pattern=r"^https?://\S+$")
-    """An MLflow server to which runs are published while they train; without it the report job publishes them into a
-    store beside the records."""
+    """URL of an MLflow server to which runs are published while they train. Without it, the report job publishes them
+    into a store beside the records."""
     sbatch: tuple[str, ...] = ()
-    """Further options of `sbatch`, each as --option or --option=value; values with spaces are put in quotes."""
+    """Further options of `sbatch`, each written as --option or --option=value. A value with spaces must be quoted."""
     signal_before_s: Annotated[int, SbatchOption("signal", "signal", "B:USR1@{}")] = Field(120, ge=1, le=65535)
-    """Seconds before the time limit at which every run writes a checkpoint."""
+    """Number of seconds before the time limit at which every run is stopped and writes a checkpoint."""
     requeues: int = Field(10, ge=0)
-    """How often a job may start again, for whatever reason."""
+    """Largest number of times that a job is restarted, whatever the reasons."""
     object_store_mib: Annotated[int, LauncherOption("object-store-mib")] = Field(512, ge=80)
-    """Ray's shared memory on each node in MiB."""
+    """Size of Ray's shared memory on each node, in MiB."""
 
     @model_validator(mode="before")
     @classmethod
@@ -124,12 +125,12 @@ class Profile(Config):
 
     @property
     def further_options(self) -> list[str]:
-        """The options of `sbatch` that have no field, without the quotes that they are written with."""
+        """The options in the field `sbatch`, each as --option or --option=value with the shell's quotes removed."""
         return [_option(line) for line in self.sbatch]
 
     @property
     def interpreter(self) -> str:
-        """The python command on the nodes."""
+        """The command of the Python interpreter on the nodes, without the container's command."""
         if self.python is not None:
             return self.python
         return "python" if self.container else sys.executable
@@ -139,7 +140,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """Read a profile.
 
     Args:
-        name_or_path: A file (*.yaml), or the name of one of the user's own profiles or of a shipped one.
+        name_or_path: A file (`*.yaml`, `*.yml`), or the name of one of the user's own profiles or of a shipped one.
 
     Raises:
         SpecError: There is no such profile, or it is invalid.
@@ -160,13 +161,13 @@ def load_profile(name_or_path: str | Path) -> Profile:
 
 
 def profiles() -> dict[str, Path]:
-    """The files of all profiles by name. A user's own profile hides a shipped one of the same name."""
+    """Find the files of all profiles, by name and sorted. A user's own profile hides a shipped one of the same name."""
     by_name = {path.stem: path for folder in (SHIPPED, own_folder()) for path in folder.glob("*.yaml")}
     return {name: by_name[name] for name in sorted(by_name)}
 
 
 def own_folder() -> Path:
-    """The folder of the user's own profiles."""
+    """Return the folder of the user's own profiles, which need not exist."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "deeper"
 
 
@@ -185,7 +186,7 @@ def _option(line: str) -> str:
     """Check a line of the field `sbatch` and return it without its quotes.
 
     Raises:
-        ValueError: The line is not one option, or an option that the profile or the job script gives already.
+        ValueError: The line is not exactly one option, or the option is set by another field or by the job script.
     """
     words = _words(line, "sbatch")
     if len(words) > 1 or not words[0].startswith("--"):

@@ -1,8 +1,8 @@
-"""What each field of a profile stands for: declared once, beside the field, and read by everything that needs it.
+"""Annotations that declare, beside each field of a profile, the option or the resource that it requests.
 
-A field is annotated with the option of `sbatch` that it becomes, the option of the launcher that it becomes, or the
-resource of a node that it asks for. The batch scripts, the checks against a cluster, the refusal of a second way to
-give the same option, and the table in the README follow from that.
+A field is annotated with the option of `sbatch` that it sets, the option of the launcher that it sets, or the resource
+of a node that it requests. The batch scripts, the checks against a cluster, the check that the field `sbatch` repeats
+no other field's option, and the README's table are derived from these annotations.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ Section = Literal["queue", "job", "node", "signal"]
 
 @dataclass(frozen=True)
 class SbatchOption:
-    """The field becomes an option of `sbatch`, unless its value is None, 0 or False. True becomes a flag."""
+    """Annotation of a field that sets an option of `sbatch`."""
 
     name: str
-    """Without the dashes."""
+    """Name of the option without the dashes."""
     section: Section
-    """Which part of the directives it belongs to: `queue` (of the report's script, too), `job`, `node` or `signal`."""
+    """The group of directives that the option belongs to. Those in `queue` are also in the report's script; `job`,
+    `node` and `signal` are in the experiment's script only, in that order."""
     form: str = "{}"
-    """How the value is written."""
+    """Format string that makes the option's value from the field's value."""
 
     def directive(self, value: object) -> object:
-        """The option's value as `sbatch` takes it; None to leave the option out, True for a flag."""
+        """Convert the field's value to that of the option.
+
+        Returns:
+            None if the field's value is None, 0, False or empty, which leaves the option out; True if it is True, for
+            an option without a value; otherwise a string.
+        """
         if not value:
             return None
         return True if value is True else self.form.format(value)
@@ -39,19 +45,20 @@ class SbatchOption:
 
 @dataclass(frozen=True)
 class LauncherOption:
-    """The field becomes an option of the launcher, unless its value is None."""
+    """Annotation of a field that sets an option of the launcher, which is left out if the field's value is None."""
 
     name: str
-    """Without the dashes."""
+    """Name of the option without the dashes."""
 
 
 @dataclass(frozen=True)
 class NodeResource:
-    """The field asks for an amount of something that each node of a partition has."""
+    """Annotation of a field that requests an amount of a resource on each node."""
 
     unit: str
+    """Unit of the field's value, for messages."""
     available: Callable[[NodeKind], int]
-    """How much of it a node of some kind has."""
+    """Returns the amount of the resource on a node of the given kind, in the same unit."""
 
 
 Meaning = SbatchOption | LauncherOption | NodeResource
@@ -59,7 +66,15 @@ M = TypeVar("M", SbatchOption, LauncherOption, NodeResource)
 
 
 def fields_with(model: type[BaseModel], kind: type[M]) -> Iterator[tuple[str, M]]:
-    """The fields of a profile that are annotated with a kind of meaning, in the order of their declaration."""
+    """Find the fields that carry an annotation of one class.
+
+    Args:
+        model: The class of profiles.
+        kind: Class of the annotation.
+
+    Yields:
+        The name of the field and its annotation, in the order of declaration.
+    """
     for name, field in model.model_fields.items():
         for meaning in field.metadata:
             if isinstance(meaning, kind):
@@ -67,7 +82,7 @@ def fields_with(model: type[BaseModel], kind: type[M]) -> Iterator[tuple[str, M]
 
 
 def markdown_table(model: type[BaseModel]) -> str:
-    """A table of all fields of a profile: name, default, meaning and the option of `sbatch`."""
+    """Return a table in Markdown of all fields: name, default, description and option of `sbatch`."""
     options = {name: f"`--{option.name}`" for name, option in fields_with(model, SbatchOption)}
     rows = [
         f"| `{name}` | {_default(field)} | {' '.join((field.description or '').split())} | {options.get(name, '')} |"

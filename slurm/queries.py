@@ -1,6 +1,6 @@
-"""Asks a cluster about its partitions (sinfo) and jobs (squeue, and sacct for jobs that have left the queue).
+"""Asks SLURM for the cluster's partitions (sinfo) and for jobs (squeue, and sacct for jobs that have left the queue).
 
-The `parse_*` functions take the output of these commands as text.
+The `parse_*` functions parse the output of these commands and call nothing.
 """
 
 from __future__ import annotations
@@ -23,67 +23,86 @@ ACCOUNTING_FORMAT = "JobID,State,NodeList,Elapsed,Timelimit"
 
 
 class SlurmError(UserError):
-    """SLURM is not installed here, does not answer, or refuses a request. The message is one line for each problem."""
+    """Raised if SLURM is not installed on this machine, does not answer, refuses a request, or cannot run a job.
+
+    The message has one line for each problem.
+    """
 
 
 @dataclass(frozen=True)
 class NodeKind:
-    """The nodes of a partition that have the same hardware and state."""
+    """The nodes of a partition that have the same hardware and are in the same state."""
 
     count: int
+    """Number of these nodes."""
     cpus: int
+    """CPUs of each node."""
     memory_mib: int
+    """Memory of each node in MiB."""
     gpus: int
+    """GPUs of each node."""
     state: str
+    """State as sinfo prints it, without a flag such as * at its end, e.g. idle, allocated or down."""
     names: str
-    """As SLURM abbreviates them, e.g. n[1-4,7]."""
+    """Names of the nodes as SLURM abbreviates them, e.g. n[1-4,7]."""
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition of the cluster."""
+    """A partition of the cluster, with its limits and its nodes."""
 
     name: str
     state: str
-    """up, down, drain or inact."""
+    """State as sinfo prints it: up, down, drain or inact."""
     max_seconds: int | None
-    """Time limit of a job in seconds; None if there is none."""
+    """Longest time limit that a job may have, in seconds; None if it is unlimited."""
     default: bool
-    """Whether jobs that name no partition go here."""
+    """Whether jobs that name no partition run in this one."""
     nodes: tuple[NodeKind, ...]
+    """The nodes, grouped by hardware and state; empty if the partition has none."""
 
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """What SLURM says about a job, or about one element of a job array."""
+    """The state of a job, or of one element of a job array, as SLURM reports it."""
 
     id: str
-    """17, or 17_3 for an element of an array."""
+    """Id of the job, e.g. 17, or 17_3 for an element of an array."""
     state: str
-    """SLURM's word in capitals, e.g. RUNNING; UNKNOWN if SLURM no longer knows the job."""
+    """SLURM's state in capitals, e.g. RUNNING; UNKNOWN if SLURM no longer knows the job."""
     reason: str = ""
-    """Why it waits, or why it ended as it did; empty if SLURM gives no reason."""
+    """Why the job waits, or why it ended as it did; empty if SLURM gives no reason."""
     nodes: str = ""
+    """Names of the job's nodes as SLURM abbreviates them; empty if it has none."""
     elapsed_s: int | None = None
-    """Duration of the current or last start."""
+    """Seconds for which the job has run since its last start; None if SLURM reports none."""
     limit_s: int | None = None
+    """Time limit in seconds; None if SLURM reports none."""
     restarts: int | None = None
-    """How often it was requeued; None if that is not known."""
+    """Number of times that the job was requeued; None if it is not known, as for jobs that have left the queue."""
 
 
 def partitions() -> tuple[Partition, ...]:
-    """Ask for all partitions of the cluster. Raises `SlurmError`."""
+    """Ask SLURM for all partitions of the cluster, hidden ones included.
+
+    Raises:
+        SlurmError: SLURM is not installed on this machine or does not answer.
+    """
     return parse_partitions(run_command("sinfo", "--noheader", "--all", "--exact", f"--format={PARTITION_FORMAT}"))
 
 
 def jobs(ids: Sequence[str]) -> tuple[SlurmJob, ...]:
-    """Ask for jobs by their ids.
+    """Ask SLURM for jobs by their ids.
+
+    Args:
+        ids: Ids as `sbatch` prints them; a job array has one id.
 
     Returns:
-        The jobs in the order of their ids, with an array replaced by its elements.
+        The jobs in the order of `ids`. Instead of a job array, its elements are returned. A job that SLURM no longer
+        knows has the state UNKNOWN. If `ids` is empty, so is the result, and SLURM is not called.
 
     Raises:
-        SlurmError: SLURM does not answer.
+        SlurmError: SLURM is not installed on this machine or does not answer.
     """
     if not ids:
         return ()
@@ -99,7 +118,10 @@ def jobs(ids: Sequence[str]) -> tuple[SlurmJob, ...]:
 
 
 def parse_partitions(text: str) -> tuple[Partition, ...]:
-    """Parse lines in `PARTITION_FORMAT`, each of which describes one kind of nodes of a partition."""
+    """Parse the output of `sinfo` in `PARTITION_FORMAT`.
+
+    Each line describes one kind of nodes of a partition, so several lines may make up one partition.
+    """
     found: dict[str, Partition] = {}
     for line in text.splitlines():
         name, starred, state, limit, count, cpus, memory, gres, nodes_state, names = line.split("|")
@@ -111,7 +133,7 @@ def parse_partitions(text: str) -> tuple[Partition, ...]:
 
 
 def parse_jobs(text: str) -> list[SlurmJob]:
-    """Parse lines in `JOB_FORMAT`."""
+    """Parse the output of `squeue` in `JOB_FORMAT`, one job or element of a job array a line."""
     found = []
     for line in text.splitlines():
         identity, state, reason, nodes, elapsed, limit, restarts, _ = line.split("|")
@@ -121,7 +143,11 @@ def parse_jobs(text: str) -> list[SlurmJob]:
 
 
 def parse_accounting(text: str) -> list[SlurmJob]:
-    """Parse lines in `ACCOUNTING_FORMAT`. A state may be followed by who caused it, as in "CANCELLED by 1000"."""
+    """Parse the output of `sacct` in `ACCOUNTING_FORMAT`, one job or element of a job array a line.
+
+    In a state such as "CANCELLED by 1000", the words after the first become the reason. The accounting has no number
+    of restarts.
+    """
     found = []
     for line in text.splitlines():
         identity, state, nodes, elapsed, limit = line.split("|")
@@ -131,9 +157,9 @@ def parse_accounting(text: str) -> list[SlurmJob]:
 
 
 def parse_gpus(gres: str) -> int:
-    """Count the GPUs in a list of generic resources.
+    """Count the GPUs in SLURM's list of a node's generic resources.
 
-    Such a list is written as gpu:4, gpu:a100:4(S:0-1), gpu:a100:2,gpu:v100:2 or (null).
+    Examples of such lists are gpu:4, gpu:a100:4(S:0-1), gpu:a100:2,gpu:v100:2 and (null).
     """
     count = 0
     for resource in re.sub(r"\(.*?\)", "", gres).split(","):
@@ -149,7 +175,7 @@ def parse_seconds(text: str) -> int | None:
     The forms are M, M:S, H:M:S, D-H, D-H:M and D-H:M:S.
 
     Returns:
-        Seconds; None for words such as infinite or INVALID.
+        The time in seconds; None for any other text, such as infinite or INVALID.
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
     if match is None:
@@ -167,7 +193,7 @@ def parse_seconds(text: str) -> int | None:
 
 
 def _queued(ids: Sequence[str]) -> list[SlurmJob]:
-    """The jobs that the controller knows: waiting, running, or ended less than MinJobAge ago."""
+    """Ask the controller, which knows jobs that wait, run, or ended less than MinJobAge ago. Raises `SlurmError`."""
     command = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(ids)}", f"--Format={JOB_FORMAT}")
     try:
         return parse_jobs(run_command(*command))
@@ -178,7 +204,7 @@ def _queued(ids: Sequence[str]) -> list[SlurmJob]:
 
 
 def _accounted(ids: Sequence[str]) -> list[SlurmJob]:
-    """The jobs that the accounting knows, if the cluster keeps one."""
+    """Ask the accounting. The list is empty if the cluster has none. Raises `SlurmError`."""
     if not shutil.which("sacct"):
         return []
     command = ("sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(ids)}")
@@ -196,7 +222,11 @@ def _of(asked: str, found: Sequence[SlurmJob]) -> list[SlurmJob]:
 
 
 def run_command(*command: str) -> str:
-    """Run a command of SLURM's and return its output. Raises `SlurmError`."""
+    """Run one of SLURM's commands and return its standard output.
+
+    Raises:
+        SlurmError: The command is not on PATH, fails, or takes longer than `ANSWER_TIMEOUT_S`.
+    """
     program = command[0]
     try:
         return subprocess.run(

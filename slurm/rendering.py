@@ -1,4 +1,4 @@
-"""Renders the job scripts that `sbatch` is given: readable and complete, so that a person may submit them by hand."""
+"""Renders the scripts that are passed to `sbatch`. They are readable and complete, and may be submitted by hand."""
 
 from __future__ import annotations
 
@@ -17,33 +17,38 @@ REPORT_MEMORY_GIB = 4
 
 @dataclass(frozen=True)
 class Job:
-    """What a job does, and where. All paths are absolute and visible to the nodes."""
+    """The experiment that a job runs, the folders that it uses, and the runs that it is limited to.
+
+    All paths must be absolute and visible to the nodes; this is not checked here.
+    """
 
     experiment: str
     """Name of the experiment."""
     folder: Path
     """The submission's folder, with the scripts, experiment.yaml and the logs."""
     records: Path
+    """Folder of the records."""
     data: Path
+    """Root folder of the prepared data sets."""
     split: int | None = None
-    """Elements of the job array that share the runs; None for one job."""
+    """Number of elements of a job array that share the runs; None for a single job."""
     address: str | None = None
-    """HOST:PORT of a Ray cluster that the nodes join; None for a cluster of the job's own."""
+    """HOST:PORT of an existing Ray cluster that the nodes join; None if the nodes form a cluster of their own."""
     arms: tuple[str, ...] = ()
-    """Only the runs of these arms; all if empty."""
+    """Arms whose runs the job carries out; all arms if empty."""
     seeds: tuple[int, ...] = ()
-    """Only the runs of these seeds; all if empty."""
+    """Seeds whose runs the job carries out; all seeds if empty."""
     retry_failed: bool = False
-    """Whether runs that failed before are tried again."""
+    """Whether runs that have failed before are tried again."""
 
     @property
     def log(self) -> Path:
-        """The log of the job that runs the experiment, with sbatch's placeholders for its id."""
+        """Path of the log of the experiment's job, with sbatch's placeholders such as %j for the job's id."""
         return self.folder / ("grid-%A_%a.log" if self.split else "grid-%j.log")
 
 
 def render_job(job: Job, profile: Profile) -> str:
-    """Render the script that runs the experiment."""
+    """Render the script of the job that runs the experiment, and return its text."""
     options = {
         "job-name": job.experiment,
         **_profile_options(profile, "queue"),
@@ -69,7 +74,10 @@ def render_job(job: Job, profile: Profile) -> str:
 
 
 def render_report(job: Job, profile: Profile) -> str:
-    """Render the script that publishes the records and makes the report, once the experiment's job has ended."""
+    """Render the script of the job that publishes the records and makes the report, and return its text.
+
+    The script does not wait for the experiment's job; `sbatch --dependency=afterany:ID` makes it wait.
+    """
     options = {
         "job-name": f"{job.experiment}-report",
         **_profile_options(profile, "queue"),
@@ -83,7 +91,7 @@ def render_report(job: Job, profile: Profile) -> str:
 
 
 def _profile_options(profile: Profile, section: Section) -> dict[str, object]:
-    """Options of `sbatch` that a section of the profile's fields gives."""
+    """Return the options of `sbatch` that the profile's fields of one section set, with None for those to leave out."""
     return {
         option.name: option.directive(getattr(profile, field))
         for field, option in fields_with(Profile, SbatchOption)
@@ -92,7 +100,7 @@ def _profile_options(profile: Profile, section: Section) -> dict[str, object]:
 
 
 def _directives(options: dict[str, object]) -> list[str]:
-    """Directives of the options that are given: not None; True stands for a flag."""
+    """Return a directive for each option whose value is not None; True makes an option without a value."""
     return [
         _directive(name, "" if value is True else str(value)) for name, value in options.items() if value is not None
     ]
@@ -103,13 +111,13 @@ def _directive(name: str, value: str) -> str:
 
 
 def _launcher_options(profile: Profile) -> list[str]:
-    """What the profile gives to the launcher, in shell words."""
+    """Return the launcher's options that the profile's fields set, quoted for the shell."""
     values = [(option.name, getattr(profile, field)) for field, option in fields_with(Profile, LauncherOption)]
     return [f"--{name} {shlex.quote(str(value))}" for name, value in values if value is not None]
 
 
 def _run_options(job: Job) -> list[str]:
-    """What the launcher passes on to `deeper run`, in shell words."""
+    """Return the options that the launcher passes on to `deeper run`, quoted for the shell."""
     options = [f'--part "$((SLURM_ARRAY_TASK_ID + 1))/{job.split}"'] if job.split else []
     options += [f"--arm {shlex.quote(arm)}" for arm in job.arms]
     options += [f"--seed {seed}" for seed in job.seeds]

@@ -1,4 +1,4 @@
-"""What SLURM says about the jobs of an experiment's submissions, for `deeper status`."""
+"""Shows in `deeper status` the state of the jobs of an experiment's submissions."""
 
 from __future__ import annotations
 
@@ -29,27 +29,37 @@ class SubmittedJob:
     """A job of a submission, or one element of its array."""
 
     submission: Path
+    """The submission's folder."""
     what: str
-    """What the job is for: "grid" for the runs, "report" for the report."""
+    """Purpose of the job: "grid" for the runs, "report" for the report."""
     job: SlurmJob
+    """State of the job as SLURM reports it."""
 
     @property
     def log(self) -> Path:
-        """The job's log."""
+        """Path of the job's log, which exists once the job has started."""
         return self.submission / f"{self.what}-{self.job.id}.log"
 
 
 @dataclass(frozen=True)
 class View:
-    """All jobs of an experiment, those of the latest submission last."""
+    """All jobs that `deeper slurm submit` has submitted for an experiment, with their states."""
 
     jobs: tuple[SubmittedJob, ...]
+    """The jobs, ordered by the names of the submissions' folders, which begin with the time of submission."""
     missing: str | None = None
-    """Why SLURM does not answer, so that all states are unknown; None if it does."""
+    """The reason why SLURM did not answer, in which case every state is UNKNOWN; None if it answered."""
 
 
 def view(records: Path, experiment: str) -> View:
-    """Ask SLURM about every job that was ever submitted for an experiment."""
+    """Ask SLURM for every job that `deeper slurm submit` has submitted for an experiment.
+
+    No exception is raised if SLURM does not answer: `View.missing` gives the reason.
+
+    Args:
+        records: Folder of the records.
+        experiment: Name of the experiment.
+    """
     submitted = [
         (path.parent, what, job_id)
         for path in sorted(submissions_folder(records.absolute(), experiment).glob(f"*/{JOBS}"))
@@ -71,12 +81,22 @@ def view(records: Path, experiment: str) -> View:
 
 
 def as_json(found: View) -> list[dict[str, Any]]:
-    """Return the jobs for programs to read: the fields of `queries.SlurmJob`, what each job is for, and its log."""
+    """Convert the jobs to values that `json` can write.
+
+    Returns:
+        For each job the fields of `queries.SlurmJob`, `what` ("grid" or "report") and `log` (the path of its log).
+    """
     return [{**asdict(entry.job), "what": entry.what, "log": str(entry.log)} for entry in found.jobs]
 
 
 def render(found: View) -> RenderableType:
-    """Render a table for each submission. Jobs that have ended are shown for the latest submission only."""
+    """Render a table for each submission, or one line if SLURM did not answer.
+
+    Jobs that have ended are shown for the latest submission only; those of earlier submissions are counted.
+
+    Args:
+        found: The jobs, of which there is at least one.
+    """
     if found.missing:
         return Text(
             f"{len(found.jobs)} jobs were submitted, and nothing is known about them: {found.missing}", style="yellow"

@@ -1,10 +1,10 @@
 """Submits an experiment: writes the folder of the submission beside the records and calls sbatch.
 
 <records>/experiments/<name>/slurm/<YYYYmmdd-HHMMSS[-n]>/
-    experiment.yaml  copied verbatim, so that a later edit does not change a job that is requeued
+    experiment.yaml  a verbatim copy, so that a later edit of the original does not change a job that is requeued
     profile.yaml     with all defaults filled in
     job.sh, report.sh
-    jobs.json        {"grid": "17", "report": "18"}, written when the jobs are submitted
+    jobs.json        {"grid": "17", "report": "18"}, the ids of the jobs, written when they are submitted
     grid-*.log, report-*.log
 """
 
@@ -34,17 +34,22 @@ EXPERIMENT, PROFILE, JOB, REPORT = "experiment.yaml", "profile.yaml", "job.sh", 
 
 
 def read_experiment_text(name_or_path: str) -> str:
-    """Read the text of an experiment that `load_experiment` accepts, by its file or shipped name."""
+    """Read the text of an experiment's file.
+
+    Args:
+        name_or_path: The name of a shipped experiment or the path of a file, which `load_experiment` has accepted.
+    """
     if Path(name_or_path).suffix in (".yaml", ".yml"):
         return Path(name_or_path).read_text(encoding="utf-8")
     return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 
 def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
-    """Plan the runs of an experiment whose data are not at hand.
+    """Plan the runs of an experiment without its data sets, for a machine on which they are not prepared.
 
     Returns:
-        The runs by arm and seed; their keys are not those of real runs.
+        The runs, ordered by seed, then by arm. Their keys differ from those of the real runs, since a key includes the
+        hashes of the data sets.
 
     Raises:
         SpecError: The experiment is inconsistent.
@@ -59,12 +64,19 @@ def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
 
 
 def submissions_folder(records: Path, experiment: str) -> Path:
-    """Folder that holds the folders of all submissions of an experiment."""
+    """Return the folder that holds the folders of all submissions of an experiment. It need not exist yet."""
     return experiment_folder(records, experiment) / "slurm"
 
 
 def create_submission_folder(records: Path, experiment: str) -> Path:
-    """Create a new folder for a submission, named after the time; no two submissions share one."""
+    """Create a new folder for a submission, named after the local time.
+
+    If a folder of this second exists, a number is appended, so no two submissions share a folder.
+
+    Args:
+        records: Folder of the records.
+        experiment: Name of the experiment.
+    """
     parent = submissions_folder(records, experiment)
     parent.mkdir(parents=True, exist_ok=True)
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -79,15 +91,15 @@ def create_submission_folder(records: Path, experiment: str) -> Path:
 
 
 def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
-    """Write the scripts and the copies of experiment and profile into the folder of a submission.
+    """Write the scripts and the copies of the experiment and the profile into the folder of a submission.
 
     Args:
-        job: The job; its folder is created if it does not exist.
-        profile: What to ask the cluster for.
+        job: The job, whose folder is created if it does not exist.
+        profile: The resources that the job asks for.
         experiment: Text of the experiment's file.
 
     Raises:
-        SpecError: The folder holds a submission already.
+        SpecError: The folder already holds a submission, which is left unchanged.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     if (job.folder / JOB).exists():
@@ -102,17 +114,21 @@ def write_scripts(job: Job, profile: Profile, experiment: str) -> None:
 
 
 def submit(folder: Path, *, report: bool = True) -> dict[str, str]:
-    """Submit the scripts in the folder of a submission.
+    """Submit the scripts in the folder of a submission, and write the ids of the jobs to its jobs.json.
+
+    This returns as soon as the jobs are queued.
 
     Args:
         folder: The folder, as `write_scripts` leaves it.
-        report: Whether to submit the report's job, too, which starts when the experiment's job has ended.
+        report: Whether to submit the report's job as well, which starts when the experiment's job has ended.
 
     Returns:
-        The ids of the jobs, as jobs.json holds them: by "grid" and "report".
+        The ids of the jobs: that of the experiment's job as "grid" and, if it was submitted, that of the report's job
+        as "report".
 
     Raises:
-        SlurmError: sbatch refuses a job.
+        SlurmError: sbatch refuses a job. If it refuses the report's, the experiment's stays submitted and its id is in
+            jobs.json.
     """
     jobs = {"grid": _sbatch(folder / JOB)}
     _write_job_ids(folder, jobs)
@@ -126,12 +142,15 @@ def submit(folder: Path, *, report: bool = True) -> dict[str, str]:
 
 
 def is_slurm_available() -> bool:
-    """Whether jobs can be submitted from here."""
+    """Whether `sbatch` is on PATH, so that jobs can be submitted from this machine."""
     return shutil.which("sbatch") is not None
 
 
 def estimate_start(job: Job, profile: Profile) -> str:
-    """Ask SLURM when and where the job would start (`sbatch --test-only`), without submitting it.
+    """Ask SLURM when and where a job would start (`sbatch --test-only`), without submitting it.
+
+    Returns:
+        The answer of `sbatch`, to be shown to the user.
 
     Raises:
         SlurmError: sbatch would refuse the job.

@@ -1,4 +1,7 @@
-"""Makes a bundle: see `python -m slurm.bundle --help`. `make bundle` first sets up what this needs."""
+"""Makes a bundle, a folder that installs this project on a machine without a network and without root.
+
+`make bundle` first sets up the environment that this command needs.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,14 @@ DATA_PRESET: Final = 1  # of xz: takes a tenth of the time of its default and a 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Make the bundle that the command line describes.
+
+    Args:
+        arguments: The command line; by default that of this process.
+
+    Returns:
+        The exit code: 0, or 2 if such a bundle cannot be made, after a message on standard error.
+    """
     own = _own_python()
     parser = argparse.ArgumentParser(prog="python -m slurm.bundle", description=__doc__)
     parser.add_argument("--python", default=own, help=f"CPython of the target machine, e.g. 3.12 (default: {own})")
@@ -46,19 +57,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
-    """Make a bundle.
+    """Make a bundle. This needs a network and prints its progress to standard output.
 
     Args:
         python: Version of CPython on the target machine, e.g. 3.12.
-        without: Requirements that the target machine already has; what only they need is left out, too.
+        without: Names of requirements that the target machine already has. They are left out, and so are the
+            requirements that only they need.
         part: Largest size of a part in bytes.
-        out: Folder for the bundle and for intermediate files.
+        out: Folder in which the bundle's folder and the intermediate files are created. An earlier bundle of the same
+            name is replaced.
 
     Returns:
         The folder of the bundle.
 
     Raises:
-        BundleError: Such a bundle cannot be made.
+        BundleError: This machine is not x86_64, `without` is invalid, or a program that fetches or builds fails.
     """
     if platform.machine() != "x86_64":
         raise BundleError(f"bundles are made on and for x86_64; this is {platform.machine()}")
@@ -97,7 +110,14 @@ def make(python: str, without: Sequence[str], part: int, out: Path) -> Path:
 
 
 def part_bytes(text: str) -> int:
-    """Convert a size such as 60M to bytes. Raises `BundleError`."""
+    """Convert a size such as 60M or 2G to bytes.
+
+    Args:
+        text: A whole number with the unit K, M or G, in powers of 1024; it may be followed by B or iB.
+
+    Raises:
+        BundleError: The text is not such a size, or the size is less than 1M.
+    """
     match = re.fullmatch(r"(\d+)([KMG])(?:i?B)?", text)
     size = int(match[1]) * UNITS[match[2]] if match else 0
     if size < SMALLEST_PART:
@@ -128,7 +148,7 @@ def _name(python: str, without: Sequence[str], commit: dict[str, object]) -> str
 
 
 def _add_wheels(content: Path, pins: Sequence[Pin], python: str, using: wheels.Tools) -> dict[str, object]:
-    """Add the wheels of all requirements and of the suite. Returns the suite's commit."""
+    """Add the wheels of all requirements and of this project. Returns the commit, as `wheels.build_suite` does."""
     folder = content / "wheels"
     folder.mkdir()
     wheels.fetch(pins, python, folder, using)
@@ -141,7 +161,7 @@ def _add_wheels(content: Path, pins: Sequence[Pin], python: str, using: wheels.T
 
 
 def _add_machine_check(content: Path, without: Sequence[str]) -> None:
-    """Add the script that checks the packages of the machine, and which ones it has to check."""
+    """Add the script that checks the target machine's own packages, and the list of those that it has to check."""
     shutil.copy(machine.__file__, content)
     needed = {name: machine.OLDEST_TRIED.get(name, "") for name in without}
     (content / "machine.json").write_text(json.dumps(needed), encoding="utf-8")
@@ -159,7 +179,7 @@ def _add_data(content: Path, data: Path) -> None:
 
 
 def _less(without: Sequence[str], left_out: Collection[str]) -> str:
-    """What the bundle leaves out, in words."""
+    """Describe in words the requirements that the bundle leaves out."""
     if not without:
         return ""
     more = len(left_out) - len(without)

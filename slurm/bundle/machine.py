@@ -1,8 +1,8 @@
-"""Checks that the machine has the packages that a bundle was made without, and that they are new enough.
+"""Checks that a machine has the packages that a bundle leaves out, and that they are new enough.
 
     python machine.py machine.json
 
-It runs on the target machine before anything of the bundle is installed, so it uses the standard library only.
+This script runs on the target machine before any part of the bundle is installed, so it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ OPTIONAL = {"mlflow": "use `deeper run --no-publish` here, and publish and repor
 
 
 def main() -> int:
+    """Check the packages listed in a file, and print a sentence for each problem to standard error.
+
+    The command line names the file. It holds a JSON object that maps the name of each distribution to the oldest valid
+    version, or to an empty string if any version is valid.
+
+    Returns:
+        The exit code: 0 if all packages may be used, else 1.
+    """
     needed: dict[str, str] = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     wrong = [sentence for name, oldest in needed.items() if (sentence := problem(name, oldest))]
     for sentence in wrong:
@@ -28,14 +36,16 @@ def main() -> int:
 
 
 def problem(name: str, oldest: str) -> str:
-    """Check a package of this machine.
+    """Check a package of this machine by its version and by importing it into this process.
+
+    If an optional package (`OPTIONAL`) is not installed, a note is printed and no problem is returned.
 
     Args:
-        name: Name of its distribution.
-        oldest: Oldest version that will do; empty for any.
+        name: Name of the package's distribution.
+        oldest: Oldest valid version; empty if any version is valid.
 
     Returns:
-        What is wrong with it, in a sentence; empty if it will do.
+        A sentence that describes the problem; empty if there is none.
     """
     at_least = f" {oldest} or newer" if oldest else ""
     try:
@@ -57,7 +67,7 @@ def problem(name: str, oldest: str) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The release numbers of a version: (2, 11, 0) for a vendor's build such as 2.11.0a0+git1234."""
+    """Return the release numbers of a version, e.g. (2, 11, 0) for a vendor's build such as 2.11.0a0+git1234."""
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, match[0].split("."))) if match else ()
 

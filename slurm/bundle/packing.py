@@ -1,4 +1,4 @@
-"""Packs a folder into numbered parts, with their checksums and the script that installs them."""
+"""Packs a folder into numbered parts, and adds their checksums and the script that installs them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ SUMS = "SHA256SUMS"
 
 
 class Parts(io.RawIOBase):
-    """A stream that is written to files of a given size: `name.part-000`, `name.part-001` and so on."""
+    """A writable stream that is split into files of equal size: `name.part-000`, `name.part-001` and so on.
+
+    Closing the stream closes the last file.
+    """
 
     def __init__(self, folder: Path, name: str, size: int) -> None:
+        """Create a stream without files. The first write creates the first file.
+
+        Args:
+            folder: Folder of the files, which must exist.
+            name: Name of the files without their number.
+            size: Size of each file but the last, in bytes.
+        """
         self._folder, self._name, self._size = folder, name, size
         self._file: BinaryIO | None = None
         self._left = 0
@@ -53,17 +63,18 @@ class Parts(io.RawIOBase):
 
 
 def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[str, object]) -> list[Path]:
-    """Pack a folder.
+    """Pack a folder into an archive, split it into parts, and write the script that installs them.
 
     Args:
         content: The folder to pack.
-        out: Folder for the parts, `install.sh` and `SHA256SUMS`; it is replaced.
-        name: Name of the bundle.
-        part_bytes: Largest size of a part.
-        values: What replaces the words between @ in the script, by word.
+        out: Folder for the parts, `install.sh` and `SHA256SUMS`. An existing folder is removed first.
+        name: Name of the bundle, with which the names of the parts begin.
+        part_bytes: Largest size of a part in bytes.
+        values: Values for the placeholders in `install.sh`: `@word@` is replaced by the value of `word`. `name` and
+            `mib` are added to them.
 
     Returns:
-        The files that were written.
+        The files that were written: `install.sh`, the parts in order, and `SHA256SUMS`.
     """
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -82,7 +93,13 @@ def pack(content: Path, out: Path, name: str, part_bytes: int, values: Mapping[s
 
 
 def installed_mib(content: Path) -> int:
-    """The most disk space in MiB that installing takes: for the unpacked bundle and the contents of its archives."""
+    """Estimate the most disk space that an installation takes at any time, in MiB.
+
+    It is the size of the unpacked bundle and of the contents of its archives, with bytecode of the size of the sources.
+
+    Args:
+        content: The folder that is packed, with wheels and .xz archives.
+    """
     total = 0
     for path in content.rglob("*"):
         if path.is_file():
@@ -98,7 +115,7 @@ def installed_mib(content: Path) -> int:
 
 
 def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Remove the user and group who packed an archive's member."""
+    """Replace the owner and group of an archive's member by root. It changes `member` and returns it."""
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member

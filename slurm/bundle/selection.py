@@ -1,4 +1,4 @@
-"""Selects what goes into a bundle: the lock's requirements for one version of Python, less what the machine has."""
+"""Selects the requirements of a bundle: those of the lock for one version of Python that the machine does not have."""
 
 from __future__ import annotations
 
@@ -15,34 +15,48 @@ from packaging.utils import canonicalize_name
 from reproduce.errors import UserError
 
 UNDECLARED = ("setuptools",)
-"""Needed although no metadata says so: FFCV imports distutils, which Python itself no longer has since 3.12."""
+"""Requirements that no metadata declares: FFCV imports distutils, which Python 3.12 and later do not contain."""
 
 Requires = Callable[[str], Sequence[str]]
-"""Maps the name of a distribution to the requirements in its metadata; empty for an unknown one."""
+"""A function that maps the name of a distribution to the requirements in its metadata, empty for an unknown one."""
 
 
 class BundleError(UserError):
-    """The requested bundle cannot be made; the message names the request and what would be valid."""
+    """Raised if the requested bundle cannot be made. The message names the request, or the program that failed."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A requirement with the version that the lock pins."""
+    """A requirement and the version to which a lock file pins it."""
 
     name: str
+    """Normalised name of the distribution."""
     version: str
+    """The pinned version."""
     line: str
-    """The line for pip, with name, version and hashes but without the marker."""
+    """The requirement as pip reads it from a file: name, version and hashes, without the environment marker."""
 
 
 def target_environment(python: str) -> dict[str, str]:
-    """Return the variables of environment markers for Linux with a version of CPython, e.g. 3.12."""
+    """Return the variables of environment markers for this platform with another version of CPython.
+
+    Args:
+        python: The version without its patch level, e.g. 3.12.
+    """
     here = {name: str(value) for name, value in default_environment().items()}
     return here | {"python_version": python, "python_full_version": f"{python}.0", "implementation_version": python}
 
 
 def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
-    """Read the requirements of a lock file whose markers hold in an environment, by name."""
+    """Read the requirements of a lock file that apply to an environment.
+
+    Args:
+        path: The lock file, with one version and hashes for each requirement.
+        environment: Variables of environment markers.
+
+    Returns:
+        The requirements without a marker or with one that is true in the environment, by normalised name.
+    """
     pins: dict[str, Pin] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         text, *hashes = line.split(" --hash=")
@@ -59,13 +73,22 @@ def read_lock(path: Path, environment: Mapping[str, str]) -> dict[str, Pin]:
 
 
 def roots(pyproject: Path) -> list[Requirement]:
-    """Read the direct requirements of the suite."""
+    """Read the project's direct requirements from its pyproject.toml, and add those in `UNDECLARED`."""
     declared = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]["dependencies"]
     return [Requirement(text) for text in (*declared, *UNDECLARED)]
 
 
 def installed_requirements(name: str) -> Sequence[str]:
-    """Read a distribution's requirements from this Python environment, which `make setup` has filled from the lock."""
+    """Read the requirements of a distribution from its metadata in this Python environment.
+
+    `make setup` has installed the lock's distributions there.
+
+    Args:
+        name: Name of the distribution.
+
+    Returns:
+        The requirements with their markers; empty if the distribution is not installed.
+    """
     try:
         return metadata.requires(name) or ()
     except metadata.PackageNotFoundError:
@@ -78,16 +101,16 @@ def reachable(
     requires: Requires = installed_requirements,
     without: Collection[str] = (),
 ) -> set[str]:
-    """Follow requirements to everything that they need.
+    """Find all distributions that requirements need, directly or indirectly.
 
     Args:
-        wanted: Where to start.
+        wanted: The requirements to start from.
         environment: Variables of environment markers.
-        requires: Looks up the requirements of a distribution.
-        without: Names that are not followed.
+        requires: Returns the requirements of a distribution.
+        without: Normalised names of distributions to leave out. Their requirements are not followed.
 
     Returns:
-        The names of all distributions that are needed, directly or indirectly.
+        The normalised names of the distributions, those of `wanted` included.
     """
     seen: set[tuple[str, str]] = set()
     waiting = list(wanted)
@@ -112,17 +135,17 @@ def select(
     """Divide the requirements of the lock into those that go into the bundle and those that do not.
 
     Args:
-        lock: The requirements by name.
-        wanted: Direct requirements of the suite.
+        lock: The requirements by normalised name.
+        wanted: The project's direct requirements.
         environment: Variables of environment markers.
-        without: Requirements to leave out, with everything that only they need.
-        requires: Looks up the requirements of a distribution.
+        without: Normalised names of requirements to leave out, together with the requirements that only they need.
+        requires: Returns the requirements of a distribution.
 
     Returns:
-        The requirements that are kept and those that are left out, by name.
+        Two dictionaries by name: the requirements to keep and those to leave out.
 
     Raises:
-        BundleError: The suite does not require a name in `without`, or a requirement that is kept pins it.
+        BundleError: A name in `without` is not in the lock, or a requirement to keep needs an exact version (==) of it.
     """
     if strange := [name for name in without if name not in lock]:
         direct = ", ".join(sorted(canonicalize_name(requirement.name) for requirement in wanted))

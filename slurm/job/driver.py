@@ -1,4 +1,4 @@
-"""The process of `deeper run` that a job's head node starts."""
+"""Runs `deeper run` as a child process of the launcher on a job's head node."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from typing import Final
 from slurm.job.config import LauncherConfig
 from slurm.job.node.ray_node import block_signals
 
-HEARTBEAT_S = 15  # between a run's signs of life: many runs share one file system
+HEARTBEAT_S = 15  # between heartbeats in a run's folder: many runs share one file system
 OUTPUT_TIMEOUT_S = 5  # to read what is left of the output once the process has ended
 MISTAKE_PREFIX: Final = "deeper: "  # of a line in which `deeper` names a user's mistake
 
 
 class Driver:
-    """A running `deeper run`. Its error output is passed on to the job's log and searched for a user's mistake."""
+    """A child process that runs `deeper run`.
+
+    A thread copies its standard error to that of this process, which is the job's log, and looks for lines in which
+    `deeper` reports a user's mistake. SIGTERM and SIGINT are blocked in the child; a stop file stops its runs.
+    """
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the command."""
         self.mistake: str | None = None
-        """The last line in which the command named a mistake of the user's; None if there was none."""
+        """The mistake of the user that the command has reported last; None if it has reported none."""
         self._process = subprocess.Popen(
             command, stderr=subprocess.PIPE, text=True, encoding="utf-8", errors="replace", preexec_fn=block_signals
         )
@@ -32,14 +36,21 @@ class Driver:
         self._reader.start()
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while the command runs."""
+        """Return the exit code, or None while the command runs.
+
+        When the command has ended, this waits up to `OUTPUT_TIMEOUT_S` for the rest of its output, so that `mistake` is
+        complete.
+
+        Returns:
+            The exit code; -N if signal N ended the command; None if the command still runs.
+        """
         code = self._process.poll()
         if code is not None:
             self._reader.join(timeout=OUTPUT_TIMEOUT_S)
         return code
 
     def kill(self) -> None:
-        """End the command at once."""
+        """Kill the command's process with SIGKILL and wait until it has ended. Its child processes are not killed."""
         self._process.kill()
         self._process.wait()
 
@@ -54,15 +65,15 @@ class Driver:
 def driver_command(
     config: LauncherConfig, ray_address: str, data: Path, stop_file: Path, environment: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """The `deeper run` command of a job.
+    """Return the `deeper run` command of a job.
 
     Args:
         config: Settings of the launcher.
         ray_address: HOST:PORT of the Ray cluster.
         data: Root folder from which the nodes read the data sets.
-        stop_file: File whose existence asks every run to stop.
-        environment: Without MLFLOW_TRACKING_URI in it, nothing is published: the sqlite store is for one host only,
-            that of the report job or the dashboard.
+        stop_file: File whose existence requests every run to stop.
+        environment: Environment variables. If MLFLOW_TRACKING_URI is unset or empty, the command publishes nothing,
+            since only one host may use the sqlite store: that of the report job or of the dashboard.
     """
     command = [sys.executable, "-m", "bench.cli", "run", str(config.experiment), "--address", ray_address]
     command += ["--records", str(config.records), "--data", str(data), "--stop-file", str(stop_file)]

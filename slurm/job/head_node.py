@@ -1,4 +1,4 @@
-"""What the head node of a job does: start Ray, wait for the worker nodes, run the experiment, and say how it ended."""
+"""The head node of a job: it starts Ray, waits for the worker nodes, runs the experiment and gives the exit code."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ POLL_S = 0.5
 
 
 def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
-    """Run the experiment of a job on all nodes of the job.
+    """Run the experiment of a job on all nodes of the job, and wait until it has ended.
+
+    This installs handlers of SIGTERM and SIGINT in this process, so it must be called in the main thread. Both signals
+    then request every run to write a checkpoint and stop.
 
     Args:
-        allocation: What SLURM granted to this node.
+        allocation: The resources that SLURM granted on this node.
         config: Settings of the launcher.
 
     Returns:
-        The job's exit code.
-
-    Raises:
-        Exception: Any error that is not a user's mistake, after Ray has been ended on this node.
+        The job's exit code; see `HeadNode.run`.
     """
     stop = StopRequest(config.stop_file(allocation.job), lambda: termination_reason(allocation))
     stop.listen()
@@ -50,20 +50,27 @@ def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
 
 @dataclass(frozen=True)
 class HeadNode:
-    """The head node of a job. `start_ray` and `start_driver` start processes, which tests replace by doubles."""
+    """The head node of a job, which runs the experiment on the job's nodes."""
 
     allocation: Allocation
+    """The resources that SLURM granted on this node."""
     config: LauncherConfig
+    """Settings of the launcher."""
     stop: StopRequest
+    """The request to stop the job, which this object polls."""
     start_ray: Callable[..., RayNode] = start_ray_node
+    """Starts Ray on this node. Tests replace it by a double."""
     start_driver: Callable[[list[str]], Driver] = Driver
+    """Starts the command of `deeper run`. Tests replace it by a double."""
 
     def run(self) -> int:
-        """Run the experiment.
+        """Run the experiment and wait until it has ended. Ray is then killed on this node, also after an error.
 
         Returns:
-            The exit code of `deeper run`, but `INTERRUPTED` if the job should be requeued and `CANCELLED` if it should
-            not be. After a user's mistake the runs of this job are recorded as failed and the code is `WRONG_INPUT`.
+            `INTERRUPTED` if Ray did not start or ended on this node, or if a signal killed `deeper run`; `WRONG_INPUT`
+            after a user's mistake, in which case the runs of this job that have not ended are recorded as failed;
+            `CANCELLED` if `deeper run` was interrupted by a signal that was sent neither because of the time limit nor
+            because of a preemption; otherwise the exit code of `deeper run`.
         """
         try:
             return self._run_with_ray()
@@ -106,7 +113,11 @@ class HeadNode:
                 ray.kill()
 
     def _peer(self) -> str | None:
-        """Another host to which this node needs a route; None if there is none."""
+        """Return a host to which this node needs a route: that of the Ray cluster to join, or another node of the job.
+
+        Returns:
+            Name or address of the host; None if the job has only this node and joins no cluster.
+        """
         if self.config.join:
             return self.config.join.rpartition(":")[0]
         return next(iter(self.allocation.peers), None)
@@ -114,11 +125,15 @@ class HeadNode:
     def _wait_for_workers(self, server: RendezvousServer, data: str) -> list[str]:
         """Wait until every worker node has reported, the time is up, or the job is to stop.
 
+        Args:
+            server: Receives the reports.
+            data: Root folder from which this node reads the data sets.
+
         Returns:
             A sentence for each worker node that does not take part.
 
         Raises:
-            UserError: A worker node would read its data from another folder than `data`.
+            UserError: A worker node would read the data sets from another folder than `data`.
         """
         deadline = time.monotonic() + (STAGING_TIMEOUT_S if self.config.scratch else REPORT_TIMEOUT_S)
         expected = len(self.allocation.peers)
@@ -139,10 +154,10 @@ class HeadNode:
         return missing
 
     def _wait_for_driver(self, driver: Driver, ray: RayNode) -> int:
-        """Wait for the end of `deeper run`, and pass a request to stop on to it. On an error it is killed.
+        """Wait until `deeper run` has ended, and pass requests to stop on to it. It is killed if an error is raised.
 
         Returns:
-            Its exit code; negative if a signal ended it.
+            The exit code of `deeper run`; -N if signal N ended it.
 
         Raises:
             RayNodeError: Ray has ended on this node.
@@ -159,7 +174,7 @@ class HeadNode:
         return code
 
     def _exit_code(self, code: int) -> int:
-        """The job's exit code for that of `deeper run`."""
+        """Convert the exit code of `deeper run` to that of the job."""
         if code < 0:
             log(f"deeper run was killed by {signal.Signals(-code).name}")
             return INTERRUPTED
@@ -169,9 +184,14 @@ class HeadNode:
 
 
 def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
-    """Record a user's mistake as the reason why the runs of this job failed before they could start.
+    """Record the runs of this job that wait or were interrupted as failed because of a user's mistake.
 
-    Runs that another driver has in hand, and those that have ended, are left alone.
+    Runs that have finished or failed are not changed, nor are those whose lease another driver holds. If the runs
+    cannot be determined, for example because the experiment's file is invalid, this is logged and nothing is recorded.
+
+    Args:
+        config: Settings of the launcher, which name the experiment and select its runs.
+        sentence: The mistake, which becomes the error of each run.
     """
     try:
         keys = _selected_runs(config)
@@ -192,7 +212,11 @@ def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
 
 
 def _selected_runs(config: LauncherConfig) -> list[str]:
-    """Keys of the planned runs that the job was submitted for. Raises `UserError`."""
+    """Return the keys of the planned runs that the job's --arm and --seed select.
+
+    Raises:
+        UserError: The experiment is invalid or was never planned, or there is no such arm or seed.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     add_choice(parser)
     chosen, _ = parser.parse_known_args(config.run_options)

@@ -1,11 +1,11 @@
-"""Starts one node of a SLURM job.
+"""Carries out one node's part of a SLURM job: that of the head node on rank 0, that of a worker node on the others.
 
     srun --ntasks-per-node=1 python -m slurm.job.launcher --folder F --experiment E --records R --data D [-- OPTIONS]
 
-The head node's exit code is the job's: that of `deeper run`, but 75 if the job should be requeued (time limit,
-preemption, lost nodes) and 130 if it should not be (cancelled, or SLURM requeues it by itself). A user's mistake is one
-sentence in the job's log and ends with 2. Any other exception is a bug of this project: its traceback goes to the log,
-no run is marked as failed, and the code is 70.
+The head node's exit code is the job's. It is that of `deeper run`, with these exceptions: 75 if the job should be
+requeued (time limit, preemption, or the loss of Ray on the head node), and 130 if it should not be (it was cancelled,
+or SLURM requeues it by itself). After a user's mistake, the job's log has one sentence and the code is 2. Any other
+exception is a bug of this project: the log has its traceback, no run is marked as failed, and the code is 70.
 """
 
 from __future__ import annotations
@@ -27,7 +27,17 @@ INTERNAL_ERROR: Final = 70  # sysexits.h's EX_SOFTWARE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run this node's part of the job. Returns the exit code."""
+    """Run this node's part of the job and wait until it has ended.
+
+    Args:
+        arguments: The command line; by default that of this process.
+
+    Returns:
+        The exit code of this process; a worker node's is 0 unless there is a bug or no allocation.
+
+    Raises:
+        SystemExit: The command line is invalid.
+    """
     config = parse_arguments(arguments)
     try:
         allocation = read_allocation()

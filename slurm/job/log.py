@@ -1,4 +1,4 @@
-"""Lines of the job's log, which holds what every node of the job prints."""
+"""Writes lines to the job's log, into which SLURM collects the output of all nodes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 
 
 def log(text: str) -> None:
-    """Write a line to the job's log, with time and host."""
+    """Write a line with the local time and the name of this host to standard error, which is the job's log."""
     print(f"{time.strftime('%F %T')} {socket.gethostname()}: {text}", file=sys.stderr, flush=True)
 
 
 def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
+    """Return the message of an error in one line, with " | " in place of line breaks."""
     return " | ".join(str(error).splitlines())

@@ -1,7 +1,8 @@
-"""Files and folders that other users of a machine can neither read nor replace.
+"""Files and folders whose content other users of a machine cannot change.
 
 Batch jobs of many users share `/tmp`, where anyone may create a file, a folder or a symbolic link under a name that is
-easy to guess. So nothing here follows a link, and nothing that another user could have written is used.
+easy to guess. The functions of this module therefore follow no link at the path that they are given and use nothing
+that another user could have written.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def write_private_file(path: Path, content: bytes) -> None:
-    """Replace a file, atomically and durably, by one that nobody but its owner can read at any time."""
+    """Replace a file atomically by one that only its owner may read and write (mode 0600).
+
+    The file never has another mode, and its content is on the disk when this returns.
+
+    Args:
+        path: The file, which need not exist; its folder must.
+        content: The new content of the file.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE_FILE)
     try:
@@ -37,17 +45,21 @@ def write_private_file(path: Path, content: bytes) -> None:
 
 
 def make_private_folder(path: Path, field: str) -> Path:
-    """Create a folder for this user alone, or check that the existing one is.
+    """Create a folder that only this user may use (mode 0700), or check an existing one.
+
+    An existing folder must belong to this user, and no other user may write to it. Its permissions are not changed, so
+    others may be able to read it.
 
     Args:
-        path: The folder; its parent exists.
+        path: The folder, whose parent must exist.
         field: The option or profile field that led to this folder, for the error message.
 
     Returns:
         `path`.
 
     Raises:
-        UserError: The path is a symbolic link or no folder, belongs to another user, or can be written by others.
+        UserError: The folder cannot be created, or the path is a symbolic link, is not a folder, belongs to another
+            user, or may be written by other users.
     """
     try:
         path.mkdir(mode=PRIVATE_FOLDER)
@@ -63,9 +75,17 @@ def make_private_folder(path: Path, field: str) -> Path:
 
 
 def make_temporary_folder(parent: Path, prefix: str) -> Path:
-    """Create a private folder with an unpredictable name that starts with `prefix`.
+    """Create a private folder (mode 0700) with an unpredictable name that starts with `prefix`.
 
-    Earlier folders of this user with the same prefix are removed: their process was killed before it could do so.
+    All other folders of this user with the same prefix are removed first, as leftovers of a process that was killed.
+    Two live processes must therefore not use the same prefix. The caller removes the new folder.
+
+    Args:
+        parent: Folder in which the new folder is created.
+        prefix: Beginning of its name.
+
+    Returns:
+        The new folder.
     """
     for leftover in parent.glob(f"{prefix}*"):
         if _distrust(leftover) is None:
@@ -74,7 +94,7 @@ def make_temporary_folder(parent: Path, prefix: str) -> Path:
 
 
 def _distrust(path: Path) -> str | None:
-    """Why a folder may hold what another user has written; None if it cannot."""
+    """Return the reason why another user may have written to a folder; None if no other user can."""
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -1,10 +1,9 @@
-"""How the nodes of a job find each other and learn that the job is over.
+"""Lets the nodes of a job find each other and learn that the job is over.
 
 The head node listens on a port and writes its address into the rendezvous file in the submission's folder. Each worker
-node reads the file, connects, and reports in one line of JSON who it is and what keeps it from taking part, if anything
-does. The connection then stays open: the head node sends a word when the job is over, and a connection that ends
-without it means that the head node is lost. No file says that the job is over, because a network file system may hide a
-new file for a minute.
+node reads the file, connects, and sends one line of JSON with its name and, if it cannot take part, the reason. The
+connection then stays open: the head node sends `JOB_OVER` when the job is over, and if the connection ends without it,
+the head node is lost. No file marks the end of the job, because a network file system may hide a new file for a minute.
 """
 
 from __future__ import annotations
@@ -30,48 +29,67 @@ LONGEST_REPORT = 2**20  # characters; whatever connects to the port is not yet k
 
 
 class RendezvousError(RuntimeError):
-    """The head node of the job cannot be reached, or has given up."""
+    """Raised if the head node of the job cannot be reached or could not start."""
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Content of the rendezvous file."""
+    """Content of the rendezvous file, with which a worker node connects to the head node and to Ray."""
 
     host: str
-    """Address at which the head node listens."""
+    """IPv4 address at which the head node listens."""
     port: int
+    """TCP port at which the head node listens."""
     ray_address: str
-    """HOST:PORT of the Ray cluster that the nodes form or join."""
+    """HOST:PORT of the Ray cluster of the job's nodes, or of the existing one that they join."""
     token: str
-    """Secret that proves that a connection comes from a node of this job."""
+    """Secret by which the head node recognises reports of this job's nodes."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a worker node says about itself when it connects."""
+    """The message that a worker node sends to the head node when it connects."""
 
     host: str
+    """Name of the worker node."""
     data: str
-    """Root folder from which this node would read its data."""
+    """Root folder from which the node reads the data sets."""
     problem: str | None = None
-    """Why the node does not take part; None if it does."""
+    """The reason why the node cannot take part; None if it takes part."""
 
 
 def rendezvous_file(folder: Path, job: str, restarts: int) -> Path:
-    """Path of the rendezvous file of one start of a job, in the folder of its submission."""
+    """Return the path of the rendezvous file, which differs for each start of a job.
+
+    Args:
+        folder: The submission's folder.
+        job: Id of the job.
+        restarts: Number of times that the job had been requeued when this start began.
+    """
     return folder / f"rendezvous-{job}-{restarts}.json"
 
 
 def cancel_rendezvous(file: Path) -> None:
-    """Tell the worker nodes that the head node could not start, so that they do not wait for it."""
+    """Write a rendezvous file that says that the head node could not start.
+
+    On the worker nodes, `wait_for_rendezvous` then raises instead of waiting any longer.
+
+    Args:
+        file: Path of the rendezvous file.
+    """
     write_private_file(file, b"null")
 
 
 def wait_for_rendezvous(file: Path, timeout_s: float) -> Rendezvous:
-    """Wait until the head node has written the rendezvous file.
+    """Wait until the head node has written the rendezvous file, and read it.
+
+    Args:
+        file: Path of the rendezvous file.
+        timeout_s: Longest time to wait, in seconds.
 
     Raises:
-        RendezvousError: The file is not there in time, or the head node has cancelled the rendezvous.
+        RendezvousError: The file does not exist in time, or the head node has cancelled the rendezvous.
+        OSError: The folder of the file cannot be listed on this node.
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -86,11 +104,21 @@ def wait_for_rendezvous(file: Path, timeout_s: float) -> Rendezvous:
 
 
 class RendezvousServer:
-    """The head node's side: collects the reports of the worker nodes and tells them when the job is over."""
+    """The head node's side of the rendezvous, which collects the reports and announces the end of the job.
+
+    Background threads receive the reports. The owner must call `close`.
+    """
 
     def __init__(self, address: str, ray_address: str, file: Path) -> None:
-        """Listen on `address`, on a port that the system chooses, and write the rendezvous file."""
+        """Start listening, and then write the rendezvous file.
+
+        Args:
+            address: IPv4 address of this node to listen on; the system chooses the port.
+            ray_address: HOST:PORT of the Ray cluster, for the worker nodes.
+            file: Path of the rendezvous file.
+        """
         self.reports: list[NodeReport] = []
+        """The reports received so far, in the order of their arrival. Those without the job's token are ignored."""
         self._file = file
         self._socket = socket.create_server((address, 0))
         self._connections: list[socket.socket] = []
@@ -99,7 +127,7 @@ class RendezvousServer:
         write_private_file(file, json.dumps(asdict(self._rendezvous)).encode())
 
     def close(self) -> None:
-        """Tell every worker node that the job is over."""
+        """Tell every connected worker node that the job is over, stop listening, and remove the rendezvous file."""
         self._file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts connections
@@ -128,19 +156,27 @@ class RendezvousServer:
 
 
 class RendezvousClient:
-    """A worker node's side: the node counts as taking part while this object's connection is open."""
+    """A worker node's side of the rendezvous: a connection to the head node that ends when the job is over."""
 
     def __init__(self, rendezvous: Rendezvous, report: NodeReport) -> None:
-        """Connect to the head node and send the report. Raises `RendezvousError`."""
+        """Connect to the head node, send the report, and start a thread that waits for the end of the job.
+
+        Args:
+            rendezvous: Content of the rendezvous file.
+            report: The report of this node.
+
+        Raises:
+            RendezvousError: The head node cannot be reached.
+        """
         try:
             self._connection = _connect(rendezvous)
             self._connection.sendall(json.dumps({"token": rendezvous.token, **asdict(report)}).encode() + b"\n")
         except OSError as error:
             raise RendezvousError(f"the head node at {rendezvous.host} cannot be reached: {error}") from error
         self.over = threading.Event()
-        """Set when the job is over or the head node is lost."""
+        """Event that is set when the job is over or the head node is lost."""
         self.head_lost = False
-        """Whether the connection ended without a word, which is known once `over` is set."""
+        """Whether the connection ended without `JOB_OVER`. It is valid only after `over` is set."""
         threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     def _wait_for_end(self) -> None:
@@ -152,7 +188,7 @@ class RendezvousClient:
 
 
 def _connect(rendezvous: Rendezvous) -> socket.socket:
-    """A connection to the head node that ends by itself after `HEAD_LOST_AFTER_S` without an answer."""
+    """Connect to the head node. The connection breaks if the head node's host is silent for `HEAD_LOST_AFTER_S`."""
     connection = socket.create_connection((rendezvous.host, rendezvous.port), timeout=CONNECT_TIMEOUT_S)
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -163,7 +199,7 @@ def _connect(rendezvous: Rendezvous) -> socket.socket:
 
 
 def _parse_report(line: bytes, token: str) -> NodeReport | None:
-    """The report in a line that a connection sent; None if the line is no report with the job's token."""
+    """Parse a line received from a connection. Returns None if it is not a report with the job's token."""
     try:
         content = json.loads(line)
     except ValueError:

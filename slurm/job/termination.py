@@ -1,4 +1,4 @@
-"""Why SLURM sends a signal to a job, and whether the job has been asked to stop."""
+"""Records requests to stop a job, and finds out why SLURM sent it a signal."""
 
 from __future__ import annotations
 
@@ -20,31 +20,42 @@ REQUEUED: Final = "requeued by SLURM"
 TERMINATED: Final = "terminated"  # by something other than SLURM
 
 ENDED_BY_SLURM = (CANCELLED, REQUEUED)
-"""SLURM itself ends or requeues the job; asking for another requeue would undo that."""
+"""Reasons for which SLURM itself ends or requeues the job, so that another requeue would undo its decision."""
 TO_BE_REQUEUED = (PREEMPTED, TIME_LIMIT)
+"""Reasons after which the job requeues itself, so that it continues later."""
 
 
 class StopRequest:
-    """Whether the job has been asked to stop, by a signal or by the batch script's stop file.
+    """A request to stop the job, made by a signal to this process or by a stop file.
 
-    `deeper run` watches the stop file, too, so a signal is passed on by writing that file.
+    `deeper run` also watches the stop file. A signal is therefore passed on to it by writing that file, which `is_set`
+    does: call it regularly.
     """
 
     def __init__(self, file: Path, find_reason: Callable[[], str]) -> None:
-        """Watch `file`; `find_reason` is called once, after the first signal."""
+        """Create an object without a request. No signal is handled before `listen` is called.
+
+        Args:
+            file: The stop file, which the batch script or `is_set` writes.
+            find_reason: Finds out why a signal was sent. `is_set` calls it once, after the first signal.
+        """
         self.file = file
         self.reason: str | None = None
-        """Why the signal came; None if there was none."""
+        """Why the signal was sent; None if there was no signal or `is_set` has not been called since."""
         self._find_reason = find_reason
         self._signalled = False
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT of this process as requests to stop."""
+        """Install handlers that treat SIGTERM and SIGINT of this process as requests to stop; main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def is_set(self) -> bool:
-        """Whether the job is to stop. Passes a signal on by writing the stop file."""
+        """Return whether the job is to stop, that is, whether the stop file exists.
+
+        The first call after a signal finds out the reason, which may take as long as SLURM needs to answer, and writes
+        it to the stop file unless that exists already.
+        """
         if self._signalled and self.reason is None:
             self.reason = self._find_reason()
             if not self.file.exists():
@@ -56,7 +67,11 @@ class StopRequest:
 
 
 def termination_reason(allocation: Allocation) -> str:
-    """Ask SLURM what a SIGTERM means to this job; `TERMINATED` if SLURM does not answer."""
+    """Ask SLURM why it sent SIGTERM to this job.
+
+    Returns:
+        `CANCELLED`, `PREEMPTED`, `TIME_LIMIT`, `REQUEUED`, or `TERMINATED` if SLURM gives no reason or no answer.
+    """
     try:
         description = queries.run_command("scontrol", "show", "job", "-o", allocation.queue_id)
     except SlurmError:
@@ -65,14 +80,17 @@ def termination_reason(allocation: Allocation) -> str:
 
 
 def parse_termination_reason(description: str, restarts: int) -> str:
-    """Read the reason from a job's line of `scontrol show job -o`.
+    """Find the reason for a signal in a job's line of `scontrol show job -o`.
 
-    SLURM 22.05 shows it within milliseconds of the signal. A preemption without grace time looks like any other
-    requeue.
+    SLURM 22.05 shows the reason within milliseconds of the signal. A preemption without grace time cannot be told from
+    any other requeue.
 
     Args:
         description: The line that `scontrol` prints.
-        restarts: How often the job had been requeued when its current start began.
+        restarts: Number of times that the job had been requeued when its current start began.
+
+    Returns:
+        `CANCELLED`, `PREEMPTED`, `TIME_LIMIT`, `REQUEUED`, or `TERMINATED` if the line gives no reason.
     """
     fields = dict(re.findall(r"(\w+)=(\S*)", description))
     if fields.get("PreemptTime", "None") != "None":

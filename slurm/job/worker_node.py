@@ -1,4 +1,4 @@
-"""What every other node of a job does: lend itself to the job's Ray cluster until the head node says it is over."""
+"""A worker node of a job: it takes part in the job's Ray cluster until the head node announces the end of the job."""
 
 from __future__ import annotations
 
@@ -31,9 +31,16 @@ POLL_S = 0.5
 def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
     """Take part in a job until it is over.
 
+    This makes the process ignore SIGTERM, since the head node decides when the job ends. It must be called in the main
+    thread.
+
+    Args:
+        allocation: The resources that SLURM granted on this node.
+        config: Settings of the launcher.
+
     Returns:
-        0, even if this node could not take part: `srun` returns the highest code of all nodes, and the head node's
-        code is to be the job's.
+        0, even if this node could not take part: `srun` returns the highest exit code of all nodes, which should be
+        that of the head node.
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the head node decides when the job ends
     WorkerNode(allocation, config).run()
@@ -42,16 +49,25 @@ def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
 
 @dataclass(frozen=True)
 class WorkerNode:
-    """A node of a job other than the head node. Tests replace `start_ray` and `find_reason` by doubles."""
+    """A worker node of a job: any node but the head node."""
 
     allocation: Allocation
+    """The resources that SLURM granted on this node."""
     config: LauncherConfig
+    """Settings of the launcher."""
     start_ray: Callable[..., RayNode] = start_ray_node
+    """Starts Ray on this node. Tests replace it by a double."""
     find_reason: Callable[[Allocation], str] = termination_reason
+    """Finds out why SLURM ends a job. Tests replace it by a double."""
     rendezvous_timeout_s: float = REPORT_TIMEOUT_S + STAGING_TIMEOUT_S
+    """Longest time to wait for the head node, in seconds."""
 
     def run(self) -> None:
-        """Report to the head node and keep Ray running until the job is over."""
+        """Prepare the data, report to the head node, and keep Ray running until the job is over.
+
+        If this node cannot take part or cannot reach the head node, this is logged. If the head node is lost, the job
+        is requeued, unless SLURM is ending or requeueing it already.
+        """
         report = self._prepare()
         file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
         try:
@@ -64,7 +80,7 @@ class WorkerNode:
             self._requeue_job()
 
     def _prepare(self) -> NodeReport:
-        """Prepare this node's data. A user's mistake is logged and becomes part of the report."""
+        """Prepare the data sets on this node and return its report, with a user's mistake as the problem."""
         try:
             return NodeReport(self.allocation.host, str(prepare_data(self.config)))
         except UserError as error:
@@ -73,7 +89,10 @@ class WorkerNode:
             return NodeReport(self.allocation.host, str(self.config.data), problem)
 
     def _take_part(self, rendezvous: Rendezvous, report: NodeReport) -> RendezvousClient:
-        """Run Ray, unless this node has a problem, and stay connected until the job is over."""
+        """Run Ray, unless this node has a problem, and stay connected to the head node until the job is over.
+
+        Ray is started again whenever it ends, and is killed before this returns or raises.
+        """
         own = find_address(rendezvous.host, self.config.interface)
         ray = None if report.problem else self._start_ray(own, rendezvous)
         try:
@@ -97,10 +116,10 @@ class WorkerNode:
         )
 
     def _requeue_job(self) -> None:
-        """Requeue a job whose head node is lost.
+        """Requeue a job whose head node is lost, unless SLURM is ending or requeueing the job.
 
-        SLURM keeps such a job alive (--no-kill), but nothing in it would ever end it. A job that SLURM is ending is
-        left alone: `scontrol requeue` would undo the user's scancel.
+        SLURM keeps a job without its head node alive (--no-kill), and nothing else would end it. `scontrol requeue` of
+        a job that SLURM is ending would undo the user's scancel.
         """
         if self.find_reason(self.allocation) in ENDED_BY_SLURM:
             return

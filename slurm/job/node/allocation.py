@@ -1,4 +1,4 @@
-"""What SLURM granted to this node of the job, read from the environment that `srun` sets."""
+"""Reads from the environment that `srun` sets which resources SLURM granted to this job on this node."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ RAY_MEMORY_SHARE = 0.8  # the rest of the granted memory is for Ray itself, the 
 
 
 class NoAllocationError(UserError):
-    """This process was not started by `srun`; the message says how to start it."""
+    """Raised if this process was not started by `srun`. The message names the script that starts it."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """One node's share of a job."""
+    """A SLURM job as one of its nodes sees it: the job's ids and hosts, and the resources granted on this node."""
 
     job: str
-    """Id of the job; each element of an array has an id of its own."""
+    """Id of the job. Each element of a job array has an id of its own."""
     queue_id: str
-    """Id for `scontrol`: ARRAY_ELEMENT for an element of an array, since its plain id may stand for the whole array."""
+    """Id of the job for `scontrol`. For an element of a job array it is ARRAY_ELEMENT, e.g. 17_3, since SLURM may take
+    the element's plain id for the whole array."""
     restarts: int
-    """How often the job has been requeued."""
+    """Number of times that the job has been requeued."""
     rank: int
-    """Rank of this node in the job; 0 is the head node, which also runs the batch script."""
+    """Rank of this node in the job. Rank 0 is the head node, which also runs the batch script."""
     hosts: tuple[str, ...]
-    """Host names of all nodes of the job, by rank."""
+    """Names of all nodes of the job, ordered by rank."""
     cpus: int
-    """CPUs that were granted on this node."""
+    """Number of CPUs that were granted on this node."""
     gpus: int
-    """GPUs that were granted on this node."""
+    """Number of GPUs that were granted on this node."""
     memory_bytes: int | None
-    """Memory for Ray's tasks on this node; None if SLURM does not limit memory."""
+    """Bytes of memory for Ray's tasks on this node: the share `RAY_MEMORY_SHARE` of the granted memory. None if SLURM
+    sets no limit of memory per node."""
 
     @property
     def host(self) -> str:
@@ -44,19 +46,19 @@ class Allocation:
 
     @property
     def peers(self) -> list[str]:
-        """Names of the other nodes."""
+        """Names of the job's other nodes, ordered by rank."""
         return [name for name in self.hosts if name != self.host]
 
 
 def read_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
-    """Read what SLURM granted to this task of a job step with one task per node.
+    """Read this node's allocation from the environment of a task, in a job step with one task per node.
 
     Args:
         environment: Environment variables of the task.
 
     Raises:
-        NoAllocationError: The variables of a job step are not set.
-        SlurmError: SLURM does not expand the abbreviated list of nodes.
+        NoAllocationError: A variable that `srun` sets is missing.
+        SlurmError: `scontrol`, which expands an abbreviated list of nodes, fails or does not answer.
     """
     try:
         job, rank, nodes = (environment[f"SLURM_{name}"] for name in ("JOB_ID", "PROCID", "STEP_NODELIST"))
@@ -83,12 +85,12 @@ def read_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
 
 
 def expand_node_list(nodes: str) -> tuple[str, ...]:
-    """Expand a list of nodes such as `n[1-3,7],login`.
+    """Expand a list of nodes such as `n[1-3,7],login` to the names of the nodes.
 
-    SLURM is asked only if the list is abbreviated.
+    `scontrol` is called only if the list is abbreviated with brackets.
 
     Raises:
-        SlurmError: SLURM does not answer.
+        SlurmError: `scontrol` fails or does not answer.
     """
     if "[" not in nodes:
         return tuple(nodes.split(","))

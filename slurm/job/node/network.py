@@ -1,4 +1,4 @@
-"""The address at which the other nodes of a job reach this one."""
+"""Finds the address and the network interface at which the other nodes of a job reach this one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ class NetworkAddress:
     """An IPv4 address of this node and the network interface that has it."""
 
     address: str
+    """The address in dotted notation."""
     interface: str
+    """Name of the interface, e.g. ib0."""
 
 
 def find_address(peer: str | None, interface: str | None = None) -> NetworkAddress:
-    """Find the address at which this node is reached.
+    """Find the address at which other nodes reach this one.
 
-    The address is that of the route to a peer. A host's own name is not looked up, since it may stand for 127.0.1.1
-    (Debian) or for a management network.
+    It is the source address of the route to `peer`. The name of this host is not looked up, since it may resolve to
+    127.0.1.1 (Debian) or to an address on a management network. No packet is sent to the peer.
 
     Args:
-        peer: Name or address of another node; None if the job has only this node, which then uses loopback.
-        interface: Network interface to use, whatever the route.
+        peer: Name or address of another node; None if there is none, in which case the loopback address is returned.
+        interface: Network interface to use. Its first IPv4 address is returned, and `peer` is ignored.
 
     Raises:
-        UserError: The interface has no IPv4 address, or there is no route to the peer.
+        UserError: The interface does not exist or has no IPv4 address, or there is no route to the peer.
     """
     addresses = _ipv4_addresses()
     if interface is not None:
@@ -48,7 +50,7 @@ def find_address(peer: str | None, interface: str | None = None) -> NetworkAddre
 
 
 def _ipv4_addresses() -> dict[str, list[str]]:
-    """The IPv4 addresses of each network interface."""
+    """Return the IPv4 addresses of each network interface, by its name."""
     return {
         name: [entry.address for entry in entries if entry.family == socket.AF_INET]
         for name, entries in psutil.net_if_addrs().items()
@@ -56,7 +58,7 @@ def _ipv4_addresses() -> dict[str, list[str]]:
 
 
 def _source_address(peer: str) -> str:
-    """The address that packets to a peer are sent from."""
+    """Return the address from which packets to a peer are sent. Raises `UserError` if there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((peer, ANY_PORT))  # sends nothing: the kernel only looks up the route

@@ -1,4 +1,4 @@
-"""One node of a Ray cluster that belongs to this job alone: its own ports, its own folder, its own processes."""
+"""Starts and ends a Ray node for one job, which shares no port, folder or process with other jobs on this machine."""
 
 from __future__ import annotations
 
@@ -26,45 +26,54 @@ KILL_TIMEOUT_S = 5
 LAST_WORDS = 500  # characters
 
 NODE_LOCAL: Final = Path("/tmp")
-"""Where the folder of a Ray node lies: the path of a socket in it must not exceed 107 bytes, so $TMPDIR may be too
-long."""
+"""Folder in which a Ray node's private folder is created. $TMPDIR may be too long, since the path of a socket in that
+folder must not exceed 107 bytes."""
 
 BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""Signals that SLURM sends to every process of a step. Ray would end at once, but the launcher decides when it ends."""
+"""Signals that SLURM or Ctrl-C sends to every process of a job step. They are blocked in Ray, which would end at once:
+the launcher decides when Ray ends."""
 
 
 def block_signals() -> None:
-    """Block `BLOCKED_SIGNALS` in a child process and its descendants; to be called between fork and exec."""
+    """Block `BLOCKED_SIGNALS` in the calling process and its future children.
+
+    It is meant for a child process between fork and exec (`preexec_fn` of `subprocess.Popen`).
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
 
 
 class RayNodeError(RuntimeError):
-    """Ray did not start on this node, or has ended there."""
+    """Raised if Ray did not start on this node or has ended there."""
 
 
 @dataclass(frozen=True)
 class RayNode:
-    """The processes of Ray on this node: a raylet and what it started, and on the head node of Ray a GCS."""
+    """Ray's processes on this node: `ray start` and its descendants, such as the raylet. The owner must call `kill`."""
 
     process: subprocess.Popen[bytes]
+    """The process of `ray start`, which runs as long as Ray does."""
     folder: Path
-    """Private folder with Ray's temporary folder and its log; it is removed with the node."""
+    """Private folder with Ray's temporary folder and its log, which `kill` removes."""
 
     @property
     def is_alive(self) -> bool:
+        """Whether the process of `ray start` still runs."""
         return self.process.poll() is None
 
     @property
     def last_words(self) -> str:
-        """The end of what Ray printed, in one line."""
+        """The last `LAST_WORDS` characters that `ray start` printed, in one line."""
         lines = _log_file(self.folder).read_text(errors="replace", encoding="utf-8").split("\n")
         return " | ".join(line.strip() for line in lines if line.strip())[-LAST_WORDS:]
 
     def wait_for_address(self, timeout_s: float = START_TIMEOUT_S) -> str:
-        """Wait until the head node of a Ray cluster listens.
+        """Wait until Ray listens, on a node that was started as the head node of a Ray cluster.
+
+        Args:
+            timeout_s: Longest time to wait, in seconds.
 
         Returns:
-            Its address as HOST:PORT.
+            The address of the Ray cluster as HOST:PORT.
 
         Raises:
             RayNodeError: Ray has ended, or does not listen in time.
@@ -79,7 +88,7 @@ class RayNode:
         raise RayNodeError(f"Ray {problem}: {self.last_words}")
 
     def kill(self) -> None:
-        """End the processes of this node, and no others, and remove its folder."""
+        """Kill `ray start` and its descendants with SIGKILL, wait until they have ended, and remove the folder."""
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self.process.pid)
             family = [*parent.children(recursive=True), parent]
@@ -94,13 +103,16 @@ class RayNode:
 def start_ray_node(
     allocation: Allocation, own: NetworkAddress, *, head_address: str | None, object_store_mib: int
 ) -> RayNode:
-    """Start Ray on this node.
+    """Start Ray on this node, without waiting until it listens.
 
     Args:
-        allocation: What Ray may use of the node.
+        allocation: The resources of the node that Ray may use, and the job's id.
         own: Address and interface of this node, for Ray, gloo and NCCL.
         head_address: HOST:PORT of the Ray cluster to join; None to start a cluster with this node as its head node.
-        object_store_mib: Size of Ray's shared memory on this node in MiB.
+        object_store_mib: Size of Ray's shared memory on this node, in MiB.
+
+    Returns:
+        The Ray node, whose `kill` the caller has to call.
     """
     folder = make_temporary_folder(NODE_LOCAL, f"deeper-{allocation.job}-{allocation.rank}-")
     command = ray_command(
@@ -110,7 +122,13 @@ def start_ray_node(
 
 
 def start_ray_process(command: Sequence[str], interface: str, folder: Path) -> RayNode:
-    """Start the command of a Ray node, whose output goes to a file in `folder`."""
+    """Start the command of a Ray node as a child process, without waiting until Ray listens.
+
+    Args:
+        command: The command, as `ray_command` returns it.
+        interface: Network interface that gloo and NCCL use in the processes that Ray starts.
+        folder: Private folder of the Ray node, to which the command's output is written.
+    """
     environment = {
         **os.environ,
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
@@ -128,9 +146,16 @@ def start_ray_process(command: Sequence[str], interface: str, folder: Path) -> R
 def ray_command(
     allocation: Allocation, own: NetworkAddress, *, head_address: str | None, object_store_mib: int, folder: Path
 ) -> list[str]:
-    """The `ray start` command of this node; every port is chosen by the system.
+    """Return the `ray start` command of this node.
 
-    Ray's own default ports are the same for all jobs on a node.
+    No port is fixed, since Ray's default ports are the same for all jobs on a machine and would collide.
+
+    Args:
+        allocation: The resources of the node that Ray may use.
+        own: Address of this node.
+        head_address: HOST:PORT of the Ray cluster to join; None to start a cluster with this node as its head node.
+        object_store_mib: Size of Ray's shared memory on this node, in MiB.
+        folder: Ray's temporary folder.
     """
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += [f"--node-ip-address={own.address}", f"--temp-dir={folder}"]
@@ -145,7 +170,7 @@ def ray_command(
 
 
 def _ray_folder(folder: Path) -> Path:
-    """Ray's temporary folder: not the private folder itself, since Ray lets every user write to this one."""
+    """Return Ray's temporary folder within the private one. Ray makes it writable for every user."""
     return folder / "ray"
 
 

@@ -1,4 +1,4 @@
-"""Checks the prepared data that a node reads, or copies them to its own disk for all jobs of one user on that node.
+"""Checks the data sets that a node reads, or copies them to the node's own disk for all jobs of this user on the node.
 
 Many nodes that read one shared file system at random positions, as FFCV does in every epoch, slow it down for everyone.
 """
@@ -28,13 +28,19 @@ GIB = 2**30
 
 
 def prepare_data(config: LauncherConfig) -> Path:
-    """Check the data sets of a job's experiment on this node, and copy them to its own disk if the job asks for that.
+    """Check the data sets of a job's experiment on this node, and copy them to its own disk if `scratch` is set.
+
+    Without `scratch`, only the manifests and the sizes of the files are checked.
+
+    Args:
+        config: Settings of the launcher.
 
     Returns:
         The root folder from which this node reads the data sets.
 
     Raises:
-        UserError: This node does not see the submission's folder, or a data set is missing or damaged.
+        UserError: This node does not see the submission's folder; or the experiment is invalid, a data set is missing
+            or damaged, or `scratch` cannot be used.
     """
     if not config.folder.is_dir():
         raise UserError(f"--records: {config.folder} does not exist on this node; name a folder that all nodes share")
@@ -49,20 +55,23 @@ def prepare_data(config: LauncherConfig) -> Path:
 def stage_data(data: Path, paths: Sequence[str], scratch: str, report_progress: Callable[[str], None]) -> Path:
     """Copy data sets to the node's own disk unless they are already there.
 
-    The copy lies in a folder that is named after its content, so jobs with different data do not collide, and it gets
-    that name only after it has been verified.
+    The folder of the copy is named after its content, so jobs with different data do not collide. It gets that name
+    only after the SHA-256 of every file has been verified. If another process on this node copies data sets of the same
+    content, this waits for it without a time limit. The copy is never removed.
 
     Args:
         data: Root folder of the prepared data sets on the shared file system.
-        paths: The data sets to copy, relative to `data`.
-        scratch: Folder on the node's own disk; $VARIABLES are expanded with the environment of this node.
-        report_progress: Called with a line of text while the copy is made.
+        paths: The folders of the data sets to copy, relative to `data`.
+        scratch: Folder on the node's own disk. $VARIABLES are expanded with the environment of this process.
+        report_progress: Called with a line of text about every `PROGRESS_INTERVAL_S` while files are copied, and once
+            at the end.
 
     Returns:
-        The root folder to use in place of `data`.
+        The root folder of the copy, to use in place of `data`.
 
     Raises:
-        UserError: `scratch` cannot be used or is too small, or a data set is missing or damaged (`DataError`).
+        UserError: `scratch` cannot be used or its disk has too little free space, or a data set is missing or damaged
+            (`DataError`).
     """
     folder = _scratch_folder(scratch)
     manifests = {path: load_manifest(data / path) for path in sorted(paths)}
@@ -79,7 +88,7 @@ def stage_data(data: Path, paths: Sequence[str], scratch: str, report_progress: 
 
 
 def _scratch_folder(scratch: str) -> Path:
-    """This user's own folder below `scratch`, created if need be. Raises `UserError`."""
+    """Create this user's own folder below `scratch` if it does not exist, and return it. Raises `UserError`."""
     expanded = os.path.expandvars(scratch)
     if "$" in expanded or not os.path.isabs(expanded):
         raise UserError(f"scratch: {scratch} is {expanded!r} on this node; name a folder on the node's own disk")
