@@ -13,17 +13,14 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final
 
-from bench.console.exit_codes import WRONG_INPUT
+from bench.console.exit_codes import BUG, WRONG_INPUT
 from reproduce.errors import UserError
 from slurm.job.config import parse_arguments
 from slurm.job.head_node import run_head_node
 from slurm.job.log import log, one_line
 from slurm.job.node.allocation import read_allocation
 from slurm.job.worker_node import run_worker_node
-
-INTERNAL_ERROR: Final = 70  # sysexits.h's EX_SOFTWARE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_node(allocation, config)
     except Exception:
         log(f"{allocation.host}: a bug in the launcher; no run is marked as failed\n{traceback.format_exc()}")
-        return INTERNAL_ERROR
+        return BUG
 
 
 if __name__ == "__main__":

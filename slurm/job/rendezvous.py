@@ -93,7 +93,12 @@ def wait_for_rendezvous(file: Path, timeout_s: float) -> Rendezvous:
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        os.listdir(file.parent)  # makes an NFS client ask again instead of remembering that there was no file
+        try:
+            os.listdir(file.parent)  # makes an NFS client ask again instead of remembering that there was no file
+        except FileNotFoundError:
+            raise RendezvousError(
+                f"{file.parent} is not visible on this node; use a folder that all nodes share"
+            ) from None
         with contextlib.suppress(FileNotFoundError):
             content = json.loads(file.read_bytes())
             if content is None:

@@ -123,7 +123,7 @@ def test_mistakes_end_with_code_2_and_one_line(capsys: pytest.CaptureFixture[str
 
 
 def test_static_claims_need_neither_mlflow_nor_ray(tmp_path: Path) -> None:
-    code = "import sys; from bench.cli import main; main(['claims', '--static', '--json', sys.argv[1]]); "
+    code = "import sys; from bench.cli import main; main(['claims', '--static', '--output', sys.argv[1]]); "
     code += "sys.exit('mlflow' in sys.modules or 'ray' in sys.modules)"
     out = tmp_path / "claims.json"
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, env={**os.environ, "COLUMNS": "120"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.console.exit_codes import WRONG_INPUT
+from bench.console.exit_codes import BUG, WRONG_INPUT
 from slurm.job import launcher
 from slurm.job.config import LauncherConfig, parse_arguments
 
@@ -61,7 +61,7 @@ def test_a_bug_has_an_exit_code_of_its_own_and_its_traceback_is_in_the_log(
         raise bug("of the launcher's own")
 
     monkeypatch.setattr(launcher, "run_head_node", run)
-    assert launcher.main(arguments(submission)) == launcher.INTERNAL_ERROR == 70
+    assert launcher.main(arguments(submission)) == BUG
     log = capsys.readouterr().err
     assert "n1: a bug in the launcher; no run is marked as failed\nTraceback" in log
     assert f"{bug.__name__}: " in log

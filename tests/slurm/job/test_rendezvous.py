@@ -106,3 +106,8 @@ def test_a_head_node_that_cannot_be_reached_is_an_error() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(RendezvousError, match=r"the head node at 127\.0\.0\.1 cannot be reached"):
         RendezvousClient(Rendezvous("127.0.0.1", port, RAY_ADDRESS, "token"), REPORT)
+
+
+def test_a_folder_that_this_node_does_not_see_ends_the_wait_at_once(tmp_path: Path) -> None:
+    with pytest.raises(RendezvousError, match="not visible on this node"):
+        wait_for_rendezvous(tmp_path / "elsewhere" / "rendezvous.json", timeout_s=60)
