@@ -1,1 +1,1 @@
-"""What is reproduced: networks, data, training, evaluation, experiments. Knows no Ray and no MLflow."""
+"""Networks, data, training, evaluation and experiments: the reproduction itself, without Ray and MLflow."""

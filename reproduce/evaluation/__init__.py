@@ -1,5 +1,6 @@
-"""Evaluation as in the paper: single crop, 10 crops, 144 crops, and ensembles (Szegedy et al. 2014, section 7).
+"""Evaluate models as in Szegedy et al. 2014, section 7: with a single crop, 10 or 144 crops, and as ensembles.
 
-An `EvaluationConfig` (models, a prepared data set, a protocol) comes in; a `Validation` with the predictions for each
-image goes out. Results of single images are kept on the way, so that a stopped evaluation can be continued.
+The input is an `EvaluationConfig` (models, a prepared data set, a protocol), the output a `Validation` with the
+predictions for each image. Results of single images are written to files on the way, so that a stopped evaluation can
+be continued.
 """

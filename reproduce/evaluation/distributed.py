@@ -1,4 +1,4 @@
-"""An evaluation in this process, or in several worker processes that share the images."""
+"""Run an evaluation in this process, or in several worker processes that share the images."""
 
 from __future__ import annotations
 
@@ -23,22 +23,28 @@ from reproduce.execution.validation import Validation
 
 START_METHOD = "forkserver"
 COLLECTIVE_TIMEOUT = timedelta(days=7)
-"""Ranks only meet at the end. A rank that dies is noticed at once, by its exit and not by this time-out."""
+"""Time-out of the ranks' only collective operation, at the end. The exit of a rank that dies is noticed at once."""
 
 
 def evaluate_in_workers(
     config: EvaluationConfig, *, workers: int, progress: Callable[[int], None] = lambda done: None
 ) -> Validation:
-    """Run `evaluate` with several processes; with one worker, in this process.
+    """Run `evaluate` in several worker processes, or with one worker in this process, and wait for its result.
 
     Args:
-        config: What is evaluated.
-        workers: Number of processes. Worker i uses CUDA device i (modulo the number of devices), if there are any.
-        progress: Called from time to time with the number of images that this call has evaluated so far.
+        config: The evaluation.
+        workers: Number of processes, at least 1. Worker i uses CUDA device i modulo the number of devices, or the CPU
+            if there are none.
+        progress: Called in this process with the number of images that all workers have evaluated so far in this call:
+            about twice a second, or with one worker after each batch.
+
+    Returns:
+        The result over all images.
 
     Raises:
-        UserError: What `evaluate` raises for a user's mistake, such as a damaged image.
-        ProcessException: A worker failed for another reason. All workers have then ended.
+        UserError: `evaluate` found a user's mistake, such as a damaged image. All workers have then ended.
+        ProcessException: A worker failed for another reason. All workers have then ended. With one worker, the
+            original exception is raised instead.
     """
     if workers == 1:
         return _evaluate_here(config, progress)
@@ -62,7 +68,7 @@ def evaluate_in_workers(
 
 
 def device_of(rank: int) -> torch.device:
-    """The device of a worker."""
+    """Return the device of a worker: CUDA device `rank` modulo the number of devices, or the CPU if there are none."""
     devices = torch.cuda.device_count()
     return torch.device("cuda", rank % devices) if devices else torch.device("cpu")
 
@@ -81,7 +87,7 @@ def _evaluate_here(config: EvaluationConfig, progress: Callable[[int], None]) ->
 
 
 def _run_rank(rank: int, workers: int, shared: Path, config: EvaluationConfig, counter: Synchronized[int]) -> None:
-    """What a worker process does. `shared` is a folder for the rendezvous, a user's mistake and the result."""
+    """Evaluate as one worker process. `shared` is a folder for the rendezvous, pickled `UserError`s and the result."""
     device = device_of(rank)
     prepare_process(device, config.threads)
     # gloo on GPUs as well, because the ranks only exchange their results, which are objects in CPU memory.

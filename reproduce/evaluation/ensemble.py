@@ -1,4 +1,4 @@
-"""Averaged probabilities, first over crops and then over models. Every image counts once, whatever the world size."""
+"""Average class probabilities over crops and models, and evaluate them. Every image counts once, on any world size."""
 
 from __future__ import annotations
 
@@ -21,51 +21,68 @@ from reproduce.execution.ranks import Ranks
 from reproduce.execution.validation import Validation
 
 CROPS_A_BATCH = {"cpu": 144, "cuda": 1152}
-"""Crops of one forward pass, by device, as far as whole images fill them; at least those of one image."""
+"""Maximum number of crops in one forward pass, by type of device. A pass always takes all crops of at least one image,
+even if these are more."""
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What is evaluated, and how."""
+    """Configures an evaluation: the models, the images, the crops, and the results that are reused and kept."""
 
     models: Sequence[ModelReference]
-    """The models of an ensemble, or a single one."""
+    """The models whose probabilities are averaged: a single model or an ensemble. All have the same classes."""
     folder: Path
-    """A prepared data set, whose validation images are used."""
+    """The folder of a prepared data set, whose validation images are evaluated."""
     protocol: Protocol
     threads: int
     """CPU threads of each process."""
     results_folder: Path | None = None
-    """Where the results of single images are kept, see `ResultWriter`."""
+    """Folder to which the results of single images are written, see `ResultWriter`. None: they are not written."""
     known: ImageResults | None = None
-    """Results of an earlier evaluation that was stopped; its images are not evaluated again."""
+    """Results of an earlier, stopped evaluation of the same models and images. Images in it are not evaluated again."""
 
 
 class AveragedBatch(NamedTuple):
-    """A batch: image numbers and labels, int64 [N], and probabilities, float64 [N, classes]; on the CPU."""
+    """The averaged probabilities of a batch of N images. All tensors are on the CPU."""
 
     indices: Tensor
+    """Numbers of the images in the validation set, int64 [N]."""
     labels: Tensor
+    """Labels, int64 [N]."""
     probabilities: Tensor
+    """Class probabilities, averaged over crops, mirror images and models, float64 [N, classes]."""
 
 
 @dataclass(frozen=True)
 class Enlarged:
-    """Images that are stored smaller than the protocol's largest scale and are therefore scaled up."""
+    """The number of images that a protocol scales up, because they are stored too small, and the side it needs."""
 
     images: int
+    """Number of images that are scaled up."""
     largest_side: int
-    """The largest shorter side, or the single crop's side, that the protocol needs, in pixels."""
+    """With 10 or 144 crops, the shorter side of the protocol's largest scale; with a single crop, the side of the crop
+    that the network sees. In pixels."""
 
 
 def multi_crop(protocol: Protocol, resolution: int) -> MultiCrop:
-    """The crops of "10-crop" or "144-crop" without the mirrored ones, at a resolution in pixels."""
+    """Build the crops of "10-crop" or "144-crop", without the mirrored ones.
+
+    Args:
+        protocol: "10-crop" or "144-crop"; "single" is not valid here.
+        resolution: Side of a crop, in pixels. The scales of the image are in proportion to it.
+    """
     thorough = protocol == "144-crop"
     return MultiCrop(resolution, sides(protocol, resolution), squares=3 if thorough else 1, whole=thorough)
 
 
 def enlarged(folder: Path, protocol: Protocol, single: SingleCrop) -> Enlarged:
-    """Count the validation images that a protocol scales up; `single` is the model's single crop."""
+    """Count the validation images that a protocol scales up.
+
+    Args:
+        folder: The folder of a prepared data set.
+        protocol: The evaluation protocol.
+        single: The single crop of the model. Its resolution also determines the scales of the other protocols.
+    """
     stored = shorter_sides(folder)
     if protocol == "single":
         return Enlarged(int((np.rint(stored * single.share) < single.resolution).sum()), single.resolution)
@@ -83,17 +100,25 @@ def averaged_probabilities(
     threads: int,
     known: Numbers = NONE,
 ) -> Generator[AveragedBatch, None, None]:
-    """Evaluate this rank's share of the validation images in `folder`, batch by batch.
+    """Compute the averaged class probabilities of this rank's share of the validation images, batch by batch.
 
-    Images are read once for all models that need the same crops. The single crop is that of `ValLoader`.
+    Probabilities are averaged over the crops of an image and their mirror images, and then over the models. Images are
+    decoded once for all models that need the same crops. The generator is lazy: it loads the models when the first
+    batch is requested. It is not collective.
 
     Args:
-        models: The models whose probabilities are averaged.
-        folder: A prepared data set.
-        protocol: The crops of each image.
+        models: The models, all with the same classes. With "single", the batch size is that of the first model.
+        folder: The folder of a prepared data set.
+        protocol: The crops of each image. "single" is the central crop of `ValLoader`.
         ranks: The ranks that share the images.
-        threads: CPU threads of the loaders.
-        known: Numbers of images to leave out.
+        threads: Number of CPU threads of each loader.
+        known: Numbers of images to leave out, int64.
+
+    Yields:
+        Batches of this rank's images, on the CPU.
+
+    Raises:
+        UserError: A model or the data set is missing or damaged, or the run of a model is unfinished.
     """
     classifiers = [model.load(ranks.device) for model in models]
     needed = [_crops(model, protocol) for model in models]
@@ -138,11 +163,19 @@ def _batches(
 def multi_crop_batches(
     crops: MultiCrop, folder: Path, ranks: Ranks, *, threads: int, known: Numbers = NONE
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Load this rank's crops, batch by batch.
+    """Load the crops of this rank's share of the validation images, batch by batch.
+
+    Args:
+        crops: The crops of each image, C in number, without the mirrored ones, which are added here.
+        folder: The folder of a prepared data set.
+        ranks: The ranks that share the images.
+        threads: Number of CPU threads that decode and crop.
+        known: Numbers of images to leave out, int64.
 
     Yields:
-        Crops of N images, uint8 [2 * N * C, 3, S, S] on the device, the mirrored ones in the second half; labels and
-        indices, [N].
+        For each batch of N images: their crops, uint8 [2 * N * C, 3, S, S], on the device, with the mirrored ones in
+        the second half and the crops of an image next to each other in each half; their labels, int64 [N]; and their
+        numbers, int64 [N]. Labels and numbers are on the CPU.
     """
     config = LoaderConfig(
         batch_size=max(1, CROPS_A_BATCH[ranks.device.type] // (2 * crops.count)),
@@ -159,15 +192,21 @@ def multi_crop_batches(
 def evaluate(
     config: EvaluationConfig, ranks: Ranks, *, progress: Callable[[int], None] = lambda images: None
 ) -> Validation:
-    """Accuracies and cross-entropy of the averaged probabilities, with the predictions as `validate` returns them.
+    """Evaluate the averaged probabilities: accuracies, cross-entropy and the predictions for each image.
 
-    All ranks call this function together, and each gets the whole result. Sums are taken in the order of the images,
-    so that they do not depend on the world size.
+    Collective: all ranks must call it together. Sums are taken in the order of the images, so that they do not depend
+    on the world size. Results of single images are written to `config.results_folder`, even if the call fails later.
 
     Args:
-        config: What is evaluated; the same on all ranks.
+        config: The evaluation, the same on all ranks.
         ranks: The ranks that share the images.
-        progress: Called with the number of images of each batch that this rank has evaluated.
+        progress: Called after each batch of this rank, with the number of images in the batch.
+
+    Returns:
+        The result over all validation images, `config.known` included, on every rank. It always has predictions.
+
+    Raises:
+        UserError: A model or the data set is missing or damaged, or the run of a model is unfinished.
     """
     own: list[ImageResults] = []
     known = NONE if config.known is None else config.known.number

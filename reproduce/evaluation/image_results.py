@@ -1,4 +1,4 @@
-"""Results of single images, kept in a folder during an evaluation, so that one that was stopped can be continued."""
+"""Keep the results of single images in a folder during an evaluation, so that a stopped one can be continued."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRITE_EVERY_S = 20.0
 
 
 class ImageResults(NamedTuple):
-    """Results of N images, in any order."""
+    """The evaluation results of N images, in any order, as one array for each kind of result."""
 
     number: npt.NDArray[np.int64]
     """Index of each image in the validation set, [N]."""
@@ -30,16 +30,24 @@ class ImageResults(NamedTuple):
 
     @classmethod
     def joined(cls, results: Sequence[ImageResults]) -> ImageResults:
-        """Join several results: each image once, ordered by number."""
+        """Join several results into one, ordered by number.
+
+        Args:
+            results: The results, at least one. Of an image in several of them, the first is kept.
+        """
         columns: list[Any] = [np.concatenate(column) for column in zip(*results, strict=True)]
         _, first = np.unique(columns[0], return_index=True)
         return cls(*(column[first] for column in columns))
 
 
 class ResultWriter:
-    """Writes the results of one process to new files of a folder, every 20 seconds and at the end of a `with` block.
+    """Context manager that writes the results of one process to new files in a folder.
 
-    Several processes may write to one folder. With the folder None, nothing is kept.
+    Results are written by `add`, once 20 seconds have passed since the last file, and when the `with` block ends, also
+    by an exception. Several processes may write to one folder.
+
+    Args:
+        folder: The folder, which is created if necessary. None: results are discarded.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -54,7 +62,7 @@ class ResultWriter:
         self._write()
 
     def add(self, results: ImageResults) -> None:
-        """Add the results of a batch."""
+        """Add the results of a batch. A file is written if the last one is more than 20 seconds old."""
         self._unwritten.append(results)
         if time.monotonic() - self._written_at > WRITE_EVERY_S:
             self._write()
@@ -69,7 +77,11 @@ class ResultWriter:
 
 
 def read_results(folder: Path) -> ImageResults | None:
-    """Read all results in a folder; None if there are none."""
+    """Read the results that all writers have written to a folder.
+
+    Returns:
+        Each image once, ordered by number. None if the folder has no results or does not exist.
+    """
     results = []
     for file in sorted(folder.glob("*.npz")):
         with np.load(file) as content:

@@ -1,4 +1,4 @@
-"""The models of an evaluation: references to runs and weight files, and the classifiers that they are loaded as."""
+"""Refer to the models of an evaluation, which are finished runs or weight files, and load them as classifiers."""
 
 from __future__ import annotations
 
@@ -23,27 +23,31 @@ from reproduce.training import checkpoint
 
 
 class EvaluationError(UserError):
-    """A user's mistake about what to evaluate; the message names the run or file, what is wrong, and what is valid."""
+    """Raised when a model to evaluate is missing, unfinished, unreadable or not fully described.
+
+    The message names the run or the file, the mistake and its remedy.
+    """
 
 
 @dataclass(frozen=True)
 class SingleCrop:
-    """A validation crop: a central square whose side is `share` of the image's shorter side, resized to `resolution`
-    pixels."""
+    """The crop of the protocol "single": a central square of the image, resized for the network."""
 
     resolution: int
+    """Side of the resized square, in pixels."""
     share: float
+    """Side of the square in the image, as a share of the image's shorter side."""
 
 
 class Classifier(nn.Module):
-    """A network ready for evaluation on one device: pixels, uint8 [N, 3, S, S], to logits, [N, classes].
+    """A network prepared for evaluation on one device: pixels, uint8 [N, 3, S, S], to logits, [N, classes].
 
     Args:
-        network: The network. A `folded` copy of it runs.
+        network: The network. It is moved to the device; a `folded` copy of it runs.
         precision: The precision that its recipe requests, see `resolve_precision`.
         device: The device that computes.
-        tf_slim: Whether the network expects pixels from -1 to 1, as TF-slim's does, instead of ImageNet's
-            normalisation.
+        tf_slim: If True, pixels are scaled to the range from -1 to 1, which TF-slim's weights expect. If False, they
+            are normalised with the mean and deviation of ImageNet.
     """
 
     def __init__(self, network: GoogLeNet, precision: str, device: torch.device, tf_slim: bool = False) -> None:
@@ -63,11 +67,11 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class RunModel:
-    """The network of a finished run, with the weights that its validation used: averaged ones if it averages."""
+    """Refers to the network of a finished run. Its weights are averaged if the recipe averages, otherwise the last."""
 
     run: RunConfig
     folder: Path
-    """The folder of the run's record."""
+    """The folder of the run's record, which holds its checkpoint."""
 
     @property
     def name(self) -> str:
@@ -79,7 +83,7 @@ class RunModel:
 
     @property
     def batch_size(self) -> int:
-        """Images of a batch of its validation, on one rank."""
+        """Images in a batch of one rank in the run's own validation."""
         return self.run.recipe.batch_size // self.run.workers
 
     @property
@@ -87,15 +91,20 @@ class RunModel:
         return self.run.network.classes
 
     def identity(self) -> dict[str, Any]:
-        """What identifies the model in the record of an evaluation."""
+        """Return the entries that identify the model in the record of an evaluation: `run`, the run's key."""
         return {"run": self.run.key}
 
     def check(self) -> None:
-        """Raises `EvaluationError` if there is no finished checkpoint."""
+        """Check that the run has a finished checkpoint in its folder.
+
+        Raises:
+            EvaluationError: There is no checkpoint, or the run is not finished.
+            CheckpointError: The checkpoint belongs to another run.
+        """
         self._checkpoint()
 
     def load(self, device: torch.device) -> Classifier:
-        """Read the weights onto a device. Raises `EvaluationError` if there is no finished checkpoint."""
+        """Load the run's network onto a device, in the precision of its recipe. Raises the errors of `check`."""
         with torch.device("meta"):
             network = GoogLeNet(self.run.network)
         content = self._checkpoint()
@@ -120,13 +129,14 @@ class RunModel:
 
 @dataclass(frozen=True)
 class FileModel:
-    """A network whose weights are a file: a state dict in a public layout."""
+    """Refers to a network whose weights are in a file: a state dict in a public layout."""
 
     path: Path
     layout: interchange.Layout
     transform_input: bool | None = None
-    """torchvision's argument `transform_input`: whether the weights expect pixels from -1 to 1, as its published ones
-    do. None: it is known for the published file, and for any other file `check` raises an error."""
+    """Whether the weights expect pixels from -1 to 1, like torchvision's argument of this name. None is valid for
+    torchvision's published file, whose weights do, and in the layout "plain", where it means False. For other files in
+    torchvision's layout, `check` raises an error if it is None."""
 
     single_crop: ClassVar[SingleCrop] = SingleCrop(resolution=224, share=224 / 256)
     batch_size: ClassVar[int] = 32
@@ -137,12 +147,12 @@ class FileModel:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file."""
+        """SHA-256 of the file, in hexadecimal digits. The file is read once, at the first access."""
         return sha256(self.path)
 
     @property
     def tf_slim(self) -> bool:
-        """Whether the weights expect pixels from -1 to 1."""
+        """Whether the weights expect pixels from -1 to 1. Without `transform_input`, only the published file does."""
         return self.digest.startswith(PUBLISHED) if self.transform_input is None else self.transform_input
 
     @cached_property
@@ -150,11 +160,20 @@ class FileModel:
         return self._network().config.classes
 
     def identity(self) -> dict[str, Any]:
-        """What identifies the model in the record of an evaluation."""
+        """Return the entries that identify the model in the record of an evaluation.
+
+        Returns:
+            The keys `sha256` (of the file), `layout` and `transform_input` (as in `tf_slim`).
+        """
         return {"sha256": self.digest, "layout": self.layout, "transform_input": self.tf_slim}
 
     def check(self) -> None:
-        """Raises `EvaluationError` or `InterchangeError` if the file does not hold a network of its layout."""
+        """Check that the file holds a network in its layout and that the range of its input is known.
+
+        Raises:
+            EvaluationError: The file is missing or is not a state dict, or `transform_input` is needed and missing.
+            InterchangeError: The state dict does not fit the layout.
+        """
         _ = self.classes  # reads the file, and is cached
         if self.layout == "torchvision" and self.transform_input is None and not self.digest.startswith(PUBLISHED):
             raise EvaluationError(
@@ -163,7 +182,12 @@ class FileModel:
             )
 
     def load(self, device: torch.device) -> Classifier:
-        """Read the weights onto a device. Raises what `check` raises about the file itself."""
+        """Load the network onto a device, in the precision "auto".
+
+        Raises:
+            EvaluationError: The file is missing or is not a state dict.
+            InterchangeError: The state dict does not fit the layout.
+        """
         return Classifier(self._network(), "auto", device, self.tf_slim)
 
     def _network(self) -> GoogLeNet:
@@ -179,4 +203,4 @@ class FileModel:
 
 
 ModelReference = RunModel | FileModel
-"""What an evaluation takes as a model."""
+"""A reference to a model of an evaluation."""

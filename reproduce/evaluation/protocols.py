@@ -1,4 +1,4 @@
-"""The names and crops of the evaluation protocols, and the paper's results with them. Imports no torch."""
+"""Define the evaluation protocols, their crops, and the results of Szegedy et al. 2014 with them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 Protocol = Literal["single", "10-crop", "144-crop"]
 
 CROPS: dict[Protocol, int] = {"single": 1, "10-crop": 10, "144-crop": 144}
-"""Crops of an image, mirrored ones included.
+"""Number of crops of an image in each protocol, mirrored ones included.
 
 single: The run's own validation crop, see `RecipeConfig.val_crop`.
 10-crop: The image is resized to a shorter side of 256 pixels. Crops are the four corners and the centre of its central
@@ -21,22 +21,32 @@ single: The run's own validation crop, see `RecipeConfig.val_crop`.
 
 INPUT = 224
 SIDES: dict[Protocol, tuple[int, ...]] = {"10-crop": (256,), "144-crop": (256, 288, 320, 352)}
-"""Shorter sides in pixels for crops of `INPUT` pixels."""
+"""Shorter sides, in pixels, to which an image is resized for crops of `INPUT` pixels."""
 
 
 def sides(protocol: Protocol, resolution: int) -> tuple[int, ...]:
-    """Shorter sides in pixels for crops of `resolution` pixels, in proportion to those for 224; () for "single"."""
+    """Return the shorter sides, in pixels, to which a protocol resizes an image.
+
+    Args:
+        protocol: The protocol.
+        resolution: Side of a crop, in pixels. The sides are in proportion to it and are those of `SIDES` for 224.
+
+    Returns:
+        One side for each scale, ascending. Empty for "single".
+    """
     return tuple(round(side * resolution / INPUT) for side in SIDES.get(protocol, ()))
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A row of Table 3 of Szegedy et al. 2014: ILSVRC 2014 validation, 50 000 images of 1000 classes."""
+    """A row of Table 3 of Szegedy et al. 2014, on the 50 000 validation images of ILSVRC 2014 with 1000 classes."""
 
     models: int
+    """Number of networks in the ensemble."""
     crops: int
+    """Number of crops of an image."""
     top5_error: float
-    """In per cent."""
+    """Top-5 error in per cent."""
 
 
 PAPER = (
@@ -52,5 +62,8 @@ PUBLISHED = "1378be20"
 
 
 def is_imagenet(classes: int, images: int) -> bool:
-    """Whether a validation set has the size of ILSVRC 2014's, so that it may be compared with published errors."""
+    """Check whether a validation set has the size of ILSVRC 2014's: 1000 classes and 50 000 images.
+
+    Only then are its errors comparable with published ones. The images themselves are not compared.
+    """
     return (classes, images) == (1000, 50_000)

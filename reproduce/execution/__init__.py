@@ -1,5 +1,5 @@
-"""What training and evaluation share: ranks, the set-up of a process, precision, top-k counts and exact validation.
+"""Code that training and evaluation share: ranks, set-up of a process, precision, top-k counts, exact validation.
 
-A configuration and a rank's position among the others come in; counts on which every rank agrees go out. This room
-knows nothing of `reproduce.training` and `reproduce.evaluation`, which are built on it.
+Inputs are a configuration and a rank's position among the others; results are the same on every rank. This package does
+not import `reproduce.training` and `reproduce.evaluation`, which are built on it.
 """

@@ -1,4 +1,4 @@
-"""Top-k accuracy, counted the same way in training, validation and evaluation."""
+"""Count correct top-k predictions in the same way for training, validation and evaluation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ TOP_K = 5
 
 
 def topk_correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank the classes of each image and compare them with its label.
+    """Rank the classes of each image and compare the best of them with its label.
 
     Args:
         logits: Logits or probabilities, [N, classes].
         labels: Labels, int64 [N].
 
     Returns:
-        The k most probable classes of each image, int64 [N, k], most probable first, and whether each of them is the
-        image's label, bool [N, k]. k is 5, or the number of classes where there are fewer. The first column of the
-        second tensor counts towards top-1, all columns together count towards top-5.
+        Two tensors [N, k] on the device of `logits`, where k is 5, or the number of classes if there are fewer. The
+        first holds the k most probable classes of each image, int64, most probable first. The second, bool, is True
+        where such a class is the image's label. Its first column sums to the top-1 count, all its columns together sum
+        to the top-5 count.
     """
     classes = logits.topk(min(TOP_K, logits.shape[1])).indices
     return classes, classes == labels[:, None]

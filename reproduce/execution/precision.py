@@ -1,4 +1,4 @@
-"""The precision of a network's arithmetic: decided here, from a recipe and a device, and nowhere else."""
+"""Decide the precision of a network's arithmetic from a recipe and a device. No other module decides it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CPU_INSTRUCTIONS: tuple[Instructions, ...] = ("amx_bf16", "avx512_bf16")
 
 @dataclass(frozen=True)
 class Precision:
-    """The arithmetic in which a network runs on one device."""
+    """The arithmetic of a network on one device."""
 
     dtype: torch.dtype
-    """`torch.bfloat16` (by autocast in training) or `torch.float32`."""
+    """`torch.bfloat16` or `torch.float32`. In training, bfloat16 means autocast: weights stay in float32."""
     instructions: Instructions
-    """What computes in bf16; "none" for float32, and for bf16 that the device only emulates."""
+    """The device's instructions that compute in bf16; "none" for float32 and for bf16 that is only emulated."""
 
     def describe(self) -> dict[str, str]:
-        """What a run records about its precision."""
+        """Return the entries of a run's record: `precision` ("bf16" or "float32") and `bf16_instructions`."""
         name = "bf16" if self.dtype is torch.bfloat16 else "float32"
         return {"precision": name, "bf16_instructions": self.instructions}
 
@@ -32,8 +32,8 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
     """Decide in which precision a network runs on a device.
 
     Args:
-        requested: `RecipeConfig.precision`. "auto" means bf16 where the device has bf16 arithmetic and float32
-            elsewhere, because a CPU that only emulates bf16 is slower with it.
+        requested: `RecipeConfig.precision`. "auto" chooses bf16 on devices with bf16 arithmetic, otherwise float32,
+            because emulated bf16 is slower than float32. "bf16" is granted even if the device only emulates it.
         device: The device that computes.
     """
     instructions = _bf16_instructions(device)
@@ -43,7 +43,7 @@ def resolve_precision(requested: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """The autocast context in which a forward pass computes in `dtype`; disabled for float32."""
+    """Make the autocast context in which a forward pass computes in `dtype`. It has no effect if that is float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 

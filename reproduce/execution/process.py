@@ -1,4 +1,4 @@
-"""The set-up of a rank's process: threads, memory, kernels and random generators."""
+"""Set up the process of a rank: threads, memory, kernels and random generators."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ DROPOUT = 1  # separates dropout's generator from others that are derived from t
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 CONTEXT_BYTES = 600 * 2**20
-"""Memory of a CUDA context with torch's kernels, which torch's allocator neither counts nor limits."""
+"""Memory in bytes of a CUDA context with torch's kernels. torch's allocator neither counts nor limits it."""
 
 
 def prepare_process(device: torch.device, threads: int, *, deterministic: bool = False, gpu_share: float = 1.0) -> None:
-    """Set torch's threads, device, kernels and memory limits, and reset the peak memory of an earlier run.
+    """Set torch's threads, device, kernels and memory limits for a run, and reset the peak memory of an earlier one.
+
+    All settings apply to the whole process and stay until the next call. For runs on a CPU, freed memory is no longer
+    returned to the operating system.
 
     Args:
         device: The device that this process computes on.
-        threads: CPU threads of torch.
-        deterministic: Choose kernels that give the same bits each time. torch raises a RuntimeError for an operation
-            that has none.
-        gpu_share: Share of the GPU's memory that this process may use, above 0 and at most 1.
+        threads: Number of CPU threads of torch.
+        deterministic: Use kernels that give the same bits each time. torch then raises a RuntimeError at an operation
+            that has no such kernel.
+        gpu_share: Share of the GPU's memory that this process may use, above 0 and at most 1. Ignored on a CPU.
     """
     torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS=1
     if deterministic:  # cuBLAS reads this when it starts; without it, it sums the parts of a product in any order
@@ -54,9 +57,14 @@ def prepare_process(device: torch.device, threads: int, *, deterministic: bool =
 
 @contextmanager
 def timed_kernels(enabled: bool) -> Iterator[None]:
-    """Let cuDNN time its algorithms for each new shape within the block, if enabled; otherwise its heuristics choose.
+    """Let cuDNN choose its algorithms by timing them, instead of by its heuristics, within a block.
 
-    The process keeps the choices for this run and for later ones. Deterministic kernels are never chosen by timing.
+    The setting applies to the whole process; leaving the block switches timing off, whatever it was before. The process
+    keeps the choices made, for this run and for later ones.
+
+    Args:
+        enabled: Whether to time the algorithms for each new shape. Ignored while torch uses deterministic algorithms,
+            which are never chosen by timing.
     """
     torch.backends.cudnn.benchmark = enabled and not torch.are_deterministic_algorithms_enabled()
     try:
@@ -66,10 +74,10 @@ def timed_kernels(enabled: bool) -> Iterator[None]:
 
 
 def _keep_freed_memory() -> None:
-    """Make glibc keep memory that is freed from now on, after it has returned what was freed before.
+    """Make glibc return all memory freed so far to the operating system, and keep what is freed from now on.
 
-    Otherwise every step maps its activations anew, and the kernel clears about a hundred thousand pages for each step
-    at 224 pixels.
+    Otherwise every step maps memory for its activations anew, and the kernel clears about a hundred thousand pages in
+    each step at 224 pixels. Does nothing with another C library.
     """
     gc.collect()  # reference cycles may still hold the memory of a run that has ended
     with suppress(OSError, AttributeError):  # another C library
@@ -80,25 +88,28 @@ def _keep_freed_memory() -> None:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Peak memory in GiB: of the CUDA allocator on a GPU, resident memory of the process on a CPU."""
+    """Return the peak memory since `prepare_process`, in GiB.
+
+    On a GPU it is the memory allocated by torch's CUDA allocator; on a CPU, the resident memory of the process.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # in KiB on Linux
 
 
 def dropout_seed(seed: int, rank: int) -> int:
-    """The seed of a rank's dropout, derived from the run's augmentation seed."""
+    """Derive the seed of a rank's dropout (unsigned, 64 bits) from the run's augmentation seed and the rank."""
     return int(np.random.SeedSequence([seed, rank, DROPOUT]).generate_state(1, np.uint64)[0])
 
 
 def get_generator_states(device: torch.device) -> list[Tensor]:
-    """States of torch's random generators: that of the CPU, then that of the device if it is a GPU."""
+    """Return the states of torch's global random generators: that of the CPU, then that of `device` if it is a GPU."""
     states = [torch.get_rng_state()]
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def set_generator_states(states: list[Tensor], device: torch.device) -> None:
-    """Restore what `get_generator_states` returned."""
+    """Restore the states of torch's global random generators that `get_generator_states` returned for `device`."""
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)

@@ -1,4 +1,4 @@
-"""Communication between the ranks of one run. A run of a single rank communicates nothing."""
+"""Communicate between the ranks of one run. With a single rank, nothing is communicated."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ T = TypeVar("T")
 
 
 class Ranks:
-    """Collectives over the default process group, which the caller has initialised if there is more than one rank.
+    """The collective operations of one run over the default process group.
 
-    Every rank must make the same calls in the same order.
+    Every method is collective: all ranks must make the same calls in the same order, and an operation
+    completes only once all have called it. With one rank, the methods return at once and need no process group.
+
+    Args:
+        rank: The number of this rank, from 0.
+        world_size: The number of ranks. If it is above 1, the caller must initialise the process group beforehand.
+        device: The device of this rank's tensors.
     """
 
     def __init__(self, rank: int, world_size: int, device: torch.device) -> None:
         self.rank, self.world_size, self.device = rank, world_size, device
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Sum a tensor over all ranks, in place."""
+        """Sum a tensor elementwise over all ranks, in place, and return it. All ranks pass the same shape and dtype."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, ordered by rank, on every rank."""
+        """Return the values of all ranks, ordered by rank, on every rank. Values are pickled."""
         if self.world_size == 1:
             return [value]
         values: list[T | None] = [None] * self.world_size
@@ -37,17 +43,17 @@ class Ranks:
         return values  # type: ignore[return-value]
 
     def agree(self, flags: Sequence[bool], statistics: Sequence[Tensor] = ()) -> list[bool]:
-        """Combine flags and average statistics over all ranks, in a single collective.
+        """Combine flags and average statistics over all ranks, in a single collective operation.
 
         Training mode does not read the running statistics of batch normalisation, so averaging them every few steps
         is enough. A checkpoint or a validation right after this call sees the same statistics on every rank.
 
         Args:
-            flags: Flags of this rank.
-            statistics: Tensors that become their means over the ranks, in place.
+            flags: Flags of this rank, as many as on every other rank.
+            statistics: Tensors on this rank's device. Each is replaced, in place, by its mean over the ranks.
 
         Returns:
-            Each flag, true if it is true on any rank.
+            One value for each flag, in order: True if the flag is True on any rank. The same on every rank.
         """
         if self.world_size == 1:
             return list(flags)
@@ -62,10 +68,11 @@ class Ranks:
 
 
 def leave_process_group() -> NoReturn:
-    """Destroy the process group and end the process with exit code 0, skipping the interpreter's own shutdown.
+    """Destroy the process group and end the process at once with exit code 0. It never returns.
 
-    DDP keeps gloo's threads alive beyond the process group. If one of them releases a tensor while the interpreter
-    shuts down, it aborts the process (torch 2.14).
+    It skips the interpreter's shutdown, and with it `finally` blocks, exit handlers and the flushing of files. DDP
+    keeps gloo's threads alive beyond the process group; if one of them releases a tensor during the shutdown, it aborts
+    the process (torch 2.14).
     """
     dist.destroy_process_group()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Exact validation: every image counts once, whatever the number of ranks."""
+"""Validate a network exactly: every image counts once, for any number of ranks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ from reproduce.execution.ranks import Ranks
 from reproduce.models.folding import folded
 
 Table = dict[str, NDArray[np.generic]]
-"""Columns by name, all of one length."""
+"""A table: its columns by name, all with the same number of rows."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Mean cross-entropy and accuracies over all images of a split, the same on every rank."""
+    """The result of a validation or an evaluation over all images of a split, the same on every rank."""
 
     loss: float
+    """Mean cross-entropy."""
     top1: float
-    """Share of the images, 0 to 1; `top5` likewise."""
+    """Share of the images whose label is the most probable class, 0 to 1."""
     top5: float
+    """Share of the images whose label is among the five most probable classes, 0 to 1."""
     predictions: Table | None
-    """One row an image, ordered by index, if requested: index [n] int64, label [n] int64, top5 [n, min(5, classes)]
-    int64, correct [n] bool."""
+    """One row for each of the n images, ordered by index. None if predictions were not requested.
+
+    index: number of the image in the split, int64 [n].
+    label: int64 [n].
+    top5: the most probable classes, most probable first, int64 [n, min(5, classes)].
+    correct: whether the most probable class is the label, bool [n]."""
 
 
 @torch.inference_mode()
@@ -45,19 +51,22 @@ def validate(
     predictions: bool = False,
     before_batch: Callable[[int], None] = lambda batch: None,
 ) -> Validation:
-    """Measure a network in evaluation mode. The loss is the plain cross-entropy, without label smoothing.
+    """Measure the accuracies and the cross-entropy of a network in evaluation mode, without label smoothing.
 
-    Every rank calls this function with its own loader.
+    Collective: all ranks must call it together, each with its own loader.
 
     Args:
-        network: The network. It is left as it is; a `folded` copy of it runs.
-        loader: This rank's share of the images.
-        normalise: Turns the loader's pixels into the network's input.
+        network: The network. It is not changed: a `folded` copy of it runs.
+        loader: Loads this rank's share of the images.
+        normalise: Turns the images of the loader into the input of the network.
         ranks: The ranks that share the images.
-        dtype: What the network computes in, bfloat16 or float32.
-        predictions: Whether to return the predictions for each image.
-        before_batch: Called before each batch with its number on this rank, from 0. It may raise to end the
-            validation, and then has to do so on all ranks alike.
+        dtype: Arithmetic of the network, bfloat16 or float32.
+        predictions: Whether the result includes the predictions for each image.
+        before_batch: Called before each batch is evaluated, with the number of the batch on this rank, from 0. It may
+            raise an exception to end the validation, but must then raise on all ranks.
+
+    Returns:
+        The result over the images of all ranks, on every rank.
     """
     network = folded(network, dtype)
     sums = torch.zeros(4, dtype=torch.float64, device=ranks.device)  # images, loss, top-1 and top-5 counts
@@ -79,7 +88,7 @@ def validate(
 
 
 def _gather_predictions(batches: list[tuple[Tensor, Tensor, Tensor]], ranks: Ranks) -> Table:
-    """Join the predictions of all ranks, ordered by index. A rank may have had no image at all."""
+    """Join the predictions of all ranks, ordered by index. Collective; a rank may have no images."""
     own = [tuple(column.numpy() for column in batch) for batch in batches]
     gathered = [batch for rank in ranks.gather(own) for batch in rank]
     index, label, top5 = (np.concatenate(column) for column in zip(*gathered, strict=True))

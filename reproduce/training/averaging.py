@@ -1,4 +1,4 @@
-"""Averages of a network's weights over the steps of a training, used for evaluation."""
+"""Average a network's weights over the steps of a training, for use in evaluation."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ from torch import Tensor, nn
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """The running means and variances of a network's batch normalisation: its floating-point buffers."""
+    """List the running means and variances of a network's batch normalisation.
+
+    Returns:
+        All floating-point buffers of the network, by reference; empty without batch normalisation.
+    """
     return [buffer for buffer in network.buffers() if buffer.is_floating_point()]
 
 
 class WeightAverage:
-    """A copy of a network that holds an average of its weights.
+    """A copy of a network that holds the average of its weights over the training steps.
 
-    "ema" is an exponential average whose decay at step t is min(`decay`, (1 + t) / (10 + t)), so that the first weights
-    do not dominate a short training. "polyak" is the mean over all steps (Szegedy et al. 2014, section 6).
+    The running statistics of batch normalisation are averaged by the same rule as the weights. This is an
+    approximation: they describe the networks of the individual steps, not the averaged network. The difference
+    vanishes as the weights settle. Exact statistics would cost a pass over the training images in each epoch.
 
-    The running statistics of batch normalisation are averaged by the same rule as the weights. They describe the
-    networks along the way rather than the averaged one, which becomes exact as the weights settle. Estimating them
-    anew would cost a pass over the training images in each epoch.
+    The average reads the tensors of `network` in place, so the network must keep its parameters and buffers. `network`
+    itself is never changed. The attribute `network` is the averaged copy, in evaluation mode and without gradients.
+
+    Args:
+        network: The network in training.
+        rule: "ema" is an exponential average whose decay at step t, from 0, is min(`decay`, (1 + t) / (10 + t)), so
+            that the first weights do not dominate a short training. "polyak" is the arithmetic mean over all steps
+            (Szegedy et al. 2014, section 6).
+        decay: Upper limit of the decay of "ema", between 0 and 1. "polyak" ignores it.
     """
 
-    # `torch.optim.swa_utils.AveragedModel` gives other numbers: its first update copies the weights, where this one
-    # averages them with the initial ones. Its state dict also has other keys than the checkpoints written so far.
+    # `torch.optim.swa_utils.AveragedModel` gives other numbers: its first update copies the weights, whereas that of
+    # "ema" averages them with the initial ones. Its state dict also has other keys than the checkpoints written so far.
 
     def __init__(self, network: nn.Module, rule: Literal["ema", "polyak"], decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
@@ -36,7 +47,7 @@ class WeightAverage:
         self._mean = _averaged_tensors(self.network)
 
     def update(self) -> None:
-        """Include the network's weights after a step."""
+        """Add the network's present weights and running statistics to the average. Call it once after each step."""
         if self._rule == "polyak":
             weight = 1 / (1 + self.steps)
         else:
@@ -45,11 +56,11 @@ class WeightAverage:
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged network and the number of steps, as checkpoints hold them."""
+        """Return the state for a checkpoint: `network`, the averaged state dict, and `steps`, the number of updates."""
         return {"network": self.network.state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Restore a state that `state_dict` returned, so that later updates continue from it."""
         self.network.load_state_dict(state["network"])
         self.steps = state["steps"]
 

@@ -1,16 +1,17 @@
-"""Checkpoints of a run.
+"""Write and read the checkpoint of a run.
 
-They are written atomically: a reader finds the last complete checkpoint or none, whenever a process is killed. A
-checkpoint is a dictionary that `torch.load(weights_only=True)` reads:
+A checkpoint is replaced atomically: even if the writing process is killed, a reader finds the last complete checkpoint,
+or none if there was none. It is a dictionary that `torch.load(weights_only=True)` reads:
 
     key          the run's key
-    epoch, step  where to continue, both from 0; if `step` is the epoch's number of steps, validation comes next
-    finished     True: the run is complete and `optimiser` is None
+    epoch, step  the next step to run, both from 0; if `step` is the number of steps of an epoch, validation is next
+    finished     True if all epochs are trained and validated
     network      state dict of the network with its last weights
-    averaged     {"network": state dict, "steps": int} of the averaged weights, or None
-    optimiser    state dict of the optimiser
-    history      metrics of the epochs so far, one dictionary for each epoch
-    ranks        by rank: {"generators": states of torch's random generators, "sums": those of the epoch so far or None}
+    averaged     {"network": state dict, "steps": int} of the averaged weights; None if the recipe does not average
+    optimiser    state dict of the optimiser; None if `finished`
+    history      metrics of the complete epochs, one dictionary for each epoch
+    ranks        one dictionary for each rank, ordered by rank: `generators` holds the states of torch's random
+                 generators, `sums` the metrics of the current epoch so far (None between two epochs)
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ FILE_NAME = "checkpoint.pt"
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used: it belongs to another run, or the ranks do not see the same one."""
+    """Raised when a checkpoint belongs to another run, or when the ranks of a run read different checkpoints."""
 
 
 def save(folder: Path, content: dict[str, Any]) -> None:
-    """Write `checkpoint.pt` into a folder. It is durable when this function returns.
+    """Write `checkpoint.pt` into a folder, replacing an older one. The file is durable when this function returns.
+
+    Args:
+        folder: The folder of the run's record. It must exist.
+        content: The checkpoint, with the keys that the module's docstring lists.
 
     Raises:
         OSError: The checkpoint could not be written, for example on a full disk. An older checkpoint is untouched.
@@ -41,7 +46,14 @@ def save(folder: Path, content: dict[str, Any]) -> None:
 
 
 def load(folder: Path, key: str) -> dict[str, Any] | None:
-    """Read the checkpoint of the run `key` onto the CPU; None if there is none.
+    """Read the checkpoint of a run onto the CPU.
+
+    Args:
+        folder: The folder of the run's record.
+        key: The run's key.
+
+    Returns:
+        The checkpoint, with the keys that the module's docstring lists. None if the folder has no checkpoint.
 
     Raises:
         CheckpointError: The checkpoint in this folder belongs to another run.
@@ -59,9 +71,14 @@ def load(folder: Path, key: str) -> dict[str, Any] | None:
 
 
 def resume_point(folder: Path, key: str) -> dict[str, int] | None:
-    """The epoch and step, both from 0, at which a run would continue; None if it would start from its beginning.
+    """Find the point from which a run would be resumed, without reading any weights.
 
-    Reads no weights.
+    Args:
+        folder: The folder of the run's record.
+        key: The run's key.
+
+    Returns:
+        The keys `epoch` and `step`, both counted from 0. None if the folder has no checkpoint of this run.
     """
     path = folder / FILE_NAME
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Metrics of an epoch. They accumulate on the device, so that counting does not synchronise with it."""
+"""Compute the metrics of an epoch. Sums accumulate on the device, so that a step does not wait for it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,23 @@ COLUMNS = (
 
 
 class EpochMetrics:
-    """Sums over the images that this rank has trained on in an epoch, and the time that it took."""
+    """Accumulates the losses, correct predictions, gradient norms and training times of one rank in one epoch.
+
+    `compute` combines the sums of all ranks into the metrics of the epoch. All other methods work on this rank alone.
+
+    Args:
+        network: The network in training.
+        device: Where the sums accumulate: the device of the network.
+    """
 
     def __init__(self, network: GoogLeNet, device: torch.device) -> None:
         self.images = 0
         self.train_s = 0.0
-        """Seconds of training, up to the last `add_elapsed_time`."""
+        """Seconds of training in this epoch, over all attempts, up to the last call of `add_elapsed_time`."""
         self.wait_s = 0.0
-        """Seconds of `train_s` in which the step waited for its images."""
+        """Seconds in which training waited for the next batch; a part of `train_s`."""
         self.warm_up_s = 0.0
-        """Seconds before `train_s`: first batches and the choice of kernels."""
+        """Seconds of warm-up (first batches, choice of kernels); not a part of `train_s`."""
         self._stages = stage_parameters(network)
         self._has_auxiliary = (network.aux1 is not None, network.aux2 is not None)
         self._norm_samples = 0
@@ -47,25 +54,30 @@ class EpochMetrics:
     # --- time -----------------------------------------------------------------------------------------
 
     def start_clock(self) -> None:
-        """Start to measure `train_s` and `images_per_s`, at the first step of an epoch in this attempt."""
+        """Start measuring `train_s` and `images_per_s`. Call it before this attempt's first step of the epoch."""
         self._start_s, self._start_images = self.train_s, self.images
         self._clock = time.perf_counter()
 
     def add_elapsed_time(self) -> None:
-        """Add the time since the last call, or since `start_clock`, to `train_s`."""
+        """Add the time since the last call of this method, or since `start_clock` at the first call, to `train_s`."""
         now = time.perf_counter()
         self.train_s += now - self._clock
         self._clock = now
 
     @property
     def images_per_s(self) -> float:
-        """Images a second of this rank since `start_clock`."""
+        """This rank's training images per second from `start_clock` to the last call of `add_elapsed_time`."""
         return (self.images - self._start_images) / (self.train_s - self._start_s)
 
     # --- steps ----------------------------------------------------------------------------------------
 
     def add_step(self, result: StepResult, labels: Tensor) -> None:
-        """Add the losses and the correct predictions of one step; labels are int64 [N]."""
+        """Add the losses and the correct predictions of one step, without waiting for the device.
+
+        Args:
+            result: What the step returned.
+            labels: The labels of its images, int64 [N].
+        """
         images = len(labels)
         _, correct = topk_correct(result.logits, labels)
         losses = (result.loss, result.main, result.aux1, result.aux2)
@@ -75,7 +87,7 @@ class EpochMetrics:
         self.images += images
 
     def add_gradient_norms(self) -> None:
-        """Add the norms of the gradients that the last step has left, which are the same on all ranks."""
+        """Add the L2 norm of each stage's gradient after the last step. The gradients are the same on all ranks."""
         norms = [
             torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             for parameters in self._stages.values()
@@ -87,11 +99,20 @@ class EpochMetrics:
 
     @property
     def mean_loss(self) -> float:
-        """Mean loss of this rank's images so far."""
+        """Mean total loss over this rank's images so far in the epoch. Reading it waits for the device."""
         return float(self._values[0]) / self.images
 
     def compute(self, ranks: Ranks) -> dict[str, float]:
-        """Means over the images of all ranks, gradient norms and throughput. All ranks call this together."""
+        """Compute the training metrics of the epoch. Collective: all ranks must call it together.
+
+        At least one step and one sample of gradient norms must have been added.
+
+        Returns:
+            Metrics by their names in `reproduce.schema`: losses and accuracies as means over the images of all ranks
+            (losses of absent auxiliary classifiers are left out), the mean gradient norm of each stage, the
+            throughput of all ranks in images per second, and the times. All times, also those behind the throughput,
+            are this rank's own.
+        """
         count = torch.tensor([self.images], dtype=torch.float64, device=ranks.device)
         *sums, images = ranks.sum_(torch.cat((self._values, count))).tolist()
         means = {name: value / images for name, value in zip(COLUMNS, sums, strict=True)}
@@ -112,7 +133,7 @@ class EpochMetrics:
     # --- checkpoints ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums of this rank, on the CPU."""
+        """Return this rank's sums and times for a checkpoint, with tensors on the CPU."""
         return {
             "images": self.images,
             "train_s": self.train_s,
@@ -124,7 +145,10 @@ class EpochMetrics:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the sums of an earlier attempt, whose warm-up is added to that of this attempt."""
+        """Restore the sums and times of an earlier attempt at this epoch.
+
+        They replace those of this object, except for the warm-up: its seconds are added to those of this attempt.
+        """
         self.images, self.train_s, self.wait_s = state["images"], state["train_s"], state["wait_s"]
         self.warm_up_s += state.get("warm_up_s", 0.0)  # absent in checkpoints before 2026-11-26
         self._norm_samples = state["norm_samples"]
@@ -133,7 +157,16 @@ class EpochMetrics:
 
 
 def final_metrics(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The final metrics of a run that follow from the metrics of its epochs."""
+    """Derive the final metrics of a run from the metrics of its epochs.
+
+    Args:
+        history: The metrics of each epoch, in order; at least one epoch.
+
+    Returns:
+        Metrics by their names in `reproduce.schema`: accuracies (0 to 1) and validation loss of the last epoch, the
+        median throughput (images per second) over all epochs but the first, and the warm-up seconds of all epochs. With
+        a single epoch, the throughput is that of this epoch.
+    """
     last = history[-1]
     speeds = [epoch[schema.IMAGES_PER_S] for epoch in history]
     return {

@@ -1,4 +1,4 @@
-"""What the caller of `train` provides and receives: a rank's setup, an observer, and the result."""
+"""The types at the interface of `train`: the setup of a rank, the observer of a training, and its result."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from reproduce.execution.validation import Table
 
 
 class NonFiniteLossError(RuntimeError):
-    """The loss became infinite or NaN; the message names the epoch and the step, both from 1."""
+    """Raised on all ranks when a loss is infinite or NaN. The message names the epoch and the step, both from 1."""
 
 
 @dataclass(frozen=True)
 class RankSetup:
-    """Where one rank trains a run, and with what. The caller initialises `torch.distributed` if world_size > 1."""
+    """The resources and folders with which one rank trains a run.
+
+    If `world_size` is above 1, the caller must initialise the default process group of `torch.distributed` beforehand.
+    """
 
     rank: int
     world_size: int
@@ -30,48 +33,61 @@ class RankSetup:
     data_root: Path
     """The folder that the run's `data.path` is relative to."""
     stop_requested: Callable[[], bool]
-    """Called after every step (every tenth on a GPU). If it returns True on any rank, all ranks stop."""
+    """Returns whether this rank has been asked to stop. If it returns True on any rank, all ranks stop. It is called
+    after every step (on a GPU after every tenth step and the last one of an epoch) and before the batches of a
+    validation, and must return at once."""
     checkpoint_every_s: float = 300
+    """Least number of seconds between two checkpoints within an epoch. The end of an epoch always writes one."""
     compiled: bool = False
-    """Whether the network is compiled, see `build_step`."""
+    """Whether torch.compile compiles the parts of the network, see `build_step`."""
     gpu_share: float = 1.0
-    """Share of the GPU's memory for this rank, if other runs use the same GPU."""
+    """Share of the GPU's memory that this rank may use, above 0 and at most 1. Below 1, other runs use the same GPU."""
 
 
 class Observer(Protocol):
-    """Receives what happens in a training. Rank 0 alone calls it."""
+    """Receives the progress and the results of a training. It is called on rank 0 only."""
 
     @property
     def epochs_recorded(self) -> int:
-        """How many epochs, counted from the first, it has received in this attempt and in earlier ones.
+        """Number of epochs that the observer has received, in this attempt and in earlier ones.
 
-        It receives the epochs that are in the checkpoint beyond that number once more.
+        `train` passes it every later epoch in turn, including epochs that the checkpoint of an earlier attempt already
+        contains.
         """
 
     def progress(
         self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, loss: float, top1: float | None
     ) -> None:
-        """Called at most once a second.
+        """Receive the progress of the current epoch. It is called at most once a second.
 
         Args:
             epoch: The current epoch, from 0.
             epochs: Number of epochs of the run.
             step: Completed steps of this epoch.
             steps: Number of steps of an epoch.
-            images_per_s: Training images a second of all ranks, over the part of the epoch in this attempt.
-            loss: Mean training loss of the epoch so far, of rank 0's images.
-            top1: Accuracy at the last validation, 0 to 1; None before the first.
+            images_per_s: Training images per second of all ranks, estimated as the rate of rank 0 times the world size.
+                It covers the part of the epoch that this attempt has trained.
+            loss: Mean total training loss over rank 0's images of this epoch so far.
+            top1: Accuracy at the last validation, 0 to 1. None before the first validation.
         """
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Called when an epoch (from 0) is complete and its checkpoint is durable; for names see `reproduce.schema`."""
+        """Receive the metrics of a complete epoch whose checkpoint is durable.
+
+        Args:
+            epoch: The epoch, from 0.
+            metrics: Its metrics by their names in `reproduce.schema`.
+        """
 
     def predictions(self, table: Table) -> None:
-        """Called with the predictions of the final validation; again if a finished run is trained again."""
+        """Receive the predictions of the final validation, in the columns of `Validation.predictions`.
+
+        If `train` is called for a run whose checkpoint is finished, it validates again and calls this method again.
+        """
 
 
 class SilentObserver:
-    """Ignores everything: for ranks other than 0, and for benchmarks."""
+    """An `Observer` that ignores everything, for ranks other than 0 and for benchmarks."""
 
     epochs_recorded = 0
 
@@ -84,9 +100,9 @@ class SilentObserver:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How `train` ended."""
+    """The result of `train` on one rank."""
 
     finished: bool
-    """False if a stop was requested. The run can then be continued from its checkpoint."""
+    """True if the run was trained to its end. False if it was stopped; it can then be resumed from its checkpoint."""
     metrics: dict[str, float]
-    """The final metrics of a finished run; empty otherwise."""
+    """The final metrics of a finished run by their names in `reproduce.schema`. Empty if the run was stopped."""

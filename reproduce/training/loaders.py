@@ -1,4 +1,4 @@
-"""The loaders of a run on one rank."""
+"""Build the training and validation loaders of a run for one rank."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from reproduce.training.interface import RankSetup
 
 
 def build_train_loader(run: RunConfig, setup: RankSetup) -> TrainLoader:
-    """The loader of this rank's training batches."""
+    """Build the loader of this rank's training batches.
+
+    On a GPU the images are uint8 pixels, on a CPU they are normalised in the precision of the recipe.
+
+    Raises:
+        DataError: The data set is missing or damaged, or holds too few images for one step.
+    """
     recipe = run.recipe
     return TrainLoader(
         setup.data_root / run.data.path,
@@ -35,13 +41,16 @@ def build_train_loader(run: RunConfig, setup: RankSetup) -> TrainLoader:
 
 
 def build_val_loader(run: RunConfig, setup: RankSetup, split: Split = "val", at_most: int | None = None) -> ValLoader:
-    """The loader of this rank's share of a split, in validation's crops.
+    """Build the loader of this rank's share of a split, with the central crops of validation.
 
     Args:
         run: The run.
-        setup: Where this rank trains.
+        setup: The setup of this rank.
         split: The split whose images are loaded.
-        at_most: Number of images of all ranks, if the split has more.
+        at_most: Maximum number of images over all ranks. None loads the whole split.
+
+    Raises:
+        DataError: The data set is missing or damaged.
     """
     return ValLoader(
         setup.data_root / run.data.path,
@@ -61,7 +70,7 @@ def build_val_loader(run: RunConfig, setup: RankSetup, split: Split = "val", at_
 
 
 def _pixel_dtype(run: RunConfig, setup: RankSetup) -> torch.dtype:
-    """A GPU receives bytes and normalises them itself; on CPUs the decoder normalises in the same pass."""
+    """The type of the loaders' images: uint8 on a GPU, which normalises them itself; on a CPU the decoder does that."""
     if setup.device.type == "cuda":
         return torch.uint8
     return resolve_precision(run.recipe.precision, setup.device).dtype

@@ -1,9 +1,9 @@
-"""The training loop of one run on one rank: epochs, validation, checkpoints, and stopping.
+"""Train one run on one rank: epochs, validation, checkpoints, and stopping.
 
-Every rank calls `train` with the same run. On CPUs, a run that is stopped, killed and resumed at any step ends with bit
-for bit the weights and metrics (except times) of an uninterrupted run: order and augmentation are functions of the
-epoch and the image, and a checkpoint holds the state of dropout's generators, of the optimiser, of the weight average
-and of the current epoch's metrics.
+Every rank calls `train` with the same run. On CPUs, a run that is stopped or killed at any step and then resumed ends
+with the same weights and metrics (except times), bit for bit, as an uninterrupted run. Order and augmentation are
+functions of the epoch and the image. A checkpoint holds the state of dropout's generators, of the optimiser, of the
+weight average and of the current epoch's metrics.
 """
 
 from __future__ import annotations
@@ -42,22 +42,29 @@ from reproduce.training.step import build_step
 from reproduce.training.stopping import StopRequested, stop_check
 
 SYNCHRONISE_EVERY = {"cpu": 1, "cuda": 10}
-"""Steps between two looks at stop requests and losses, by device. A look waits for a GPU; on CPUs, whose steps take
-long, it costs nothing."""
+"""Steps between two checks of stop requests, due checkpoints and losses, by type of device. On a GPU a check waits for
+the device; on a CPU its cost is negligible beside that of a step."""
 PROGRESS_EVERY_S = 1.0
 TIMED_FROM_STEPS = 10_000
-"""Steps at one resolution above which it pays that cuDNN times its algorithms. Timing takes 12 to 18 s for each
-resolution and saves a few per cent of steps of some tens of milliseconds (one H200, 2026-11-26)."""
+"""Number of steps at one resolution from which cuDNN times its algorithms to choose them. Timing takes 12 to 18 s for
+each resolution and shortens steps of some tens of milliseconds by a few per cent (one H200, 2026-11-26)."""
 GRADIENT_NORMS_PER_EPOCH = 10
 
 
 def train(run: RunConfig, setup: RankSetup, observer: Observer) -> TrainingResult:
     """Train a run to its end or to a stop request, continuing from its checkpoint if there is one.
 
+    Collective: all ranks must call it with the same run. It configures the process for the run (threads, kernels,
+    memory limits, torch's global random generators) and leaves these settings in place, see `prepare_process`.
+
     Args:
         run: The run, the same on every rank.
-        setup: Where and with what this rank trains.
-        observer: Receives progress, epochs and predictions on rank 0.
+        setup: The resources and folders of this rank.
+        observer: Receives progress, epochs and predictions. It is called on rank 0 only.
+
+    Returns:
+        The final metrics of a finished run. After a stop request the function returns normally, with `finished` False
+        and a checkpoint in the run's folder.
 
     Raises:
         NonFiniteLossError: The loss became infinite or NaN.
@@ -68,7 +75,11 @@ def train(run: RunConfig, setup: RankSetup, observer: Observer) -> TrainingResul
 
 
 class Trainer:
-    """The state of a run in training on one rank."""
+    """Trains one run on one rank and holds its state; use the function `train` for a complete training.
+
+    Creating it configures the process, see `prepare_process`, and builds the loaders, the network and the optimiser,
+    but reads no checkpoint. All ranks must create it and call its collective methods together.
+    """
 
     def __init__(self, run: RunConfig, setup: RankSetup, observer: Observer) -> None:
         self.run, self.setup, self.observer = run, setup, observer
@@ -93,14 +104,14 @@ class Trainer:
         self.metrics = EpochMetrics(self.network, setup.device)
         self.history: list[dict[str, float]] = []
         self._warmed_up: set[int] = set()
-        """Input sides whose kernels this attempt has chosen."""
+        """Input sides, in pixels, for which this attempt has run its warm-up."""
         self._saved_at = time.monotonic()
         self._reported_at = -math.inf  # so that the first step is reported at once
 
     # --- the course of a run -----------------------------------------------------------------------
 
     def train(self) -> TrainingResult:
-        """Train, validate and measure the run; see the function `train`."""
+        """Train the run to its end or to a stop request. Collective; see the function `train`."""
         try:
             return TrainingResult(finished=True, metrics=self._train_to_end())
         except StopRequested:
@@ -131,10 +142,12 @@ class Trainer:
         return final_metrics(self.history) | run_probes(self.run.probes, self._trained_network())
 
     def warm_up(self, epoch: int) -> None:
-        """Take a batch of each loader and run a few passes, so that the throughput does not include this time.
+        """Load a training batch and run two passes on it, so that the measured throughput excludes one-time costs.
 
-        FFCV compiles its pipelines for seconds at the first batch, and a GPU chooses its kernels at the first step of
-        each resolution.
+        FFCV takes seconds to compile its pipelines at the first batch, and a GPU chooses its kernels at the first step
+        of each resolution. The first warm-up of an attempt also loads a validation batch. Images and resolution are
+        those of `epoch` (from 0). Weights and random generators stay unchanged; the time is added to
+        `metrics.warm_up_s`. Collective.
         """
         start, side = time.perf_counter(), input_side(self.recipe, epoch)
         self.network.train()
@@ -151,7 +164,15 @@ class Trainer:
         self.metrics.warm_up_s += time.perf_counter() - start
 
     def train_epoch(self, epoch: int) -> None:
-        """Train the rest of an epoch. Raises `StopRequested` after it has written a checkpoint."""
+        """Train an epoch from `first_step` to its end, without validating it. Collective.
+
+        Args:
+            epoch: The epoch, from 0.
+
+        Raises:
+            StopRequested: A stop was requested. A checkpoint has been written.
+            NonFiniteLossError: The loss became infinite or NaN.
+        """
         side = input_side(self.recipe, epoch)
         if self.setup.device.type == "cuda" and side not in self._warmed_up:
             self.warm_up(epoch)
@@ -168,7 +189,11 @@ class Trainer:
         self.first_step = 0
 
     def train_step(self, epoch: int, step: int, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
-        """Run one optimisation step on the next batch; returns its loss (0-d), still on the device."""
+        """Run one optimisation step on the next batch, without waiting for the device. Collective.
+
+        `epoch` and `step` are counted from 0, the latter within the epoch. `batches` yields this rank's images and
+        labels. The result is this rank's total loss, 0-d, on the device.
+        """
         start = time.perf_counter()
         images, labels = next(batches)
         self.metrics.wait_s += time.perf_counter() - start
@@ -181,9 +206,18 @@ class Trainer:
         return result.loss
 
     def validate(self, epoch: int) -> Validation:
-        """Validate after an epoch. If it is stopped, it writes a checkpoint with which validation comes next.
+        """Validate the network after an epoch. Collective.
 
-        `epoch` is the recipe's number of epochs if the training was complete in the checkpoint.
+        Args:
+            epoch: The epoch that was trained, from 0. The recipe's number of epochs if the checkpoint was finished.
+
+        Returns:
+            The result; it includes predictions after the last epoch only.
+
+        Raises:
+            StopRequested: A stop was requested. Unless the checkpoint was finished, a new one has been written from
+                which the run continues with this validation.
+            NonFiniteLossError: The validation loss is infinite or NaN.
         """
         try:
             validation = validate(
@@ -205,13 +239,13 @@ class Trainer:
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """The network with the weights that are evaluated: the averaged ones, if the recipe averages."""
+        """The network that is validated and probed: the averaged one if the recipe averages, else the trained one."""
         return self.network if self.average is None else self.average.network
 
     # --- parts of an epoch -------------------------------------------------------------------------
 
     def _synchronise(self, epoch: int, done: int, losses: list[Tensor]) -> None:
-        """Let the ranks agree after `done` steps of an epoch whether to fail, to write a checkpoint and to stop."""
+        """Let all ranks agree, after `done` steps of an epoch, whether to fail, to write a checkpoint and to stop."""
         finite = torch.stack(losses).isfinite().tolist()
         stop, checkpoint_due, failed = self.ranks.agree(
             [self.setup.stop_requested(), self._checkpoint_due(), not all(finite)], self.statistics
@@ -280,7 +314,7 @@ class Trainer:
     # --- reports to the observer -------------------------------------------------------------------
 
     def report_progress(self, epoch: int, done: int) -> None:
-        """Report the progress after `done` steps of an epoch, at most once a second and on rank 0 alone."""
+        """Report `done` completed steps of an epoch (from 0), at most once a second. Does nothing on ranks above 0."""
         now = time.monotonic()
         if self.setup.rank != 0 or now - self._reported_at < PROGRESS_EVERY_S:
             return
@@ -303,9 +337,14 @@ class Trainer:
     # --- checkpoints -------------------------------------------------------------------------------
 
     def save_checkpoint(self, epoch: int, step: int) -> None:
-        """Write a checkpoint with which `step` of `epoch` comes next.
+        """Write a checkpoint from which the run continues with the given step. Collective.
 
-        All ranks call this after the same step, right after they have agreed on their statistics.
+        Rank 0 writes the file. All ranks must call this after the same step and right after `Ranks.agree` has averaged
+        their running statistics, because only those of rank 0 are saved.
+
+        Args:
+            epoch: The epoch to continue with, from 0. The recipe's number of epochs marks the run as finished.
+            step: The next step of that epoch, from 0. The number of steps of an epoch if its validation is next.
         """
         finished = epoch == self.recipe.epochs
         own = {
@@ -329,7 +368,14 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Read the checkpoint of this run, None if there is none, and make sure that all ranks see the same one."""
+        """Read the checkpoint of this run without applying it. Collective: the ranks compare their positions.
+
+        Returns:
+            The checkpoint, see `reproduce.training.checkpoint`. None if there is none.
+
+        Raises:
+            CheckpointError: It belongs to another run, or the ranks see checkpoints of different positions.
+        """
         state = checkpoint.load(self.setup.folder, self.run.key)
         position = (state["epoch"], state["step"]) if state else (0, 0)
         if any(other != position for other in self.ranks.gather(position)):

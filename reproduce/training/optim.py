@@ -1,4 +1,4 @@
-"""The optimiser: SGD with momentum, in torch's fused implementation where there is one."""
+"""Build the optimiser: SGD with momentum, in torch's fused implementation on CPUs and CUDA GPUs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from reproduce.spec import RecipeConfig
 
 
 def parameter_groups(network: nn.Module, recipe: RecipeConfig) -> list[dict[str, Any]]:
-    """The optimiser's parameter groups: one with weight decay and, if the recipe asks for it, one without.
+    """Divide a network's parameters into the optimiser's parameter groups.
 
-    With `decay_norm_and_bias: false`, biases and the parameters of normalisation have no weight decay. They have one
-    dimension; the weights of convolutions and linear layers have two or more.
+    Returns:
+        One group with the recipe's weight decay. With `decay_norm_and_bias: false`, a second group without weight decay
+        holds the biases and the parameters of normalisation: those with one dimension.
     """
     parameters = list(network.parameters())
     if recipe.decay_norm_and_bias:
@@ -26,7 +27,7 @@ def parameter_groups(network: nn.Module, recipe: RecipeConfig) -> list[dict[str,
 
 
 def sgd(network: nn.Module, recipe: RecipeConfig) -> SGD:
-    """The optimiser of a recipe, for a network that is on its device already."""
+    """Build the optimiser of a recipe. The network must already be on the device that trains it."""
     device = next(network.parameters()).device.type
     return SGD(
         parameter_groups(network, recipe),
@@ -38,6 +39,6 @@ def sgd(network: nn.Module, recipe: RecipeConfig) -> SGD:
 
 
 def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups, in place."""
     for group in optimiser.param_groups:
         group["lr"] = rate

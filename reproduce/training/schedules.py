@@ -1,4 +1,4 @@
-"""Learning rate and input side as pure functions of the progress, so that checkpoints hold no state of schedules."""
+"""Compute learning rate and input side as pure functions of the progress; checkpoints hold no state of schedules."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ PAPER_DECAY, PAPER_DECAY_EPOCHS = 0.96, 8  # Szegedy et al. 2014, section 6
 
 
 def learning_rate(recipe: RecipeConfig, epochs_done: float) -> float:
-    """The learning rate at a point of the training.
+    """Compute the learning rate at a point of the training.
 
-    The warm-up rises linearly from 0. That of "one-cycle" rises from 1/25 of the peak, and over 30 % of the epochs if
-    the recipe sets no warm-up. What follows spans the remaining epochs. Only "step" and "paper" count their epochs
-    from the start of the training, as published recipes do.
+    During the warm-up the rate rises linearly to the recipe's peak: from 0, or with "one-cycle" from 1/25 of the peak.
+    With "one-cycle", the warm-up takes 30 % of the epochs if the recipe sets none. After the warm-up, "poly", "cosine"
+    and "one-cycle" reach 0 at the end of the last epoch. "step" and "paper" count their epochs from the start of the
+    training, warm-up included, as published recipes do.
 
     Sources: "paper" is Szegedy et al. 2014, section 6; "poly" is Caffe's `lr_policy: "poly"`; "one-cycle" is Smith and
     Topin 2017 (arXiv:1708.07120), linear in both directions.
 
     Args:
         recipe: The recipe.
-        epochs_done: Epochs since the start of the training, with a fraction within an epoch.
+        epochs_done: Epochs since the start of the training; fractional within an epoch.
     """
     peak, warmup = recipe.learning_rate, recipe.warmup_epochs
     start = 0.0
@@ -51,18 +52,27 @@ def learning_rate(recipe: RecipeConfig, epochs_done: float) -> float:
 
 
 def step_learning_rate(recipe: RecipeConfig, *, epoch: int, step: int, steps: int) -> float:
-    """The learning rate of one step; epoch and step count from 0, `steps` is the number of steps of an epoch.
+    """Compute the learning rate of one step: the value of the schedule at the middle of the step.
 
-    It is taken at the middle of the step, so that neither the first step of a warm-up nor the last step of a decay has
-    a learning rate of zero.
+    Taken there, neither the first step of a warm-up nor the last step of a decay has a learning rate of 0.
+
+    Args:
+        recipe: The recipe.
+        epoch: The epoch, from 0.
+        step: The step within the epoch, from 0.
+        steps: Number of steps of an epoch.
     """
     return learning_rate(recipe, epoch + (step + 0.5) / steps)
 
 
 def input_side(recipe: RecipeConfig, epoch: int) -> int:
-    """Side of the training images of an epoch (from 0), in pixels; see `RecipeConfig.resolution_start`.
+    """Compute the side of the training images of an epoch, in pixels; see `RecipeConfig.resolution_start`.
 
-    The last epoch always has the full side, however few epochs there are.
+    The last epoch always has the full resolution, even in a run of one or two epochs.
+
+    Args:
+        recipe: The recipe.
+        epoch: The epoch, from 0.
     """
     start, end = recipe.resolution_start, recipe.resolution
     ramp = min(RESIZING_SHARE * recipe.epochs, recipe.epochs - 1)
@@ -72,5 +82,5 @@ def input_side(recipe: RecipeConfig, epoch: int) -> int:
 
 
 def epochs_at(recipe: RecipeConfig, side: int) -> int:
-    """Number of epochs whose training images have this side, in pixels."""
+    """Count the epochs of a recipe whose training images have the given side, in pixels."""
     return sum(input_side(recipe, epoch) == side for epoch in range(recipe.epochs))

@@ -1,4 +1,4 @@
-"""One optimisation step, which a run repeats thousands of times and which `deeper bench` times by itself."""
+"""Run one optimisation step: the part of training that a run repeats for every batch and `deeper bench` times alone."""
 
 from __future__ import annotations
 
@@ -19,17 +19,25 @@ from reproduce.training.optim import set_learning_rate, sgd
 
 
 class StepResult(NamedTuple):
-    """Losses (0-d) and main logits [N, classes] in float32, detached from the graph and still on the device."""
+    """The losses and logits of one step on one rank, in float32, detached from the graph and on the device."""
 
     loss: Tensor
+    """Weighted sum of the losses of all classifiers, 0-d, the mean over the batch."""
     main: Tensor
+    """Loss of the main classifier, 0-d."""
     aux1: Tensor | None
+    """Loss of the first auxiliary classifier, 0-d, unweighted. None if the network does not have it."""
     aux2: Tensor | None
+    """Loss of the second auxiliary classifier, like `aux1`."""
     logits: Tensor
+    """Logits of the main classifier, [N, classes]."""
 
 
 class Losses(NamedTuple):
-    """Cross-entropies of the classifiers (0-d) and their weighted sum; None for a classifier that is absent."""
+    """The mean cross-entropy of each classifier over a batch and their weighted sum, 0-d, attached to the graph.
+
+    An auxiliary classifier that is absent has None.
+    """
 
     total: Tensor
     main: Tensor
@@ -38,13 +46,13 @@ class Losses(NamedTuple):
 
 
 def losses(outputs: Outputs, labels: Tensor, *, aux_weight: float, label_smoothing: float) -> Losses:
-    """The loss of the main classifier plus the weighted losses of the auxiliary ones (Szegedy et al. 2014, section 5).
+    """Compute the main loss, the auxiliary losses and their weighted sum (Szegedy et al. 2014, section 5).
 
     Args:
-        outputs: Logits of the classifiers. The losses are computed in float32 whatever their type.
+        outputs: Logits of the classifiers, in any floating-point type; the losses are computed in float32.
         labels: Labels, int64 [N].
         aux_weight: Weight of each auxiliary classifier's loss; that of the main classifier is 1.
-        label_smoothing: Label smoothing of every classifier, from 0 to below 1.
+        label_smoothing: Label smoothing for every classifier, at least 0 and below 1.
     """
 
     def cross_entropy(logits: Tensor) -> Tensor:
@@ -60,7 +68,19 @@ def losses(outputs: Outputs, labels: Tensor, *, aux_weight: float, label_smoothi
 
 
 class Step:
-    """Forward pass, backward pass and update on one batch: all that a bare training loop needs besides the batches."""
+    """Runs the forward pass, the backward pass and the optimiser's update on one batch.
+
+    Images that are still uint8 pixels are normalised on the device first. With `distributed`, calls are collective:
+    gradients are averaged over the ranks of the default process group.
+
+    Args:
+        network: The network, on its device. Each step changes it in place.
+        optimiser: The optimiser of its parameters. Each step sets its learning rate.
+        aux_weight: Weight of each auxiliary classifier's loss; that of the main classifier is 1.
+        label_smoothing: Label smoothing for every classifier, at least 0 and below 1.
+        dtype: Arithmetic of the forward pass: bfloat16 (by autocast) or float32.
+        distributed: Whether to wrap the network in DDP. The process group must be initialised.
+    """
 
     def __init__(
         self,
@@ -88,12 +108,17 @@ class Step:
             )
 
     def __call__(self, images: Tensor, labels: Tensor, learning_rate: float) -> StepResult:
-        """Run one step; the gradients stay in place.
+        """Train the network on one batch, without waiting for the device.
+
+        The gradients remain in the parameters' `grad` until the next call.
 
         Args:
-            images: Images, [N, 3, S, S], uint8 or normalised.
+            images: Images, [N, 3, S, S], uint8 pixels or normalised.
             labels: Labels, int64 [N].
             learning_rate: Learning rate of this step.
+
+        Returns:
+            Losses and logits of this rank's batch.
         """
         set_learning_rate(self.optimiser, learning_rate)
         result = self._forward_backward(images, labels)
@@ -101,10 +126,15 @@ class Step:
         return result
 
     def warm_up(self, images: Tensor, labels: Tensor) -> None:
-        """Run a few forward and backward passes that leave the network and the random generators as they were.
+        """Run two forward and backward passes that leave weights, buffers and random generators unchanged.
 
-        The first passes choose kernels, and DDP orders its buckets by them. A resumed run does the same, so that sums
-        over three or more ranks are rounded in it as in a run that was never interrupted.
+        The first passes choose kernels and determine the order of DDP's buckets. A resumed run must therefore warm up
+        like a new one: otherwise its sums over three or more ranks would be rounded differently. Gradients are reset
+        to None. Collective if the step is distributed.
+
+        Args:
+            images: Images, as for a step.
+            labels: Labels, int64 [N].
         """
         before = [buffer.clone() for buffer in self.network.buffers()]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -125,7 +155,11 @@ class Step:
 
 
 def build_network(run: RunConfig, device: torch.device) -> GoogLeNet:
-    """The network of a run with its initial weights, which `seeds.initialisation` alone determines."""
+    """Build the network of a run with its initial weights, on a device and in the memory format channels_last.
+
+    Of the run's seeds, only `seeds.initialisation` determines the weights. The function reseeds torch's global random
+    generators with it.
+    """
     torch.manual_seed(run.seeds.initialisation)
     network: GoogLeNet = GoogLeNet(run.network).to(  # type: ignore[call-overload]
         device=device, memory_format=torch.channels_last
@@ -134,13 +168,15 @@ def build_network(run: RunConfig, device: torch.device) -> GoogLeNet:
 
 
 def build_step(run: RunConfig, *, device: torch.device, distributed: bool = False, compiled: bool = False) -> Step:
-    """The step of a run with its initial weights.
+    """Build the step of a run, with the initial weights of its network and a new optimiser.
+
+    It reseeds torch's global random generators, see `build_network`.
 
     Args:
         run: The run.
         device: The device that computes.
         distributed: Whether gradients are averaged over the ranks of the default process group.
-        compiled: Whether torch.compile compiles the parts of the network, which changes results by rounding only.
+        compiled: Whether torch.compile compiles the parts of the network. Results then differ by rounding only.
     """
     network = build_network(run, device)
     if compiled:

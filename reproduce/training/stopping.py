@@ -1,4 +1,4 @@
-"""Stopping a run between two batches, on all ranks at once."""
+"""Stop a run between two batches, on all ranks together."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ from reproduce.execution.ranks import Ranks
 
 
 class StopRequested(Exception):  # noqa: N818 - it is no error
-    """Leaves the training loop after a stop request, with a checkpoint from which the run can be continued."""
+    """Raised on all ranks to leave the training loop or a validation after a stop request on any rank."""
 
 
 def stop_check(
     loader: ValLoader, batch_size: int, ranks: Ranks, stop_requested: Callable[[], bool]
 ) -> Callable[[int], None]:
-    """A function to call before each batch of a loader; raises `StopRequested` if any rank was asked to stop.
+    """Make a function that stops a pass over a validation loader on all ranks together.
 
     Args:
-        loader: The loader of this rank. Others may have one batch more or less.
-        batch_size: Images of a batch of one rank.
+        loader: The loader of this rank. Other ranks may have one batch more or less.
+        batch_size: Images in a batch of one rank.
         ranks: The ranks that share the images of the loader.
-        stop_requested: Whether this rank was asked to stop.
+        stop_requested: Returns whether this rank has been asked to stop.
+
+    Returns:
+        A function to be called on every rank before each batch, with the number of the batch from 0. It raises
+        `StopRequested` if any rank has been asked to stop. It is collective for the full batches that every rank has
+        and does nothing for later ones. It writes no checkpoint.
     """
     common_batches = loader.images // ranks.world_size // batch_size
 

@@ -1,6 +1,6 @@
-"""Probes: measurements that a run takes of its finished network, beyond the final validation.
+"""Probes: measurements of a run's finished network in addition to the final validation.
 
-A `TrainedNetwork` (the network, loaders, ranks) comes in and final metrics go out. An experiment names the probes it
-wants in its field `probes`. To add one: write a function of the type `Probe`, list it in `registry.PROBES`, and add its
+A probe takes a `TrainedNetwork` (the network, loaders and ranks) and returns final metrics. The field `probes` of an
+experiment selects them. To add a probe, write a function of the type `Probe`, list it in `registry.PROBES`, and add its
 name to `reproduce.spec.ProbeName` and its metrics to `reproduce.schema`.
 """

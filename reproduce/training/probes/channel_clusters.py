@@ -1,6 +1,6 @@
-"""Probe: do correlated channels gather in one branch of an Inception module?
+"""Probe: measure whether correlated channels gather in one branch of an Inception module.
 
-Measures claim S-clustered (Hebb's principle: sparse connections are approximated by dense clusters of correlated
+It measures claim S-clustered (Hebb's principle: sparse connections are approximated by dense clusters of correlated
 units). The channels of a branch also share its kernel, and with it their receptive field. The permutation baseline does
 not separate these two causes.
 """
@@ -23,16 +23,24 @@ from reproduce.training.step import build_network
 
 IMAGES = 256
 GRID = 4
-"""Rows and columns of a module's feature map that are sampled, evenly spread; a smaller map is used as a whole."""
+"""Number of rows and of columns, evenly spread, at which a feature map is sampled. A smaller map is used whole."""
 PERMUTATIONS = 200
 BAND_QUANTILE = 0.975
-"""Upper end of a two-sided 95 % band."""
+"""Quantile at the upper end of a two-sided 95 % band."""
 PERMUTATION_SEED = 2014
-"""The same for all runs, whatever their seeds."""
+"""Seed of the permutations, the same for all runs whatever their own seeds are."""
 
 
 def channel_clusters(trained: TrainedNetwork) -> dict[str, float]:
-    """The `cluster/` metrics of the trained network, and the difference for the same network before its first step."""
+    """Measure how channels cluster in the trained network and in the same network before its first step.
+
+    Every rank measures the same 256 validation images (fewer if there are fewer), so no rank waits for another. The
+    probe leaves the network in evaluation mode and reseeds torch's global random generators.
+
+    Returns:
+        The metrics of `cluster_metrics` for the trained network, and `CLUSTER_UNTRAINED`, the difference between
+        correlations within and across branches in the untrained network.
+    """
     untrained = build_network(trained.run, trained.ranks.device)
     after, before = (_clusters_on_sample(network, trained) for network in (trained.network, untrained))
     return {**after, schema.CLUSTER_UNTRAINED: before[schema.CLUSTER_DIFFERENCE]}
@@ -45,16 +53,22 @@ def _clusters_on_sample(network: nn.Module, trained: TrainedNetwork) -> dict[str
 
 @torch.inference_mode()
 def cluster_metrics(network: nn.Module, images: Iterable[Tensor], *, dtype: torch.dtype) -> dict[str, float]:
-    """Compare the correlation of channels within branches with that across branches.
+    """Compare the correlation of channels within branches of Inception modules with that across branches.
 
-    The absolute Pearson correlation of each pair of channels, over images and positions, is averaged over the pairs
-    of one branch and over those of two branches, and then over modules. The baseline is the difference of the two when
-    channels are assigned to branches at random. Channels that never change have no correlation and are left out.
+    For each pair of channels of a module, the absolute Pearson correlation is taken over all images and over a grid of
+    at most 4x4 positions of the feature map. In each module it is averaged over all pairs within a branch, and over
+    all pairs across two branches. Channels that never change have no correlation and are left out. The baseline
+    assigns the channels to branches at random, with branch sizes kept, in 200 permutations.
 
     Args:
         network: A network with Inception modules. It is left in evaluation mode.
         images: Normalised batches, [N, 3, S, S].
-        dtype: What the network computes in, bfloat16 or float32.
+        dtype: Arithmetic of the network, bfloat16 or float32.
+
+    Returns:
+        Means over the modules: `CLUSTER_WITHIN` and `CLUSTER_ACROSS`, the mean correlations (0 to 1);
+        `CLUSTER_DIFFERENCE`, the former minus the latter; and `CLUSTER_PERMUTED_95`, the 97.5th percentile of this
+        difference over the permutations.
     """
     network.eval()
     modules = [module for module in network.modules() if isinstance(module, Inception)]
@@ -81,15 +95,16 @@ def cluster_metrics(network: nn.Module, images: Iterable[Tensor], *, dtype: torc
 
 
 def within_and_across(values: Tensor, branches: tuple[int, ...], random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Mean absolute correlation of the pairs of channels within branches, and of those across branches.
+    """Compute the mean absolute correlation of channel pairs within branches and across branches of one module.
 
     Args:
-        values: Activations, [samples, channels], channels in the order of `branches`.
+        values: Activations, [samples, channels], with the channels in the order of `branches`.
         branches: Number of channels of each branch.
-        random: Generator of the permutations.
+        random: Generator of the permutations. The call advances it.
 
     Returns:
-        Two tensors [1 + PERMUTATIONS]: first for the branches as they are, then for channels assigned at random.
+        Two tensors [1 + PERMUTATIONS], within and across branches. Element 0 is for the real branches; each of the
+        others is for one random assignment of the channels to branches of the same sizes.
     """
     branch = torch.repeat_interleave(torch.arange(len(branches)), torch.tensor(branches))
     changing = values.std(0) > 0
@@ -104,6 +119,6 @@ def within_and_across(values: Tensor, branches: tuple[int, ...], random: np.rand
 
 
 def _keep_sample(kept: list[Tensor], _module: nn.Module, _inputs: object, output: Tensor) -> None:
-    """Keep the activations of a module at `GRID` x `GRID` positions, [N * positions, channels]."""
+    """Append a module's activations at a grid of positions to `kept`, [N * positions, channels], in float32."""
     rows, columns = (((torch.arange(n := min(GRID, side)) + 0.5) * side / n).long() for side in output.shape[2:])
     kept.append(output[:, :, rows[:, None], columns].permute(0, 2, 3, 1).flatten(0, 2).float())

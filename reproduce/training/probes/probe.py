@@ -1,4 +1,4 @@
-"""What a probe is: a function from a trained network to metrics."""
+"""Define the type of a probe, a function from a trained network to metrics, and its argument."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from reproduce.spec import RunConfig
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """All that a probe gets."""
+    """The argument of a probe: a trained network, and the loaders and ranks with which to measure it."""
 
     run: RunConfig
     network: nn.Module
-    """The network with the weights that validation uses: the averaged ones if the recipe averages."""
+    """The network that was validated. Its weights are averaged if the recipe averages, otherwise the last ones."""
     normalise: Normalise
-    """Turns the loaders' pixels into the network's input."""
+    """Turns the images of the loaders into the input of the network."""
     dtype: torch.dtype
-    """What the network computes in: bfloat16 or float32."""
+    """Arithmetic of the network: bfloat16 or float32."""
     ranks: Ranks
-    """The ranks of the run. All of them run each probe together."""
+    """The ranks of the run. All ranks run each probe together."""
     val_images: ValLoader
-    """All validation images."""
+    """Loads this rank's share of all validation images."""
     train_images: ValLoader
-    """Images that the training used, at most as many as there are validation images, cropped as in validation."""
+    """Loads this rank's share of training images that the run used, as many as there are validation images or, if fewer
+    were used, all of them. They have validation's crops."""
     stop_check: Callable[[ValLoader], Callable[[int], None]]
-    """For `validate(before_batch=...)`: makes a stop request end the probe before the next batch of a loader."""
+    """Makes the argument `before_batch` of `validate` for a loader, so that a stop request ends the probe between two
+    batches."""
 
 
 Probe = Callable[[TrainedNetwork], dict[str, float]]
-"""Measures a trained network. Returns final metrics, by their names in `reproduce.schema`, the same on every rank."""
+"""A function that measures a trained network on all ranks together and returns final metrics by their names in
+`reproduce.schema`, the same on every rank."""

@@ -1,4 +1,4 @@
-"""The probes by the names that an experiment gives them."""
+"""Map the names of the probes, as used in experiment files, to their functions, and run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ PROBES: dict[ProbeName, Probe] = {"train_accuracy": train_accuracy, "channel_clu
 
 
 def run_probes(names: Sequence[ProbeName], trained: TrainedNetwork) -> dict[str, float]:
-    """Run probes one after another and join their metrics."""
+    """Run probes in turn and join their metrics. Collective: all ranks must call it with the same names.
+
+    Args:
+        names: Names of the probes, in the order in which they run.
+        trained: The trained network, with what the probes need to measure it.
+
+    Returns:
+        Final metrics by their names in `reproduce.schema`, the same on every rank.
+
+    Raises:
+        StopRequested: A stop was requested during a probe.
+    """
     metrics: dict[str, float] = {}
     for name in names:
         metrics |= PROBES[name](trained)

@@ -8,7 +8,16 @@ from reproduce.training.probes.probe import TrainedNetwork
 
 
 def train_accuracy(trained: TrainedNetwork) -> dict[str, float]:
-    """Top-1 accuracy on training images. Minus the validation accuracy, it is the overfitting gap."""
+    """Measure the top-1 accuracy on training images, with validation's crops and without dropout. Collective.
+
+    This accuracy minus that on the validation images is the overfitting gap.
+
+    Returns:
+        The metric `FINAL_TRAIN_TOP1_PLAIN`, 0 to 1.
+
+    Raises:
+        StopRequested: A stop was requested before the probe was complete.
+    """
     images = trained.train_images
     validation = validate(
         trained.network,
