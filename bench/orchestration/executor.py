@@ -28,7 +28,7 @@ STOP_GRACE_S = 120.0  # the time that a stopped run has to write its checkpoint 
 
 
 class TrainingGroup(Protocol):
-    """The methods of a `WorkerGroup` that an executor calls; tests replace it."""
+    """The methods of a `WorkerGroup` that an executor calls."""
 
     def train(
         self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]

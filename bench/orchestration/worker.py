@@ -57,8 +57,8 @@ class Outcome:
 class Worker:
     """One rank of a worker group, to be run as a Ray actor.
 
-    The group calls `placement`, `create_store` (on rank 0) and `join` once, then `train` for each run. Calls run one at
-    a time, except that `stop` may be called during `train`.
+    The group calls `placement`, `create_store` (on rank 0 of several workers) and `join` once, then `train` for each
+    run. Calls run one at a time, except that `stop` may be called during `train`.
 
     Args:
         rank: The rank, from 0.

@@ -44,7 +44,7 @@ def find_runs(records: Path, names: Iterable[str]) -> list[RecordedRun]:
         The runs in the order of the names, each run once.
 
     Raises:
-        SpecError: A run is unknown, is not finished or has no predictions.
+        SpecError: A name is malformed, or a run is unknown, is not finished or has no predictions.
     """
     found: dict[str, RecordedRun] = {}
     for name in names:

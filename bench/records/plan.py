@@ -32,7 +32,7 @@ class PlanEntry:
 
 
 def experiment_folder(records: Path, name: str) -> Path:
-    """The path of the folder with an experiment's plan and SLURM jobs, which need not exist."""
+    """The path of the folder with an experiment's plan and SLURM submissions, which need not exist."""
     return records / "experiments" / name
 
 
