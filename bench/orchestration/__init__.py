@@ -1,4 +1,4 @@
-"""Runs a plan on a Ray cluster: executors, worker groups, leases, retries, stops, and the table that shows progress.
+"""Trains the runs of a plan on a Ray cluster, several at once, and shows their progress.
 
 Planned runs come in; records go out. The room may import `records`, `telemetry`, `machine`, `console` and `reproduce`.
 It does not know MLflow: `tracking` publishes what is recorded.

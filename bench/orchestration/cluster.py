@@ -1,4 +1,4 @@
-"""The Ray cluster that runs are placed on: started here or joined, and how many runs it holds at once."""
+"""Starts or joins the Ray cluster that trains the runs, and computes how many runs fit on it at once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ import ray
 from reproduce.spec import ResourcesConfig, SpecError
 
 GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""The signals that Ctrl-C and `timeout` send to every process of the group. Ray's processes would end at once, before
-the runs have written their checkpoints, so they must not see them: the driver decides when they end."""
+"""The signals that Ctrl-C and `timeout` send to every process of the process group. Ray's processes are started with
+these signals blocked. Otherwise they would end at once, before the runs have written their checkpoints; the driver
+decides when they end."""
 
 
 @contextlib.contextmanager
 def cluster(address: str | None, log: Path) -> Iterator[None]:
-    """Connect to the Ray cluster at `address`, or run one on this machine, until the end of the `with` block.
+    """Connect this process to a Ray cluster for the duration of the `with` block.
+
+    A process can have only one connection at a time. A cluster that was started here ends with the block; one that was
+    joined keeps running. While the block runs, file descriptor 2 of this process leads to `log`, and `sys.stderr` is
+    replaced by a stream to the original standard error.
 
     Args:
-        address: `auto` or HOST:PORT of a running cluster; None starts one on this machine.
-        log: The file that receives what Ray writes to standard error meanwhile.
+        address: Address of a running cluster, as HOST:PORT or `auto`. None starts a cluster on this machine.
+        log: The file to which Ray's native code appends its standard error. Its folder is created if necessary.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -48,7 +53,7 @@ def cluster(address: str | None, log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _redirecting_native_stderr(log: Path) -> Iterator[None]:
-    """Append to a file what native code, such as Ray's, writes to standard error; Python's own output is unaffected."""
+    """Append the standard error of native code, such as Ray's, to a file. Python's `sys.stderr` is unaffected."""
     log.parent.mkdir(parents=True, exist_ok=True)
     terminal, python_stderr = os.dup(2), sys.stderr
     with log.open("ab") as file, open(os.dup(2), "w", encoding="utf-8", buffering=1, errors="replace") as sys.stderr:
@@ -64,9 +69,10 @@ def _redirecting_native_stderr(log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _blocking_group_signals() -> Iterator[None]:
-    """Block `GROUP_SIGNALS` in all processes that are started within the block, and in this one until its end.
+    """Block `GROUP_SIGNALS` in this thread until the end of the block, and for good in processes started within it.
 
-    A process inherits the signal mask of the thread that starts it, and passes it on to its own children.
+    A process inherits the signal mask of the thread that starts it, and passes it on to its own children. Outside the
+    main thread nothing is blocked.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,7 +87,16 @@ def _blocking_group_signals() -> Iterator[None]:
 
 
 def capacity(resources: ResourcesConfig) -> int:
-    """How many runs with these resources the living nodes of the cluster hold at once.
+    """Compute how many runs fit at once on the living nodes of the connected Ray cluster.
+
+    Runs that are being trained do not reduce the result, because it is computed from all CPUs and GPUs of the nodes,
+    free or in use. The workers of one run may lie on several nodes.
+
+    Args:
+        resources: The resources of one run.
+
+    Returns:
+        The number of runs, at least 1.
 
     Raises:
         SpecError: Not even one run fits.

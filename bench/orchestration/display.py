@@ -1,6 +1,6 @@
-"""What a person sees of a grid: the live table of `deeper run`, and the same table once for `deeper status`.
+"""Shows the progress of a grid: as a live table or lines of text for `deeper run`, and once for `deeper status`.
 
-The display only reads records, so it also shows a grid that another process or another host runs.
+The display only reads records, so it also shows a grid that is trained by another process or on another host.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STYLES: dict[Status, str] = {
 }
 
 LIVE_ORDER: tuple[Status, ...] = ("running", "failed", "interrupted", "finished", "waiting")
-"""Which runs a live display shows first if not all of them fit."""
+"""The order in which a live display selects runs by their status if not all of them fit."""
 
 COLUMNS = (
     Column("run"),
@@ -47,14 +47,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A planned run and the state that its record tells."""
+    """A planned run with the state read from its record."""
 
     planned: PlanEntry
     state: RunState
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until this run ends at the pace of its finished epochs; None before the first."""
+        """Estimated seconds until this run ends, at the pace of its last recorded epoch.
+
+        The value is 0 for a finished or failed run, and None for any other run without a recorded epoch.
+        """
         pace = self.state.metrics.get(schema.EPOCH_SECONDS)
         if self.state.status in ("finished", "failed"):
             return 0.0
@@ -67,14 +70,19 @@ class Row:
 
 
 def read_rows(runs: Sequence[PlanEntry], records: Path) -> list[Row]:
-    """Read the state of each run."""
+    """Read the state of each run from its record, in the order of `runs`."""
     return [Row(run, read_state(run_folder(records, run.key))) for run in runs]
 
 
 class GridWatch:
-    """Reads the rows of a grid again and again.
+    """The rows of a grid for a display that asks for them repeatedly.
 
-    It reads files at most once an interval, and those of a finished run only once.
+    Records are read at most once per interval, and a run that was found finished is not read again.
+
+    Args:
+        runs: The runs of the grid.
+        records: The folder of the records.
+        interval_s: Least time between two readings, in seconds.
     """
 
     def __init__(self, runs: Sequence[PlanEntry], records: Path, *, interval_s: float = 1.0) -> None:
@@ -83,7 +91,11 @@ class GridWatch:
         self._read_at = -math.inf
 
     def rows(self, *, now: bool = False) -> list[Row]:
-        """Return the rows, read again if the interval has passed or `now` is set."""
+        """Return one row per run, in the order of the plan.
+
+        Args:
+            now: Read the records even if the interval since the last reading has not passed.
+        """
         if now or time.monotonic() - self._read_at >= self._interval_s:
             self._read_at = time.monotonic()
             finished = {key for key, row in self._rows.items() if row.state.status == "finished"}
@@ -95,14 +107,15 @@ class GridWatch:
 def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
     """Estimate the seconds until all runs have ended.
 
-    A run without a pace of its own takes the mean pace of its arm, or else the mean of all arms.
+    The pace of a run is the duration of its last recorded epoch. For a run without a recorded epoch, it is the mean
+    over the runs of its arm or, if there is none, the mean of the arms' means.
 
     Args:
         rows: The runs of the grid.
-        concurrency: How many runs execute at once.
+        concurrency: The number of runs that are trained at once.
 
     Returns:
-        The seconds, or None before any run has finished an epoch.
+        The seconds; None until a run has recorded an epoch.
     """
     known = [row.seconds_left for row in rows]
     paces: dict[str, list[float]] = {}
@@ -122,7 +135,12 @@ def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
 
 
 def summary(rows: Sequence[Row], concurrency: int) -> Text:
-    """Count the runs in each state, and say how much time is left."""
+    """Return a line with the number of runs in each state and, while runs are left, the estimated time left.
+
+    Args:
+        rows: The runs of the grid.
+        concurrency: The number of runs that are trained at once.
+    """
     counts = Counter(row.state.status for row in rows)
     parts = [f"{counts[status]} {status}" for status in STYLES if counts[status]]
     left = time_left(rows, concurrency)
@@ -132,12 +150,14 @@ def summary(rows: Sequence[Row], concurrency: int) -> Text:
 
 
 def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None) -> list[RenderableType]:
-    """Return the grid as a summary, a table, and a line for each error.
+    """Lay out a grid as a summary, a table, a line per failed run, and a line per run without full GPU telemetry.
 
     Args:
         rows: The runs of the grid.
-        concurrency: How many runs execute at once.
-        height: The most rows to show; the others are counted. None: all of them, in the order of the plan.
+        concurrency: The number of runs that are trained at once.
+        height: The maximum number of rows in the table. If there are more runs, they are selected by `LIVE_ORDER`, and
+            a line states how many are hidden, whose errors are not shown either. None shows all runs in the order of
+            the plan.
     """
     shown = list(rows)
     if height is not None and len(shown) > height:
@@ -152,7 +172,12 @@ def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None
 
 
 def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the fields of each run for `deeper status --json`."""
+    """Convert the rows to the list that `deeper status --json` prints.
+
+    Returns:
+        For each run a dictionary with the keys run (its name), key, arm, seed, state, epochs_done, epochs, metrics,
+        error, reason, gpu_absent and seconds_left. The last four are None where they do not apply.
+    """
     return [
         {
             "run": row.planned.name,
@@ -173,7 +198,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 class ProgressLines:
-    """Prints one line for each change of a run, for logs and pipes."""
+    """Prints the progress of a grid line by line, for output that is not a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -182,6 +207,10 @@ class ProgressLines:
         """Keys of the runs whose missing GPU telemetry has been reported."""
 
     def update(self, rows: Sequence[Row]) -> None:
+        """Print a line for each run whose status or number of recorded epochs has changed since the last call.
+
+        For each run without full GPU telemetry, a warning is printed once.
+        """
         for row in rows:
             now = (row.state.status, row.state.epochs_done)
             if self._last.get(row.planned.key, ("waiting", 0)) != now:

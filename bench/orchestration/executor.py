@@ -1,4 +1,4 @@
-"""An executor: trains one run after the other on a worker group that it keeps from run to run."""
+"""Defines the executor, which trains one run after the other on a worker group that it keeps from run to run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S = 120.0  # what a stopped run may take to write its checkpoint before it is given up
+STOP_GRACE_S = 120.0  # the time that a stopped run has to write its checkpoint before its workers are killed
 
 
 class TrainingGroup(Protocol):
-    """What an executor needs of a `WorkerGroup`."""
+    """The methods of a `WorkerGroup` that an executor calls."""
 
     def train(
         self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]
@@ -40,34 +40,42 @@ class TrainingGroup(Protocol):
 
 
 StartGroup = Callable[[ResourcesConfig, Callable[[float], bool]], TrainingGroup]
-"""Starts a worker group, with the arguments and exceptions of `WorkerGroup.start`."""
+"""A function that starts a worker group. It has the arguments and exceptions of `WorkerGroup.start`."""
 
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How runs are executed."""
+    """Options of one `deeper run`: folders, Ray cluster, concurrency, recording, and what is retried."""
 
     records: Path
+    """The folder of the records."""
     data: Path
     """The folder of the prepared data sets."""
     address: str | None = None
-    """Of a running Ray cluster; None starts one on this machine for as long as the command runs."""
+    """Address of a running Ray cluster, as HOST:PORT or `auto`. None starts a cluster on this machine that ends with
+    the command."""
     concurrent: int | None = None
-    """How many runs may be trained at once; None means as many as fit."""
+    """The maximum number of runs that are trained at once; None means as many as fit on the cluster."""
     recording: Recording = Recording()  # noqa: RUF009 - frozen
+    """How often telemetry and progress are written."""
     retry_failed: bool = False
-    """Whether runs that have failed before are trained again."""
+    """Whether to train runs again whose record says that they failed."""
     node_patience_s: float = 600
-    """How long to wait for lost nodes when those that are left have no room for a single run."""
+    """Seconds to wait for lost nodes to come back if the remaining ones are too few for a single run. After that, all
+    runs are stopped."""
 
     @property
     def settled(self) -> Set[str]:
-        """The states of runs that are left as they are."""
+        """The statuses of runs that are not trained: finished and, unless `retry_failed` is set, failed."""
         return {schema.FINISHED} if self.retry_failed else {schema.FINISHED, schema.FAILED}
 
 
 class Executor:
-    """Takes runs from a queue until none is left or `stop` is called. `execute_all` is the body of its thread."""
+    """Trains runs from a queue, one after the other, until none is left or `stop` is called.
+
+    It starts a worker group for its first run, keeps it from run to run, and replaces it after an attempt that did not
+    finish. `execute_all` is the body of its thread; other threads may call only `stop`.
+    """
 
     def __init__(
         self,
@@ -81,10 +89,10 @@ class Executor:
         """
         Args:
             queue: The runs, shared with other executors.
-            resources: What each run gets.
-            options: How runs are executed.
-            start_group: Starts a worker group.
-            keep_waiting: Passed on to `start_group`; must return False once this executor is stopped.
+            resources: The resources of each run.
+            options: The options of the command.
+            start_group: Starts a worker group; see `WorkerGroup.start`.
+            keep_waiting: Passed on to `start_group`. It must return False once this executor is stopped.
         """
         self._queue = queue
         self._resources = resources
@@ -96,19 +104,26 @@ class Executor:
         self._stop_reason: str | None = None
         self._stopped_at = math.inf
         self.errors: list[Exception] = []
-        """Unexpected exceptions that are in no record, because recording itself failed."""
+        """Unexpected exceptions that could not be recorded, or that ending the worker group raised."""
 
     def stop(self, reason: str) -> None:
-        """Have the current run write a checkpoint and end, and take no other. Returns at once; for other threads."""
+        """Ask the current run to write a checkpoint and end, and take no other run.
+
+        Does not wait. May be called from any thread. After `STOP_GRACE_S` the run is given up.
+
+        Args:
+            reason: Why the runs are stopped, for their records.
+        """
         with self._lock:
             self._stop_reason, self._stopped_at = reason, time.monotonic()
             if self._group is not None:
                 self._group.stop(reason)
 
     def execute_all(self) -> None:
-        """Execute runs until none is left or the executor is stopped. Whatever goes wrong with one, the others go on.
+        """Execute runs until none is left or the executor is stopped, then end the worker group.
 
-        Raises nothing: unexpected exceptions are in the records of their runs, or else in `errors`.
+        An exception ends only the run that it concerns and is not raised: it is recorded as the run's failure or, if
+        this is impossible, appended to `errors`.
         """
         while self._stop_reason is None:
             try:
@@ -128,10 +143,13 @@ class Executor:
             self.errors.append(error)
 
     def execute(self, run: PlannedRun) -> Outcome | None:
-        """Train a run, with retries, and see to it that its record tells how it ended.
+        """Train a run, with retries, and make sure that its record says how it ended.
+
+        The caller holds the run's lease. Exceptions of the training become a failed outcome; an exception of the
+        recording itself, such as `OSError` on a full disk, is raised.
 
         Returns:
-            How it ended; None if its record shows that there is nothing to do.
+            The outcome of the last attempt; None if the run is settled already (see `ExecutionOptions.settled`).
         """
         folder = run_folder(self._options.records, run.key)
         if read_state(folder).status in self._options.settled:
@@ -185,7 +203,10 @@ class Executor:
         return time.monotonic() - self._stopped_at > STOP_GRACE_S
 
     def _failed_unexpectedly(self, folder: Path, error: str) -> Outcome:
-        """To be called while the exception is handled."""
+        """Log the exception that is being handled, end the worker group, and return a failed outcome.
+
+        May be called only in an `except` block.
+        """
         try:
             _log_traceback(folder)
         finally:
@@ -193,7 +214,7 @@ class Executor:
         return Outcome(schema.FAILED, error)
 
     def _record_end(self, run: PlannedRun, folder: Path, outcome: Outcome) -> None:
-        """Record how the run ended, unless its rank 0 has done so."""
+        """Record how the run ended if its rank 0 has not done so."""
         try:
             if self._stop_reason is not None and outcome.status != schema.FINISHED:
                 Record(folder).interrupt(self._stop_reason)

@@ -1,4 +1,4 @@
-"""Requests to stop before all runs have ended: a signal, or a stop file."""
+"""Receives requests to stop before all runs have ended, by a signal or by a stop file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ REASONS: Final[Mapping[int, str]] = {signal.SIGINT: "interrupted by hand", signa
 
 
 class Interruption:
-    """A context manager that notes the first SIGINT or SIGTERM; a second one has its usual effect.
+    """A context manager that turns SIGINT, SIGTERM and a stop file into a request that the block can query.
 
-    A stop file requests the same without a signal, because SLURM sends a signal to every process of a job step, Ray's
-    included. The content of the file is the reason.
+    Within the block, the first SIGINT and the first SIGTERM only set `reason`; a second signal of the same kind has its
+    previous effect. The handlers are process-wide, so only the main thread can enter the block. A stop file requests a
+    stop without a signal, because SLURM sends a signal to every process of a job step, including Ray's.
+
+    Args:
+        stop_file: A file whose appearance requests a stop. Its content is the reason, so an empty file has no effect.
     """
 
     def __init__(self, stop_file: Path | None = None) -> None:
@@ -26,7 +30,10 @@ class Interruption:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, or None as long as nobody has asked for it."""
+        """Why to stop, or None if nothing has requested it.
+
+        After a signal this is its entry in `REASONS`. Without a signal it is the content of the stop file.
+        """
         if self._signal is not None:
             return REASONS[self._signal]
         if self._stop_file is None:
@@ -38,11 +45,11 @@ class Interruption:
 
     @property
     def signalled(self) -> bool:
-        """Whether a signal arrived, which means that somebody is waiting for the command to end."""
+        """Whether a signal has arrived, so that the command should end soon. A stop file does not set this."""
         return self._signal is not None
 
     def wait(self, seconds: float) -> None:
-        """Sleep, and return early when a signal arrives meanwhile."""
+        """Sleep for `seconds`, or until a signal arrives. A stop file does not end the sleep."""
         known, until = self._signal, time.monotonic() + seconds
         while self._signal == known and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.1))

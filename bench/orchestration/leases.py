@@ -1,8 +1,8 @@
-"""Leases: several drivers may work on one experiment at the same time, and no run is trained by two of them.
+"""Leases that let several drivers work on one experiment at the same time without training any run twice.
 
-A lease is a `flock` on a file in the run's folder. A driver holds it for as long as it works on the run, so the lease
-ends with the driver, whatever ends the driver. The file's content tells people who holds it. Drivers on several hosts
-need a file system whose locks reach all of them (`bench.machine.filesystems`).
+A lease is a `flock` on a file in the run's folder. A driver holds the lease as long as it works on the run, and the
+kernel releases it when the driver's process ends for any reason. The content of the file names the holder for people.
+Drivers on several hosts need a file system whose locks reach all of them (`bench.machine.filesystems`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ LEASE = "lease"
 
 
 class Lease:
-    """The right to work on a run, held until `release` or until the end of a `with` block."""
+    """The exclusive right of a driver to work on a run, held until `release` or until the end of a `with` block.
+
+    Args:
+        descriptor: The file descriptor that holds the lock. The lease closes it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def release(self) -> None:
+        """Give up the lease. Call this once, and not in addition to a `with` block."""
         os.close(self._descriptor)
 
     def __enter__(self) -> Lease:
@@ -36,7 +41,17 @@ class Lease:
 
 
 def try_acquire(folder: Path) -> Lease | None:
-    """Acquire the lease of the run recorded in `folder`; None if another driver holds it."""
+    """Try to acquire the lease of a run, without waiting.
+
+    Args:
+        folder: The run's record folder, which is created if necessary.
+
+    Returns:
+        The lease, which the caller releases; None if another driver holds it.
+
+    Raises:
+        OSError: The lease file could not be opened, locked or written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = try_lock(folder / LEASE)
     if descriptor is None:
@@ -52,7 +67,11 @@ def try_acquire(folder: Path) -> Lease | None:
 
 
 def holder(folder: Path) -> str:
-    """The driver that acquired the lease last, for example `n1 (process 4711, SLURM job 17)`."""
+    """The driver that last acquired a run's lease, for example `n1 (process 4711, SLURM job 17)`.
+
+    Raises:
+        FileNotFoundError: No driver has acquired the lease yet.
+    """
     return (folder / LEASE).read_text(encoding="utf-8").strip()
 
 

@@ -1,7 +1,8 @@
-"""Executes the runs of a plan on a Ray cluster, several at once: starts executors, and stops them.
+"""Trains the runs of a plan on a Ray cluster, several at once: starts the executors and stops them.
 
-The state of a run is in its record folder (events and checkpoint), so any driver can go on with a run that another one
-began. Several drivers may work on the same runs: what another driver is doing or has done is left alone.
+The state of a run is in its record folder (events and checkpoint), so any driver can resume a run that another driver
+began. Several drivers may work on the same runs: each leaves alone the runs that another one is training or has
+finished.
 """
 
 from __future__ import annotations
@@ -21,20 +22,26 @@ from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 
 log = logging.getLogger(__name__)
 
-NODES_LOST = "nodes lost"  # the reason of a stop
-END_TIMEOUT_S = STOP_GRACE_S + 60  # for executors to end their groups and to record how their runs ended
+NODES_LOST = "nodes lost"  # the reason that is recorded for runs stopped because of it
+END_TIMEOUT_S = STOP_GRACE_S + 60  # also covers that executors end their groups and record how their runs ended
 
 
 class Orchestrator:
-    """A context manager whose executors work from the beginning of the block on.
+    """Trains runs on the connected Ray cluster with as many executors as the cluster holds runs at once.
+
+    It is a context manager. The executors are daemon threads that start when the block is entered:
 
         with cluster(address, log), Orchestrator(runs, resources, options) as orchestrator:
             while orchestrator.busy:
                 ...
 
-    An exception in the block stops the runs. An `Exception` also waits for their checkpoints, whereas a
-    `KeyboardInterrupt` ends the block at once. Without one, leaving the block raises an `ExceptionGroup` if something
-    went wrong that could not even be recorded.
+    Leaving the block normally does not wait for the runs; wait until `busy` is False first. If an exception leaves the
+    block, the runs are stopped. For an `Exception`, the block then waits up to `END_TIMEOUT_S` for their checkpoints;
+    for any other exception, such as `KeyboardInterrupt`, it does not wait.
+
+    Raises:
+        SpecError: On entering the block, if not even one run fits on the cluster.
+        ExceptionGroup: On leaving the block normally, with the exceptions that executors could not record.
     """
 
     def __init__(
@@ -48,14 +55,14 @@ class Orchestrator:
     ) -> None:
         """
         Args:
-            runs: What to train, in this order.
-            resources: What each run gets.
-            options: How runs are executed.
-            start_group: Starts a worker group.
-            capacity: How many runs the cluster holds at once; raises `SpecError` if it holds none.
+            runs: The runs to train, in the order in which they are started.
+            resources: The resources of each run.
+            options: The options of the command. `options.concurrent` limits the number of executors.
+            start_group: Starts a worker group; see `WorkerGroup.start`.
+            capacity: Returns how many runs the cluster holds at once; raises `SpecError` if it holds none.
         """
         self.stop_reason: str | None = None
-        """Why the runs were stopped before their end, or None."""
+        """Why the runs were stopped; None if they were not."""
         self._runs = runs
         self._resources = resources
         self._options = options
@@ -68,7 +75,11 @@ class Orchestrator:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Orchestrator:
-        """Start as many executors as the cluster holds runs. Raises `SpecError` if it holds none."""
+        """Start the executors: as many as the cluster holds runs, but no more than there are runs or are allowed.
+
+        Raises:
+            SpecError: Not even one run fits on the cluster.
+        """
         count = min(self._capacity(self._resources), len(self._runs), self._options.concurrent or len(self._runs))
         for index in range(count):
             executor = Executor(
@@ -97,21 +108,30 @@ class Orchestrator:
 
     @property
     def busy(self) -> bool:
-        """Whether an executor is at work."""
+        """Whether at least one executor is still at work."""
         return any(thread.is_alive() for thread in self._threads)
 
     @property
     def concurrency(self) -> int:
-        """How many executors are at work; 1 if none is."""
+        """The number of executors at work, but at least 1, so that it can be a divisor."""
         return max(1, sum(thread.is_alive() for thread in self._threads))
 
     @property
     def held_elsewhere(self) -> list[PlannedRun]:
-        """Once no executor is at work and nobody has asked for a stop: the runs that other drivers hold."""
+        """The runs that were left to other drivers, which hold their leases.
+
+        The value is valid only when `busy` is False and `stop_reason` is None. Before, it also holds waiting runs.
+        """
         return self._queue.unclaimed
 
     def stop(self, reason: str) -> None:
-        """Have every current run write a checkpoint and end, and begin no other. Only the first call has an effect."""
+        """Ask every current run to write a checkpoint and end, and start no other run.
+
+        Does not wait. May be called from any thread; only the first call has an effect.
+
+        Args:
+            reason: Why the runs are stopped, for their records and `stop_reason`.
+        """
         with self._lock:
             if self.stop_reason is not None:
                 return
@@ -120,7 +140,11 @@ class Orchestrator:
             executor.stop(reason)
 
     def _keep_waiting(self, _waited_s: float) -> bool:
-        """Whether an executor shall go on waiting for room: another run may end, and a lost node may come back."""
+        """Whether an executor should keep waiting for room on the cluster.
+
+        Another run may end, and a lost node may come back. If the cluster has been too small for a single run for
+        longer than `node_patience_s`, all runs are stopped.
+        """
         try:
             self._capacity(self._resources)
             self._short_of_nodes_since = math.inf

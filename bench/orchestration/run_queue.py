@@ -1,4 +1,4 @@
-"""The runs that are still to be done: the executors of one driver share a queue, several drivers share the runs."""
+"""Distributes runs among the executors of one driver, which share a queue, and among drivers, by means of leases."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from reproduce.spec import PlannedRun
 
 
 class RunQueue:
-    """Hands out runs in their order, each once, and passes over those whose lease another driver holds.
+    """A thread-safe queue that hands out each run once, in order, together with its lease.
 
-    All methods may be called from several threads.
+    A run whose lease another driver holds is skipped and stays in the queue for later calls.
+
+    Args:
+        runs: The runs to hand out.
+        records: The folder of the records.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], records: Path) -> None:
@@ -23,13 +27,14 @@ class RunQueue:
         self._lock = threading.Lock()
 
     def claim(self) -> tuple[PlannedRun, Lease] | None:
-        """The first run whose lease is free, with that lease; None if there is no such run.
+        """Take the first run whose lease is free out of the queue and acquire its lease. Does not wait.
 
-        A run whose lease cannot be asked for, for example because of a full disk, leaves the queue: otherwise every
-        later call would fail on it.
+        Returns:
+            The run and its lease, which the caller releases; None if there is no such run.
 
         Raises:
-            OSError: The lease file could not be opened, locked or written.
+            OSError: The lease file could not be opened, locked or written, for example on a full disk. The run is then
+                removed from the queue; otherwise every later call would fail on it.
         """
         with self._lock:
             for run in list(self._waiting):
@@ -45,6 +50,9 @@ class RunQueue:
 
     @property
     def unclaimed(self) -> list[PlannedRun]:
-        """The runs that have not been handed out; after the last executor's end, those that other drivers hold."""
+        """The runs that have not been handed out.
+
+        Once `claim` has returned None, these are the runs whose leases other drivers hold.
+        """
         with self._lock:
             return list(self._waiting)

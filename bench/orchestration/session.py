@@ -1,4 +1,4 @@
-"""One attempt at a run as its rank 0 performs it: training, with the record and telemetry around it."""
+"""Carries out one attempt at a run on its rank 0: training, its record and its telemetry."""
 
 from __future__ import annotations
 
@@ -25,19 +25,26 @@ def train_and_record(
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TrainingResult:
-    """Train a run and record the attempt in `context.folder`. Whatever training raises is recorded and raised again.
+    """Train a run on rank 0 and record the attempt in `context.folder`.
+
+    Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
+    of the training is recorded as the attempt's failure and raised again.
 
     Args:
         config: The run.
-        context: Where this rank trains.
-        gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES; telemetry samples them.
-        gpus_elsewhere: How many GPUs the run has on other hosts, where nobody samples them.
+        context: The setup of rank 0. Its folder receives the record, and it says when to stop.
+        gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES. Telemetry samples them; empty on CPUs.
+        gpus_elsewhere: Number of the run's GPUs on other hosts, which telemetry does not sample.
         recording: How often telemetry and progress are written.
-        stop_reason: Returns why the run was stopped; called only if it was stopped before its end.
+        stop_reason: Returns why the run was stopped. It is called only if a stop ended the training.
+
+    Returns:
+        The result of the training. If the run was stopped, it is recorded as interrupted and `finished` is False.
 
     Raises:
-        RunBusyError: Another process is training this run (`bench.records.record`).
+        RunBusyError: Another process is training this run.
         RunFinishedError: The run is finished already.
+        Exception: Any exception of `train`.
     """
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(

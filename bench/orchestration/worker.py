@@ -1,4 +1,4 @@
-"""A worker: the Ray actor of one DDP rank, which joins its process group and trains one run after the other.
+"""Defines the worker: the Ray actor of one DDP rank, which joins a process group and trains one run after the other.
 
 Workers are kept from run to run, because importing torch and building the first `DistributedDataParallel` take some
 20 s. They import torch and FFCV only once they know their devices.
@@ -34,26 +34,36 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class RankPlacement:
-    """Where Ray has placed a rank."""
+    """The node and the GPUs that Ray has assigned to a rank."""
 
     host: str
     """IP address of the node."""
     gpus: tuple[str, ...]
-    """The GPUs that Ray has assigned to the rank: indices, or the names that CUDA_VISIBLE_DEVICES had for Ray."""
+    """The GPUs of the rank, empty on CPUs. They are named as in the CUDA_VISIBLE_DEVICES with which Ray was started, or
+    by their index if it was not set."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a run ended."""
+    """How an attempt at a run ended, as a worker or its group reports it to the executor."""
 
     status: Literal["finished", "interrupted", "failed"]
     error: str = ""
+    """Why the attempt failed; empty if it did not."""
     retry: bool = False
-    """Whether another attempt may succeed."""
+    """Whether another attempt at the failed run may succeed."""
 
 
 class Worker:
-    """One rank. The worker group calls its methods one at a time, except `stop`, which runs beside `train`."""
+    """One rank of a worker group, to be run as a Ray actor.
+
+    The group calls `placement`, `create_store` (on rank 0 of several workers) and `join` once, then `train` for each
+    run. Calls run one at a time, except that `stop` may be called during `train`.
+
+    Args:
+        rank: The rank, from 0.
+        resources: The resources of each run; their `workers` are the world size.
+    """
 
     def __init__(self, rank: int, resources: ResourcesConfig) -> None:
         self.rank, self.world_size = rank, resources.workers
@@ -70,30 +80,36 @@ class Worker:
 
     @ray.method(concurrency_group=CONTROL)
     def stop(self, reason: str) -> bool:
-        """Ask the current run, and every later one, to write a checkpoint and return after its current step.
+        """Ask the current run, and every later one, to write a checkpoint and return.
 
-        This is a call rather than a file because a network file system may hide a new file for a minute.
+        Does not wait for it. The training notices the request after its current step, on a GPU after at most ten. One
+        rank is enough, because the ranks agree when to stop. The request is a call rather than a file because a network
+        file system may hide a new file for a minute.
+
+        Args:
+            reason: Why the run is stopped; rank 0 records it.
 
         Returns:
-            Whether the run has taken its first step. Before that, while it warms up for up to half a minute, it has
-            nothing to save.
+            Whether the current run has begun to look for stop requests, which it does from its first steps on. If it
+            has not, it is still warming up, for up to half a minute, and has nothing to save.
         """
         self.stop_reason = reason
         return self.is_stepping
 
     def _stop_requested(self) -> bool:
-        """Whether to stop; training asks after every step."""
+        """Whether to stop. The training calls this as `RankSetup.stop_requested`."""
         self.is_stepping = True
         return self.stop_reason is not None
 
     def placement(self) -> RankPlacement:
+        """The node and the GPUs that Ray has assigned to this rank."""
         return RankPlacement(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
 
     def create_store(self) -> int:
-        """On rank 0 only: create the rendezvous store of the process group.
+        """Create the rendezvous store of the process group. Called on rank 0 only, before any rank joins.
 
         Returns:
-            Its port, chosen by the system so that no two worker groups compete for one.
+            The TCP port of the store on this node. The system chooses it, so worker groups do not compete for a port.
         """
         import torch.distributed as dist
 
@@ -105,9 +121,12 @@ class Worker:
     def join(self, placements: Sequence[RankPlacement], port: int) -> None:
         """Choose the device and join the process group: NCCL between GPUs, gloo between CPUs.
 
+        Collective: all ranks call it at the same time, and it waits for all of them. A single worker forms no process
+        group. With GPUs, CUDA_VISIBLE_DEVICES of this process is set to the GPUs of all ranks on this host.
+
         Args:
-            placements: Those of all ranks, by rank.
-            port: Port of the store on the host of rank 0; not used by a run with a single worker.
+            placements: The placements of all ranks, by rank.
+            port: The port that `create_store` returned on rank 0. A single worker does not use it.
         """
         mine = placements[self.rank]
         self.gpus_elsewhere = sum(len(other.gpus) for other in placements if other.host != mine.host)
@@ -135,7 +154,7 @@ class Worker:
         )
 
     def device(self) -> torch.device:
-        """The device that this rank trains on; known once it has joined."""
+        """The torch device that this rank trains on. Valid only after `join`."""
         import torch
 
         return torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
@@ -143,11 +162,18 @@ class Worker:
     def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
         """Train a run from its checkpoint, or from the start if it has none.
 
+        Collective: all ranks call it with the same run. Rank 0 writes the record. During the call, the standard output
+        and error of this process are appended to `log.txt` in the folder.
+
         Args:
             config: The run.
-            folder: Its record folder. The log in it receives what this process prints meanwhile.
+            folder: The run's record folder, on storage that all ranks share. It is created if necessary.
             data_root: The folder of the prepared data sets.
             recording: How often rank 0 writes telemetry and progress.
+
+        Returns:
+            How the attempt ended on this rank. An `Exception` of the training is not raised but becomes a failed
+            outcome; its traceback is in the log.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.is_stepping = False

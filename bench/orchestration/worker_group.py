@@ -1,4 +1,4 @@
-"""A worker group: the workers of one run, placed together on the Ray cluster and joined in one process group.
+"""Defines the worker group: the workers of a run, placed together on the Ray cluster and joined in one process group.
 
 The workers are plain actors in a placement group. A group is kept for the next run as long as nothing goes wrong, since
 a run starts within 0.2 s on a kept group, 20 s on fresh actors and 50 s with Ray Train. If one worker fails, the group
@@ -31,20 +31,24 @@ POLL_S = 0.5  # how soon a stop or the end of a run is noticed
 
 
 class StartCancelledError(Exception):
-    """The caller did not want to wait for the worker group any longer."""
+    """Raised by `WorkerGroup.start` when its `keep_waiting` returns False."""
 
 
 class StartFailedError(Exception):
-    """The worker group could not be started; the message is one line that says why."""
+    """Raised by `WorkerGroup.start` if the workers cannot be started. The message says why in one line."""
 
 
 class WorkerGroup:
-    """The workers of a run, from `start` to `kill`."""
+    """The workers of one run at a time: Ray actors, one per rank, in one placement group and one process group.
+
+    Create it with `start`. It can train several runs with the same resources, one after the other. The caller ends it
+    with `kill`.
+    """
 
     def __init__(self, placement_group: Any, workers: list[Any]) -> None:
         self._placement_group = placement_group
         self.workers = workers
-        """Ray's actor handles, by rank."""
+        """Ray's handles of the actors, by rank."""
         self._stop_answer: Any = None
 
     @classmethod
@@ -56,12 +60,19 @@ class WorkerGroup:
     ) -> WorkerGroup:
         """Start the workers as soon as the cluster has room for all of them, and join them in a process group.
 
+        Blocks until all workers have joined. If the start fails or is cancelled, all workers that were started are
+        killed and their resources are freed.
+
         Args:
-            resources: What a run gets.
-            keep_waiting: Called every `POLL_S` with the seconds since the call; False cancels the start. Waiting for
-                room has no other limit, because other runs may use the cluster for days. Once they are placed, the
-                workers have `START_TIMEOUT_S` for each step of joining.
+            resources: The resources of a run.
+            keep_waiting: Called about every `POLL_S` seconds with the seconds since the start began; if it returns
+                False, the start is cancelled. Only this limits the wait for room, because other runs may use the
+                cluster for days. The default cancels the start after `START_TIMEOUT_S`. Once they are placed, the
+                workers also have at most `START_TIMEOUT_S` for each step of joining.
             worker_class: The class of the actors.
+
+        Returns:
+            The worker group, ready to train.
 
         Raises:
             StartCancelledError: `keep_waiting` returned False.
@@ -115,17 +126,21 @@ class WorkerGroup:
         recording: Recording,
         give_up: Callable[[], bool] = lambda: False,
     ) -> Outcome:
-        """Train one run and wait until every worker has returned, or the first has failed.
+        """Train one run on all workers and wait until every worker has returned or one has failed.
 
-        A run that is told to stop before its first step has nothing to save, so it is not waited for. After any outcome
-        other than finished, the workers may still be busy: kill the group.
+        If the run is stopped before its first step, it has nothing to save, so this returns without waiting for the
+        workers. After any outcome other than finished, the workers may still be busy, and the caller must kill the
+        group.
 
         Args:
             config: The run.
-            folder: Its record folder.
+            folder: The run's record folder, on storage that all workers share.
             data_root: The folder of the prepared data sets.
             recording: How often telemetry and progress are written.
-            give_up: Called every `POLL_S`; True ends the wait and makes the outcome interrupted.
+            give_up: Called about every `POLL_S` seconds; if it returns True, the wait ends with an interrupted outcome.
+
+        Returns:
+            How the attempt ended. Exceptions of workers and of Ray are not raised but become a failed outcome.
         """
         pending = [worker.train.remote(config, folder, data_root, recording) for worker in self.workers]
         outcome = Outcome(schema.INTERRUPTED)
@@ -153,11 +168,17 @@ class WorkerGroup:
             return False
 
     def stop(self, reason: str) -> None:
-        """Ask the current run, and every later one, to write a checkpoint and return. Does not wait."""
+        """Ask the current run, and every later one, to write a checkpoint and return.
+
+        Does not wait. May be called from another thread than the one that is in `train`.
+
+        Args:
+            reason: Why the run is stopped, for its record.
+        """
         self._stop_answer = self.workers[0].stop.remote(reason)  # the ranks agree on the step to stop after
 
     def kill(self) -> None:
-        """End the workers and free their place. May be called more than once."""
+        """Kill the workers at once, without a checkpoint, and free their resources. May be called more than once."""
         resources = [(ray.kill, worker) for worker in self.workers]
         for release, resource in [*resources, (remove_placement_group, self._placement_group)]:
             try:
@@ -167,7 +188,16 @@ class WorkerGroup:
 
 
 def _answers(references: list[Any], check: Callable[[], None]) -> list[Any]:
-    """What all workers return; raises the first exception of a worker, or of `check`, as soon as there is one."""
+    """Wait for the results of remote calls and return them in order.
+
+    Args:
+        references: Ray's references to the results.
+        check: Called about every `POLL_S` seconds; may raise an exception to end the wait.
+
+    Raises:
+        RayError: A call failed. It is raised without waiting for the others.
+        StartFailedError: Some results were still missing after `START_TIMEOUT_S`.
+    """
     deadline = time.monotonic() + START_TIMEOUT_S
     pending = references
     while pending:
@@ -180,7 +210,7 @@ def _answers(references: list[Any], check: Callable[[], None]) -> list[Any]:
 
 
 def _one_line(error: RayError) -> str:
-    """The first line of what went wrong; for an exception that a worker raised, its type as well."""
+    """The first line of an error's message, after the type of the exception if a worker raised it."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
     return _first_line(error)

@@ -1,7 +1,7 @@
-"""How training uses this machine's CPU cores best, according to the kept result of `deeper bench scaling`.
+"""Reads from the latest result of `deeper bench scaling` how training uses this machine's CPU cores best.
 
-The last comparison of that suite keeps all cores busy in each of three ways: a run of one rank with a thread on each
-core, a run of one rank on each core, and separate runs of one core each ("not connected").
+The last comparison of that suite uses all cores in three ways: in one run of one rank with a thread per core, in one
+run with a single-threaded rank per core, and in separate single-threaded runs, one per core ("not connected").
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ FIGURE = "images/s"
 
 @dataclass(frozen=True)
 class CoreUsage:
-    """Training images/s of the whole machine, for each way to use its cores.
+    """Training images/s of the whole machine for three ways to use its CPU cores.
 
-    Printed, it says which way is the fastest for a single run and for many runs.
+    Converted to a string, it recommends the fastest way for a single run and for many runs.
     """
 
     cores: int
+    """Number of cores in use, which is the number of ranks of the largest comparison."""
     threads: float
     """Images/s of one run with one rank of `cores` threads."""
     ranks: float
     """Images/s of one run with `cores` ranks of one thread."""
     runs: float
-    """Images/s of `cores` simultaneous runs, each with one rank of one thread, together."""
+    """Sum of the images/s of `cores` simultaneous runs, each with one rank of one thread."""
     source: str
-    """Where the figures come from."""
+    """Command and date of the measurement, as text for people."""
 
     def __str__(self) -> str:
         ratio = max(self.threads, self.ranks) / min(self.threads, self.ranks)
@@ -48,7 +49,13 @@ class CoreUsage:
 
 
 def measured() -> CoreUsage | None:
-    """What was measured on this machine; None without a result, or if the suite measured GPUs."""
+    """Read the latest result of `deeper bench scaling` on this kind of machine.
+
+    Imports torch to find the result.
+
+    Returns:
+        Medians over the repetitions; None if no result is kept, or if it is one of GPUs, which lacks these figures.
+    """
     path = latest_results_folder() / "scaling.json"
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Turns an experiment and the prepared data into runs, says what each costs, and checks that there is disk space."""
+"""Turns an experiment and its prepared data into runs, computes their costs, and checks the free disk space."""
 
 from __future__ import annotations
 
@@ -15,36 +15,44 @@ from reproduce.models.cost import cost
 from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
-SPARE_BYTES = 256 * 2**20  # events, telemetry, the tracking store
+SPARE_BYTES = 256 * 2**20  # for events, telemetry and the tracking store
 GPU_SHARES = ((1.6e6, 0.25), (4e6, 0.5))
-"""Pairs of a number of pixels and the share of a large GPU that suffices for steps of fewer pixels.
+"""Pairs of a limit and a share: a step of fewer pixels than the limit needs only that share of a large GPU.
 
-Below the two limits the GPU spends three quarters or half of the time waiting for kernel launches. Measured on an H200
-on 2026-11-26: a step of 128 images at 96 px (1.2 million pixels) took 27 ms, and 7 ms in a CUDA graph; a step of 64
-images at 224 px (3.2 million pixels) took 24 ms, and 12 ms in a CUDA graph."""
+Below the first limit the GPU spends three quarters of the time waiting for kernel launches, below the second limit
+half of it. Measured on an H200 on 2026-11-26: a step of 128 images at 96 px (1.2 million pixels) took 27 ms, and 7 ms
+in a CUDA graph; a step of 64 images at 224 px (3.2 million pixels) took 24 ms, and 12 ms in a CUDA graph."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of an experiment, with what they cost."""
+    """The runs of an experiment, the costs of their networks and the sizes of their data sets."""
 
     experiment: ExperimentConfig
     runs: tuple[PlannedRun, ...]
+    """The runs, ordered by seed and then by arm."""
     costs: dict[str, dict[str, float]]
-    """By run key: parameters of the run's network and its multiply-adds for one image, by `schema.COST_*` name."""
+    """Costs of each run's network, by the run's key and then by `schema.COST_*` name: numbers of parameters and
+    multiply-adds of one image's forward pass, each in evaluation and in training."""
     train_images: dict[str, int]
-    """By `data.path`: the training images of the data set, before `data.train_fraction` applies."""
+    """Number of training images of each data set, by `data.path`, before `data.train_fraction` applies."""
     val_images: dict[str, int]
-    """By `data.path`: the validation images of the data set."""
+    """Number of validation images of each data set, by `data.path`."""
 
     def training_macs(self, run: PlannedRun) -> float:
-        """Multiply-adds of a whole run, where a backward pass counts as two forward passes."""
+        """Multiply-adds of the training of a whole run, without validation.
+
+        A backward pass is counted as two forward passes.
+        """
         images = self.train_images[run.config.data.path] * run.config.data.train_fraction
         return 3 * self.costs[run.key][schema.COST_MACS_TRAINING] * images * run.config.recipe.epochs
 
     @property
     def disk_bytes(self) -> int:
-        """The most that the records of all runs take, in bytes."""
+        """Estimated disk space of the records of all runs, in bytes.
+
+        It is the size of a checkpoint with weights, momentum and averaged weights for each run, plus `SPARE_BYTES`.
+        """
         parameters = sum(self.costs[run.key][schema.COST_PARAMETERS] for run in self.runs)
         return int(4 * CHECKPOINT_COPIES * parameters) + SPARE_BYTES
 
@@ -52,9 +60,14 @@ class Plan:
 def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
     """Plan the runs of an experiment.
 
+    Reads only the manifests of the data sets.
+
     Args:
-        experiment: What to run.
+        experiment: The experiment.
         data_root: The folder of the prepared data sets.
+
+    Returns:
+        The plan with one run for each arm and seed.
 
     Raises:
         SpecError: The experiment contradicts itself or its data, or a data set is damaged or not prepared.
@@ -81,9 +94,13 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
 
 
 def proposed_gpu_share(experiment: ExperimentConfig) -> float | None:
-    """The share of a GPU, between 0 and 1, on which each run would be about as fast as on a whole one.
+    """Propose a share of a GPU on which each run would be about as fast as on a whole GPU.
 
-    None if the experiment does not ask for one whole GPU a run, or if its steps keep a large GPU busy.
+    The proposal depends on batch size and resolution of the experiment's recipe; changes by its arms are ignored.
+
+    Returns:
+        The share, 0.25 or 0.5. None if the runs do not have one worker with one whole GPU each, or if a step is large
+        enough to keep a large GPU busy.
     """
     resources = experiment.resources
     if resources.gpus_per_worker != 1 or resources.workers > 1:
@@ -93,7 +110,15 @@ def proposed_gpu_share(experiment: ExperimentConfig) -> float | None:
 
 
 def check_disk(records: Path, needed: int) -> None:
-    """Create the folder of the records, and raise `SpecError` if its disk has fewer than `needed` free bytes."""
+    """Check that the disk of the records has enough free space. The folder is created if necessary.
+
+    Args:
+        records: The folder of the records.
+        needed: Required free space, in bytes.
+
+    Raises:
+        SpecError: Less is free.
+    """
     records.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(records).free
     if free < needed:
@@ -104,7 +129,7 @@ def check_disk(records: Path, needed: int) -> None:
 
 
 class NamedRun(Protocol):
-    """A run of a plan, whether it was planned just now or is read from a record."""
+    """Anything with an arm and a seed: a run planned now (`PlannedRun`) or one read from `plan.json` (`PlanEntry`)."""
 
     @property
     def arm(self) -> str: ...
@@ -117,12 +142,12 @@ R = TypeVar("R", bound=NamedRun)
 
 
 def select(runs: Sequence[R], arms: Sequence[str], seeds: Sequence[int]) -> list[R]:
-    """The runs of the named arms and seeds.
+    """Select the runs of the given arms and seeds, in the order of `runs`.
 
     Args:
         runs: The runs of an experiment.
-        arms: Names of arms; all if empty.
-        seeds: Seeds; all if empty.
+        arms: Names of arms. If empty, runs of all arms are selected.
+        seeds: Seeds. If empty, runs of all seeds are selected.
 
     Raises:
         SpecError: The experiment has no such arm or seed.
@@ -138,9 +163,18 @@ def select(runs: Sequence[R], arms: Sequence[str], seeds: Sequence[int]) -> list
 
 
 def start_with_part(runs: Sequence[PlannedRun], index: int, count: int) -> list[PlannedRun]:
-    """All runs in another order: part `index`, counted from 1, of `count` about equal parts first, then the next parts.
+    """Reorder runs so that one driver starts with its own part of them and then continues with the next parts.
 
-    Drivers that each start with a part of their own rarely compete for a run, and help one another at the end.
+    Drivers that start with different parts rarely compete for a run, and take over each other's remaining runs at the
+    end. Part i consists of every `count`-th run, beginning with the i-th.
+
+    Args:
+        runs: The runs of all drivers, in the same order on each driver.
+        index: Number of the part to start with, from 1.
+        count: Number of parts.
+
+    Returns:
+        All runs: those of part `index` first, then those of the following parts in a circle.
     """
     return [run for shift in range(count) for run in runs[(index - 1 + shift) % count :: count]]
 

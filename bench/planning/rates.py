@@ -1,9 +1,14 @@
 """Estimates how long runs will take, for `deeper plan`, from training rates that were measured on the same device.
 
-Unless the user names a file, a run's rate is, in this order, that of finished runs recorded on this device with the
-same network and resolution; of the latest `deeper bench` on the device; or of its recorded runs of other networks. A
-rate is scaled by multiply-adds between networks, by cores or by the share of a GPU, and between numbers of workers by
-the model of communication. There is no estimate for a device on which nothing was measured.
+The rate of a run is taken from the first of these sources that has one:
+
+1. finished runs recorded on this device with the same cost of the network, number of workers and share of a GPU;
+2. results of `deeper bench` on the device;
+3. other finished runs recorded on this device.
+
+If the user names a device, only source 2 is used; if the user names a result file, only that file. A rate is scaled
+by multiply-adds to another network, by the number of cores or the share of a GPU, and by the model of communication to
+another number of workers. There is no estimate for a device on which nothing was measured.
 """
 
 from __future__ import annotations
@@ -30,48 +35,51 @@ from reproduce.spec import PlannedRun, SpecError
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """How fast runs of one network trained on some device."""
+    """A measured training speed of one network on one device."""
 
     images_per_s: float
     """Training images/s of all workers together."""
     workers: int
+    """Number of workers that trained together."""
     cpus: int | None
-    """CPU cores of each worker; None if it trained on a GPU, or if this is not known."""
+    """CPU cores of each worker; None if the worker trained on a GPU or if the number is not known."""
     macs: float
     """Multiply-adds of the forward pass of one image in training."""
     parameters: float
+    """Number of parameters of the network in training."""
     source: str
-    """Where the rate comes from, for people."""
+    """Where the rate was measured, as text for people."""
     share: float = 1.0
-    """The share of a GPU that each worker had, 1 for a whole one."""
+    """The share of a GPU that each worker had; 1 for a whole GPU, and on CPUs."""
 
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """How long a run will take."""
+    """The estimated training speed and device time of a run."""
 
     device_hours: float
-    """Hours of a device, which is a GPU or the CPU cores of one worker. A run with a share of a GPU counts that share
-    of the hours."""
+    """Hours of all devices of the run together. A device is a GPU or the CPU cores of one worker. A worker with a share
+    of a GPU adds only that share of its hours."""
     images_per_s: float
-    """Training images/s of all workers together."""
+    """Estimated training images/s of all workers together."""
     source: str
-    """Where the rate comes from and how it was scaled, for people."""
+    """Where the rate was measured and how it was scaled, as text for people."""
 
 
 class Rates:
-    """The rates known of one device."""
+    """Estimates the duration of runs from the training rates that are known of one device."""
 
     def __init__(self, records: Path, *, gpu: bool, device: str | None = None, file: Path | None = None) -> None:
         """
         Args:
             records: The folder of the records.
-            gpu: Whether this machine's GPU is meant, rather than its CPU; used if neither of the following is given.
-            device: Part of the name of a device that was measured; None means this machine's.
-            file: A result of `deeper bench step` or `scaling`, written with `--output`, to use instead of all else.
+            gpu: Whether to estimate for this machine's GPU rather than its CPU. Ignored if `device` or `file` is given.
+            device: Part of the name of a device with benchmark results, in any case. None selects this machine.
+            file: A result of `deeper bench step` or `scaling`, written with `--output`. If given, it is the only source
+                of rates, and `device` is ignored.
 
         Raises:
-            SpecError: The device is not known, or the file is not such a result.
+            SpecError: No device or several devices match `device`, or a file is not a result of a benchmark.
         """
         self._records = records
         self._is_this_machine = device is None and file is None
@@ -87,7 +95,15 @@ class Rates:
         self._results = [result for result in results if device_name(result["environment"]) == self.device]
 
     def estimate(self, plan: Plan, run: PlannedRun) -> TimeEstimate | None:
-        """How long a run of a plan will take; None if nothing was measured on the device."""
+        """Estimate how long a run of a plan will take, including the validation after each epoch.
+
+        Args:
+            plan: The plan, with costs and sizes of data sets.
+            run: One of its runs.
+
+        Returns:
+            The estimate; None if nothing was measured on the device.
+        """
         costs, resources = plan.costs[run.key], plan.experiment.resources
         macs, parameters = costs[schema.COST_MACS_TRAINING], costs[schema.COST_PARAMETERS]
         share = resources.gpus_per_worker or 1.0
@@ -111,7 +127,7 @@ class Rates:
         return TimeEstimate(share * seconds / 3600, speed * resources.workers, source)
 
     def _closest(self, macs: float, parameters: float, workers: int, share: float) -> Rate | None:
-        """The rate to scale from: of the first source that has one, the one that differs least from the run."""
+        """The rate to scale from: the one that differs least from the run, of the first source that has any."""
         recorded = self._recorded if self._is_this_machine else []
         wanted = (macs, parameters, workers, share)
         same = [rate for rate in recorded if (rate.macs, rate.parameters, rate.workers, rate.share) == wanted]
@@ -125,7 +141,10 @@ class Rates:
 
     @cached_property
     def _recorded(self) -> list[Rate]:
-        """The rates of finished runs on this device: for each arm of each experiment, the median of its seeds."""
+        """The rates of finished runs on this device.
+
+        There is one for each experiment, arm, number of workers and share of a GPU: the median over the runs.
+        """
         speeds: dict[tuple[str, str, int, float], list[tuple[float, float]]] = {}  # images/s and time of each run's end
         costs: dict[tuple[str, str, int, float], Mapping[str, float]] = {}
         for experiment in experiments(self._records):
@@ -161,9 +180,12 @@ class Rates:
     def _with_communication(
         self, speed: float, alone_s: float, ranks: int, parameters: int, source: str
     ) -> tuple[float, str]:
-        """The images/s of one worker and their source, once `ranks` workers exchange gradients in each step.
+        """Reduce the images/s of one worker to its speed when `ranks` workers exchange gradients in each step.
 
-        `alone_s` are the seconds of a worker's step without communication.
+        `alone_s` is the duration of a worker's step without communication, in seconds.
+
+        Returns:
+            The images/s of one worker, and `source` with a remark on the communication.
         """
         for result in self._results:
             if links := result["setting"].get("links"):
@@ -183,18 +205,18 @@ class Rates:
 
 
 def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:
-    """Training images of an epoch, plus its validation images for as much of one as they cost: no backward pass."""
+    """Training images of an epoch, plus its validation images weighted by their lower cost without backward pass."""
     costs, data = plan.costs[run.key], run.config.data
     validation_cost = costs[schema.COST_MACS] / (3 * costs[schema.COST_MACS_TRAINING])
     return plan.train_images[data.path] * data.train_fraction + plan.val_images[data.path] * validation_cost
 
 
 def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
-    """The name of a machine's GPU, or the name and cores of its CPU.
+    """The name of a machine's first GPU, or the name and the number of physical cores of its CPU.
 
     Args:
-        environment: What `bench.machine.environment` says of the machine.
-        gpu: Which of the two; None means the GPU if there is one.
+        environment: The machine as `bench.machine.environment.environment` describes it.
+        gpu: False names the CPU. True or None names the GPU if there is one, and otherwise the CPU.
     """
     if environment["gpus"] and gpu is not False:
         return str(environment["gpus"][0]["name"])
@@ -220,7 +242,16 @@ def _find_device(device: str, results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def rate_entry(costs: Cost, *, images_per_s: float, cpus: int | None) -> dict[str, float | None]:
-    """An entry of `setting.rates` in a benchmark's result: one rank's speed and the training costs of its network."""
+    """Build an entry of `setting.rates` in a benchmark's result, from which `Rates` reads it.
+
+    Args:
+        costs: Costs of the network in training.
+        images_per_s: Training images/s of one rank.
+        cpus: CPU cores of the rank; None on a GPU.
+
+    Returns:
+        A dictionary with the keys images_per_s, cpus, macs and parameters.
+    """
     return {"images_per_s": images_per_s, "cpus": cpus, "macs": costs.macs, "parameters": costs.parameters}
 
 

@@ -1,4 +1,4 @@
-"""The record of a run, which is only appended to; the plans of experiments and the evaluations of runs beside it.
+"""Writes and reads the records of runs, and the plans of experiments and the evaluations that are kept beside them.
 
     <records>/runs/<key>/
         config.yaml                    everything that determines the result
@@ -12,6 +12,6 @@
     <records>/experiments/<name>/      plan.json
     <records>/evaluations/<hash>/      evaluation.json, predictions.parquet
 
-Configurations, events and metrics come in; files go out, and typed states when they are read back. It may import
+Configurations, events and metrics come in; files go out, and typed states when they are read back. The room may import
 `bench.machine` and `reproduce`.
 """

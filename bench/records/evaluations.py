@@ -1,7 +1,9 @@
-"""Evaluations of finished runs, which are written once and never changed.
+"""Writes and reads the results of evaluations, which are written once and never changed.
 
-    <records>/evaluations/<hash>/    predictions.parquet, then evaluation.json, which makes the folder complete; until
-                                     then parts/, from which an evaluation that was stopped is resumed
+    <records>/evaluations/<hash>/
+        predictions.parquet            one row per validation image
+        evaluation.json                written last: an evaluation with this file is complete
+        parts/                         until then, intermediate results from which a stopped evaluation is resumed
 
 The hash covers everything that determines the numbers: models, protocol and data set. Imports no torch.
 """
@@ -24,29 +26,34 @@ if TYPE_CHECKING:
 
 RESULT = "evaluation.json"
 DATE = "%Y-%m-%dT%H:%M:%SZ"
-"""Format of an evaluation's date, in UTC."""
+"""Format of an evaluation's date for `time.strftime`, in UTC."""
 TABLE = (
     *("experiment", "arm", "protocol", "models", "crops", "top1", "top5", "images", "classes"),
     *("data", "data_hash", "imagenet", "published", "date", "evaluation"),
 )
-"""Columns of `evaluation_table`."""
+"""Columns of the frame that `evaluation_table` returns."""
 
 
 def evaluation_folder(records: Path, protocol: str, models: Sequence[Mapping[str, Any]], data_hash: str) -> Path:
-    """The folder of an evaluation; it need not exist yet.
+    """The path of an evaluation's folder, which need not exist.
 
     Args:
-        records: folder of the records.
-        protocol: name of the protocol.
-        models: for each model what determines its outputs (`identity()`); their order does not matter.
-        data_hash: hash of the data set.
+        records: The folder of the records.
+        protocol: The name of the protocol, a key of `reproduce.evaluation.protocols.CROPS`.
+        models: What determines the outputs of each model, as its method `identity()` returns it. The order of the
+            models does not affect the path.
+        data_hash: The data hash of the validation set.
     """
     content = [protocol, sorted(json.dumps(model, sort_keys=True) for model in models), data_hash]
     return records / "evaluations" / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
-    """Read `evaluation.json`; None if the evaluation is not complete."""
+    """Read the `evaluation.json` in an evaluation's folder.
+
+    Returns:
+        Its content as `write_evaluation` was given it; None if the evaluation is not complete.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -55,22 +62,25 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
 
 def evaluation_files(records: Path) -> list[Path]:
-    """List the `evaluation.json` of each complete evaluation in these records."""
+    """List the path of `evaluation.json` of each complete evaluation in the records, sorted by path."""
     return sorted((records / "evaluations").glob(f"*/{RESULT}"))
 
 
 def parts_folder(folder: Path) -> Path:
-    """The folder in which an evaluation keeps its intermediate results."""
+    """The path of the folder in which an unfinished evaluation keeps its intermediate results."""
     return folder / "parts"
 
 
 def write_evaluation(folder: Path, content: Mapping[str, Any], predictions: Mapping[str, Any]) -> None:
-    """Write a new evaluation and remove its intermediate results.
+    """Write the files of a new evaluation and remove its intermediate results.
+
+    `evaluation.json` is written last, so that a folder with this file is complete.
 
     Args:
-        folder: the evaluation's folder.
-        content: what `evaluation.json` holds.
-        predictions: columns as `write_predictions` takes them.
+        folder: The evaluation's folder, which is created if necessary.
+        content: The content of `evaluation.json`. For `evaluation_table` it needs protocol, crops, top1, top5, date,
+            models (for each at least experiment and arm) and data (source, hash, classes, images).
+        predictions: The columns of `predictions.parquet`; see `write_predictions`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_predictions(folder, predictions)
@@ -79,13 +89,21 @@ def write_evaluation(folder: Path, content: Mapping[str, Any], predictions: Mapp
 
 
 def evaluation_table(records: Path) -> pd.DataFrame:
-    """Tabulate all evaluations in these records, one row each, oldest first.
+    """Tabulate all complete evaluations in the records, one per row, oldest first.
 
     Returns:
-        A frame with the columns of `TABLE`. `experiment` and `arm` are those of the runs, separated by commas; a file
-        of weights has no experiment, and its name is the arm. `top1` and `top5` are accuracies from 0 to 1. `data` is
-        the name of the data set's source. `imagenet` says whether the images are ILSVRC's validation set, `published`
-        whether the only model is torchvision's published weights. `evaluation` is the name of the folder.
+        A frame with the columns of `TABLE`:
+
+        - `experiment`, `arm`: those of the runs, each named once and separated by commas. A file of weights has an
+          empty experiment, and its name as the arm.
+        - `models`, `crops`: numbers of models and of crops per image that are averaged.
+        - `top1`, `top5`: accuracies from 0 to 1.
+        - `images`, `classes`: numbers of validation images and of classes.
+        - `data`, `data_hash`: name of the data set's source, and the data hash.
+        - `imagenet`: whether the validation set has the size of ILSVRC 2014's.
+        - `published`: whether the only model is torchvision's published weights.
+        - `date`: text in the format `DATE`.
+        - `evaluation`: name of the evaluation's folder.
     """
     import pandas as pd
 

@@ -1,9 +1,9 @@
-"""The file of a run's events, and the lock that gives it one writer.
+"""Appends events to a run's file under a lock that only one writer can hold.
 
 `events.jsonl` holds one JSON object per line, each with its own timestamp and attempt number; `reproduce.schema` lists
-the kinds. A crash may tear the last line: the next writer closes it, and every reader skips it. The lock also tells a
-reader whether a run is alive. On several hosts it needs a file system with cluster-wide `flock`, such as NFS, or Lustre
-mounted with `-o flock`.
+the kinds. A crash may leave an incomplete last line: the next writer ends it, and every reader skips it. The lock also
+shows a reader whether a run is alive. On several hosts it needs a file system with cluster-wide `flock`, such as NFS,
+or Lustre mounted with `-o flock`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ from bench.records.states import EVENTS, LOCK, attempts_of, read_events
 
 
 class RunBusyError(RuntimeError):
-    """Another process is working on this run."""
+    """Raised if another process holds the lock of a run that is to be written."""
 
 
 class EventLog:
-    """The events of one run, held by this process from the moment of its creation until `close`.
+    """The only writer of one run's events. It holds the run's lock from its creation until `close`.
+
+    Args:
+        folder: The run's record folder, which is created if necessary.
+        patience_s: Seconds to wait for another process to release the lock.
 
     Raises:
-        RunBusyError: if another process still holds the run after `patience_s` seconds.
+        RunBusyError: Another process still holds the lock after `patience_s` seconds.
     """
 
     def __init__(self, folder: Path, *, patience_s: float) -> None:
@@ -36,14 +40,20 @@ class EventLog:
         self._file: int | None = None
 
     def attempts(self) -> list[list[dict[str, Any]]]:
-        """All events so far, grouped by attempt."""
+        """Read all events so far, grouped by attempt, in the order in which they were written."""
         return attempts_of(read_events(self._folder))
 
     def append(self, kind: str, attempt: int, **content: Any) -> None:
-        """Append one event, which is on the disk when this returns.
+        """Append one event with the current time. It is durable when this method returns.
+
+        Args:
+            kind: The kind of event: `schema.START`, `schema.EPOCH` or `schema.END`.
+            attempt: The number of the attempt, from 1.
+            **content: Further fields of the event, which JSON can represent. Their floats must be finite.
 
         Raises:
-            OSError: if the line could not be written as a whole.
+            OSError: The line could not be written as a whole, for example on a full disk.
+            ValueError: A float is not finite.
         """
         assert self._lock is not None, "the log is closed"
         path = self._folder / EVENTS
@@ -57,7 +67,7 @@ class EventLog:
         os.fsync(self._file)
 
     def close(self) -> None:
-        """Release the run; may be called again."""
+        """Close the file and release the run's lock. May be called more than once."""
         for descriptor in (self._file, self._lock):
             if descriptor is not None:
                 os.close(descriptor)

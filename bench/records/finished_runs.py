@@ -1,4 +1,4 @@
-"""Which finished runs a name on the command line means. Imports no torch."""
+"""Finds the finished runs that are named on the command line. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,26 +18,33 @@ from reproduce.spec import RunConfig, SpecError, validated
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run that has kept its predictions."""
+    """A finished run whose record has predictions, with the names under which it was planned."""
 
     experiment: str
-    """Empty if no experiment in these records plans the run."""
+    """The first experiment that plans the run; empty if none in these records does."""
     arm: str
+    """The arm of the run; the run's key if no experiment plans it."""
     label: str
     """EXPERIMENT:ARM:SEED, or the run's key if no experiment plans it."""
     folder: Path
+    """The run's record folder."""
     config: RunConfig
+    """The configuration in the record."""
 
 
 def find_runs(records: Path, names: Iterable[str]) -> list[RecordedRun]:
-    """Find the runs that are meant by names, each run once.
+    """Find finished runs by their names.
 
     Args:
-        records: folder of the records.
-        names: for each a run's key, EXPERIMENT:ARM:SEED, or EXPERIMENT:ARM for all seeds of the arm.
+        records: The folder of the records.
+        names: Each name is a run's key, EXPERIMENT:ARM:SEED, or EXPERIMENT:ARM for all seeds of the arm. A slash may
+            replace a colon.
+
+    Returns:
+        The runs in the order of the names, each run once.
 
     Raises:
-        SpecError: if a run is unknown, is not finished or has no predictions.
+        SpecError: A name is malformed, or a run is unknown, is not finished or has no predictions.
     """
     found: dict[str, RecordedRun] = {}
     for name in names:
@@ -48,10 +55,13 @@ def find_runs(records: Path, names: Iterable[str]) -> list[RecordedRun]:
 
 
 def own_validation(run: RecordedRun) -> dict[str, Any]:
-    """The result of the run's own final validation, in the form of a single-crop evaluation.
+    """Compute the result of a run's own final validation, in the form of a single-crop evaluation.
+
+    Reads the run's `predictions.parquet`.
 
     Returns:
-        The fields `models`, `crops`, `top1` and `top5` of an evaluation; accuracies from 0 to 1.
+        A dictionary that `table_rows` accepts: models (a list with one entry), crops (1), and the accuracies top1 and
+        top5, from 0 to 1.
     """
     import pandas as pd
 
@@ -62,7 +72,7 @@ def own_validation(run: RecordedRun) -> dict[str, Any]:
 
 
 def _planned(records: Path, name: str) -> list[tuple[str, PlanEntry]]:
-    """Experiment and plan entry of each run that is meant by a name."""
+    """The experiment and the plan entry of each run that a name refers to."""
     if re.fullmatch(r"[0-9a-f]{12}", name):
         if not run_folder(records, name).is_dir():
             raise SpecError(f"run: {name!r} has no record in {records}")

@@ -1,4 +1,4 @@
-"""File locks that the kernel releases when their process ends, for whatever reason (`flock`)."""
+"""Acquires file locks (`flock`), which the kernel releases when their process ends for any reason."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from pathlib import Path
 
 
 def try_lock(path: Path) -> int | None:
-    """Lock a file, which is created if necessary, without waiting.
+    """Try to lock a file exclusively, without waiting. The file is created if necessary.
 
     Returns:
-        A descriptor that holds the lock until it is closed; None if another process holds it.
+        A file descriptor that holds the lock until the caller closes it; None if the file is locked already.
+
+    Raises:
+        OSError: The file could not be opened or locked for another reason.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

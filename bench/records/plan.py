@@ -1,4 +1,4 @@
-"""The plan of an experiment, as it is kept beside the records of its runs.
+"""Writes and reads the plan of an experiment, which is kept beside the records of its runs.
 
 <records>/experiments/<name>/plan.json    one entry per planned run
 """
@@ -18,37 +18,39 @@ PLAN = "plan.json"
 
 @dataclass(frozen=True)
 class PlanEntry:
-    """A planned run as `plan.json` lists it."""
+    """An entry of `plan.json`: the names, epochs and costs of one planned run."""
 
     key: str
     arm: str
     seed: int
     name: str
+    """The name of the run within its experiment, such as `baseline s0`."""
     epochs: int
+    """Number of epochs of the recipe."""
     costs: Mapping[str, float] = field(default_factory=dict)
-    """Cost metrics by their name in `reproduce.schema`, such as `cost/parameters`."""
+    """Cost metrics of the network, by their name in `reproduce.schema`, such as `cost/parameters`."""
 
 
 def experiment_folder(records: Path, name: str) -> Path:
-    """The folder of an experiment's plan and description; it need not exist yet."""
+    """The path of the folder with an experiment's plan and SLURM submissions, which need not exist."""
     return records / "experiments" / name
 
 
 def experiments(records: Path) -> list[str]:
-    """List the names of the experiments that have a plan in these records."""
+    """List the names of the experiments that have a plan in the records, in alphabetical order."""
     return sorted(path.parent.name for path in (records / "experiments").glob(f"*/{PLAN}"))
 
 
 def write_plan(
     records: Path, experiment: str, planned: Sequence[PlannedRun], costs: Mapping[str, Mapping[str, float]]
 ) -> Path:
-    """Write the plan of an experiment, replacing an earlier one.
+    """Write the plan of an experiment, atomically replacing an earlier one.
 
     Args:
-        records: folder of the records.
-        experiment: name of the experiment.
-        planned: its runs, in the order in which they are listed.
-        costs: cost metrics of each run, by the run's key.
+        records: The folder of the records.
+        experiment: The name of the experiment.
+        planned: The runs of the experiment, in the order of the entries.
+        costs: The cost metrics of each run, by the run's key. A run may be missing.
 
     Returns:
         The path of `plan.json`.
@@ -67,7 +69,7 @@ def read_plan(records: Path, experiment: str) -> list[PlanEntry]:
     """Read the plan of an experiment.
 
     Raises:
-        SpecError: if the experiment was never planned in these records.
+        SpecError: The records hold no plan of the experiment.
     """
     try:
         content = (experiment_folder(records, experiment) / PLAN).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Predictions on a validation set, one row per image, as Parquet."""
+"""Writes predictions on a validation set as a Parquet file with one row per image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 
 def write_predictions(folder: Path, table: Mapping[str, np.ndarray]) -> None:
-    """Write `predictions.parquet`.
+    """Write `predictions.parquet` into the folder of a run or an evaluation, atomically replacing an earlier one.
 
     Args:
-        folder: folder of the run or evaluation.
-        table: columns `index`, `label` and `correct` of shape [n], and `top5` of shape [n, 5].
+        folder: The folder of the run or evaluation, which must exist.
+        table: Columns by name, for n images: `index` [n] int64, the image's place in the data set; `label` [n] int64;
+            `top5` [n, min(5, classes)] int64, the classes with the highest scores in descending order; `correct` [n]
+            bool, whether the first of them is the label.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

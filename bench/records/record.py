@@ -1,9 +1,9 @@
-"""The writer of a run's record: an append-only folder that is the truth about the run.
+"""Writes a run's record, the append-only folder from which everything else about the run is derived.
 
     <records>/runs/<key>/    events.jsonl, config.yaml, environment.json, progress.json, lock, ...
 
-Whoever writes a record holds its lock, so that two processes never work on one run. Imports neither torch, Ray nor
-MLflow.
+The process that writes a record holds its lock, so that two processes never write the same record. Imports neither
+torch, Ray nor MLflow.
 """
 
 from __future__ import annotations
@@ -33,28 +33,31 @@ LOCK_PATIENCE_S = 10.0  # a killed writer may take seconds to die; a reader hold
 
 
 class RunFinishedError(RuntimeError):
-    """This run is finished already; there is nothing to do."""
+    """Raised by `Record.begin` for a run that is finished already, so that there is nothing to train."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """How closely a run is watched."""
+    """How often a run writes telemetry and its heartbeat."""
 
     telemetry_hz: float = 1.0
-    """Telemetry samples per second of host and GPUs."""
+    """Number of telemetry samples per second, of the host and of each GPU."""
     heartbeat_s: float = 1.0
-    """Seconds between two updates of `progress.json`; make it longer on a file system that many runs share."""
+    """Shortest time between two updates of `progress.json`, in seconds. Use a longer time on a file system that many
+    runs share."""
 
 
 class Record:
-    """The one writer of a run's record, and the `Observer` that training calls.
+    """Writes the record of one attempt at a run. It is the `Observer` that training calls on rank 0.
 
-    As a context manager it releases the run when it is left.
+    Call `begin`, then `epoch`, `progress` and `predictions`, and finally `end`. From `begin` to `end` or `close`, this
+    process holds the run's lock. Leaving a `with` block calls `close`. For a run whose worker could not record its end,
+    call only `abandon` or `interrupt`.
 
     Args:
-        folder: the run's folder; created by `begin`.
-        progress_every_s: shortest time between two updates of `progress.json`, in seconds.
-        lock_patience_s: seconds to wait for another process to release the run.
+        folder: The run's record folder. It is created when the lock is taken.
+        progress_every_s: Shortest time between two updates of `progress.json`, in seconds.
+        lock_patience_s: Seconds to wait for another process to release the run's lock.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Record:
         self.folder = folder
         self.attempt = 0
         self.gpu_absent: str | None = None
-        """What telemetry cannot read of the run's GPUs, shown while the run goes on; see `progress`."""
+        """What telemetry cannot read of the run's GPUs, and why, for `progress.json`. None if it reads everything."""
         self._lock_patience_s = lock_patience_s
         self._progress_every_s = progress_every_s
         self._progress_at = -math.inf
@@ -83,24 +86,28 @@ class Record:
         resume: Mapping[str, int] | None = None,
         code_diff: CodeDiff | None = None,
     ) -> int:
-        """Claim the run, write what determines its result, and record the start of an attempt.
+        """Take the run's lock, write its configuration and environment, and record the start of an attempt.
+
+        If it raises an exception, the lock is released.
 
         Args:
-            run: everything that determines the run's result.
-            environment: code, packages, machine and devices, as `bench.machine.environment` describes them.
-            world_size: number of ranks.
-            device: the first rank's device, as torch names it.
-            resources: what each worker has and computes with: cpus_per_worker, gpus_per_worker, compile, and others
-                that older records lack.
-            resume: epoch and step from which the attempt resumes; None for a fresh start.
-            code_diff: uncommitted changes to the code, kept in a file beside the record that `environment` then names.
+            run: Everything that determines the run's result.
+            environment: Code, packages, machine and devices, as `bench.machine.environment.environment` returns them.
+            world_size: The number of ranks.
+            device: The device of rank 0, as torch names it.
+            resources: What each worker has and computes with: cpus_per_worker, gpus_per_worker, compile and the fields
+                of the resolved precision, which older records lack.
+            resume: The position in the checkpoint from which the attempt resumes, with the keys epoch and step, both
+                from 0; None if it starts from the beginning.
+            code_diff: Uncommitted changes to the code. They are written to a file in the record, whose name becomes
+                `code_diff` of the recorded environment.
 
         Returns:
             The number of the attempt, from 1.
 
         Raises:
-            RunBusyError: if another process holds the run.
-            RunFinishedError: if the run is finished.
+            RunBusyError: Another process holds the run's lock.
+            RunFinishedError: The run is finished.
         """
         self._log = EventLog(self.folder, patience_s=self._lock_patience_s)
         try:
@@ -136,13 +143,17 @@ class Record:
 
     @property
     def epochs_recorded(self) -> int:
-        """Number of epochs that the record holds, those of earlier attempts included."""
+        """The number of epochs in the record, including those of earlier attempts. Valid after `begin`."""
         return len(self._recorded)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch, counted from 0, once its checkpoint is durable.
+        """Record the metrics of an epoch. Does nothing if the epoch is recorded already.
 
-        An epoch that is already recorded is left as it is.
+        Call it only when the checkpoint after the epoch is durable. The event is durable on return.
+
+        Args:
+            epoch: The epoch, from 0.
+            metrics: Its metrics, by their name in `reproduce.schema`. Values need not be finite.
         """
         if epoch in self._recorded:
             return
@@ -152,7 +163,11 @@ class Record:
     def progress(
         self, *, epoch: int, epochs: int, step: int, steps: int, images_per_s: float, loss: float, top1: float | None
     ) -> None:
-        """Overwrite `progress.json`, a heartbeat that no result depends on; calls that come too soon do nothing."""
+        """Overwrite `progress.json`, the heartbeat of the run, on which no result depends.
+
+        Does nothing if less than `progress_every_s` has passed since the last update. The file is not synchronised to
+        the disk. For the arguments see `reproduce.training.interface.Observer.progress`.
+        """
         now = time.monotonic()
         if now - self._progress_at < self._progress_every_s:
             return
@@ -171,7 +186,7 @@ class Record:
         write_atomically(self.folder / PROGRESS, json.dumps(content).encode(), durable=False)
 
     def predictions(self, table: Mapping[str, np.ndarray]) -> None:
-        """Write the predictions of the final validation; see `write_predictions`."""
+        """Write the predictions of the final validation to `predictions.parquet`; see `write_predictions`."""
         write_predictions(self.folder, table)
 
     def end(
@@ -183,16 +198,18 @@ class Record:
         metrics: Mapping[str, float] | None = None,
         telemetry: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record how the attempt ended, and release the run. Telemetry and predictions must be written before.
+        """Record how the attempt ended, and release the run's lock.
 
-        Unless it was interrupted, the attempt gets the metric `final/duration_s`, the seconds of all attempts together.
+        Telemetry and predictions must be written before. Unless the attempt was interrupted, the metric
+        `final/duration_s` is added: the seconds of all attempts together.
 
         Args:
-            outcome: finished, failed or interrupted, as in `reproduce.schema`.
-            error: why it failed.
-            reason: why it was interrupted, such as "time limit" or "preempted".
-            metrics: final metrics.
-            telemetry: the sampler's summary.
+            outcome: `FINISHED`, `FAILED` or `INTERRUPTED` of `reproduce.schema`.
+            error: Why the attempt failed; None if it did not.
+            reason: Why the attempt was interrupted, such as "time limit" or "preempted"; None if it was not, or if the
+                reason is unknown.
+            metrics: Final metrics, by their name in `reproduce.schema`. Values need not be finite.
+            telemetry: The summary of the sampler; None if there was no telemetry.
         """
         duration = time.monotonic() - self._began
         final = dict(metrics or {})
@@ -210,16 +227,25 @@ class Record:
         self.close()
 
     def close(self) -> None:
-        """Release the run without recording an end; readers then see it as interrupted."""
+        """Release the run's lock. May be called more than once.
+
+        If no end has been recorded, readers then see the run as interrupted.
+        """
         if self._log is not None:
             self._log.close()
             self._log = None
 
     def abandon(self, error: str) -> None:
-        """Record a run as failed whose worker died before it could; an end that is recorded already stays.
+        """Record the last attempt as failed on behalf of a worker that died before it could do so itself.
+
+        Does nothing if the last attempt has an end already. If the run has no events, a first attempt is recorded that
+        starts and fails at once. Call this instead of `begin`, after the worker has ended.
+
+        Args:
+            error: Why the attempt failed.
 
         Raises:
-            RunBusyError: if a process still holds the run.
+            RunBusyError: A process still holds the run's lock.
         """
         attempts = self._reopen_last_attempt()
         if attempts is None:
@@ -229,12 +255,16 @@ class Record:
         self.end(schema.FAILED, error=error)
 
     def interrupt(self, reason: str) -> None:
-        """Record an attempt as interrupted whose worker was stopped before it could.
+        """Record the last attempt as interrupted on behalf of a worker that was killed before it could do so itself.
 
-        Nothing is recorded for a run that never began or whose end is recorded already.
+        Does nothing if the run has no events or its last attempt has an end already. Call this instead of `begin`,
+        after the worker has ended.
+
+        Args:
+            reason: Why the attempt was interrupted, such as "time limit".
 
         Raises:
-            RunBusyError: if a process still holds the run.
+            RunBusyError: A process still holds the run's lock.
         """
         if not (self.folder / EVENTS).exists():
             return
@@ -243,7 +273,11 @@ class Record:
         self.close()
 
     def _reopen_last_attempt(self) -> list[list[dict[str, Any]]] | None:
-        """Claim a run and take up its last attempt; returns the events by attempt, None if that attempt has an end."""
+        """Take the run's lock and continue its last attempt, so that its end can be recorded.
+
+        Returns:
+            All events, grouped by attempt; None if the last attempt has an end, in which case the lock is released.
+        """
         self._log = EventLog(self.folder, patience_s=self._lock_patience_s)
         attempts = self._log.attempts()
         if attempts and attempts[-1][-1]["kind"] == schema.END:
@@ -266,7 +300,7 @@ class Record:
 
 
 def _json_values(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    """Metrics as JSON can hold them: a value that is not finite becomes a string that `float` reads back."""
+    """Convert metrics for JSON: a value that is not finite becomes a string that `float` converts back."""
     return {
         name: value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
         for name, value in ((name, float(value)) for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""The events and the state of a run, read from its files. Imports neither torch, Ray nor MLflow."""
+"""Reads the events and the state of a run from its files. Imports neither torch, Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from typing import Any, Literal
 from reproduce import schema
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
+"""The status of a run. A run is waiting until its first attempt starts. Then it is running as long as a process holds
+its lock, and afterwards has the outcome of its last attempt. A run whose process was killed is interrupted."""
 
 EVENTS = schema.ARTIFACT_EVENTS
 PROGRESS = "progress.json"
@@ -22,53 +24,71 @@ LOCK = "lock"
 
 
 def run_folder(records: Path, key: str) -> Path:
-    """The folder of a run's record; it need not exist yet."""
+    """The path of a run's record folder, which need not exist."""
     return records / "runs" / key
 
 
 @dataclass(frozen=True)
 class RunState:
-    """The state of a run, as its files show it."""
+    """The state of a run at one moment, as read from its files."""
 
     key: str
     status: Status
     attempt: int = 0
+    """Number of the last attempt, from 1; 0 before the first."""
     epoch: int | None = None
-    """Last recorded epoch, counted from 0."""
+    """Last recorded epoch, from 0; None before the first."""
     epochs: int | None = None
-    """Number of epochs of the recipe; None before the first attempt."""
+    """Number of epochs of the recipe; None before the first attempt, or if it failed before it could start."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Metrics of the last recorded epoch and, if the run has ended, its final metrics."""
+    """Metrics of the last recorded epoch and, if the last attempt has ended, its final metrics."""
     error: str | None = None
-    """Why the run failed."""
+    """Why the run failed; None if it did not."""
     reason: str | None = None
     """Why the last attempt was interrupted; None if it was not, or was killed before it could record a reason."""
     progress: Mapping[str, Any] | None = None
-    """`progress.json` of a running attempt: epoch, epochs, step, steps, images_per_s, loss, top1, t."""
+    """Content of `progress.json` while an attempt is running, with the keys t (seconds since 1970), attempt, epoch,
+    epochs, step, steps, gpu_absent, images_per_s, loss and, after the first validation, top1. Otherwise None."""
     gpu_absent: str | None = None
-    """What telemetry of the last attempt could not read of the run's GPUs, and why; None if it read everything."""
+    """What telemetry of the last attempt could not read of the run's GPUs, and why. None if it read everything or the
+    run uses no GPU."""
     started: float | None = None
-    """When the first attempt started, in seconds since 1970."""
+    """When the first attempt started, in seconds since 1970; None before."""
     updated: float | None = None
-    """When the run last wrote something, in seconds since 1970."""
+    """When the run last wrote an event or its progress, in seconds since 1970; None before the first attempt."""
     duration_s: float = 0.0
-    """Seconds of all attempts together."""
+    """Seconds of all attempts together, without the time between them."""
 
     @property
     def epochs_done(self) -> int:
-        """Number of recorded epochs."""
+        """The number of recorded epochs."""
         return 0 if self.epoch is None else self.epoch + 1
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Read all complete events of a run, with metrics as floats; an empty list if there are none yet."""
+    """Read all complete events of a run, in the order in which they were written.
+
+    Args:
+        folder: The run's record folder, which need not exist.
+
+    Returns:
+        The events with their metrics as floats; an empty list if there are none yet.
+    """
     return [event for event, _ in events_from(folder, 0)]
 
 
 def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Read the complete events after a byte offset, each with the offset at which the next one begins.
+    """Read the complete events that begin at or after a byte offset in `events.jsonl`.
 
-    A line that a crash tore is skipped; an unfinished line at the end of the file is left for the next call.
+    An incomplete line that a crash left inside the file is skipped. An incomplete line at the end of the file is left
+    for the next call.
+
+    Args:
+        folder: The run's record folder, which need not exist.
+        offset: 0, or an offset from an earlier call.
+
+    Yields:
+        An event, with its metrics as floats, and the byte offset of the next line.
     """
     try:
         file = open(folder / EVENTS, "rb")  # noqa: SIM115 - closed below
@@ -88,7 +108,7 @@ def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a live process holds the run."""
+    """Whether a live process holds the run's lock, on this host or on one whose `flock` reaches this host."""
     try:
         lock = os.open(folder / LOCK, os.O_RDONLY)
     except FileNotFoundError:
@@ -103,7 +123,7 @@ def is_held(folder: Path) -> bool:
 
 
 def read_state(folder: Path) -> RunState:
-    """Read the state of a run; one whose folder does not exist is waiting."""
+    """Read the state of a run from its record folder. A run without events or without a folder is waiting."""
     held = is_held(folder)  # before the events, so that a run that ends meanwhile does not look interrupted
     attempts = attempts_of(read_events(folder))
     if not attempts:
@@ -138,7 +158,7 @@ def read_state(folder: Path) -> RunState:
 
 
 def _gpu_absent(content: Mapping[str, Any] | None) -> str | None:
-    """From an end event or from progress, which has the field in records since 2026-11-26."""
+    """Read `gpu_absent` from an end event or from the progress, which lacks it in records before 2026-11-26."""
     telemetry = (content or {}).get("telemetry", content) or {}
     reason: str | None = telemetry.get("gpu_absent")
     return None if reason == schema.NO_GPU_USED else reason
@@ -153,7 +173,7 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
 
 
 def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Group events by attempt; each group begins with a start event."""
+    """Group the events of a run by attempt, in their order. The first event must be a start event."""
     groups: list[list[dict[str, Any]]] = []
     for event in events:
         if event["kind"] == schema.START:
@@ -163,6 +183,10 @@ def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def seconds_of(attempt: Sequence[Mapping[str, Any]]) -> float:
-    """Duration of an attempt in seconds, up to its last event if it has no end."""
+    """Compute the duration of an attempt in seconds.
+
+    Args:
+        attempt: The events of the attempt. If the last one is no end event, the duration up to its time is returned.
+    """
     last = attempt[-1]
     return float(last["duration_s"] if last["kind"] == schema.END else last["t"] - attempt[0]["t"])
