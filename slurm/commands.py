@@ -95,7 +95,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
 
     from bench.planning.plan import check_disk, make_plan
-    from bench.records.plan import write_plan
+    from bench.records.plan import write_experiment, write_plan
     from slurm import submission
 
     plan = make_plan(experiment, arguments.data)
@@ -112,6 +112,7 @@ def _submit(arguments: argparse.Namespace) -> int:
         return 0
     _check(arguments, experiment, profile)
     check_disk(records, plan.disk_bytes)
+    write_experiment(records, experiment)
     write_plan(records, experiment.name, plan.runs, plan.costs)
     job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
     submission.write_scripts(job, profile, submission.read_experiment_text(arguments.experiment))

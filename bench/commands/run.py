@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
     from bench.planning.plan import check_disk, make_plan, select, start_with_part
-    from bench.records.plan import read_plan, write_plan
+    from bench.records.plan import read_plan, write_experiment, write_plan
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
@@ -96,6 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
     runs = select(plan.runs, arguments.arm, arguments.seed)
     records = arguments.records.absolute()
     check_disk(records, plan.disk_bytes)
+    write_experiment(records, experiment)
     write_plan(records, experiment.name, plan.runs, plan.costs)
     entries = [entry for entry in read_plan(records, experiment.name) if entry.key in {run.key for run in runs}]
 

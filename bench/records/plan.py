@@ -1,6 +1,7 @@
-"""Writes and reads the plan of an experiment, which is kept beside the records of its runs.
+"""Writes and reads an experiment and its plan, which are kept beside the records of its runs.
 
-<records>/experiments/<name>/plan.json    one entry per planned run
+<records>/experiments/<name>/plan.json          one entry per planned run
+                            experiment.yaml    the experiment, with the descriptions of its arms
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import yaml
+
 from reproduce.atomic import write_atomically
-from reproduce.spec import PlannedRun, SpecError
+from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
 PLAN = "plan.json"
+EXPERIMENT = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,23 @@ def write_plan(
     path = experiment_folder(records, experiment) / PLAN
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(entries, indent=1).encode())
+    return path
+
+
+def write_experiment(records: Path, experiment: ExperimentConfig) -> Path:
+    """Write `experiment.yaml` beside the plan, replacing an earlier one, and return its path.
+
+    The publisher takes the descriptions of the experiment and its arms from it. Write it before the plan, whose change
+    the publisher notices.
+
+    Args:
+        records: The folder of the records.
+        experiment: The experiment; its defaults are written as well.
+    """
+    path = experiment_folder(records, experiment.name) / EXPERIMENT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(path, content.encode())
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bench.records.evaluations import evaluation_files
-from bench.records.plan import experiment_folder, experiments, read_plan
+from bench.records.plan import EXPERIMENT, experiment_folder, experiments, read_plan
 from bench.records.states import EVENTS, PROGRESS, RunState, events_from, is_held, read_state, run_folder
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import store_exists
@@ -147,7 +147,7 @@ def read_evaluation_news(records: Path, keys: Iterable[str], cursors: Experiment
 
 def read_experiment(records: Path, name: str) -> Mapping[str, Any]:
     """Read `experiment.yaml` beside the plan of an experiment; an empty mapping if there is no such file."""
-    return _read_yaml(experiment_folder(records, name) / "experiment.yaml") or {}
+    return _read_yaml(experiment_folder(records, name) / EXPERIMENT) or {}
 
 
 def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:

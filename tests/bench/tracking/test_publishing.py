@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 
 from bench.records.evaluations import write_evaluation
-from bench.records.plan import write_plan
+from bench.records.plan import write_experiment, write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.tracking.background import publisher_command, start_publisher, stop_publisher
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce import schema
-from reproduce.spec import PlannedRun
+from reproduce.spec import PlannedRun, load_experiment
 
 Planned = Callable[..., PlannedRun]
 Begin = Callable[[Path, PlannedRun], Record]
@@ -284,3 +284,20 @@ def rows(records: Path) -> Counter[tuple[Any, ...]]:
     """How many times the store holds each metric of each step."""
     with sqlite3.connect(records / "mlflow.db", timeout=30) as database:
         return Counter(database.execute("select run_uuid, key, step from metrics").fetchall())
+
+
+def test_the_note_of_an_experiment_holds_its_description_and_those_of_its_arms(
+    records: Path, planned: Planned, begin: Begin
+) -> None:
+    experiment = load_experiment("quickstart")
+    arm = next(iter(experiment.arms))
+    run = planned(0, experiment="quickstart", arm=arm)
+    write_experiment(records, experiment)
+    write_plan(records, "quickstart", [run], {})
+    begin(records, run).end("finished")
+    Publisher(records, uri(records)).publish()
+    from mlflow import MlflowClient
+
+    note = MlflowClient(tracking_uri=uri(records)).get_experiment_by_name("quickstart").tags["mlflow.note.content"]
+    assert experiment.description in note
+    assert experiment.arms[arm].description in note
