@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a reader finds the old content or the new one, whenever a writer is killed."""
+"""Replace files atomically: even if the writer is killed, a reader finds either the old content or the new one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ DEFAULT_MODE = 0o666
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> Iterator[BinaryIO]:
-    """Open a file that takes the name `path` once the block has ended; if the block fails, the old content stays.
+    """Open a temporary file beside `path` that replaces `path` when the `with` block ends.
 
-    Several processes may write to one path; the last one wins.
+    If the block raises, `path` keeps its old content and the temporary file is removed. Several processes of one
+    machine may write to one path at the same time, and the last one to finish wins. Threads of one process must not.
 
     Args:
-        path: the file to write or replace.
-        durable: whether the new content survives a power cut once the block has ended.
-        mode: permissions with which the file is created, before the umask; 0o600 for a secret, which no other user can
-            then read at any moment.
+        path: The file to write or replace. Its folder must exist.
+        durable: Whether the new content survives a power cut once the block has ended.
+        mode: Permissions with which the file is created, before the umask. With 0o600, for a secret, no other user can
+            read the file at any moment.
+
+    Yields:
+        The temporary file, open for writing bytes. It is closed when the block ends.
+
+    Raises:
+        OSError: The file could not be written, for example on a full disk.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -48,13 +55,13 @@ def _create(path: Path, mode: int) -> BinaryIO:
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:
-    """Replace a file by `content`; see `replacing`."""
+    """Replace the content of a file by `content`, or create the file. Arguments and errors are those of `replacing`."""
     with replacing(path, durable=durable, mode=mode) as file:
         file.write(content)
 
 
 def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk; without it a new name may be lost in a power cut."""
+    """Write the entries of a folder to the disk, so that new or changed names in it survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

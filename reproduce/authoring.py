@@ -1,6 +1,6 @@
-"""Help for those who write experiments of their own: a commented file, what differs between two, a schema for editors.
+"""Help users write experiments: a schema for editors, a commented experiment file, and a comparison of experiments.
 
-An experiment comes in; text and plain values go out. Imports neither torch nor FFCV.
+The functions take experiments and return text or plain values. This module imports neither torch nor FFCV.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ SECTIONS: Mapping[str, type[Config]] = {
     "recipe": RecipeConfig,
     "resources": ResourcesConfig,
 }
-"""The sections of an experiment file whose fields have a type of their own."""
+"""The sections of an experiment file and the configs that define their fields."""
 TAKEN_FROM_ELSEWHERE = ("classes", "resolution")
-"""Fields of the network that follow from the data set and the recipe, so that no experiment gives them."""
+"""Fields of the network that follow from the data set and the recipe, so that an experiment must not set them."""
 WIDTH = 118
-ANY_IMAGES, ANY_CLASSES = 10**9, 1000  # stand for a data set that is not prepared yet
+ANY_IMAGES, ANY_CLASSES = 10**9, 1000  # placeholders: the data sets may not be prepared
 
 
 # --- a schema ----------------------------------------------------------------------------------------
 
 
 def experiment_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of an experiment file, with every field's description.
+    """Build the JSON Schema (draft 2020-12) of an experiment file, with a description of every field.
 
-    Editors that read YAML with a schema complete field names and mark mistakes while they are typed. Mistakes that
-    depend on several fields, or on the data set, show in `deeper plan`.
+    With it, an editor completes field names and marks mistakes while the user types. It does not cover mistakes that
+    depend on several fields or on the data set; `deeper plan` reports those.
     """
     schema = ExperimentConfig.model_json_schema()
     definitions = schema["$defs"]
@@ -73,10 +73,16 @@ def _fixed(section: str) -> tuple[str, ...]:
 
 
 def experiment_text(experiment: ExperimentConfig, name: str) -> str:
-    """An experiment as a YAML file under a new name, every field with its comment.
+    """Write an experiment as YAML text under a new name, with a comment on every field.
 
-    Only what differs from the defaults is set. Every other field stands beside it as a comment with its default, ready
-    to be changed. Raises `SpecError` for a name that is not valid.
+    Fields that differ from their defaults are set. All other fields are commented out and show their defaults.
+
+    Args:
+        experiment: The experiment to start from.
+        name: The name of the new experiment.
+
+    Raises:
+        SpecError: The name is not valid.
     """
     renamed = validated(ExperimentConfig, {**experiment.model_dump(), "name": name}, where="")
     lines = [
@@ -126,7 +132,7 @@ def _comment(text: str, indent: int) -> Iterator[str]:
 
 
 def _scalar(value: Any) -> str:
-    """A value on one line of YAML."""
+    """Write a value on one line of YAML."""
     text: str = yaml.safe_dump(_plain(value), default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
 
@@ -140,34 +146,42 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that two experiments give different values; None where it has none."""
+    """A field that has different values in two experiments."""
 
     field: str
+    """The field with its section, such as "recipe.epochs"."""
     first: Any
+    """Its value in the first experiment, defaults filled in."""
     second: Any
+    """Its value in the second experiment, defaults filled in."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What sets two experiments apart."""
+    """The differences between two experiments, and the runs that they share."""
 
     fields: tuple[Difference, ...]
-    """Of data, network, recipe, resources, seeds and probes, resolved with their defaults."""
+    """Fields of data, network, recipe, resources, seeds and probes that differ, outside of the arms."""
     only_first: tuple[str, ...]
-    """Arms that the second experiment does not have under any name."""
+    """Names of the arms of the first experiment that the second does not have under any name."""
     only_second: tuple[str, ...]
+    """Names of the arms of the second experiment that the first does not have under any name."""
     renamed: tuple[tuple[str, str], ...]
-    """Arms that are the same run under another name."""
+    """Pairs of names, in the first and the second experiment, of arms that are the same under different names."""
     shared: tuple[tuple[str, str], ...]
-    """Names of the runs with the same key, which are trained once for both."""
+    """Pairs of names, in the first and the second experiment, of runs with the same key. Each is trained only once."""
     runs: tuple[int, int]
-    """How many runs each experiment has."""
+    """Number of runs of the first and of the second experiment."""
 
 
 def compare(first: ExperimentConfig, second: ExperimentConfig) -> Comparison:
-    """What differs between two experiments as their results do: fields, arms, and runs that they share.
+    """Compare the fields, the arms and the runs of two experiments.
 
-    Data sets of the same path count as the same, prepared or not. Raises `SpecError` where one of them has no plan.
+    Arms and runs are compared by their keys, that is, by everything that determines results. Names and descriptions are
+    ignored. Data sets with the same path are taken to be the same; they need not be prepared.
+
+    Raises:
+        SpecError: An arm of one of the experiments is not valid.
     """
     runs = [_runs(experiment) for experiment in (first, second)]
     shared = tuple((runs[0][key], runs[1][key]) for key in runs[0] if key in runs[1])
@@ -188,7 +202,7 @@ def compare(first: ExperimentConfig, second: ExperimentConfig) -> Comparison:
 
 
 def _runs(experiment: ExperimentConfig) -> dict[str, str]:
-    """Names of an experiment's runs by key."""
+    """Map the keys of an experiment's runs to their names, on data sets of any size."""
     paths = {experiment.data.path, *(arm.data.get("path", experiment.data.path) for arm in experiment.arms.values())}
     planned = plan(
         experiment,
@@ -200,7 +214,7 @@ def _runs(experiment: ExperimentConfig) -> dict[str, str]:
 
 
 def _arms(experiment: ExperimentConfig) -> dict[str, str]:
-    """Names of an experiment's arms by what they resolve to: the key of their run with seed 0."""
+    """Map each arm's key with seed 0, which identifies its content, to the name of the arm."""
     return {key: name.removesuffix(" s0") for key, name in _runs(experiment.model_copy(update={"seeds": (0,)})).items()}
 
 

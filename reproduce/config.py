@@ -1,4 +1,4 @@
-"""The base of all configs: frozen, validated, read from YAML, with one line for each mistake."""
+"""Define the base class of all configs, and read configs from YAML with one line of message for each mistake."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from reproduce.errors import UserError, did_you_mean
 
 
 class SpecError(UserError):
-    """A user's mistake in an experiment or another config; the message has one line for each mistake."""
+    """Raised when an experiment or another config is not valid. The message has one line for each mistake."""
 
 
 ADDED = "added after results were committed"
-"""Marks a field (with `Annotated`) that a run's key leaves out while it has its default.
+"""Marks a field, by `Annotated`, that enters a run's key only if its value differs from the default.
 
-Runs from before the field was added keep their keys."""
+Runs that were recorded before the field was added therefore keep their keys."""
 
 
 class Config(BaseModel):
-    """Base of every config: frozen, without unknown keys, and with validated defaults."""
+    """Base class of all configs.
+
+    Instances are immutable. Unknown keys, infinity and NaN are rejected, and defaults are validated like other values.
+    The docstring below a field is its description in schemas and in new experiment files.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -38,8 +42,8 @@ def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:
     Args:
         model: The class of the config.
         text: The YAML text.
-        what: What the config is, for messages: "an experiment".
-        where: Where the text comes from, for messages.
+        what: Name of the kind of config with its article, for messages, such as "an experiment".
+        where: Name of the file or other origin of the text, for messages.
 
     Raises:
         SpecError: The text is not YAML, or not a valid config.
@@ -54,10 +58,16 @@ def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:
 
 
 def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
-    """Validate `content` as a config.
+    """Build a config from a mapping, with defaults filled in.
+
+    Args:
+        model: The class of the config.
+        content: The values of its fields.
+        where: Text before each line of a message, with its punctuation, such as "arms.small.recipe.".
 
     Raises:
-        SpecError: One line for each mistake, starting with `where` and the field.
+        SpecError: The content is not valid. The message has one line for each mistake, which starts with `where` and
+            the name of the field.
     """
     try:
         return model.model_validate(content)
@@ -67,7 +77,7 @@ def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
 
 
 def _sentence(model: type[Config], mistake: Any) -> str:
-    """One of pydantic's validation errors as a line that names the field, the value and what is valid."""
+    """Turn one of pydantic's validation errors into a line that names the field, the value and what is valid."""
     location = [str(part) for part in mistake["loc"]]
     field = ".".join(location) or "experiment"
     if mistake["type"] == "extra_forbidden":
@@ -83,7 +93,7 @@ def _sentence(model: type[Config], mistake: Any) -> str:
 
 
 def _known_keys(model: type[Config], location: list[str]) -> list[str]:
-    """The keys that are known at a location in a config."""
+    """List the valid keys at a location in a config, sorted."""
     for part in location:
         if part in model.model_fields:  # otherwise a key or an index, whose values `model` describes already
             model = _config_in(model.model_fields[part].annotation) or model
@@ -91,7 +101,7 @@ def _known_keys(model: type[Config], location: list[str]) -> list[str]:
 
 
 def _config_in(annotation: Any) -> type[Config] | None:
-    """The config class that a field's annotation names, such as `ArmConfig` in `dict[str, ArmConfig]`."""
+    """Find the config class in a field's annotation, such as `ArmConfig` in `dict[str, ArmConfig]`, or None."""
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
     return next(filter(None, map(_config_in, get_args(annotation))), None)

@@ -1,6 +1,7 @@
-"""The runs of an experiment: one for each arm and seed, with everything filled in that determines its result.
+"""Plan the runs of an experiment: one for each arm and seed, with everything that determines its result filled in.
 
-Every mistake raises `SpecError`. This module imports neither torch nor FFCV, so that planning is quick.
+Every mistake in the experiment raises `SpecError`. This module imports neither torch nor FFCV, so that planning is
+quick.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ def plan(
     classes: Mapping[str, int],
     train_images: Mapping[str, int],
 ) -> list[PlannedRun]:
-    """List all runs of an experiment.
+    """List all runs of an experiment, ordered by seed and then by arm, in the order of the file.
 
-    Seeds are the outer loop, so that a grid that is stopped has complete replicates.
+    In this order, an experiment that is stopped has all arms for the first seeds.
 
     Args:
         experiment: The experiment.
         data_hashes: The hash in each data set's manifest, by `data.path`.
         classes: The number of classes of each data set, by `data.path`.
         train_images: The number of training images of each data set, by `data.path`.
+
+    Returns:
+        One run for each arm and seed.
 
     Raises:
         SpecError: An arm is not valid, or two arms are the same.
@@ -71,7 +75,14 @@ def plan(
 
 
 def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
-    """The data sets of an experiment's arms, each of them once. They need not be prepared yet."""
+    """List the data sets of an experiment's arms, whether or not they are prepared.
+
+    Returns:
+        One configuration for each `data.path`: that of the first arm with this path.
+
+    Raises:
+        SpecError: The `data` of an arm is not valid.
+    """
     paths: dict[str, DataConfig] = {}
     for name, arm in experiment.arms.items():
         data = _merged(experiment.data, arm.data, f"arms.{name}.data.")

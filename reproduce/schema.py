@@ -1,4 +1,4 @@
-"""Names of what a run records, shared by the writers (`bench`) and the readers (`analysis`).
+"""Define the names of events, metrics, tags and artifacts, for those who write them and those who read them.
 
 This module imports no other module of this project, so that reports load no torch and training loads no MLflow.
 """
@@ -79,7 +79,11 @@ NO_GPU_USED: Final = "the run uses no GPU"  # why a run on CPUs has no GPU telem
 
 
 def shared(metric: str) -> str:
-    """The name of a GPU metric if several runs shared the device: it then describes the device, not the run."""
+    """Return the name under which a GPU metric is recorded if several runs share the device.
+
+    The value then describes the device, not the run. "system/gpu_power_w" becomes "system/shared_gpu_power_w"; names of
+    other metrics stay the same.
+    """
     return metric.replace("/gpu_", "/shared_gpu_")
 
 

@@ -1,10 +1,10 @@
-"""Experiments as data: frozen, validated configs and run keys.
+"""Define the configs of experiments and runs, and the keys of runs.
 
 An experiment file names a data set, a network, a recipe, arms (named changes of any of these) and seeds. A run's key is
 a hash of everything that determines its result.
 
-Every mistake raises `SpecError`, with one line for each mistake that names the field, the value and what is valid. This
-module imports neither torch nor FFCV, so that planning is quick.
+A config that is not valid raises `SpecError`. Its message has one line for each mistake, with the field, the value and
+what is valid. This module imports neither torch nor FFCV, so that planning is quick.
 """
 
 from __future__ import annotations
@@ -44,50 +44,54 @@ def _in_fixed_order(probes: tuple[ProbeName, ...]) -> tuple[ProbeName, ...]:
 
 
 Probes = Annotated[tuple[ProbeName, ...], AfterValidator(_in_fixed_order)]
-"""Names of probes in a fixed order, so that their order in a file does not change a run's key."""
+"""Names of probes. They are put into a fixed order, so that their order in a file does not change a run's key."""
 
 
 class NetworkConfig(Config):
-    """One member of the GoogLeNet family (Szegedy et al. 2014, arXiv:1409.4842, "the paper" below)."""
+    """A network of the GoogLeNet family (Szegedy et al. 2014, arXiv:1409.4842)."""
 
     reduction: Reduction = "reduced"
-    """1x1 convolutions of the Inception modules.
+    """Positions of the 1x1 convolutions that reduce channels in the Inception modules.
 
-    reduced: before the 3x3 and 5x5 convolutions and behind the pool (the paper's Fig. 2b).
-    unreduced: only behind the pool. Widths are those of "reduced".
-    naive: none; the pooled input is concatenated as it is, and widths grow (the paper's Fig. 2a)."""
+    reduced: before the 3x3 and 5x5 convolutions and after the pooling (Szegedy et al. 2014, Fig. 2b).
+    unreduced: only after the pooling. The modules have the same output channels as with "reduced".
+    naive: none. The pooled input is concatenated unchanged, so that channels grow from module to module (Fig. 2a)."""
     aux: Auxiliary = "both"
-    """Auxiliary classifiers: aux1 after module 4a, aux2 after module 4d (the paper's section 5)."""
+    """Auxiliary classifiers, for training only: aux1 (after module 4a), aux2 (after module 4d), both, or none
+    (Szegedy et al. 2014, section 5)."""
     aux_weight: float = Field(0.3, gt=0)
-    """Weight of each auxiliary classifier's loss; that of the main classifier is 1."""
+    """Weight of each auxiliary classifier's loss. The loss of the main classifier has weight 1."""
     aux_dropout: float = Field(0.7, ge=0, lt=1)
     """Dropout probability in the auxiliary classifiers."""
     dropout: float = Field(0.4, ge=0, lt=1)
     """Dropout probability before the main classifier's last layer."""
     norm: Literal["none", "batch"] = "batch"
-    """Batch normalisation after every convolution, or none."""
+    """Normalisation after every convolution: batch normalisation, or none."""
     head: Literal["avgpool", "fc"] = "avgpool"
     """The main classifier.
 
-    avgpool: global average pooling, dropout, linear.
-    fc: the feature maps flattened (7x7x1024 at 224 pixels), linear to 1024, ReLU, dropout, linear; this is what average
-    pooling replaced (the paper's section 5)."""
+    avgpool: global average pooling, dropout, and a linear layer.
+    fc: the flattened feature maps (7x7x1024 at 224 pixels), a linear layer to 1024 units, ReLU, dropout, and a linear
+    layer. Average pooling replaced these fully connected layers (Szegedy et al. 2014, section 5)."""
     large_kernel: Literal["5x5", "3x3"] = "5x5"
-    """Kernel of the third branch. TF-slim and torchvision have 3x3 (pytorch/vision #906)."""
+    """Kernel of the third branch of the Inception modules: 5x5 as in Szegedy et al. 2014, or 3x3 as in TF-slim and
+    torchvision (pytorch/vision #906)."""
     pooling: Literal["paper", "port"] = "paper"
-    """paper: a 3x3 pool before module 5a; auxiliary classifiers average 5x5 pixels with stride 3.
-    port: as in torchvision, a 2x2 pool before module 5a; auxiliary classifiers average adaptively to 4x4."""
+    """Pooling before module 5a and in the auxiliary classifiers.
+
+    paper: 3x3 max pooling, and 5x5 average pooling with stride 3 (Szegedy et al. 2014).
+    port: 2x2 max pooling, and adaptive average pooling to 4x4, as in torchvision."""
     branches: Annotated[Branches, ADDED] = "mixed"
     """Convolution kernels of the Inception modules.
 
-    mixed: three kernels side by side.
-    1x1, 3x3, 5x5: a 1x1 reduction, then this kernel alone, with as many output channels and multiply-adds as the three
-    together. The pool branch stays."""
+    mixed: three parallel branches with 1x1, 3x3 and 5x5 kernels.
+    1x1, 3x3, 5x5: one branch in their place, a 1x1 reduction followed by this kernel, with the same output channels and
+    about the same multiply-adds as the three together. The pooling branch stays."""
     classes: int = Field(1000, ge=2)
-    """Number of classes; an experiment takes it from its data set."""
+    """Number of classes. In an experiment it follows from the data set."""
     resolution: int = Field(224, ge=SMALLEST_INPUT)
-    """Nominal side of the input in pixels, for which the linear layers of the classifiers are sized. An experiment
-    takes it from its recipe."""
+    """Nominal side of the input in pixels, for which the linear layers of the classifiers are sized. In an experiment,
+    it follows from the recipe."""
 
     @model_validator(mode="after")
     def _coherent(self) -> NetworkConfig:
@@ -102,74 +106,79 @@ class NetworkConfig(Config):
 
 
 class DataConfig(Config):
-    """A prepared data set: a folder with `train.beton`, `val.beton` and `manifest.json`."""
+    """A prepared data set, which is a folder with `train.beton`, `val.beton` and `manifest.json`."""
 
     path: str
-    """The folder, relative to the data root (`--data`, `$DEEPER_DATA` or `./data`)."""
+    """Folder of the prepared data set, relative to the data root (`--data`, `$DEEPER_DATA` or `./data`)."""
     source: Literal["folder", "imagenette", "fashion-mnist", "synthetic"] | None = None
-    """What `deeper run --prepare` may prepare it from; None if it is prepared by hand."""
+    """Source from which `deeper run --prepare` prepares the data set if it is missing. Without a source, it must be
+    prepared beforehand with `deeper data prepare`."""
     train_fraction: Fraction = 1.0
-    """Share of the training images that is used: the first of a fixed shuffle, balanced over the classes as far as
-    possible."""
+    """Share of the training images that is used. The images are chosen by a fixed shuffle and balanced over the classes
+    as far as their images allow."""
 
 
 class RecipeConfig(Config):
-    """How a network is trained."""
+    """The recipe, which configures how a network is trained and validated."""
 
     epochs: int = Field(ge=1)
-    """Passes over the training images."""
+    """Number of passes over the training images."""
     batch_size: int = Field(ge=1)
     """Images of one optimiser step, over all workers."""
     resolution: int = Field(224, ge=SMALLEST_INPUT)
     """Side of the training and validation images in pixels."""
     resolution_start: int | None = Field(None, ge=SMALLEST_INPUT)
-    """Progressive resizing: the side of the training images grows linearly from this one to `resolution` over the first
-    three quarters of the epochs, in steps of 16 pixels. None: no resizing."""
+    """Side of the training images in the first epoch, in pixels, for progressive resizing. The side grows to
+    `resolution` over the first three quarters of the epochs, in steps of 16 pixels. None: all epochs have the
+    side `resolution`."""
     learning_rate: float = Field(gt=0)
-    """Peak learning rate."""
+    """Peak learning rate, reached at the end of the warm-up."""
     schedule: Schedule = "cosine"
-    """How the learning rate falls after the warm-up.
+    """Decrease of the learning rate after the warm-up.
 
-    constant: not at all.
-    step: times `decay` every `decay_epochs`.
-    paper: step with 0.96 and 8 epochs (the paper's section 6).
-    poly: (1 - t)^`power`, t from 0 to 1 (Caffe).
-    cosine: a half cosine to 0.
-    one-cycle: linearly to 0, after a warm-up from 1/25 of the peak."""
+    constant: none.
+    step: a multiplication by `decay` every `decay_epochs` epochs, counted from the start of the training.
+    paper: the schedule "step" with a factor of 0.96 every 8 epochs (Szegedy et al. 2014, section 6).
+    poly: proportional to (1 - t)^`power`, where t runs from 0 to 1 (as in Caffe).
+    cosine: half a cosine wave to 0.
+    one-cycle: linear to 0. The warm-up starts at 1/25 of the peak and takes 30 % of the epochs by default."""
     warmup_epochs: float = Field(0.0, ge=0)
-    """Epochs in which the learning rate rises linearly to its peak."""
+    """Number of epochs in which the learning rate rises linearly to its peak at the start. Fractions are allowed."""
     decay: float = Field(0.96, gt=0, lt=1)
-    """Factor of the schedule "step"."""
+    """Factor by which the schedule "step" multiplies the learning rate. Other schedules ignore it."""
     decay_epochs: float = Field(8.0, gt=0)
-    """Epochs between two decays of the schedule "step"."""
+    """Number of epochs between two decays of the schedule "step". Other schedules ignore it."""
     power: float = Field(0.5, gt=0)
-    """Exponent of the schedule "poly"."""
+    """Exponent of the schedule "poly". Other schedules ignore it."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     nesterov: bool = False
-    """Use Nesterov's momentum."""
+    """Whether SGD uses Nesterov momentum."""
     weight_decay: float = Field(1e-4, ge=0)
-    """L2 penalty of SGD."""
+    """Factor of SGD's weight decay (L2 penalty)."""
     decay_norm_and_bias: bool = True
-    """Apply weight decay also to biases and to the parameters of normalisation."""
+    """Whether weight decay also applies to biases and to the parameters of batch normalisation."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Label smoothing of the training loss, for every classifier."""
+    """Label smoothing of the training loss of every classifier. Validation does not use it."""
     averaging: Literal["none", "ema", "polyak"] = "none"
-    """Weights that are evaluated: the last ones, an exponential average, or the mean over all steps (Polyak)."""
+    """Weights that are evaluated: the last ones (none), an exponential average over the steps (ema), or the mean over
+    all steps (polyak)."""
     ema_decay: float = Field(0.999, gt=0, lt=1)
-    """Decay of the exponential average in one step."""
+    """Decay of the exponential average in each step; lower in the first steps. Other kinds of averaging ignore it."""
     crop_scale: tuple[Fraction, Fraction] = (0.08, 1.0)
-    """Range of the area of training crops, as a share of the image (the paper's section 6)."""
+    """Minimum and maximum area of training crops, as a share of the image's area (Szegedy et al. 2014, section 6)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the aspect ratio (width over height) of training crops."""
+    """Minimum and maximum aspect ratio (width over height) of training crops."""
     flip: bool = True
-    """Mirror half of the training images."""
+    """Whether training images are mirrored at random, each with probability 1/2."""
     photometric: Annotated[bool, ADDED] = False
-    """Distort brightness, contrast, colour and lighting of training images (the paper's section 6)."""
+    """Whether training images are distorted in brightness, contrast, colour and lighting (Szegedy et al. 2014,
+    section 6)."""
     val_crop: Fraction = 0.875
-    """Side of the central validation crop, as a share of the image's shorter side (0.875 is 224 of 256 pixels)."""
+    """Side of the central validation crop, as a share of the image's shorter side. 0.875 is 224 of 256 pixels."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 autocast if the device has bf16 arithmetic, otherwise float32."""
+    """Arithmetic of the network: float32, bf16 (bfloat16, by autocast in training), or auto, which chooses bf16 on
+    devices with bf16 arithmetic and float32 on others."""
 
     @model_validator(mode="after")
     def _coherent(self) -> RecipeConfig:
@@ -191,26 +200,27 @@ class RecipeConfig(Config):
 
 
 class ResourcesConfig(Config):
-    """The resources of one run. Only `workers` and `deterministic` count in a run's key."""
+    """The resources of each run. Of these fields, only `workers` and `deterministic` are part of a run's key."""
 
     workers: int = Field(1, ge=1)
-    """Number of DDP ranks of a run."""
+    """Number of worker processes that train one run together (ranks of PyTorch's DistributedDataParallel)."""
     cpus_per_worker: int = Field(1, ge=1)
     """CPU cores of each worker."""
     gpus_per_worker: float = Field(0, ge=0, le=1)
-    """GPUs of each worker: 1 for a whole GPU, 0 for none. With a fraction, several runs of one worker share a GPU, and
-    each may use that share of its memory: 0.25 places four runs on each GPU."""
+    """GPUs of each worker: 1 for a whole GPU, 0 for none. With a fraction, several runs share a GPU and each may use
+    that share of its memory: 0.25 places four runs on each GPU. Such runs must have a single worker."""
     deterministic: bool = False
-    """On GPUs, use kernels that give the same bits each time and choose them without timing. Two runs of one key are
-    then equal bit for bit, also if one was resumed. On CPUs every run is deterministic."""
+    """Whether GPUs use kernels that give the same bits each time, chosen without timing. Two runs with the same key are
+    then equal bit for bit, even if one of them was resumed. On CPUs every run is deterministic."""
     compile: bool = False
-    """Compile the parts of the network with torch.compile for training. Results change by rounding only, so the key
-    stays the same."""
+    """Whether torch.compile compiles the parts of the network for training. Results change by rounding only, so this
+    field is not part of a run's key."""
     retries: int = Field(2, ge=0)
-    """How many times a failed run is tried again from its last checkpoint, unless its own loss is the reason."""
+    """Number of times that a failed run is tried again from its last checkpoint. A run is not tried again if its loss
+    became infinite or NaN, or if it failed because of a user's mistake."""
 
     def workers_within(self, cpus: int, gpus: int) -> int:
-        """How many workers fit on a node with this many CPU cores and GPUs. A worker's share lies within one GPU."""
+        """Compute how many workers fit on a node with these CPU cores and GPUs. No worker is split over two GPUs."""
         by_cpus = cpus // self.cpus_per_worker
         if self.gpus_per_worker == 0:
             return by_cpus
@@ -227,55 +237,62 @@ class ResourcesConfig(Config):
 
 
 class ArmConfig(Config):
-    """A named change of an experiment: the fields given here replace those of the experiment."""
+    """An arm: a named variant of an experiment. Fields that it sets replace those of the experiment; others stay."""
 
     network: dict[str, Any] = {}
-    """Changed fields of the network."""
+    """Fields of the network that this arm changes, with their new values."""
     recipe: dict[str, Any] = {}
-    """Changed fields of the recipe."""
+    """Fields of the recipe that this arm changes, with their new values."""
     data: dict[str, Any] = {}
-    """Changed fields of the data set."""
+    """Fields of the data set that this arm changes, with their new values."""
     description: str = ""
-    """What the arm is, in a few words, for reports."""
+    """Description of the arm in a few words, for reports."""
 
 
 class Seeds(Config):
-    """Seeds of a run. Initialisation, order and augmentation have separate generators, so each can vary alone."""
+    """The seeds of a run. Each of them has its own random generator, so that one can vary while the others stay."""
 
     initialisation: int = Field(ge=0)
+    """Seed of the initial weights."""
     order: int = Field(ge=0)
+    """Seed of the order of the training images."""
     augmentation: int = Field(ge=0)
+    """Seed of the augmentation of the training images and of dropout."""
 
     @classmethod
     def of(cls, seed: int) -> Seeds:
-        """The same seed for all three."""
+        """Use one seed for initialisation, order and augmentation."""
         return cls(initialisation=seed, order=seed, augmentation=seed)
 
 
 class RunConfig(Config):
-    """Everything that determines a run's result, with all defaults filled in."""
+    """Configures one run: everything that determines its result, with all defaults filled in."""
 
     data: DataConfig
     data_hash: str
-    """Hash in the manifest of the prepared files. Two data sets with the same hash hold the same images."""
+    """Hash from the manifest of the prepared data set. Two data sets with the same hash contain the same images."""
     network: NetworkConfig
     recipe: RecipeConfig
     seeds: Seeds
     workers: int = Field(ge=1)
     deterministic: Annotated[bool, ADDED] = False
     probes: Annotated[Probes, ADDED] = ALL_PROBES
-    """Measurements of the finished network."""
+    """Probes that measure the finished network."""
 
     @property
     def key(self) -> str:
-        """The identity of the run, 12 hexadecimal digits. Of the data set, only its content and share count."""
+        """The identity of the run: 12 hexadecimal digits of a SHA-256 over the fields of this config.
+
+        Of the data set, only the hash and the fraction of training images that is used enter. A field marked with
+        `ADDED` enters only if it differs from its default.
+        """
         content = _keyed(self)
         content["data"] = {"hash": content.pop("data_hash"), "train_fraction": self.data.train_fraction}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _keyed(config: Config) -> dict[str, Any]:
-    """The fields of a config that count in a key, as nested dictionaries."""
+    """Collect the fields of a config that enter a run's key, as nested dictionaries."""
     fields = type(config).model_fields
     return {
         name: _keyed(value) if isinstance(value, Config) else value
@@ -285,7 +302,7 @@ def _keyed(config: Config) -> dict[str, Any]:
 
 
 class PlannedRun(Config):
-    """A run with its names: experiment, arm and seed."""
+    """A run of an experiment: its config, and the experiment, arm and seed that it belongs to."""
 
     experiment: str
     arm: str
@@ -302,34 +319,34 @@ class PlannedRun(Config):
 
 
 class ExperimentConfig(Config):
-    """The content of an experiment file."""
+    """The content of an experiment file: what is trained, with which data, and how often."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the experiment: lower-case letters, digits, dots, underscores and hyphens."""
     description: str = ""
-    """What the experiment compares, in one line."""
+    """One line that says what the experiment compares."""
     data: DataConfig
-    """The data set of all arms."""
+    """The data set that all arms share, unless an arm changes it."""
     network: dict[str, Any] = {}
-    """Fields of the network that all arms share."""
+    """Fields of the network that all arms share, unless an arm changes them. Other fields have their defaults."""
     recipe: RecipeConfig
-    """The recipe of all arms."""
+    """The recipe that all arms share, unless an arm changes it."""
     resources: ResourcesConfig = ResourcesConfig()
     """The resources of each run."""
     probes: Probes = ALL_PROBES
-    """Measurements of each finished network.
+    """Probes that measure each finished network after its final validation.
 
     train_accuracy: accuracy on training images without augmentation and dropout.
     channel_clusters: whether correlated channels gather in one branch of an Inception module."""
     arms: dict[str, ArmConfig] = Field(min_length=1)
-    """The networks that are compared, by name."""
+    """The arms, by name: the variants that the experiment compares."""
     seeds: tuple[int, ...] = Field(min_length=1)
-    """Seeds of the runs: one run for each arm and seed."""
+    """Seeds of the runs. Each arm is trained once with each seed."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
-        """YAML reads a section whose fields are all commented out as null; it is a section that changes nothing."""
+        """Drop `network` and `resources` if they are null, as YAML reads a section with all its fields commented out."""
         if not isinstance(content, Mapping):
             return content
         return {
@@ -351,16 +368,16 @@ class ExperimentConfig(Config):
 
 
 def shipped_experiments() -> list[str]:
-    """The names of the experiments that are part of this package, sorted."""
+    """List the names of the experiments that are part of this package, sorted."""
     folder = resources.files("reproduce") / "experiments"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
-    """Read an experiment.
+    """Read an experiment that is part of this package, or an experiment file.
 
     Args:
-        name_or_path: The name of a shipped experiment, or the path of a file (`*.yaml`, `*.yml`).
+        name_or_path: The name of a shipped experiment, or the path of a file, which ends in `.yaml` or `.yml`.
 
     Raises:
         SpecError: There is no such experiment, or it is not valid.
