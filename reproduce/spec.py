@@ -302,7 +302,7 @@ def _keyed(config: Config) -> dict[str, Any]:
 
 
 class PlannedRun(Config):
-    """A run of an experiment: its config and its place in the experiment, given by arm and seed."""
+    """A run of an experiment: its config, and the experiment, arm and seed that it belongs to."""
 
     experiment: str
     arm: str
@@ -319,7 +319,7 @@ class PlannedRun(Config):
 
 
 class ExperimentConfig(Config):
-    """The content of an experiment file."""
+    """The content of an experiment file: what is trained, with which data, and how often."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the experiment: lower-case letters, digits, dots, underscores and hyphens."""
@@ -346,7 +346,7 @@ class ExperimentConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
-        """Drop sections that are null, which is how YAML reads a section whose fields are all commented out."""
+        """Drop `network` and `resources` if they are null: YAML reads a section of comments alone as null."""
         if not isinstance(content, Mapping):
             return content
         return {

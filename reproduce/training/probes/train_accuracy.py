@@ -1,4 +1,4 @@
-"""Probe: accuracy on training images without augmentation and dropout."""
+"""Probe: measure the accuracy on training images without augmentation and dropout."""
 
 from __future__ import annotations
 
