@@ -346,7 +346,7 @@ class ExperimentConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
-        """Drop `network` and `resources` if they are null, as YAML reads a section with all its fields commented out."""
+        """Drop `network` and `resources` if they are null: YAML reads a section of comments alone as null."""
         if not isinstance(content, Mapping):
             return content
         return {
