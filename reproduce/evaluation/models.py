@@ -67,7 +67,10 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class RunModel:
-    """Refers to the network of a finished run. Its weights are averaged if the recipe averages, otherwise the last."""
+    """Refers to the network of a finished run.
+
+    It has the averaged weights if the recipe averages weights, otherwise the weights after the last step.
+    """
 
     run: RunConfig
     folder: Path

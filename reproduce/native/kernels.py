@@ -57,7 +57,8 @@ class MaxPool(nn.MaxPool2d):
 def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Compute relu(norm(x)), and in training mode also update the running statistics of `norm`.
 
-    In training, kernels.c computes it for bfloat16 maps in channels_last on a CPU. Its result differs from torch's by
+    In training, kernels.c computes it for bfloat16 maps in channels_last on a CPU, where it is available and supports
+    `norm`. Its result differs from torch's by
     rounding; it rounds less often, since ReLU's input is not rounded to bfloat16. In all other cases torch computes it.
 
     Args:

@@ -69,7 +69,7 @@ def random_boxes(
         key: Key of the epoch, see `decoding.epoch_key`.
         scale: Minimum and maximum of a crop's area, as a share of the image's area.
         ratio: Minimum and maximum of a crop's aspect ratio, width / height.
-        flip: Mirror half of the crops.
+        flip: Whether to mirror each crop with probability 1/2.
         indices: int64 [N], numbers of the images in the file.
         heights: int64 [N], in pixels.
         widths: int64 [N], in pixels.

@@ -98,7 +98,7 @@ class RandomCrop:
     ratio: tuple[float, float]
     """Minimum and maximum of a crop's aspect ratio, width / height."""
     flip: bool
-    """Mirror half of the crops."""
+    """Whether to mirror each crop with probability 1/2."""
 
     def box(self) -> Callable[[np.uint64, int, int, int], Box]:
         """Make a function that draws the crop of one image, for use in code that numba compiles.

@@ -65,7 +65,7 @@ class TrainLoaderConfig(LoaderConfig):
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Minimum and maximum aspect ratio of a crop, width / height."""
     flip: bool = True
-    """Mirror half of the crops."""
+    """Whether to mirror each crop with probability 1/2."""
     photometric: bool = False
     """Distort brightness, contrast and colour, see `photometric.distorted`."""
     train_fraction: float = 1.0

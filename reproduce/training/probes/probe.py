@@ -20,7 +20,7 @@ class TrainedNetwork:
 
     run: RunConfig
     network: nn.Module
-    """The network that was validated. Its weights are averaged if the recipe averages, otherwise the last ones."""
+    """The network that was validated. It has the averaged weights if the recipe averages weights."""
     normalise: Normalise
     """Turns the images of the loaders into the input of the network."""
     dtype: torch.dtype

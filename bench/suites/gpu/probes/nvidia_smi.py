@@ -91,7 +91,7 @@ def compare(read: Mapping[str, float], theirs: Mapping[str, float], reporter: Re
     """Report the readings of one device by NVML and by nvidia-smi, and check that they agree.
 
     Readings that both have may differ by an absolute tolerance or by a share of nvidia-smi's reading, whichever is
-    larger (`TOLERANCES`). Readings that one of them lacks are named in a note.
+    larger (`TOLERANCES`). Readings that either of them lacks are named in a note.
 
     Args:
         read: The readings by NVML, as `Nvml.read` returns them. Those that are not in `COLUMNS` are ignored.
