@@ -204,7 +204,9 @@ def _connect(tracking_uri: str) -> MlflowClient:
     if tracking_uri.startswith("sqlite:///"):
         store = Path(tracking_uri.removeprefix("sqlite:///"))
         if not store.is_file():  # MLflow would create an empty one
-            raise NothingRecordedError(f"tracking_uri: no store {store}; nothing has been recorded there")
+            raise NothingRecordedError(
+                f"tracking_uri: no store {store}; if there are records, publish them first: deeper publish --once"
+            )
     # With its own defaults, MLflow retries for four minutes when a server is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")

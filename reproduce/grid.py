@@ -126,3 +126,22 @@ def _resolve_arm(
 
 def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:
     return validated(type(base), {**base.model_dump(), **changes}, where=where)
+
+
+def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
+    """Plan the runs of an experiment without its data sets, for a machine on which they are not prepared.
+
+    Returns:
+        The runs, ordered by seed, then by arm. Their keys differ from those of the real runs, since a key includes the
+        hashes of the data sets.
+
+    Raises:
+        SpecError: The experiment is inconsistent.
+    """
+    paths = [data.path for data in arm_data(experiment)]
+    return plan(
+        experiment,
+        data_hashes=dict.fromkeys(paths, "unknown"),
+        classes=dict.fromkeys(paths, 1000),
+        train_images=dict.fromkeys(paths, 10**9),
+    )

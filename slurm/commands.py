@@ -69,9 +69,10 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
 
 
 def _render(arguments: argparse.Namespace) -> int:
+    from reproduce.grid import plan_without_data
     from reproduce.spec import load_experiment
     from slurm.rendering import render_job, render_report
-    from slurm.submission import plan_without_data, read_experiment_text, submissions_folder, write_scripts
+    from slurm.submission import read_experiment_text, submissions_folder, write_scripts
 
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
     _selected(arguments, plan_without_data(experiment))

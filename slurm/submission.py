@@ -23,8 +23,7 @@ import yaml
 
 from bench.records.plan import experiment_folder
 from reproduce.atomic import write_atomically
-from reproduce.grid import arm_data, plan
-from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
+from reproduce.spec import SpecError
 from slurm.profile import Profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job, render_job, render_report
@@ -42,25 +41,6 @@ def read_experiment_text(name_or_path: str) -> str:
     if Path(name_or_path).suffix in (".yaml", ".yml"):
         return Path(name_or_path).read_text(encoding="utf-8")
     return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-
-
-def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
-    """Plan the runs of an experiment without its data sets, for a machine on which they are not prepared.
-
-    Returns:
-        The runs, ordered by seed, then by arm. Their keys differ from those of the real runs, since a key includes the
-        hashes of the data sets.
-
-    Raises:
-        SpecError: The experiment is inconsistent.
-    """
-    paths = [data.path for data in arm_data(experiment)]
-    return plan(
-        experiment,
-        data_hashes=dict.fromkeys(paths, "unknown"),
-        classes=dict.fromkeys(paths, 1000),
-        train_images=dict.fromkeys(paths, 10**9),
-    )
 
 
 def submissions_folder(records: Path, experiment: str) -> Path:

@@ -21,7 +21,11 @@ def plain_console(*, stderr: bool = False) -> Console:
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with exit code 1; `bench.cli` ends it with 0
+
+    return PlainConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def show(console: Console, *parts: RenderableType, style: str | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
-from reproduce.grid import arm_data, plan
+from reproduce.grid import arm_data, plan, plan_without_data
 from reproduce.models.cost import cost
 from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
@@ -72,6 +72,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
     Raises:
         SpecError: The experiment contradicts itself or its data, or a data set is damaged or not prepared.
     """
+    plan_without_data(experiment)  # names mistakes in the arms before any data set is asked for
     manifests = {}
     for data in arm_data(experiment):
         try:

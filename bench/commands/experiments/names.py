@@ -40,7 +40,11 @@ def recorded_name(name_or_path: str, records: Path) -> str:
     name, known = experiment_name(name_or_path), experiments(records)
     if name not in known:
         found = ", ".join(known) or "nothing"
-        hint = did_you_mean(name, known) or did_you_mean(name, _shipped_experiments())
+        shipped = _shipped_experiments()
+        if name in shipped:
+            hint = f"; run it first: deeper run {name}"
+        else:
+            hint = did_you_mean(name, known) or did_you_mean(name, shipped)
         raise UserError(f"experiment: {name!r} has no records in {records}, which holds {found}{hint}")
     return name
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   deeper plan quickstart
-  deeper plan ablation-imagenet --device h100            # device hours on a GPU that was measured
+  deeper plan ablation-imagenette --device "AMD EPYC"      # device hours on a machine that was measured
   deeper plan my-ablation.yaml --arm reduced-both --seed 0
   deeper plan ablation-imagenet --json --output plan.json
 """
@@ -34,7 +34,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="Estimate the hours on this device, which was measured before, e.g. h100. Default: this machine.",
+        help="Estimate the hours on this device, which was measured before. Default: this machine.",
     )
     parser.add_argument(
         "--rate", metavar="FILE", type=Path, help="Estimate the hours from a file that `deeper bench step` wrote."

@@ -179,3 +179,16 @@ def test_a_variable_shows_the_traceback_on_the_screen(
     error = capsys.readouterr().err
     assert "Traceback (most recent call last):" in error
     assert error.splitlines()[-1].startswith("deeper: this is a bug: RuntimeError: unexpected; ")
+
+
+def test_a_reader_that_closes_the_pipe_early_is_no_failure() -> None:
+    command = [sys.executable, "-m", "bench.cli", "experiments"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=120) == DONE
+
+
+def test_an_experiment_without_records_is_to_be_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "quickstart", "--records", str(tmp_path)]) == WRONG_INPUT
+    assert "run it first: deeper run quickstart" in capsys.readouterr().err

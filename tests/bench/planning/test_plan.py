@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.planning.plan import check_disk, proposed_gpu_share, select, start_with_part
+from bench.planning.plan import check_disk, make_plan, proposed_gpu_share, select, start_with_part
 from reproduce.spec import (
+    ArmConfig,
     DataConfig,
     ExperimentConfig,
     NetworkConfig,
@@ -17,6 +18,7 @@ from reproduce.spec import (
     RunConfig,
     Seeds,
     SpecError,
+    load_experiment,
     validated,
 )
 
@@ -86,3 +88,10 @@ def test_records_that_do_not_fit_the_disk_are_refused(tmp_path: Path) -> None:
     check_disk(tmp_path / "records", 1)
     with pytest.raises(SpecError, match=r"--records: .* GiB are needed and .* GiB are free"):
         check_disk(tmp_path, 2**60)
+
+
+def test_a_mistake_in_an_arm_is_named_before_any_data_set_is_asked_for(tmp_path: Path) -> None:
+    experiment = load_experiment("quickstart")
+    wrong = experiment.model_copy(update={"arms": {"odd": ArmConfig(network={"aux": "bth"})}})
+    with pytest.raises(SpecError, match=r"arms\.odd\.network\.aux: 'bth'"):
+        make_plan(wrong, tmp_path)

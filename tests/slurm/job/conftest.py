@@ -12,12 +12,12 @@ import pytest
 
 from bench.records.plan import read_plan, write_plan
 from bench.records.states import RunState, read_state, run_folder
+from reproduce.grid import plan_without_data
 from reproduce.spec import load_experiment
 from slurm.job import head_node, rendezvous, worker_node
 from slurm.job.config import LauncherConfig
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.ray_node import RayNodeError
-from slurm.submission import plan_without_data
 
 EXPERIMENT = """
 name: tiny
