@@ -123,22 +123,22 @@ def _submit(arguments: argparse.Namespace) -> int:
 
 
 def _profiles(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.text import Text
 
+    from bench.console.output import plain_console, show
+    from bench.console.tables import Cell, Column, FittedTable
     from reproduce.spec import SpecError
     from slurm.profile import load_profile, profiles
 
-    table = Table("name", "what it is", box=None, pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
+    rows: list[list[Cell]] = []
     for name, path in profiles().items():
         try:
-            description = escape(load_profile(path).description)
+            description: Cell = load_profile(path).description
         except SpecError as error:
-            description = f"[red]{escape(str(error))}[/red]"
-        table.add_row(name, description, escape(str(path)))
-    Console().print(table)
+            description = Text(str(error), style="red")
+        rows.append([name, str(path), description])
+    columns = [Column("name"), Column("file", priority=1), Column("what it is", prose=True)]
+    show(plain_console(), FittedTable(columns, rows))
     return 0
 
 

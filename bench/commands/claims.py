@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.options import add_json, add_verb
-from bench.console.output import print_result
+from bench.console.output import plain_console, print_result
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +56,6 @@ def measurements() -> dict[Kind, Collection[str]]:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from analysis.claims import rendering
     from bench.machine.environment import environment
@@ -72,12 +71,12 @@ def _claims(arguments: argparse.Namespace) -> int:
 
     material = _Material(arguments.records, arguments.experiment)
     findings = []
-    with Console(stderr=True).status("") as status:
+    with plain_console(stderr=True).status("") as status:
         for number, claim in enumerate(claims, 1):
             status.update(f"{number} of {len(claims)}: {claim.id}")
             findings.append(_decide(claim, material))
     content = rendering.as_json(findings, environment())
-    print_result(arguments, content, lambda: _print(Console(), findings, parts=bool(arguments.id)))
+    print_result(arguments, content, lambda: _print(plain_console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
         arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
     return 0
