@@ -55,9 +55,9 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         add_retry(parser)
         return parser
 
-    render = action("render", _render, "print the job scripts; needs neither SLURM nor prepared data")
+    render = action("render", _render, "Print the job scripts. Needs neither SLURM nor prepared data.")
     render.add_argument("--output", type=Path, metavar="DIR", help="Write the scripts into a folder, ready for sbatch.")
-    submit = action("submit", _submit, "submit an experiment, and its report to follow it")
+    submit = action("submit", _submit, "Submit an experiment as a job, and a job for its report that follows it.")
     submit.add_argument("--no-report", action="store_true", help="Submit no job for the report.")
     submit.add_argument(
         "--dry-run",
