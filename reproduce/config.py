@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
@@ -34,6 +35,20 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file that a user wrote.
+
+    Raises:
+        SpecError: The file cannot be read, or its text is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reproduce.config import ADDED
+from reproduce.config import ADDED, read_text
 
 # Exported from here as well, for callers that use them with the configs of this module.
 from reproduce.config import Config as Config
@@ -340,7 +340,7 @@ class ExperimentConfig(Config):
     channel_clusters: whether correlated channels gather in one branch of an Inception module."""
     arms: dict[str, ArmConfig] = Field(min_length=1)
     """The arms, by name: the variants that the experiment compares."""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     """Seeds of the runs. Each arm is trained once with each seed."""
 
     @model_validator(mode="before")
@@ -387,7 +387,7 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
         if not path.is_file():
             shipped = ", ".join(shipped_experiments())
             raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {shipped}")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     else:
         names = shipped_experiments()
         if str(name_or_path) not in names:

@@ -180,3 +180,16 @@ def test_a_batch_larger_than_the_training_images_is_refused() -> None:
 def test_an_unknown_experiment_names_the_known_ones() -> None:
     with pytest.raises(SpecError, match=r"'quick' is neither a file .* nor one of .*quickstart"):
         load_experiment("quick")
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("description: größe\n".encode("latin-1"))
+    with pytest.raises(SpecError, match=r"mine\.yaml: not UTF-8 at byte 15; save the file as UTF-8"):
+        load_experiment(path)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    content = {**load_experiment("quickstart").model_dump(), "seeds": [-1]}
+    with pytest.raises(SpecError, match=r"seeds\.0: -1"):
+        validated(ExperimentConfig, content, where="")
