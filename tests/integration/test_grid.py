@@ -171,7 +171,11 @@ def _steps(driver: psutil.Process, said: str, folder: Path) -> bool:
 
 
 def _workers_start(driver: psutil.Process, said: str, folder: Path) -> bool:
-    return any("ray::Worker" in " ".join(child.cmdline()) for child in driver.children(recursive=True))
+    for child in driver.children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if "ray::Worker" in " ".join(child.cmdline()):
+                return True
+    return False
 
 
 def _ray_starts(driver: psutil.Process, said: str, folder: Path) -> bool:
