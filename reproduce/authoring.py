@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from reproduce.grid import plan
+from reproduce.grid import plan_without_data
 from reproduce.spec import (
     ArmConfig,
     Config,
@@ -36,7 +36,6 @@ SECTIONS: Mapping[str, type[Config]] = {
 TAKEN_FROM_ELSEWHERE = ("classes", "resolution")
 """Fields of the network that follow from the data set and the recipe, so that an experiment must not set them."""
 WIDTH = 118
-ANY_IMAGES, ANY_CLASSES = 10**9, 1000  # placeholders: the data sets may not be prepared
 
 
 # --- a schema ----------------------------------------------------------------------------------------
@@ -203,14 +202,7 @@ def compare(first: ExperimentConfig, second: ExperimentConfig) -> Comparison:
 
 def _runs(experiment: ExperimentConfig) -> dict[str, str]:
     """Map the keys of an experiment's runs to their names, on data sets of any size."""
-    paths = {experiment.data.path, *(arm.data.get("path", experiment.data.path) for arm in experiment.arms.values())}
-    planned = plan(
-        experiment,
-        data_hashes={path: path for path in paths},
-        classes=dict.fromkeys(paths, ANY_CLASSES),
-        train_images=dict.fromkeys(paths, ANY_IMAGES),
-    )
-    return {run.key: run.name for run in planned}
+    return {run.key: run.name for run in plan_without_data(experiment)}
 
 
 def _arms(experiment: ExperimentConfig) -> dict[str, str]:

@@ -129,7 +129,7 @@ def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:
 
 
 def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
-    """Plan the runs of an experiment without its data sets, for a machine on which they are not prepared.
+    """Plan the runs of an experiment without its data sets, which are told apart by their paths alone.
 
     Returns:
         The runs, ordered by seed, then by arm. Their keys differ from those of the real runs, since a key includes the
@@ -141,7 +141,7 @@ def plan_without_data(experiment: ExperimentConfig) -> list[PlannedRun]:
     paths = [data.path for data in arm_data(experiment)]
     return plan(
         experiment,
-        data_hashes=dict.fromkeys(paths, "unknown"),
+        data_hashes={path: path for path in paths},
         classes=dict.fromkeys(paths, 1000),
         train_images=dict.fromkeys(paths, 10**9),
     )

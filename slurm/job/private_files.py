@@ -8,13 +8,12 @@ that another user could have written.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 import tempfile
 from pathlib import Path
 
-from reproduce.atomic import sync_folder
+from reproduce.atomic import write_atomically
 from reproduce.errors import UserError
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -30,18 +29,7 @@ def write_private_file(path: Path, content: bytes) -> None:
         path: The file, which need not exist; its folder must.
         content: The new content of the file.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE_FILE)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    write_atomically(path, content, mode=PRIVATE_FILE)
 
 
 def make_private_folder(path: Path, field: str) -> Path:
