@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from reproduce.spec import ResourcesConfig, SpecError
 
@@ -34,18 +36,19 @@ def cluster(address: str | None, log: Path) -> Iterator[None]:
         address: Address of a running cluster, as HOST:PORT or `auto`. None starts a cluster on this machine.
         log: The file to which Ray's native code appends its standard error. Its folder is created if necessary.
     """
+    ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # Ray's native handler of SIGTERM aborts the driver
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
-    with _redirecting_native_stderr(log):
-        with _blocking_group_signals():
-            ray.init(
+    with _redirecting_native_stderr(log), _thread_with_blocked_signals() as thread:
+        try:
+            thread.submit(
+                ray.init,
                 address=address or "local",
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 **({} if address else local),
-            )
-        try:
+            ).result()
             yield
         finally:
             ray.shutdown()
@@ -68,22 +71,16 @@ def _redirecting_native_stderr(log: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _blocking_group_signals() -> Iterator[None]:
-    """Block `GROUP_SIGNALS` in this thread until the end of the block, and for good in processes started within it.
+def _thread_with_blocked_signals() -> Iterator[Executor]:
+    """Provide an executor of one thread in which `GROUP_SIGNALS` are blocked. The thread lives until the block ends.
 
-    A process inherits the signal mask of the thread that starts it, and passes it on to its own children. Outside the
-    main thread nothing is blocked.
+    A process inherits the signal mask of the thread that starts it, and passes it on to its own children. It also ends
+    with that thread if it has asked Linux to be killed at its parent's death, as the processes of a local cluster have.
+    Outside the main thread, Ray cannot install its handler of SIGTERM, which would end the driver at once.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray installs a handler that ends this process at once
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, GROUP_SIGNALS)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray-init", initializer=block) as thread:
+        yield thread
 
 
 def capacity(resources: ResourcesConfig) -> int:
