@@ -33,6 +33,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     _add_training(suites)
     _add_evaluation(suites)
     _add_gpu(suites)
+    _add_faults(suites)
 
 
 # --- options ------------------------------------------------------------------------------------------
@@ -144,6 +145,29 @@ def _add_gpu(suites: Any) -> None:
         type=Path,
         metavar="FOLDER",
         help=f"Folder that the results are written to. Default: {COMMITTED_FOLDER}.",
+    )
+
+
+def _add_faults(suites: Any) -> None:
+    suite = _add_suite(
+        suites,
+        "faults",
+        _faults,
+        "Is anything wrong or lost if a run is disturbed? Kills, damage, full disks, servers that are away.",
+        description="Disturbs real runs at moments that are spread over them, and checks the promises for each kind of "
+        "fault. A trial takes about a minute on 2 cores. A result is written as soon as it is known; the same command "
+        "continues with what is missing.",
+    )
+    suite.add_argument("--quick", action="store_true", help="One moment of each kind of fault.")
+    suite.add_argument("--moments", type=int, metavar="N", help="Moments of each kind of fault. Default: 20.")
+    suite.add_argument("--kind", action="append", default=[], metavar="NAME", help="Only this kind. May be repeated.")
+    suite.add_argument("--force", action="store_true", help="Repeat trials that have results already.")
+    suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
+    suite.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="Folder that the results are written to. Default: results/faults/<kind of machine>.",
     )
 
 
@@ -267,3 +291,18 @@ def _gpu(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("minutes", "output", "force")}
     options = validated(GpuOptions, {**given, "probes": arguments.probe, "json_output": arguments.json}, where="")
     return main(options, PROBES)
+
+
+def _faults(arguments: argparse.Namespace) -> int:
+    from bench.suites.faults.registry import KINDS
+    from bench.suites.faults.runner import MOMENTS, QUICK_MOMENTS, FaultOptions, main
+
+    default = QUICK_MOMENTS if arguments.quick else MOMENTS
+    given = {
+        "moments": default if arguments.moments is None else arguments.moments,
+        "kinds": arguments.kind,
+        "output": arguments.output,
+        "force": arguments.force,
+        "json_output": arguments.json,
+    }
+    return main(validated(FaultOptions, given, where=""), KINDS)

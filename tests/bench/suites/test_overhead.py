@@ -17,7 +17,7 @@ from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, S
 def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench.cli", *arguments]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=500, check=False, encoding="utf-8"
+        command, cwd=folder, capture_output=True, text=True, timeout=3600, check=False, encoding="utf-8"
     )
 
 
@@ -78,4 +78,4 @@ def test_scaling_predicts_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (link,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["setting"]["links"]
     assert link["bytes_per_s"] > 1e6
     assert abs(link["error"]) < 0.9
-    assert (tmp_path / "deeper" / "bench" / "scaling.json").exists()
+    assert list((tmp_path / "deeper" / "bench").glob("*/scaling.json")), "kept for this kind of machine"

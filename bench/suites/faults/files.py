@@ -1,0 +1,178 @@
+"""Faults of files: damage after the driver was killed, a full disk, and a clock that is set back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.records.states import EVENTS
+from bench.suites.faults.job import DATA
+from bench.suites.faults.kind import MissedMomentError, Trial
+from bench.suites.faults.processes import signal_driver
+from reproduce.training.checkpoint import FILE_NAME as CHECKPOINT
+
+BLOCK = 4096
+DISK_BYTES = 2**30
+FILLER = "filler"
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+CLOCK_BACK = "-1h"
+
+
+def kill_and_damage_checkpoint(trial: Trial, how: str) -> None:
+    """Kill the driver, then damage the checkpoint: `flip` a bit, `zero` a block, or `truncate` the file."""
+    _kill(trial)
+    path = trial.run / CHECKPOINT
+    if not path.exists():
+        raise MissedMomentError("there is no checkpoint yet")
+    damage(path, how, random.Random(trial.moment))
+
+
+def kill_and_tear_events(trial: Trial) -> None:
+    """Kill the driver, then leave half a line at the end of the events, as a crash of the host does."""
+    _kill(trial)
+    with (trial.run / EVENTS).open("ab") as file:
+        file.write(b'{"kind": "epoch", "t": 17')
+
+
+def kill_and_overwrite(trial: Trial, pattern: str) -> None:
+    """Kill the driver, then replace files of the records by bytes that are no text, as a file system may after a crash.
+
+    Args:
+        trial: The trial.
+        pattern: A pattern of paths below the records, in which KEY stands for the run's key.
+    """
+    _kill(trial)
+    paths = [path for path in trial.job.records.glob(pattern.replace("KEY", trial.key)) if path.is_file()]
+    if not paths:
+        raise MissedMomentError(f"there is no {pattern} yet")
+    for path in paths:
+        path.write_bytes(random.Random(trial.moment).randbytes(64))
+
+
+def kill_and_damage_data(trial: Trial) -> None:
+    """Kill the driver, then flip a bit in the file of the training images."""
+    _kill(trial)
+    damage(_training_file(trial), "flip", random.Random(trial.moment))
+
+
+def refuse_damaged_data(trial: Trial) -> None:
+    """Check that `deeper run` refuses the damaged data, then put the file back in place.
+
+    Raises:
+        AssertionError: The command did not end with exit code 2.
+    """
+    code = trial.job.start_run(trial.options, trial.environment).wait(timeout=120)
+    shutil.copy2(_kept(trial), _training_file(trial))
+    if code != 2:
+        raise AssertionError(f"deeper run on damaged data ended with exit code {code} in place of 2")
+
+
+@contextlib.contextmanager
+def own_data(trial: Trial) -> Iterator[None]:
+    """Give the trial a copy of the data, and keep a second copy of the training images."""
+    copy = trial.job.folder / "data"
+    shutil.copytree(trial.job.data, copy)
+    trial.job = type(trial.job)(trial.job.name, trial.job.folder, copy)
+    shutil.copy2(_training_file(trial), _kept(trial))
+    yield
+
+
+def damage(path: Path, how: str, choice: random.Random) -> None:
+    """Damage a file in place.
+
+    Args:
+        path: The file.
+        how: `flip` flips a random bit, `zero` overwrites a random block of 4 KiB, `truncate` cuts the file at a random
+            length.
+        choice: The source of random numbers.
+    """
+    size = path.stat().st_size
+    offset = choice.randrange(size)
+    with path.open("r+b") as file:
+        if how == "truncate":
+            file.truncate(offset)
+        elif how == "zero":
+            file.seek(offset // BLOCK * BLOCK)
+            file.write(bytes(min(BLOCK, size - offset // BLOCK * BLOCK)))
+        else:
+            file.seek(offset)
+            (value,) = file.read(1)
+            file.seek(offset)
+            file.write(bytes([value ^ 1 << choice.randrange(8)]))
+
+
+@contextlib.contextmanager
+def small_disk(trial: Trial) -> Iterator[None]:
+    """Keep the records on a file system of their own of `DISK_BYTES`."""
+    trial.job.records.mkdir()
+    options = f"size={DISK_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "deeper-faults", str(trial.job.records)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(trial.job.records)], check=True)
+
+
+def fill_disk(trial: Trial) -> None:
+    """Fill the file system of the records to its last block."""
+    with contextlib.suppress(OSError), (trial.job.records / FILLER).open("wb") as file:
+        while True:
+            file.write(bytes(2**20))
+            file.flush()
+
+
+def free_disk(trial: Trial) -> None:
+    """Make room again."""
+    (trial.job.records / FILLER).unlink(missing_ok=True)
+
+
+def no_mounts() -> str | None:
+    """Return why this process cannot mount a file system, or None if it can."""
+    return None if os.geteuid() == 0 else "mounting a small file system takes root"
+
+
+@contextlib.contextmanager
+def adjustable_clock(trial: Trial) -> Iterator[None]:
+    """Let all processes of the trial read the time through libfaketime, which follows a file."""
+    _clock(trial).write_text("+0", encoding="utf-8")
+    trial.environment |= {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(_clock(trial)),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    yield
+
+
+def set_clock_back(trial: Trial) -> None:
+    """Set the clock of all processes of the trial back by an hour."""
+    _clock(trial).write_text(CLOCK_BACK, encoding="utf-8")
+
+
+def no_faketime() -> str | None:
+    """Return why the clock cannot be set back, or None if it can."""
+    return None if FAKETIME.exists() else "libfaketime is not installed (Debian's package libfaketime)"
+
+
+def _kill(trial: Trial) -> None:
+    signal_driver(signal.SIGKILL, trial)
+    assert trial.driver is not None
+    trial.driver.wait()
+
+
+def _clock(trial: Trial) -> Path:
+    return trial.job.folder / "clock"
+
+
+def _training_file(trial: Trial) -> Path:
+    return trial.job.data / DATA / "train.beton"
+
+
+def _kept(trial: Trial) -> Path:
+    return trial.job.folder / "kept.beton"

@@ -1,0 +1,157 @@
+"""Defines a kind of fault, the trial in which it happens, and the result of a trial. Does not import torch."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import psutil
+
+from bench.records.states import read_state, run_folder
+from bench.suites.faults.job import STEPS, FaultJob
+from bench.suites.harness.errors import BenchmarkError
+from reproduce.spec import Config
+
+T = TypeVar("T")
+Span = Literal["command", "ranks", "checkpoints"]
+"""The part of an undisturbed command over which the moments of a kind are spread: all of it, the part in which ranks
+live, or the part from the first checkpoint to the end of the training."""
+POLL_S = 0.05
+
+
+class MissedMomentError(BenchmarkError):
+    """Raised if the command ended before there was anything to disturb. The moment is then tried again."""
+
+
+@dataclass
+class Trial:
+    """One disturbed run. It is passed to the functions of a `FaultKind`."""
+
+    job: FaultJob
+    key: str
+    """The key of the run."""
+    moment: int
+    """The number of the moment, from 1."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the commands. The set-up of a kind may add some before the command starts."""
+    options: list[str] = field(default_factory=list)
+    """Options of `deeper run`. The set-up of a kind may add some."""
+    store: Path | None = None
+    """The SQLite file of the tracking store; None for the one beside the records."""
+    driver: subprocess.Popen[bytes] | None = None
+    """The command that is disturbed, once it has started."""
+
+    @property
+    def run(self) -> Path:
+        """The record folder of the run."""
+        return run_folder(self.job.records, self.key)
+
+    @property
+    def tracking_store(self) -> Path:
+        """The SQLite file of the tracking store."""
+        return self.store or self.job.records / "mlflow.db"
+
+    def position(self) -> int:
+        """The number of steps that the run has done, over all its epochs, as its files show it."""
+        state = read_state(self.run)
+        done = state.epochs_done * STEPS
+        if state.progress is not None:
+            done = max(done, int(state.progress["epoch"]) * STEPS + int(state.progress["step"]))
+        return done
+
+    def processes(self) -> list[psutil.Process]:
+        """The living processes that the command has started, directly or not."""
+        assert self.driver is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.driver.pid).children(recursive=True)
+        return []
+
+    def wait_for(self, find: Callable[[], T | None]) -> T:
+        """Wait until `find` returns something, and return that.
+
+        Raises:
+            MissedMomentError: The command ended before.
+        """
+        assert self.driver is not None
+        while (found := find()) is None:
+            if self.driver.poll() is not None:
+                raise MissedMomentError("the command ended before there was anything to disturb")
+            time.sleep(POLL_S)
+        return found
+
+
+def _do_nothing(trial: Trial) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultKind:
+    """A kind of fault, how it is brought about, and what is promised for it.
+
+    For every kind it is promised as well that the run finishes with the result of an undisturbed run, equal to the last
+    bit, and that the tracking store then holds each metric exactly once.
+    """
+
+    name: str
+    promise: str
+    """What is promised, as a sentence for the report."""
+    inject: Callable[[Trial], None]
+    """Brings the fault about. It may wait for a target by `Trial.wait_for`."""
+    span: Span = "command"
+    setup: Callable[[Trial], AbstractContextManager[object]] = lambda trial: contextlib.nullcontext()
+    """Surrounds the trial: prepares what the fault needs, and removes it at the end."""
+    heal: Callable[[Trial], None] = _do_nothing
+    """Does what an operator would do once the disturbed command has ended, before `deeper run` is started again."""
+    missing: Callable[[], str | None] = lambda: None
+    """Returns why this machine cannot bring the fault about, or None if it can."""
+    codes: tuple[int, ...]
+    """The exit codes with which the disturbed command may end; a negative one is the signal that ended it."""
+    wasted_steps: int
+    """The most steps that may be trained twice."""
+
+
+class TrialResult(Config):
+    """What happened in one trial."""
+
+    moment: int
+    """The number of the moment, from 1."""
+    seconds: float
+    """When the fault came, in seconds since the start of the command."""
+    position: int
+    """Steps that the run had done then, over all its epochs."""
+    code: int | None
+    """The exit code of the disturbed command; None if it did not end in time and was killed."""
+    commands: int
+    """How often `deeper run` had to be started again until the run was finished and published."""
+    recovery_s: float | None
+    """Seconds from the fault until the run got further than before, without the time until someone starts it again.
+    None if the run was finished already."""
+    wasted_steps: int
+    """Steps that were trained twice."""
+    bit_equal: bool
+    """Whether curves, weights and predictions are those of the undisturbed run, to the last bit."""
+    metrics_lost: int
+    """Values of metrics that the tracking store lacks in the end."""
+    metrics_twice: int
+    """Values of metrics that the tracking store holds more than once."""
+    processes_left: int
+    """Processes of the command that still lived ten seconds after its end."""
+    broken: tuple[str, ...] = ()
+    """The promises that were not kept, in words. Empty if all were."""
+    duration_s: float
+    """Seconds of the whole trial."""
+    commit: str
+    """The commit of the code."""
+    date: str
+    """The local date, as YYYY-MM-DD."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.broken

@@ -1,0 +1,211 @@
+"""Faults of the tracking store: a server that is down, slow, hanging or failing, and a store that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from bench.suites.faults.kind import Trial
+from bench.suites.harness.errors import BenchmarkError
+
+SERVER_START_S = 120.0
+SLOW_S = 2.0
+HANG_S = 3600.0
+LOCKED_S = 30.0
+LOOPBACK = "127.0.0.1"
+
+
+class DisturbedServer:
+    """A real MLflow server behind a proxy that can be down, slow, hanging or failing.
+
+    Args:
+        trial: The trial whose metrics the server receives. Its environment gets the address of the proxy.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.mode = "pass"
+        self._trial = trial
+        self._folder = trial.job.folder / "server"
+        self._healed = threading.Event()
+        self._proxy: ThreadingHTTPServer | None = None
+        self._port = _free_port()
+        self._proxy_port = _free_port()
+
+    def __enter__(self) -> DisturbedServer:
+        self._folder.mkdir()
+        store = self._folder / "mlflow.db"
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}"]
+        command += ["--artifacts-destination", str(self._folder / "artifacts"), "--workers", "1"]
+        command += ["--host", LOOPBACK, "--port", str(self._port)]
+        with (self._folder / "log.txt").open("wb") as log:
+            self._server = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
+        _await_health(self._port)
+        self._open()
+        self._trial.store = store
+        self._trial.environment["MLFLOW_TRACKING_URI"] = f"http://{LOOPBACK}:{self._proxy_port}"
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.heal()
+        self._close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._server.pid, 15)
+        self._server.wait()
+
+    def disturb(self, mode: str) -> None:
+        """Enter a mode: `down`, `slow`, `hang` or `fail`."""
+        self.mode = mode
+        if mode == "down":
+            self._close()
+
+    def heal(self) -> None:
+        """Let all requests pass again, also those that hang."""
+        was, self.mode = self.mode, "pass"
+        self._healed.set()
+        if was == "down":
+            self._open()
+
+    def forward(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer a request as the mode says."""
+        body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        if self.mode == "hang":
+            self._healed.wait(HANG_S)
+        if self.mode == "slow":
+            time.sleep(SLOW_S)
+        if self.mode == "fail":
+            request.send_error(500)
+            return
+        connection = http.client.HTTPConnection(LOOPBACK, self._port, timeout=60)
+        connection.request(request.command, request.path, body, dict(request.headers))
+        answer = connection.getresponse()
+        content = answer.read()
+        request.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                request.send_header(name, value)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    def _open(self) -> None:
+        self._proxy = _proxy(self, self._proxy_port)
+        threading.Thread(target=self._proxy.serve_forever, args=(0.05,), daemon=True).start()
+
+    def _close(self) -> None:
+        if self._proxy is not None:
+            self._proxy.shutdown()
+            self._proxy.server_close()
+            self._proxy = None
+
+
+_servers: dict[str, DisturbedServer] = {}
+"""The server of each trial that has one, by the name of the trial's job."""
+
+
+@contextlib.contextmanager
+def server(trial: Trial) -> Iterator[None]:
+    """Publish the metrics of the trial to a `DisturbedServer`."""
+    with DisturbedServer(trial) as disturbed:
+        _servers[trial.job.name] = disturbed
+        try:
+            yield
+        finally:
+            del _servers[trial.job.name]
+
+
+def disturb_server(trial: Trial, mode: str) -> None:
+    """Make the server of the trial `down`, `slow`, `hang` or `fail`."""
+    _servers[trial.job.name].disturb(mode)
+
+
+def heal_server(trial: Trial) -> None:
+    """Make the server of the trial answer again."""
+    _servers[trial.job.name].heal()
+
+
+def lock_store(trial: Trial) -> None:
+    """Hold an exclusive lock on the SQLite store for `LOCKED_S`, as a backup or another reader may."""
+    path = trial.wait_for(lambda: trial.tracking_store if trial.tracking_store.exists() else None)
+    held = threading.Event()
+    threading.Thread(target=_hold_lock, args=(str(path), held), daemon=True).start()
+    held.wait(60)
+
+
+@contextlib.contextmanager
+def writable_again(trial: Trial) -> Iterator[None]:
+    """Remove the mount that `make_store_read_only` makes, at the end of the trial."""
+    try:
+        yield
+    finally:
+        make_store_writable(trial)
+
+
+def make_store_read_only(trial: Trial) -> None:
+    """Mount the SQLite store over itself, read-only."""
+    path = trial.wait_for(lambda: trial.tracking_store if trial.tracking_store.exists() else None)
+    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
+
+
+def make_store_writable(trial: Trial) -> None:
+    """Undo `make_store_read_only`. Does nothing if the store is writable."""
+    if os.path.ismount(trial.tracking_store):
+        subprocess.run(["umount", "--lazy", str(trial.tracking_store)], check=True)
+
+
+def _hold_lock(path: str, held: threading.Event) -> None:
+    connection = sqlite3.connect(path, timeout=60, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        held.set()
+        time.sleep(LOCKED_S)
+    finally:
+        connection.close()
+
+
+def _proxy(disturbed: DisturbedServer, port: int) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+        def handle_one_request(self) -> None:
+            with contextlib.suppress(ConnectionError, http.client.HTTPException, TimeoutError):
+                super().handle_one_request()
+                return
+            self.close_connection = True
+
+        def do_GET(self) -> None:
+            disturbed.forward(self)
+
+        do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names of http.server
+
+    ThreadingHTTPServer.allow_reuse_address = True
+    return ThreadingHTTPServer((LOOPBACK, port), Handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _await_health(port: int) -> None:
+    deadline = time.monotonic() + SERVER_START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{LOOPBACK}:{port}/health", timeout=2):
+            return
+        time.sleep(0.3)
+    raise BenchmarkError(f"the MLflow server did not start within {SERVER_START_S:.0f} s")

@@ -1,0 +1,269 @@
+"""Carries out single trials: an undisturbed run as the reference, then runs that a fault disturbs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from types import TracebackType
+
+import psutil
+
+from bench.console.exit_codes import DONE
+from bench.machine.revision import revision
+from bench.records.plan import read_plan
+from bench.records.states import read_events, read_state, run_folder
+from bench.suites.faults.comparison import compare_with_store, first_difference
+from bench.suites.faults.job import STEPS, FaultJob, prepare_data
+from bench.suites.faults.kind import POLL_S, FaultKind, Span, Trial, TrialResult
+from bench.suites.harness.errors import BenchmarkError
+from reproduce import schema
+
+PATIENCE_S = 300.0
+"""Seconds within which a command has to end, disturbed or not."""
+LEFT_S = 10.0
+"""Seconds within which all processes of a command have to be gone after its end."""
+RESTARTS = 3
+"""The most commands that may be needed to finish a run after a fault."""
+REFERENCES = 2
+"""Undisturbed runs, whose median times place the moments."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The undisturbed run."""
+
+    run: Path
+    """Its record folder."""
+    key: str
+    spans: dict[Span, tuple[float, float]]
+    """Start and end of each span, in seconds since the start of the command."""
+
+    def seconds(self, span: Span, moment: int, moments: int) -> float:
+        """Return when a moment comes, in seconds since the start of the command.
+
+        Args:
+            span: The span over which the moments are spread evenly.
+            moment: The number of the moment, from 1.
+            moments: The number of moments.
+        """
+        start, end = self.spans[span]
+        return start + (end - start) * (moment - 0.5) / moments
+
+
+def train_reference(scratch: Path) -> Reference:
+    """Prepare the data, and train undisturbed runs, of which the last one becomes the reference.
+
+    Raises:
+        BenchmarkError: A run did not finish.
+    """
+    data = scratch / "data"
+    prepare_data(data)
+    times: list[dict[Span, tuple[float, float]]] = []
+    for number in range(1 + REFERENCES):  # the first one warms caches up
+        job = FaultJob(f"faults-reference-{number}", scratch / f"reference-{number}", data)
+        job.folder.mkdir()
+        start = time.time()
+        if job.start_run().wait() != DONE:
+            raise BenchmarkError(f"the undisturbed run did not finish: {job.last_line()}; see {job.printed}")
+        seconds = time.time() - start
+        (entry,) = read_plan(job.records, job.name)
+        events = read_events(run_folder(job.records, entry.key))
+        began, ended = events[0]["t"] - start, events[-1]["t"] - start
+        first_epoch = next(event["t"] for event in events if event["kind"] == schema.EPOCH) - start
+        times.append({"command": (0.0, seconds), "ranks": (began, ended), "checkpoints": (first_epoch, ended)})
+    spans: dict[Span, tuple[float, float]] = {
+        span: (median(time[span][0] for time in times[1:]), median(time[span][1] for time in times[1:]))
+        for span in times[0]
+    }
+    return Reference(run_folder(job.records, entry.key), entry.key, spans)
+
+
+def carry_out(kind: FaultKind, moment: int, moments: int, reference: Reference, scratch: Path) -> TrialResult:
+    """Carry out one trial, in a folder of its own, which is deleted if every promise was kept.
+
+    Args:
+        kind: The kind of fault.
+        moment: The number of the moment, from 1.
+        moments: The number of moments.
+        reference: The undisturbed run.
+        scratch: The folder in which the trial gets its folder.
+
+    Raises:
+        MissedMomentError: There was nothing to disturb.
+    """
+    folder = scratch / f"{kind.name}-{moment}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    job = FaultJob(f"faults-{kind.name}-{moment}", folder, reference.run.parents[2].parent / "data")
+    trial = Trial(job, reference.key, moment)
+    start = time.monotonic()
+    with kind.setup(trial):
+        result = _disturb(kind, trial, reference, reference.seconds(kind.span, moment, moments), start)
+    if result.kept:
+        shutil.rmtree(folder, ignore_errors=True)
+    return result
+
+
+def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due_s: float, start: float) -> TrialResult:
+    broken: list[str] = []
+    with PositionWatch(trial) as watch, _killing_what_is_left(trial):
+        began = time.monotonic()
+        trial.driver = trial.job.start_run(trial.options, trial.environment)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            trial.driver.wait(due_s)
+        started = [*trial.processes()]
+        position = trial.position()
+        kind.inject(trial)
+        seconds = time.monotonic() - began
+        watch.fault(position)
+        started += [process for process in trial.processes() if process not in started]
+        code = _wait(trial.driver)
+        if code is None:
+            broken.append(f"the command did not end within {PATIENCE_S:.0f} s")
+        elif code not in kind.codes:
+            broken.append(f"the command ended with exit code {code}: {trial.job.last_line()}")
+        watch.pause()
+        left = psutil.wait_procs(started, timeout=LEFT_S)[1]
+        if left:
+            broken.append(f"{len(left)} processes of the command still live")
+        try:
+            kind.heal(trial)
+        except AssertionError as error:
+            broken.append(str(error))
+        commands = 0
+        while commands < RESTARTS:
+            commands += 1
+            watch.go_on()
+            trial.driver = trial.job.start_run(trial.options, trial.environment)
+            if _wait(trial.driver) == DONE:
+                break
+            watch.pause()
+        else:
+            broken.append(f"not finished by {RESTARTS} more commands: {trial.job.last_line()}")
+    lost, twice, difference = 0, 0, "it is not finished"
+    if read_state(trial.run).status == schema.FINISHED:
+        difference = first_difference(trial.run, reference.run) or ""
+        lost, twice = compare_with_store(trial.run, trial.tracking_store, trial.key)
+    broken += [f"the result differs: {difference}"] if difference else []
+    broken += [f"{lost} values of metrics are lost"] if lost else []
+    broken += [f"{twice} values of metrics are there twice"] if twice else []
+    if watch.wasted_steps > kind.wasted_steps:
+        broken.append(f"{watch.wasted_steps} steps were trained twice, and at most {kind.wasted_steps} may be")
+    return TrialResult(
+        moment=trial.moment,
+        seconds=round(seconds, 2),
+        position=position,
+        code=code,
+        commands=commands,
+        recovery_s=None if watch.recovery_s is None else round(watch.recovery_s, 2),
+        wasted_steps=watch.wasted_steps,
+        bit_equal=not difference,
+        metrics_lost=lost,
+        metrics_twice=twice,
+        processes_left=len(left),
+        broken=tuple(broken),
+        duration_s=round(time.monotonic() - start, 1),
+        commit=revision()["commit"],
+        date=time.strftime("%Y-%m-%d"),
+    )
+
+
+def _wait(driver: subprocess.Popen[bytes]) -> int | None:
+    """Wait for the end of a command, and kill its process group if it does not end in time."""
+    try:
+        return driver.wait(PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+        return None
+
+
+@contextlib.contextmanager
+def _killing_what_is_left(trial: Trial) -> Iterator[None]:
+    """Kill every process that names the folder of the trial, at the end of the block."""
+    try:
+        yield
+    finally:
+        if trial.driver is not None and trial.driver.poll() is None:
+            os.killpg(trial.driver.pid, signal.SIGKILL)
+            trial.driver.wait()
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(trial.job.folder) in word for word in process.info["cmdline"] or ()):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+@dataclass
+class PositionWatch:
+    """Follows in a thread how far the run gets, for the length of a `with` block."""
+
+    trial: Trial
+    wasted_steps: int = 0
+    """Steps that were trained twice so far."""
+    recovery_s: float | None = None
+    """Seconds from the fault until the run got further than before, without pauses. None if that has not happened."""
+    _furthest: int = 0
+    _last: int = 0
+    _fault: int | None = None
+    _running_s: float = 0.0
+    _since: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    def fault(self, position: int) -> None:
+        """Note that the fault has come, when the run had done `position` steps."""
+        with self._lock:
+            self._fault, self._since = position, time.monotonic()
+
+    def pause(self) -> None:
+        """Note that no command runs."""
+        with self._lock:
+            if self._since is not None:
+                self._running_s += time.monotonic() - self._since
+                self._since = None
+
+    def go_on(self) -> None:
+        """Note that a command runs again."""
+        with self._lock:
+            self._since = self._since or time.monotonic()
+
+    def __enter__(self) -> PositionWatch:
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        attempts = 0
+        while True:
+            ended = self._ended.is_set()
+            starts = [event for event in read_events(self.trial.run) if event["kind"] == schema.START]
+            with self._lock:
+                for event in starts[attempts:]:
+                    resume = event["resume"] or {"epoch": 0, "step": 0}
+                    self.wasted_steps += max(0, self._furthest - (resume["epoch"] * STEPS + resume["step"]))
+                attempts = len(starts)
+                self._furthest = max(self._furthest, self.trial.position())
+                self._note_recovery()
+            if ended:
+                return
+            time.sleep(POLL_S)
+
+    def _note_recovery(self) -> None:
+        further = self._fault is not None and self._furthest > self._fault
+        if further and self.recovery_s is None and self._since is not None:
+            self.recovery_s = self._running_s + time.monotonic() - self._since
