@@ -119,7 +119,7 @@ class Campaign:
         present = {kind.name: {trial.moment for trial in self._store.read(kind.name)} for kind in kinds}
         waiting = [
             (kind, moment)
-            for moment in _spread(self._moments)
+            for moment in spread(self._moments)
             for kind in kinds
             if not kind.missing() and (force or moment not in present[kind.name])
         ]
@@ -154,7 +154,7 @@ class Campaign:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _spread(moments: int) -> list[int]:
+def spread(moments: int) -> list[int]:
     """Return the numbers from 1 to `moments` in an order in which early ones are far apart."""
     step = next(step for step in range(max(1, round(moments * 0.618)), 0, -1) if math.gcd(step, moments) == 1)
     return [1 + (moments // 2 + index * step) % moments for index in range(moments)]

@@ -211,8 +211,8 @@ class PositionWatch:
     """Steps that were trained twice so far."""
     recovery_s: float | None = None
     """Seconds from the fault until the run got further than before, without pauses. None if that has not happened."""
-    _furthest: int = 0
-    _last: int = 0
+    furthest: int = 0
+    """The most steps that any attempt has done."""
     _fault: int | None = None
     _running_s: float = 0.0
     _since: float | None = None
@@ -255,15 +255,15 @@ class PositionWatch:
             with self._lock:
                 for event in starts[attempts:]:
                     resume = event["resume"] or {"epoch": 0, "step": 0}
-                    self.wasted_steps += max(0, self._furthest - (resume["epoch"] * STEPS + resume["step"]))
+                    self.wasted_steps += max(0, self.furthest - (resume["epoch"] * STEPS + resume["step"]))
                 attempts = len(starts)
-                self._furthest = max(self._furthest, self.trial.position())
+                self.furthest = max(self.furthest, self.trial.position())
                 self._note_recovery()
             if ended:
                 return
             time.sleep(POLL_S)
 
     def _note_recovery(self) -> None:
-        further = self._fault is not None and self._furthest > self._fault
+        further = self._fault is not None and self.furthest > self._fault
         if further and self.recovery_s is None and self._since is not None:
             self.recovery_s = self._running_s + time.monotonic() - self._since

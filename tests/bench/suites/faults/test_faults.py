@@ -1,0 +1,205 @@
+"""The campaign of faults: moments, what is compared, what is kept and shown, and one real trial."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.records.plan import write_plan
+from bench.records.record import Record
+from bench.records.states import run_folder
+from bench.suites.faults.comparison import compare_with_store, first_difference
+from bench.suites.faults.files import damage
+from bench.suites.faults.job import STEPS, FaultJob
+from bench.suites.faults.kind import MissedMomentError, Trial, TrialResult
+from bench.suites.faults.registry import KINDS
+from bench.suites.faults.results import TrialStore, render
+from bench.suites.faults.runner import spread
+from bench.suites.faults.trials import PositionWatch, Reference
+from reproduce import schema
+from reproduce.errors import UserError
+from reproduce.spec import PlannedRun
+
+RESULT = TrialResult(
+    moment=1,
+    seconds=1.5,
+    position=3,
+    code=75,
+    commands=1,
+    recovery_s=8.0,
+    wasted_steps=0,
+    bit_equal=True,
+    metrics_lost=0,
+    metrics_twice=0,
+    processes_left=0,
+    duration_s=30.0,
+    commit="c0ffee",
+    date="2026-11-27",
+)
+
+
+def test_every_kind_has_a_name_of_its_own_and_a_promise_in_a_sentence() -> None:
+    names = [kind.name for kind in KINDS]
+    assert len(set(names)) == len(names) >= 15
+    assert all(kind.promise.endswith(".") and kind.codes for kind in KINDS)
+
+
+@pytest.mark.parametrize("moments", [1, 2, 3, 20])
+def test_every_moment_comes_once_and_early_ones_are_far_apart(moments: int) -> None:
+    order = spread(moments)
+    assert sorted(order) == list(range(1, moments + 1))
+    assert all(abs(one - other) > moments // 4 for one, other in pairwise(order))
+
+
+def test_moments_are_spread_evenly_over_their_span() -> None:
+    reference = Reference(Path("run"), "key", {"command": (0.0, 40.0), "ranks": (10.0, 30.0)})
+    assert [reference.seconds("ranks", moment, 4) for moment in (1, 2, 3, 4)] == [12.5, 17.5, 22.5, 27.5]
+
+
+@pytest.mark.parametrize("how", ["flip", "zero", "truncate"])
+def test_damage_changes_a_file(tmp_path: Path, how: str) -> None:
+    content = random.Random(1).randbytes(10_000)
+    for seed in range(20):
+        path = tmp_path / "file"
+        path.write_bytes(content)
+        damage(path, how, random.Random(seed))
+        damaged = path.read_bytes()
+        assert damaged != content
+        assert (len(damaged) < len(content)) == (how == "truncate")
+
+
+def test_a_command_that_ends_before_there_is_a_target_is_missed(tmp_path: Path) -> None:
+    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
+    with subprocess.Popen(["true"]) as trial.driver, pytest.raises(MissedMomentError):
+        trial.wait_for(lambda: None)
+
+
+def test_steps_that_are_trained_again_and_the_time_to_get_further_are_measured(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    run = planned(0)
+    folder = run_folder(tmp_path / "records", run.key)
+
+    def attempt(resume: dict[str, int] | None, *steps: int) -> Record:
+        record = Record(folder, progress_every_s=0)
+        record.begin(run.config, environment={}, world_size=1, device="cpu", resume=resume)
+        for step in steps:
+            record.progress(epoch=1, epochs=3, step=step, steps=STEPS, images_per_s=1, loss=1, top1=None)
+        return record
+
+    with PositionWatch(Trial(FaultJob("name", tmp_path, tmp_path), run.key, 1)) as watch:
+        first = attempt(None, 5)
+        _until(lambda: watch.furthest == STEPS + 5)
+        watch.fault(STEPS + 5)
+        first.close()
+        second = attempt({"epoch": 1, "step": 0}, 5)
+        _until(lambda: watch.wasted_steps == 5)
+        assert watch.recovery_s is None, "it has only caught up"
+        second.progress(epoch=1, epochs=3, step=6, steps=STEPS, images_per_s=1, loss=1, top1=None)
+        _until(lambda: watch.recovery_s is not None)
+        second.close()
+    assert watch.wasted_steps == 5
+
+
+def test_one_bit_of_the_curve_or_the_weights_is_a_difference(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    one = _finished(tmp_path / "one", planned(0), loss=0.5, weight=1.0)
+    assert first_difference(one, _finished(tmp_path / "same", planned(0), loss=0.5, weight=1.0)) is None
+    other = _finished(tmp_path / "loss", planned(0), loss=0.5000000000000001, weight=1.0)
+    assert first_difference(one, other) == "epochs"
+    other = _finished(tmp_path / "weight", planned(0), loss=0.5, weight=1.0000001)
+    assert first_difference(one, other) == "weights of fc"
+
+
+def test_metrics_that_the_store_lacks_or_holds_twice_are_counted(
+    tmp_path: Path, planned: Callable[..., PlannedRun], store: Path
+) -> None:
+    import sqlite3
+
+    from bench.tracking.location import tracking_uri
+    from bench.tracking.publishing import Publisher
+
+    shutil.copy(store, tmp_path / "mlflow.db")
+    run = planned(0)
+    write_plan(tmp_path, "first", [run], {})
+    folder = _finished(tmp_path, run, loss=0.5, weight=1.0)
+    assert compare_with_store(folder, tmp_path / "nowhere.db", run.key).lost == 2 + 2
+    Publisher(tmp_path, tracking_uri(tmp_path)).publish()
+    assert compare_with_store(folder, tmp_path / "mlflow.db", run.key) == (0, 0)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("DELETE FROM metrics WHERE key = ?", (schema.VAL_TOP1,))
+        connection.execute(
+            "INSERT INTO metrics SELECT key, value, timestamp + 1, run_uuid, step, is_nan FROM metrics WHERE key = ?",
+            (schema.TRAIN_LOSS,),
+        )
+    assert compare_with_store(folder, tmp_path / "mlflow.db", run.key) == (1, 1)
+
+
+def test_results_are_kept_by_moment_and_broken_promises_are_listed(tmp_path: Path) -> None:
+    results, kind = TrialStore(tmp_path / "results"), KINDS[0]
+    assert results.read(kind.name) == []
+    results.add(kind.name, RESULT.model_copy(update={"moment": 2, "broken": ("the result differs: epochs",)}))
+    results.add(kind.name, RESULT)
+    results.add(kind.name, RESULT)
+    trials = results.read(kind.name)
+    assert [trial.moment for trial in trials] == [1, 2]
+    shown = render([(kind, trials, None), (KINDS[1], [], "it takes root")])
+    assert f"- {kind.name}, moment 2: the result differs: epochs" in shown
+    assert f"- {KINDS[1].name}: it takes root" in shown
+
+
+def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / f"{KINDS[0].name}.json"
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(UserError, match="holds no results"):
+        TrialStore(tmp_path).add(KINDS[0].name, RESULT)
+    assert path.read_text(encoding="utf-8") == "[]"
+
+
+@pytest.mark.long
+def test_a_real_trial_keeps_its_promises(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.cli", "bench", "faults", "--moments", "1", "--kind", "driver-terminated"]
+    done = subprocess.run(
+        [*command, "--output", str(tmp_path)], capture_output=True, text=True, encoding="utf-8", check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (trial,) = json.loads((tmp_path / "driver-terminated.json").read_text(encoding="utf-8"))["trials"]
+    assert (trial["code"], trial["bit_equal"], trial["metrics_lost"]) == (75, True, 0)
+
+
+def _until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _finished(records: Path, run: PlannedRun, *, loss: float, weight: float) -> Path:
+    import numpy as np
+
+    folder = run_folder(records, run.key)
+    record = Record(folder)
+    record.begin(run.config, environment={}, world_size=1, device="cpu")
+    record.epoch(0, {schema.TRAIN_LOSS: loss, schema.VAL_TOP1: 0.25})
+    torch.save({"network": {"fc": torch.tensor([weight])}}, folder / "checkpoint.pt")
+    record.predictions(
+        {
+            "index": np.arange(2),
+            "label": np.arange(2),
+            "top5": np.zeros((2, 5), dtype=np.int64),
+            "correct": np.ones(2, dtype=bool),
+        }
+    )
+    record.end("finished", metrics={schema.FINAL_TOP1: 0.25})
+    return folder
