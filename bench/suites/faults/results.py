@@ -9,6 +9,7 @@ from statistics import median
 
 from bench.results.store import with_provenance, write_result
 from bench.suites.faults.kind import FaultKind, TrialResult
+from reproduce.atomic import write_atomically
 from reproduce.errors import UserError
 from reproduce.spec import validated
 
@@ -23,6 +24,13 @@ COLUMNS = (
     "recovery: median, max (s)",
     "steps twice: max",
 )
+
+SUMMARY = """# Disturbed runs
+
+`deeper bench faults` wrote this page. Each trial is a run of two ranks on generated images that one fault disturbs, at
+a moment of its own; the files beside this page hold every trial with its commit and date, and the machine. For every
+kind it is promised as well that the run finishes with the result of an undisturbed run, equal to the last bit, and that
+the tracking store then holds each metric once."""
 
 
 class TrialStore:
@@ -56,6 +64,10 @@ class TrialStore:
         trials = sorted([*others, result], key=lambda trial: trial.moment)
         content = {"kind": kind, "trials": [trial.model_dump(mode="json") for trial in trials]}
         write_result(self._path(kind), with_provenance("faults", content))
+
+    def write_summary(self, text: str) -> None:
+        """Write the results of all kinds, rendered as Markdown, to `README.md` beside them."""
+        write_atomically(self._folder / "README.md", f"{SUMMARY}\n\n{text}\n".encode())
 
     def _path(self, kind: str) -> Path:
         return self._folder / f"{kind}.json"

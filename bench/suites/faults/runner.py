@@ -14,6 +14,7 @@ continues with the trials that are missing.
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -76,7 +77,10 @@ def main(options: FaultOptions, kinds: Sequence[FaultKind]) -> int:
     with Interruption() as interruption:
         campaign = Campaign(store, console, options.moments, stop_reason=lambda: interruption.reason)
         campaign.run(chosen, force=options.force)
-    results = {kind.name: store.read(kind.name) for kind in chosen}
+    everything = [(kind, store.read(kind.name), kind.missing()) for kind in kinds]
+    if any(trials for _, trials, _ in everything):
+        store.write_summary(render(everything))
+    results = {kind.name: trials for kind, trials, _ in everything if kind in chosen}
     if options.json_output:
         content: dict[str, Any] = {name: [trial.model_dump() for trial in trials] for name, trials in results.items()}
         print(to_json(with_provenance("faults", {"results": content})))
@@ -126,18 +130,24 @@ class Campaign:
         if not waiting:
             return
         self._print(f"{len(waiting)} trials; training the undisturbed run first")
-        with tempfile.TemporaryDirectory(prefix="deeper-faults-", ignore_cleanup_errors=True) as scratch:
-            reference = train_reference(Path(scratch))
+        scratch = Path(tempfile.mkdtemp(prefix="deeper-faults-"))
+        try:
+            reference = train_reference(scratch)
             start = time.monotonic()
             for index, (kind, moment) in enumerate(waiting):
                 if reason := self._stop_reason():
                     self._print(f"stopped ({reason}); {len(waiting) - index} trials are left: the same command goes on")
                     return
-                result = self._try_moment(kind, moment, reference, Path(scratch))
+                result = self._try_moment(kind, moment, reference, scratch)
                 left_s = (time.monotonic() - start) / (index + 1) * (len(waiting) - index - 1)
                 self._print(
                     f"[{index + 1} of {len(waiting)}, {left_s / 60:.0f} min left] {kind.name} {moment}: {result}"
                 )
+        finally:
+            if broken := [path.name for kind, _ in waiting for path in scratch.glob(f"{kind.name}-*")]:
+                self._print(f"records and output of {', '.join(broken)}: {scratch}")
+            else:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def _try_moment(self, kind: FaultKind, moment: int, reference: Reference, scratch: Path) -> str:
         for _ in range(TRIES):
