@@ -1,7 +1,7 @@
 # Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-long lint format tables bundle lock clean
+.PHONY: help setup quickstart test test-long fuzz lint format tables bundle lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ test: lint ## static checks and all tests but the long ones
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/pytest -m long
+
+fuzz: setup ## the decoder in C on mutated JPEGs, on one core for ten minutes: [MINUTES=10]; needs clang
+	@$(BIN)/python tests/fuzz/fuzz_decoder.py $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

@@ -76,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _print_error(str(error))
         return WRONG_INPUT
-    except KeyboardInterrupt:
-        _print_error("interrupted")
+    except KeyboardInterrupt as error:
+        _print_error(str(error) or "interrupted")  # a command may say what is kept
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -102,7 +102,7 @@ def prepare_with_progress(
     skip_bad: bool = False,
     force: bool = False,
 ) -> None:
-    """Prepare a data set with a progress bar, and print the size of the written files.
+    """Prepare a data set with a progress bar, and print the size of the written files and what was passed over.
 
     If the folder already holds the finished data set, nothing is written.
 
@@ -138,6 +138,8 @@ def prepare_with_progress(
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""
         size = f"{split.images} images, {split.bytes / 2**20:.0f} MiB"
         show(console, f"{folder / name}.beton: {size}{marked}{skipped}")
+    for note in manifest.notes:
+        show(console, f"{folder}: {note}")
 
 
 def _verify(arguments: argparse.Namespace) -> int:

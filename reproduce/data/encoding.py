@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from typing import NamedTuple
 
@@ -20,6 +21,13 @@ JPG, RAW = 0, 1  # FFCV's RGBImageField modes
 RAW_SIDE = 96  # pixels; up to this side raw pixels take little more space than a JPEG and need no decoding
 LARGEST_SIDE = 2**16 - 1  # FFCV stores sides as uint16
 LARGEST_STORED = 1 << 25  # bytes of one stored image; also the page size of the FFCV files
+
+
+DECODING_ERRORS = (
+    *(OSError, EOFError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, LookupError, TypeError),
+    *(AttributeError, AssertionError, NotImplementedError, RecursionError, Image.DecompressionBombError),
+)
+"""Errors that PIL's decoders raise for damaged files."""
 
 
 class Encoded(NamedTuple):
@@ -64,7 +72,7 @@ def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers:
     """
     try:
         pixels, is_rgb_jpeg = _decode(content)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DECODING_ERRORS as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise UnreadableImageError(reason) from error
     height, width = pixels.shape[:2]
@@ -101,8 +109,12 @@ def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
         return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
     with Image.open(io.BytesIO(content)) as image:
         image.load()
-        if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 rather than scale them
+        # PIL would clip integers of more than 8 bits rather than scale them. PNG and PPM have 16 in its mode I.
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False
+        if image.mode in ("I", "F"):
+            kind = "floating-point numbers" if image.mode == "F" else "integers with a sign or of 32 bits"
+            raise ValueError(f"its pixels are {kind}, and what is white is unknown; convert it to 8 or 16 bits")
         return np.asarray(image.convert("RGB")), image.format == "JPEG" and image.mode == "RGB"
 
 
@@ -110,5 +122,5 @@ def _as_raw(height: int, width: int, name: str, options: PrepareOptions) -> bool
     if options.write_mode == "auto":
         return max(height, width) <= RAW_SIDE
     if options.write_mode == "proportion":
-        return zlib.crc32(name.encode()) / 2**32 >= options.compress_probability
+        return zlib.crc32(name.encode(errors="surrogateescape")) / 2**32 >= options.compress_probability
     return options.write_mode == "raw"

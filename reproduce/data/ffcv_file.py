@@ -58,9 +58,11 @@ class FFCVFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        if error is not None:
-            self._path.unlink()
+        try:
+            self._file.close()
+        finally:
+            if error is not None:
+                self._path.unlink(missing_ok=True)
 
     def add(self, image: Encoded, label: int) -> None:
         """Append an image and the number of its class."""

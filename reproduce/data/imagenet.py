@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from reproduce.data.manifest import DataError
 from reproduce.data.readers import Listing, Progress, Sample
+from reproduce.data.trees import members
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
@@ -183,18 +184,9 @@ def _opened(path: Path, file: io.RawIOBase | None = None, inner: str = "") -> ta
 
 
 def _members(archive: tarfile.TarFile, path: Path, inner: str = "") -> Iterator[tarfile.TarInfo]:
-    """Iterate over the files of a tar. Raises `DataError` at a member that the tar does not hold in full."""
-    where = f"{path}, {inner}" if inner else f"{path}"
-    try:
-        file: Any = archive.fileobj
-        end = int(file.seek(0, os.SEEK_END))
-        for member in archive:
-            if member.isfile():
-                if member.offset_data + member.size > end:
-                    raise DataError(f"imagenet: {where}: truncated within {member.name}; download it again")
-                yield member
-    except tarfile.TarError as error:
-        raise DataError(f"imagenet: {where}: damaged: {error}; download it again") from error
+    """Iterate over the files of a tar. Raises `DataError` where the tar is damaged or truncated."""
+    where = f"imagenet: {path}, {inner}" if inner else f"imagenet: {path}"
+    return (member for member in members(archive, where, "; download it again") if member.isfile())
 
 
 class _Window(io.RawIOBase):

@@ -84,6 +84,9 @@ class Manifest(Config):
     hash: str
     """The data hash: SHA-256 of the class names and of the `content` of both splits. Data sets with the same classes,
     labels and stored images in the same order have the same hash, wherever and whenever they were prepared."""
+    notes: tuple[str, ...] = ()
+    """What preparing passed over in the source, with counts, and what else may surprise; one sentence each. It changes
+    neither the fingerprint nor the hash."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:
@@ -119,6 +122,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise DataError(f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
@@ -140,11 +145,14 @@ def verify(folder: Path) -> Manifest:
     """Load the manifest of a prepared folder and check the SHA-256 of its FFCV files, which are read in full.
 
     Raises:
-        DataError: As `load_manifest`, or the SHA-256 of a file differs from that in the manifest.
+        DataError: As `load_manifest`, or a file cannot be read or has another SHA-256 than the manifest says.
     """
     manifest = load_manifest(folder)
     for split, expected in manifest.splits.items():
-        found = sha256(beton(folder, split))
+        try:
+            found = sha256(beton(folder, split))
+        except OSError as error:
+            raise DataError(f"{beton(folder, split)}: cannot be read: {error.strerror}") from error
         if found != expected.sha256:
             raise DataError(
                 f"{beton(folder, split)}: damaged: SHA-256 {found}, the manifest says {expected.sha256}; "

@@ -6,6 +6,7 @@ Every worker process gets a copy of the reader and reads one sample at a time. T
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from collections.abc import Callable
@@ -61,6 +62,8 @@ class Listing:
     splits: dict[Split, tuple[Sample, ...]]
     """Samples of each split, in the order in which they are stored."""
     reader: Reader
+    notes: tuple[str, ...] = ()
+    """What the listing passed over and what may surprise, see `Manifest.notes`."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,21 @@ class IdxReader:
         arrays = self._train if sample.name.startswith("train/") else self._val
         return cast(Pixels, arrays[sample.position])
 
-    def labels(self, split: Split) -> Pixels:
-        """Read the class numbers of a split's images, uint8 [images]. Raises `DataError`."""
-        return self._array(split, "labels-idx1-ubyte")
+    def labels(self, split: Split, classes: int) -> Pixels:
+        """Read the class numbers of a split's images, uint8 [images], of which each is below `classes`.
+
+        Raises:
+            DataError: A file is missing or damaged, a class number is too large, or the numbers of images and of class
+                numbers differ.
+        """
+        labels, images = self._array(split, "labels-idx1-ubyte"), self._train if split == "train" else self._val
+        if len(labels) != len(images) or not images.size:
+            raise DataError(
+                f"{self.root}: {split}: {len(labels)} class numbers for {len(images)} images; needs as many"
+            )
+        if labels.max() >= classes:
+            raise DataError(f"{self.root}: {split}: class number {labels.max()}; valid: 0 to {classes - 1}")
+        return labels
 
     @cached_property
     def _train(self) -> Pixels:
@@ -124,12 +139,16 @@ class IdxReader:
         try:
             content = plain.read_bytes() if plain.is_file() else gzip.decompress(zipped.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{zipped}: cannot be read: {error}") from error
-        dimensions = content[3] if len(content) > 3 else 0
-        shape = np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(int) if dimensions else np.array([0])
-        if content[:3] != b"\0\0\x08" or len(content) != 4 + 4 * dimensions + shape.prod():
-            raise DataError(f"{plain}: not an idx file of bytes, or truncated")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+            raise DataError(f"{plain if plain.is_file() else zipped}: cannot be read: {error}") from error
+        dimensions = 1 if kind.startswith("labels") else 3
+        start = 4 + 4 * dimensions
+        shape = [int.from_bytes(content[place : place + 4], "big") for place in range(4, start, 4)]
+        if content[:4] != bytes((0, 0, 8, dimensions)) or len(content) != start + math.prod(shape):
+            raise DataError(f"{plain}: not an idx file of bytes in {dimensions} dimensions, or truncated")
+        return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+    def __getstate__(self) -> dict[str, Path]:
+        return {"root": self.root}  # and not the images: a worker process reads those that it needs
 
 
 @dataclass(frozen=True)

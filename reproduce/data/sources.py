@@ -5,22 +5,17 @@ Each source lists its classes and samples and provides a reader for them.
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import os
 import re
-import shutil
-import tarfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 from reproduce.data.imagenet import check_archives, list_archives
 from reproduce.data.manifest import SPLITS, DataError, Split
-from reproduce.data.readers import FileReader, GratingReader, IdxReader, Listing, Progress, Reader, Sample, TarReader
+from reproduce.data.readers import GratingReader, IdxReader, Listing, Progress, Reader, Sample
+from reproduce.data.trees import LAYOUT, Found, Tree, list_folder, list_tar, printable
 from reproduce.native import cache
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
@@ -36,7 +31,6 @@ FASHION_MNIST_CLASSES = (
     "Bag",
     "Ankle boot",
 )
-LAYOUT = "train/<class>/* and val/<class>/*"
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ def source_from(text: str) -> Source:
         DataError: The text has none of these forms, has an unknown option, or names no existing folder or file.
     """
     name, _, rest = text.partition(":")
-    path = Path(rest).expanduser() if rest else None
+    path = _path(rest) if rest else None
     if name == "imagenette":
         return imagenette(path)
     if name == "fashion-mnist":
@@ -84,10 +78,10 @@ def source_from(text: str) -> Source:
         return _imagenet_from(rest)
     if name == "synthetic":
         return synthetic(**_numbers(rest))
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = _path(text)
+    if os.path.isdir(path):
         return folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return tar(path)
     raise DataError(
         f"source: {text!r}: no such folder or file, and not imagenet:FOLDER, imagenette[:PATH], fashion-mnist[:PATH] "
@@ -101,7 +95,7 @@ def folder(path: Path) -> Source:
     Args:
         path: The folder that holds `train` and `val`, or a folder whose only sub-folder holds them.
     """
-    return Source("folder", path.name, lambda *_: _list_folder(path))
+    return Source("folder", path.name, lambda *_: _listing(path, *list_folder(path)))
 
 
 def tar(path: Path) -> Source:
@@ -111,7 +105,7 @@ def tar(path: Path) -> Source:
         path: The tar. One that is compressed by gzip, bzip2 or xz is decompressed as a whole by `Source.open`, into the
             folder for temporary files.
     """
-    return Source("tar", path.name, lambda scratch, _: _list_tar(path, scratch))
+    return Source("tar", path.name, lambda scratch, _: _listing(path, *list_tar(path, scratch)))
 
 
 def imagenette(path: Path | None = None) -> Source:
@@ -122,9 +116,14 @@ def imagenette(path: Path | None = None) -> Source:
             download it (1.5 GB) if there is none.
     """
     if path is not None:
-        inner = folder(path) if path.is_dir() else tar(path)
+        inner = folder(path) if os.path.isdir(path) else tar(path)
         return Source("imagenette", path.name, inner.open)
-    return Source("imagenette", "imagenette2", lambda *_: _list_folder(_download_imagenette()))
+
+    def open_(*_: object) -> Listing:
+        place = _download_imagenette()
+        return _listing(place, *list_folder(place))
+
+    return Source("imagenette", "imagenette2", open_)
 
 
 def imagenet(path: Path, *, classes: int | Path | None = None, checksums: bool = True) -> Source:
@@ -159,8 +158,8 @@ def _imagenet_from(text: str) -> Source:
         given[key] = value
     wanted = given.get("classes")
     return imagenet(
-        Path(folder).expanduser(),
-        classes=None if wanted is None else int(wanted) if wanted.isdecimal() else Path(wanted).expanduser(),
+        _path(folder),
+        classes=None if wanted is None else int(wanted) if wanted.isdecimal() else _path(wanted),
         checksums=given.get("checksums") != "off",
     )
 
@@ -177,7 +176,7 @@ def fashion_mnist(path: Path | None = None) -> Source:
     def open_(*_: object) -> Listing:
         place = path or (FASHION_MNIST_FOLDER if FASHION_MNIST_FOLDER.is_dir() else _download_fashion_mnist())
         reader = IdxReader(place)
-        labels = {split: reader.labels(split) for split in SPLITS}
+        labels = {split: reader.labels(split, len(FASHION_MNIST_CLASSES)) for split in SPLITS}
         return Listing(
             FASHION_MNIST_CLASSES,
             {
@@ -225,121 +224,55 @@ def synthetic(classes: int = 10, images: int = 2000, size: int = 64, seed: int =
 # --- listings ----------------------------------------------------------------------------------------
 
 
-def _list_folder(path: Path) -> Listing:
-    root = path
-    if not (path / "train").is_dir():
-        inner = [entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        if len(inner) == 1 and (inner[0] / "train").is_dir():
-            root = inner[0]
-    files = (
-        (str(Path(parent, name).relative_to(root)), Path(parent, name).stat().st_size, 0)
-        for split in SPLITS
-        for parent, _, names in os.walk(root / split, followlinks=True)
-        for name in names
-    )
-    empty = {
-        split: [entry.name for entry in (root / split).iterdir() if entry.is_dir()]
-        for split in SPLITS
-        if (root / split).is_dir()
-    }
-    return _listing(path, files, empty, FileReader(root))
-
-
-def _list_tar(path: Path, scratch: Path) -> Listing:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; give a tar of {LAYOUT}")
-    plain = _uncompressed(path, scratch)
-    files: list[tuple[str, int, int]] = []
-    folders: dict[Split, list[str]] = {}
-    try:
-        with tarfile.open(plain, "r:") as archive:
-            for member in archive:
-                parts = PurePosixPath(member.name).parts
-                split = next((part for part in parts[:2] if part in SPLITS), None)
-                if split is None:
-                    continue
-                parts = parts[parts.index(split) :]
-                if member.isfile():
-                    files.append(("/".join(parts), member.size, member.offset_data))
-                elif len(parts) == 2:
-                    folders.setdefault(split, []).append(parts[1])
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: not a tar, or truncated: {error}") from error
-    end = max((offset + size for _, size, offset in files), default=0)
-    if end > plain.stat().st_size:
-        raise DataError(f"{path}: truncated: {plain.stat().st_size} bytes, its members need {end}")
-    return _listing(path, files, folders, TarReader(plain))
-
-
-def _uncompressed(path: Path, scratch: Path) -> Path:
-    """Return `path` if the tar is not compressed, else an uncompressed copy in `scratch`.
-
-    Members of an uncompressed tar can be read in any order.
-    """
-    with path.open("rb") as file:
-        start = file.read(6)
-    openers: dict[bytes, Any] = {
-        b"\x1f\x8b": gzip.open,
-        b"BZh": bz2.open,
-        b"\xfd7zXZ\0": lzma.open,
-    }
-    opener = next((opener for magic, opener in openers.items() if start.startswith(magic)), None)
-    if opener is None:
-        return path
-    plain = scratch / "source.tar"
-    try:
-        with opener(path, "rb") as packed, plain.open("wb") as unpacked:
-            shutil.copyfileobj(packed, unpacked, 1 << 20)
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged or truncated: {error}") from error
-    return plain
-
-
-def _listing(
-    path: Path, files: Iterable[tuple[str, int, int]], folders: dict[Split, list[str]], reader: Reader
-) -> Listing:
-    """Make a listing of files, ordered as by torchvision's `ImageFolder`.
+def _listing(path: Path, tree: Tree, reader: Reader) -> Listing:
+    """Make a listing of a tree's images, ordered as by torchvision's `ImageFolder`.
 
     Args:
         path: The folder or tar, which messages name.
-        files: `<split>/<class>/...`, size in bytes, and offset of each file.
-        folders: Names of the class folders that are known besides those of `files`, by split; they may be empty.
-        reader: Reads the files.
+        tree: The images and class folders.
+        reader: Reads the images.
 
     Raises:
-        DataError: A split or class has no images, there are fewer than two classes, or `val` has a class that `train`
-            lacks.
+        DataError: A split or class has no images, there are fewer than two classes, `val` has a class that `train`
+            lacks, or the name of a class is not UTF-8.
     """
-    by_class: dict[Split, dict[str, list[tuple[str, int, int]]]] = {
-        split: {name: [] for name in folders.get(split, []) if not name.startswith(".")} for split in SPLITS
+    notes = tree.notes()
+    also = "".join(f"; {note}" for note in notes)
+    by_class: dict[Split, dict[str, list[Found]]] = {
+        split: {name: [] for name in tree.folders[split]} for split in SPLITS
     }
-    for name, size, offset in files:
-        parts = PurePosixPath(name).parts
-        if len(parts) >= 3 and not any(part.startswith(".") for part in parts):
-            by_class[cast(Split, parts[0])].setdefault(parts[1], []).append((name, size, offset))
+    for file in tree.files:
+        split, name, _ = file.name.split("/", 2)
+        by_class[cast(Split, split)][name].append(file)
     for split, found in by_class.items():
         if not any(found.values()):
-            raise DataError(f"{path}: no images in {split}/; needs {LAYOUT}")
+            raise DataError(f"{path}: no images in {split}/; needs {LAYOUT}{also}")
     classes = tuple(sorted(by_class["train"]))
+    for name in classes:
+        if name != printable(name):
+            raise DataError(f"{path}: train/{printable(name)}: the name of a class must be UTF-8; rename the folder")
     if len(classes) < 2:
         raise DataError(f"{path}: {len(classes)} class in train/ ({classes[0]}); needs at least 2")
     for split, found in by_class.items():
-        if empty := sorted(name for name, members in found.items() if not members):
-            raise DataError(f"{path}: no images in {split}/{empty[0]}; each class folder needs some")
+        if empty := sorted(name for name, files in found.items() if not files):
+            raise DataError(f"{path}: no images in {split}/{empty[0]}; each class folder needs some{also}")
     if unknown := sorted(set(by_class["val"]) - set(classes)):
-        raise DataError(f"{path}: val/{unknown[0]} is no class of train/; classes of val must be among those of train")
+        raise DataError(
+            f"{path}: val/{printable(unknown[0])} is no class of train/; classes of val must be among those of train"
+        )
     number = {name: label for label, name in enumerate(classes)}
     return Listing(
         classes,
         {
             split: tuple(
-                Sample(name, number[class_name], size, offset)
-                for class_name in sorted(found)
-                for name, size, offset in sorted(found[class_name])
+                Sample(file.name, number[name], file.size, file.position)
+                for name in sorted(found)
+                for file in sorted(found[name])
             )
             for split, found in by_class.items()
         },
         reader,
+        notes,
     )
 
 
@@ -369,6 +302,10 @@ def _download_fashion_mnist() -> Path:
             f"fashion-mnist: download failed: {error}; install Debian's package dataset-fashion-mnist, "
             "or give the folder of its files: fashion-mnist:PATH"
         ) from error
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # leaves the ~ of an unknown user as it is, where `Path.expanduser` raises
 
 
 def _numbers(text: str) -> dict[str, int]:

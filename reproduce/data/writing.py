@@ -7,13 +7,15 @@ dies ends the job with an error.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +45,13 @@ from reproduce.data.sources import Source
 from reproduce.spec import Config
 
 PARTIAL = ".partial"
+LOCK = ".prepare.lock"
+SCRATCH = ".scratch-"
+LEAVING = re.compile(r"(train|val)\.beton\.partial|\.?scratch-[a-z0-9_]{8}|\.manifest\.json(\.partial)?\.\d+")
+MENDABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO),
+    *(errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EFBIG),
+)
 PROBED = 48  # images encoded in advance to estimate the disk space
 LISTED = 20  # unreadable images that an error names
 
@@ -54,13 +63,17 @@ class PrepareConfig:
     options: PrepareOptions = field(default_factory=PrepareOptions)
     """Format, size and quality of the stored images."""
     workers: int | None = None
-    """Number of worker processes. None starts one for each CPU core that this process may use."""
+    """Number of worker processes, at least 1. None starts one for each CPU core that this process may use."""
     skip_bad: bool = False
     """Leave out unreadable images instead of failing."""
     force: bool = False
     """Write all files anew even if the folder holds a data set, whose manifest is deleted before writing begins."""
     markers: bool = True
     """Put restart markers into JPEGs. They change neither the pixels nor the manifest's hash."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise DataError(f"workers: {self.workers}; use 1 or more")
 
 
 class _Finished(Config):
@@ -80,8 +93,9 @@ def prepare(
     """Write `train.beton`, `val.beton` and finally `manifest.json` into a folder.
 
     Each file gets its final name only when it is complete. A job that is started again after an interruption, with the
-    same source and options, keeps the splits that are finished. If the folder already holds this data set in full, the
-    files stay as they are. With `force`, all files are written anew.
+    same source and options, keeps the splits that are finished, and removes what a killed one has left half done. If
+    the folder already holds this data set in full, the files stay as they are. With `force`, all files are written
+    anew. One job at a time writes to a folder.
 
     Args:
         source: The data set to read.
@@ -96,12 +110,14 @@ def prepare(
     Raises:
         DataError: The source has no images or cannot be read. Images are unreadable and `skip_bad` is not set (the job
             still tries every image of the split, and the message lists the first 20 unreadable ones). All images of a
-            split are unreadable. The disk has too little space, or `out` cannot be written. `out` holds another data
-            set, or lacks images that were unreadable, and `force` is not set. A worker process died.
+            class in a split are unreadable. The disk has too little space, or `out` cannot be written, or another job
+            is writing to it. `out` holds another data set, an FFCV file without a manifest, or lacks images that were
+            unreadable, and `force` is not set. A worker process died.
+        KeyboardInterrupt: As Python raises it; the message says what is kept.
     """
-    with _disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
+    with _disk_errors(out), _only_job(out):
+        _remove_leavings(out)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
             return _Preparation(source, source.open(Path(scratch), progress), out, config, progress).run()
 
 
@@ -120,14 +136,21 @@ class _Preparation:
         if (self.out / MANIFEST).exists() and not self.config.force:
             return self._already_prepared(fingerprint)
         journal = self.out / f"{MANIFEST}{PARTIAL}"
-        splits = {} if self.config.force else self._finished_splits(journal, fingerprint)
+        splits = self._resumed(journal, fingerprint)
         self._check_space([split for split in SPLITS if split not in splits])
         (self.out / MANIFEST).unlink(missing_ok=True)
-        for split in SPLITS:
-            if split not in splits:
-                splits[split] = self._write_split(split)
-                with replacing(journal) as file:
-                    file.write(_Finished(fingerprint=fingerprint, splits=splits).model_dump_json().encode())
+        try:
+            self._write_journal(journal, fingerprint, splits)
+            for split in SPLITS:
+                if split not in splits:
+                    splits[split] = self._write_split(split)
+                    self._write_journal(journal, fingerprint, splits)
+        except BaseException as error:
+            if not splits:
+                journal.unlink(missing_ok=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(self._interrupted(splits)) from None
+            raise
         manifest = Manifest(
             source=self.source.name,
             origin=self.source.origin,
@@ -137,6 +160,7 @@ class _Preparation:
             fingerprint=fingerprint,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             hash=content_hash(self.listing.classes, splits),
+            notes=self.listing.notes,
         )
         with replacing(self.out / MANIFEST) as file:
             file.write(manifest.model_dump_json(indent=2).encode())
@@ -150,7 +174,9 @@ class _Preparation:
             digest.update(self.source.origin.encode())
         for split in SPLITS:
             for sample in self.listing.splits[split]:
-                digest.update(f"{split}\0{sample.name}\0{sample.label}\0{sample.size}\n".encode())
+                digest.update(
+                    f"{split}\0{sample.name}\0{sample.label}\0{sample.size}\n".encode(errors="surrogateescape")
+                )
         return digest.hexdigest()
 
     def _already_prepared(self, fingerprint: str) -> Manifest:
@@ -166,21 +192,45 @@ class _Preparation:
             f"{self.out}: {reason}; prepare {self.source.name} into another folder, or replace this one (--force)"
         )
 
-    def _finished_splits(self, journal: Path, fingerprint: str) -> dict[Split, SplitManifest]:
-        """Read which splits of an interrupted job are finished and can be kept as they are."""
-        try:
-            finished = _Finished.model_validate_json(journal.read_bytes())
-        except (FileNotFoundError, ValidationError):
+    def _resumed(self, journal: Path, fingerprint: str) -> dict[Split, SplitManifest]:
+        """Return the splits of an interrupted job that are finished and can be kept as they are.
+
+        Raises:
+            DataError: An FFCV file is there that no journal of this job names, and `force` is not set.
+        """
+        if self.config.force:
             return {}
-        if finished.fingerprint != fingerprint:
+        try:
+            unfinished = _Finished.model_validate_json(journal.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            unfinished = None
+        if unfinished is None or unfinished.fingerprint != fingerprint:
+            for path in (beton(self.out, split) for split in SPLITS):
+                if path.exists():
+                    reason = "no manifest says what it holds" if unfinished is None else "it is of an unfinished job"
+                    raise DataError(
+                        f"{path}: exists, and {reason}{' with another source or options' if unfinished else ''}; "
+                        f"prepare {self.source.name} into another folder, or replace the file (--force)"
+                    )
             return {}
         return {
             split: entry
-            for split, entry in finished.splits.items()
+            for split, entry in unfinished.splits.items()
             if beton(self.out, split).is_file()
             and beton(self.out, split).stat().st_size == entry.bytes
             and (self.config.skip_bad or not entry.skipped)
         }
+
+    def _write_journal(self, journal: Path, fingerprint: str, splits: dict[Split, SplitManifest]) -> None:
+        with replacing(journal) as file:
+            file.write(_Finished(fingerprint=fingerprint, splits=splits).model_dump_json().encode())
+
+    def _interrupted(self, splits: dict[Split, SplitManifest]) -> str:
+        if not splits:
+            return "interrupted before a file was finished; the same command starts anew"
+        kept = " and ".join(beton(self.out, split).name for split in splits)
+        without = " without --force" if self.config.force else ""
+        return f"interrupted; {kept} {'is' if len(splits) == 1 else 'are'} kept: the same command{without} goes on"
 
     def _check_space(self, splits: Sequence[Split]) -> None:
         """Raise `DataError` if the disk lacks space for the splits' files, estimated from up to 48 images of each."""
@@ -205,6 +255,7 @@ class _Preparation:
         workers = self.config.workers or len(os.sched_getaffinity(0))
         path, partial = beton(self.out, split), beton(self.out, split).with_suffix(f".beton{PARTIAL}")
         bad: list[Unreadable] = []
+        labels: set[int] = set()
         done = 0
         self.progress(split, 0, len(samples))
         with FFCVFile(partial, capacity=len(samples)) as file:
@@ -214,12 +265,15 @@ class _Preparation:
                         bad.append(result)
                     elif skip_bad or not bad:  # a job that has failed goes on only to find all unreadable images
                         file.add(result, sample.label)
+                        labels.add(sample.label)
                 done += len(chunk)
                 self.progress(split, done, len(samples))
             if bad and not skip_bad:
                 raise DataError(_unreadable(split, bad))
-            if len(bad) == len(samples):
-                raise DataError(f"{split}: none of {len(samples)} images can be read; {bad[0].name}: {bad[0].reason}")
+            if lost := sorted({sample.label for sample in samples} - labels):
+                named = f"class {self.listing.classes[lost[0]]}" + (f" and {len(lost) - 1} more" if lost[1:] else "")
+                first = f"the first of {len(bad)} unreadable ones is {bad[0].name}: {bad[0].reason}"
+                raise DataError(f"{split}: no image of {named} can be read; {first}")
             file.finish()
         entry = SplitManifest(
             images=file.images,
@@ -242,11 +296,66 @@ def _unreadable(split: Split, bad: Sequence[Unreadable]) -> str:
 
 
 @contextmanager
+def _only_job(out: Path) -> Iterator[None]:
+    """Create the folder and lock it against other jobs until the block ends; a killed job's lock ends with it.
+
+    Raises:
+        DataError: Another job holds the lock, or files cannot be created in the folder.
+    """
+    path = out / LOCK
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = _locked(path)
+    except FileExistsError as error:
+        raise DataError(f"{error.filename}: is a file; name a folder to write the prepared files to") from error
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be written: {error.strerror}") from error
+    if descriptor is None:
+        raise DataError(f"{out}: another job is preparing data into this folder; wait for it, or name another folder")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """Create and lock a file; returns None if it is locked already."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            return descriptor  # the file system has no locks, and one has to do without
+        with suppress(FileNotFoundError):  # else the job before has removed the file meanwhile
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)
+
+
+def _remove_leavings(out: Path) -> None:
+    """Remove the scratch folders and half-written files of jobs that were killed."""
+    for entry in out.iterdir():
+        if LEAVING.fullmatch(entry.name):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+@contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Raise a `DataError` in place of an `OSError` that the user can mend: a full or read-only disk, a wrong path."""
+    """Raise a `DataError` in place of an `OSError` that the user can mend: a full or failing disk, a wrong path."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in MENDABLE:
             raise
-        raise DataError(f"{error.filename or out}: cannot be written: {error.strerror}") from error
+        path = Path(os.fsdecode(error.filename or out))
+        action = "written" if path == out or out in path.parents else "read"
+        raise DataError(f"{path}: cannot be {action}: {error.strerror}") from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
+import resource
 import shutil
+import signal
 import tarfile
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from PIL import Image
 from reproduce.data import (
     DataError,
     PrepareOptions,
+    Source,
     fashion_mnist,
     folder,
     imagenette,
@@ -266,3 +270,137 @@ def test_sixteen_bit_images_are_scaled_not_clipped(images: Path, tmp_path: Path)
     prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
     _, contents = stored(tmp_path / "out/train.beton")
     assert set(contents[0]) == {0x80}
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32], ids=["F", "I"])
+def test_pixels_without_a_known_white_are_refused_not_clipped(kind: type, images: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((20, 20), 0.5).astype(kind)).save(images / "train/ant/a32.tif")
+    with pytest.raises(DataError, match=r"a32\.tif: its pixels are .*; convert it to 8 or 16 bits"):
+        prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
+
+
+def test_a_portable_greymap_of_16_bits_is_scaled(images: Path, tmp_path: Path) -> None:
+    pixels = np.full((20, 20), 0x80FF, ">u2").tobytes()
+    (images / "train/ant/a16.pgm").write_bytes(b"P5 20 20 65535\n" + pixels)
+    prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1))
+    assert set(stored(tmp_path / "out/train.beton")[1][0]) == {0x80}
+
+
+def test_a_class_without_a_readable_image_is_refused_even_if_bad_ones_are_skipped(images: Path, tmp_path: Path) -> None:
+    for path in (images / "val/bee").iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(DataError, match="val: no image of class bee can be read; the first of 3 unreadable ones is"):
+        prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1, skip_bad=True))
+
+
+@pytest.mark.parametrize("workers", [0, -3])
+def test_workers_are_at_least_one(workers: int) -> None:
+    with pytest.raises(DataError, match=f"workers: {workers}; use 1 or more"):
+        PrepareConfig(workers=workers)
+
+
+# --- the folder ----------------------------------------------------------------------------------------
+
+SMALL = synthetic(classes=2, images=16, size=16)
+
+
+def test_a_second_job_in_the_same_folder_is_refused_and_a_killed_ones_lock_is_not(tmp_path: Path) -> None:
+    def second(split: str, done: int, total: int) -> None:
+        with pytest.raises(DataError, match="another job is preparing data into this folder"):
+            prepare(SMALL, tmp_path, PrepareConfig(workers=1))
+
+    prepare(SMALL, tmp_path, PrepareConfig(workers=1), progress=second)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / ".prepare.lock").touch()
+    prepare(SMALL, tmp_path, PrepareConfig(workers=1, force=True))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["manifest.json", "train.beton", "val.beton"]
+
+
+def test_what_a_killed_job_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in (".scratch-ab_cd123", "scratch-ab_cd123", "scratch-of-mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "source.tar").touch()
+    for name in ("train.beton.partial", ".manifest.json.42", ".manifest.json.partial.42", "notes.partial"):
+        (tmp_path / name).touch()
+    prepare(SMALL, tmp_path, PrepareConfig(workers=1))
+    kept = ["manifest.json", "notes.partial", "scratch-of-mine", "train.beton", "val.beton"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == kept
+
+
+def test_a_file_that_no_manifest_describes_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    (tmp_path / "val.beton").write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"val\.beton: exists, and no manifest says what it holds; .*--force"):
+        prepare(SMALL, tmp_path, PrepareConfig(workers=1))
+    assert (tmp_path / "val.beton").read_bytes() == b"mine"
+    prepare(SMALL, tmp_path, PrepareConfig(workers=1, force=True))
+    verify(tmp_path)
+
+
+def interrupted(out: Path, *, force: bool = False, during: str = "val") -> str:
+    def interrupt(split: str, done: int, total: int) -> None:
+        if split == during and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        prepare(SMALL, out, PrepareConfig(workers=1, force=force), progress=interrupt)
+    return str(raised.value)
+
+
+def test_an_interruption_says_what_is_kept(tmp_path: Path) -> None:
+    anew = "interrupted before a file was finished; the same command starts anew"
+    assert interrupted(tmp_path, during="train") == anew
+    assert list(tmp_path.iterdir()) == []
+    assert interrupted(tmp_path) == "interrupted; train.beton is kept: the same command goes on"
+    assert interrupted(tmp_path) == "interrupted; train.beton is kept: the same command goes on"
+    assert "the same command without --force goes on" in interrupted(tmp_path, force=True)
+
+
+def test_the_finished_file_of_another_interrupted_job_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    other = synthetic(classes=2, images=16, size=16, seed=3)
+    with pytest.raises(DataError, match=r"train\.beton: exists, and it is of an unfinished job with another source"):
+        prepare(other, tmp_path, PrepareConfig(workers=1))
+    prepare(other, tmp_path, PrepareConfig(workers=1, force=True))
+    verify(tmp_path)
+
+
+def test_a_job_killed_between_a_file_and_the_note_of_it_goes_on(tmp_path: Path) -> None:
+    interrupted(tmp_path)
+    journal = tmp_path / "manifest.json.partial"
+    content = json.loads(journal.read_text(encoding="utf-8"))
+    journal.write_text(json.dumps({**content, "splits": {}}), encoding="utf-8")
+    prepare(SMALL, tmp_path, PrepareConfig(workers=1))
+    verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("file", "file: is a file; name a folder"),
+        ("file/inner", "Not a directory"),
+        ("loop/inner", "Too many levels of symbolic links"),
+        ("x" * 300, "File name too long"),
+        ("/proc/prepared", "cannot be written: No such file"),
+    ],
+)
+def test_an_impossible_target_is_refused_before_the_source_is_read(place: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    opened = []
+    source = Source("folder", "images", lambda *_: opened.append(1))  # type: ignore[func-returns-value, arg-type]
+    with pytest.raises(DataError, match=said):
+        prepare(source, tmp_path / place, PrepareConfig(workers=1))
+    assert opened == []
+
+
+def test_a_write_that_fails_ends_the_job_in_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(DataError, match="cannot be written: File too large"):
+            prepare(synthetic(classes=2, images=64, size=32), tmp_path, PrepareConfig(workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
