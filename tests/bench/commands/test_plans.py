@@ -14,9 +14,10 @@ import pytest
 
 from analysis.frames import read
 from bench.cli import main
+from bench.planning.plan import make_plan
 from bench.records.evaluations import evaluation_table, write_evaluation
 from bench.records.finished_runs import find_runs
-from bench.records.plan import plan_hash, write_plan
+from bench.records.plan import plan_hash, read_plan, write_plan
 from bench.records.record import Record
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.dashboard import run_dashboard
@@ -24,7 +25,7 @@ from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from bench.tracking.shaping import plan_filter
 from reproduce import schema
-from reproduce.spec import PlannedRun
+from reproduce.spec import PlannedRun, load_experiment
 
 Begin = Callable[[Path, PlannedRun], Record]
 Grid = Callable[..., list[PlannedRun]]
@@ -272,6 +273,27 @@ def test_runs_to_evaluate_are_those_of_the_plan(records: Path, grid: Grid, begin
     assert [run.config.recipe.epochs for run in find_runs(records, ["first:full"])] == [5, 5]
     assert [run.config.recipe.epochs for run in find_runs(records, ["first:full"], plan_hash(grid()))] == [3, 3]
     assert [run.label for run in find_runs(records, [grid()[0].key])] == ["first:full:0"], "of an older plan"
+
+
+def test_a_job_that_is_requeued_leaves_a_newer_plan_the_present_one(
+    tmp_path: Path, synthetic_data: Path, begin: Begin
+) -> None:
+    text = "name: tiny\ndata: {path: SET}\nrecipe: {epochs: 1, batch_size: 16, resolution: 32, learning_rate: 0.01}\n"
+    file = tmp_path / "submitted.yaml"
+    file.write_text(text.replace("SET", synthetic_data.name) + "arms: {full: {}}\nseeds: [0]\n", encoding="utf-8")
+    submitted = load_experiment(file)
+    plans = [
+        make_plan(submitted.model_copy(update={"seeds": seeds}), synthetic_data.parent).runs for seeds in ((0,), (1,))
+    ]
+    for runs in plans:
+        write_plan(tmp_path, "tiny", runs, {})
+    begin(tmp_path, plans[0][0]).end("finished")
+    command = ["run", str(file), "--no-publish", "--records", str(tmp_path), "--data", str(synthetic_data.parent)]
+    assert main([*command, "--keep-newer-plan"]) == 0
+    assert [entry.seed for entry in read_plan(tmp_path, "tiny")] == [1]
+    assert not (tmp_path / "experiments" / "tiny" / "experiment.yaml").exists()
+    assert main(command) == 0
+    assert [entry.seed for entry in read_plan(tmp_path, "tiny")] == [0], "a person who takes an edit back means it"
 
 
 def test_the_dashboards_link_shows_the_present_plan(
