@@ -14,6 +14,7 @@ from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_json, add_plan, add_verb
 from bench.console.output import print_result
+from reproduce.errors import UserError
 from reproduce.evaluation.protocols import CROPS, is_imagenet
 
 if TYPE_CHECKING:
@@ -78,6 +79,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for run in arguments.run:
         if ":" in run:
             recorded_name(run.partition(":")[0], arguments.records)
+    named = [run for run in arguments.run if re.search("[:/]", run)]
+    if arguments.plan and not named:
+        raise UserError(f"--plan: {arguments.plan!r} chooses among runs that are named as EXPERIMENT:ARM; leave it out")
 
     from bench.commands.evaluate.printing import show_evaluation
     from bench.commands.evaluate.running import run_evaluation
@@ -88,7 +92,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from bench.tracking.mlflow_setup import require_mlflow
 
     runs = find_runs(arguments.records, arguments.run, arguments.plan)
-    for name in dict.fromkeys(re.split("[:/]", run)[0] for run in arguments.run if re.search("[:/]", run)):
+    for name in dict.fromkeys(re.split("[:/]", run)[0] for run in named):
         others = other_runs(arguments.records, name, read_plan(arguments.records, name, arguments.plan))
         if others:
             print(f"{name}: {len(others)} other recorded runs are not in the plan and are left out", file=sys.stderr)
