@@ -11,12 +11,13 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from reproduce import schema
 from reproduce.errors import UserError
 
@@ -52,7 +53,10 @@ class NothingRecordedError(AnalysisError):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The runs of an experiment and their epochs, as MLflow held them when they were read."""
+    """The runs of one plan of an experiment and their epochs, as MLflow held them when they were read.
+
+    A store that older versions filled may hold no plan. Then they are all runs under the experiment's name.
+    """
 
     experiment: str
     """Name of the experiment."""
@@ -61,7 +65,7 @@ class Recorded:
     description: str
     """The prose of the experiment's note in MLflow."""
     runs: pd.DataFrame
-    """One row for each run, in the order in which the runs started.
+    """One row for each run, in the order in which the runs started, then those that the plan asks for and never did.
 
     The columns are run_id, key, arm, seed, outcome, error, started and ended (Unix seconds), then the parameters (such
     as `network.aux`, as text), the metrics with one value per run (such as `final/val_top1`, a fraction from 0 to 1),
@@ -72,6 +76,15 @@ class Recorded:
 
     The columns are run_id, arm, seed and epoch (counted from 0), then the metrics with one value per epoch, by name.
     """
+    choice: PlanChoice = field(default_factory=PlanChoice)
+    """The plan of the runs, and the other plans under the experiment's name."""
+    others: int = 0
+    """Number of runs under the experiment's name that are not in the plan."""
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences on the other runs and plans under the experiment's name; empty if there are none."""
+        return notices(self.choice, self.runs, self.others)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -84,8 +97,8 @@ class Recorded:
         return list(self.runs["arm"].unique())
 
 
-def read(experiment: str, *, tracking_uri: str) -> Recorded:
-    """Read all runs and epochs of an experiment from a tracking store.
+def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: str | None = None) -> Recorded:
+    """Read the runs and epochs of one plan of an experiment from a tracking store.
 
     Environment variables of MLflow (retries, time limit of requests, telemetry) are set for the whole process unless
     they are set already.
@@ -93,9 +106,12 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
     Args:
         experiment: Name of the experiment.
         tracking_uri: URI of the MLflow store, for example `sqlite:///mlflow.db` or `http://host:5000`.
+        plan: The hash of the plan, or the beginning of it. None leaves the choice to `own`.
+        own: The hash of the present plan in the reader's records. None takes the newest present plan in the store.
 
     Raises:
         NothingRecordedError: The store does not exist, or it holds no run of the experiment.
+        PlanError: The store does not hold the plan, as `analysis.plans.choose_plan` says.
         AnalysisError: The store does not answer, or MLflow is not installed.
     """
     client = _connect(tracking_uri)
@@ -112,8 +128,11 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
         if not recorded:
             raise NothingRecordedError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
-        runs = runs_frame(recorded)
-        kept = set(runs["run_id"])
+        choice = choose_plan(found.tags, experiment, wanted=plan, own=own)
+        all_runs = runs_frame(recorded)
+        runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
+        others = len(set(all_runs["key"]) - set(runs["key"]))
+        kept = set(runs["run_id"].dropna())
         epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
     except MlflowException as error:
         first_line = str(error).splitlines()[0]
@@ -123,6 +142,8 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         experiment_id=found.experiment_id,
         description=_prose(found.tags.get("mlflow.note.content", "")),
         runs=runs,
+        choice=choice,
+        others=others,
         epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
     )
 
@@ -139,7 +160,11 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
     for run in recorded:
         tags = run.data.tags
         status = OUTCOME_OF_STATUS[run.info.status]
-        own = {name: value for name, value in tags.items() if name.startswith("deeper.") or name == schema.TAG_COMMIT}
+        own = {
+            name: value
+            for name, value in tags.items()
+            if name == schema.TAG_COMMIT or (name.startswith("deeper.") and not name.startswith(schema.TAG_PLAN))
+        }
         rows.append(
             {
                 "run_id": run.info.run_id,

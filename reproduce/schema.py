@@ -105,6 +105,11 @@ TAG_DIRTY = "deeper.dirty"
 TAG_DATA = "deeper.data"  # name of the data set
 TAG_DATA_HASH = "deeper.data_hash"
 TAG_ENVIRONMENT = "deeper.environment."  # + package name: its version
+TAG_PLAN = "deeper.plan."  # + hash: "yes" for a run that the plan asks for
+
+# --- MLflow tags of an experiment -----------------------------------------------------------------
+# TAG_PLAN + hash is {"since", "by", "pieces"} as JSON; with ".0", ".1", ... a piece of {arm: {seed: key}} as JSON.
+TAG_PLANNER = "deeper.planner."  # + a folder of records: {"plan", "since", "by", "records"}, its present plan
 
 # --- MLflow artifacts of a run ----------------------------------------------------------------------
 ARTIFACT_CONFIG = "config.yaml"

@@ -96,7 +96,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
 
     from bench.planning.plan import check_disk, make_plan
-    from bench.records.plan import write_experiment, write_plan
+    from bench.records.plan import plan_hash, write_experiment, write_plan
     from slurm import submission
 
     plan = make_plan(experiment, arguments.data)
@@ -116,6 +116,7 @@ def _submit(arguments: argparse.Namespace) -> int:
     write_experiment(records, experiment)
     write_plan(records, experiment.name, plan.runs, plan.costs)
     job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
+    submission.write_plan_hash(job.folder, plan_hash(plan.runs))
     submission.write_scripts(job, profile, submission.read_experiment_text(arguments.experiment))
     jobs = submission.submit(job.folder, report=not arguments.no_report)
     _print_submission(job, profile, jobs, len(runs))

@@ -2,6 +2,7 @@
 
 <records>/experiments/<name>/slurm/<YYYYmmdd-HHMMSS[-n]>/
     experiment.yaml  a verbatim copy, so that a later edit of the original does not change a job that is requeued
+    plan             the hash of the plan whose runs are submitted
     profile.yaml     with all defaults filled in
     job.sh, report.sh
     jobs.json        {"grid": "17", "report": "18"}, the ids of the jobs, written when they are submitted
@@ -24,6 +25,7 @@ import yaml
 from bench.records.plan import experiment_folder
 from reproduce.atomic import write_atomically
 from reproduce.spec import SpecError
+from slurm.job.config import PLAN_HASH
 from slurm.profile import Profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job, render_job, render_report
@@ -68,6 +70,11 @@ def create_submission_folder(records: Path, experiment: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+
+
+def write_plan_hash(folder: Path, digest: str) -> None:
+    """Write the hash of the plan whose runs are submitted, since the experiment may be edited while jobs wait."""
+    (folder / PLAN_HASH).write_text(digest, encoding="utf-8")
 
 
 def write_scripts(job: Job, profile: Profile, experiment: str) -> None:

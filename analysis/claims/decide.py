@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 
 from analysis.claims import evaluations, runs
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, seeds_needed
+from analysis.tables import counted
 from reproduce.claims.ledger import Claim, Part, load_ledger
 from reproduce.claims.verdicts import (
     MAX_SEEDS,
@@ -50,10 +52,22 @@ def decide(claim: Claim, recorded: Recorded) -> Finding:
     """
     if recorded.finished.empty:
         return not_measured(claim, f"{recorded.experiment} has no finished run")
+    gaps = _gaps(recorded)
     try:
-        return find(claim, EMPIRICAL[str(claim.measurement)](recorded), compare)
+        finding = find(claim, EMPIRICAL[str(claim.measurement)](recorded), compare)
     except NotMeasured as reason:
-        return not_measured(claim, str(reason))
+        return not_measured(claim, "; ".join([str(reason), *gaps]))
+    return replace(finding, evidence="; ".join([finding.evidence, *gaps]))
+
+
+def _gaps(recorded: Recorded) -> list[str]:
+    """Say which runs of the plan are not finished, and how many runs under the name are not in the plan."""
+    gaps = []
+    if recorded.choice.plan is not None and len(recorded.finished) < len(recorded.runs):
+        gaps.append(f"{len(recorded.finished)} of {counted(len(recorded.runs), 'planned run')} finished")
+    if recorded.others:
+        gaps.append(f"{counted(recorded.others, 'run')} of other plans left out")
+    return gaps
 
 
 def decide_by_evaluations(claim: Claim, table: pd.DataFrame) -> Finding:

@@ -92,6 +92,11 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
             "The smallest detectable effects on top-1, in points, with a power of 80 % and the observed spread: "
             f"{', '.join(found)}."
         )
+    if recorded.choice.plan is None:
+        lines.append(
+            "The tracking store holds no plan of this experiment, so that runs that never started cannot be counted; "
+            "`deeper publish --once` publishes it from the records."
+        )
     if counts.min() != counts.max() or len(counts) < len(recorded.arms):
         lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
     if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:

@@ -12,7 +12,7 @@ import jinja2
 
 from analysis.report import figures
 from analysis.report.sections import Sections
-from analysis.tables import DASH
+from analysis.tables import DASH, counted
 
 
 def write_files(sections: Sections, out: Path) -> Path:
@@ -68,6 +68,8 @@ def render_markdown(sections: Sections) -> str:
     """Render the report's tables and a line on the runs' environment as Markdown, for use in other documents."""
     recorded = sections.recorded
     facts = [f"n = {len(recorded.finished)} finished of {len(recorded.runs)} runs"]
+    if recorded.choice.plan is not None and recorded.notices:
+        facts.append(f"plan {recorded.choice.plan}, {counted(recorded.others, 'other run')} left out")
     facts += [
         f"{name.lower()}: {value}" for name, value in sections.environment if value != DASH and name != "Tracking"
     ]

@@ -111,5 +111,6 @@ def _progress(recorded: Recorded) -> Tile:
         label="Runs finished",
         value=f"{counts.get(schema.FINISHED, 0)} of {len(recorded.runs)}",
         aside=f"{counted(len(recorded.arms), 'arm')}, {counted(recorded.runs['seed'].nunique(), 'seed')}",
-        verdict=", ".join(rest).capitalize() or "Complete",
+        verdict=", ".join(rest).capitalize() or ("Complete" if recorded.choice.plan else "No plan is published"),
+        note=f"{counted(recorded.others, 'other run')} left out" if recorded.others else "",
     )

@@ -11,24 +11,29 @@ from analysis.report.sections import build_sections
 from analysis.tables import DASH
 
 
-def write_report(experiment: str, *, tracking_uri: str, out: Path) -> Path:
+def write_report(
+    experiment: str, *, tracking_uri: str, out: Path, plan: str | None = None, own: str | None = None
+) -> Path:
     """Write the report of an experiment and return the path of its page, index.html.
 
     Args:
         experiment: Name of the experiment in MLflow.
         tracking_uri: URI of the MLflow store that holds its runs.
+        plan: Hash of the plan, as for `analysis.frames.read`.
+        own: Hash of the present plan in the reader's records, as for `analysis.frames.read`.
         out: Folder of the report. It is created if necessary, and files of an earlier report in it are overwritten.
 
     Raises:
         AnalysisError: The store is missing or does not answer, the experiment is unknown, or no run of it is finished.
+        PlanError: The store does not hold the plan.
     """
-    recorded = read(experiment, tracking_uri=tracking_uri)
+    recorded = read(experiment, tracking_uri=tracking_uri, plan=plan, own=own)
     if recorded.finished.empty:
         outcomes = recorded.runs["outcome"].value_counts()
         reasons = [f"{run.name}: {run.error}" for run in unfinished_runs(recorded) if run.error != DASH]
         raise AnalysisError(
             f"experiment: {experiment!r} has no finished run; "
             + ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-            + "".join(f"\n  {reason}" for reason in reasons)
+            + "".join(f"\n  {reason}" for reason in (*reasons, *recorded.notices))
         )
     return write_files(build_sections(recorded, tracking_uri), out)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.console.options import add_json, add_verb
+from bench.commands.experiments.names import own_plan
+from bench.console.options import add_json, add_plan, add_verb
 from bench.console.output import plain_console, print_result
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", action="append", default=[], help="Only this claim, with its parts. May be repeated.")
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="Another ledger than the shipped one.")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="Write the findings with all parts to this file.")
+    add_plan(parser)
     add_json(parser)
 
 
@@ -64,18 +67,22 @@ def _claims(arguments: argparse.Namespace) -> int:
 
     if arguments.static and arguments.experiment:
         raise SpecError(f"--static: decides nothing from runs; leave out {arguments.experiment!r} or --static")
+    if arguments.plan and not arguments.experiment:
+        raise SpecError(f"--plan: {arguments.plan!r} is a plan of one experiment; name the experiment as well")
     ledger = load_ledger(arguments.ledger)
     ledger.check_measurements(measurements())
     ledger = ledger.only(arguments.id) if arguments.id else ledger
     claims = [claim for claim in ledger.claims if claim.kind == "static" or not arguments.static]
 
-    material = _Material(arguments.records, arguments.experiment)
+    material = _Material(arguments.records, arguments.experiment, arguments.plan)
     findings = []
     with plain_console(stderr=True).status("") as status:
         for number, claim in enumerate(claims, 1):
             status.update(f"{number} of {len(claims)}: {claim.id}")
             findings.append(_decide(claim, material))
-    content = rendering.as_json(findings, environment())
+    for notice in material.notices:
+        print(notice, file=sys.stderr)
+    content = {**rendering.as_json(findings, environment()), "notices": material.notices}
     print_result(arguments, content, lambda: _print(plain_console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
         arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
@@ -85,17 +92,35 @@ def _claims(arguments: argparse.Namespace) -> int:
 class _Material:
     """The recorded runs and evaluations by which claims are decided; each experiment is read from MLflow only once."""
 
-    def __init__(self, records: Path, experiment: str | None) -> None:
-        """Read the runs of `experiment`, which then decide all claims. None leaves each claim its own experiment."""
+    def __init__(self, records: Path, experiment: str | None, plan: str | None) -> None:
+        """Read the runs of `experiment`, which then decide all claims. None leaves each claim its own experiment.
+
+        Runs are those of `plan`, or of the present plan if it is None.
+        """
         from bench.tracking.location import tracking_uri
 
         self._records, self._tracking_uri = records, tracking_uri(records)
-        self._experiment = experiment
+        self._experiment, self._plan = experiment, plan
         self._recorded: dict[str, Recorded | None] = {}
         if experiment is not None:
-            from analysis.frames import read
+            self._recorded[experiment] = self._read(experiment)
 
-            self._recorded[experiment] = read(experiment, tracking_uri=self._tracking_uri)
+    def _read(self, name: str) -> Recorded:
+        from analysis.frames import read
+
+        own = own_plan(self._records, name)
+        return read(name, tracking_uri=self._tracking_uri, plan=self._plan, own=own)
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences on other plans and runs under the experiments' names, and on evaluations that are left out."""
+        from bench.records.evaluations import evaluation_files
+
+        lines = [f"{name}: {notice}" for name, found in self._recorded.items() if found for notice in found.notices]
+        others = len(evaluation_files(self._records)) - len(self.evaluations) if "evaluations" in vars(self) else 0
+        if others:
+            lines.append(f"evaluations: {others} of runs of other plans left out.")
+        return lines
 
     def runs(self, claim: Claim) -> Recorded | None:
         """Return the runs that decide a claim, or None if its experiment has none.
@@ -103,12 +128,12 @@ class _Material:
         Raises:
             AnalysisError: The store does not answer, or MLflow is not installed.
         """
-        from analysis.frames import NothingRecordedError, read
+        from analysis.frames import NothingRecordedError
 
         name = self._experiment or str(claim.experiment)
         if name not in self._recorded:
             try:
-                self._recorded[name] = read(name, tracking_uri=self._tracking_uri)
+                self._recorded[name] = self._read(name)
             except NothingRecordedError:
                 self._recorded[name] = None
         return self._recorded[name]
@@ -117,7 +142,8 @@ class _Material:
     def evaluations(self) -> pd.DataFrame:
         from bench.records.evaluations import evaluation_table
 
-        return evaluation_table(self._records)
+        chosen = {self._experiment: self._plan} if self._experiment and self._plan else {}
+        return evaluation_table(self._records, chosen)
 
 
 def _decide(claim: Claim, material: _Material) -> Finding:

@@ -55,6 +55,11 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="Stop as on Ctrl-C once this file exists; its first line is the reason.",
     )
+    batch.add_argument(
+        "--keep-newer-plan",
+        action="store_true",
+        help="Where the experiment was edited since it was submitted, leave the newer plan the present one.",
+    )
     batch.add_argument("--no-publish", action="store_true", help="Only write records; MLflow gets them later.")
     batch.add_argument(
         "--heartbeat-s",
@@ -82,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
     from bench.planning.plan import check_disk, make_plan, select, start_with_part
-    from bench.records.plan import read_plan, write_experiment, write_plan
+    from bench.records.plan import plan_hash, read_plan, was_replaced, write_experiment, write_plan
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
@@ -96,9 +101,11 @@ def _run(arguments: argparse.Namespace) -> int:
     runs = select(plan.runs, arguments.arm, arguments.seed)
     records = arguments.records.absolute()
     check_disk(records, plan.disk_bytes)
-    write_experiment(records, experiment)
-    write_plan(records, experiment.name, plan.runs, plan.costs)
-    entries = [entry for entry in read_plan(records, experiment.name) if entry.key in {run.key for run in runs}]
+    if not (arguments.keep_newer_plan and was_replaced(records, experiment.name, plan.runs)):
+        write_experiment(records, experiment)
+        write_plan(records, experiment.name, plan.runs, plan.costs)
+    planned = read_plan(records, experiment.name, plan_hash(plan.runs))
+    entries = [entry for entry in planned if entry.key in {run.key for run in runs}]
 
     options = ExecutionOptions(
         records=records,

@@ -69,6 +69,15 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", action="append", default=[], type=int, help="Take only this seed. May be repeated.")
 
 
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add --plan, which names an older plan of an experiment."""
+    parser.add_argument(
+        "--plan",
+        metavar="HASH",
+        help="Take the runs of this plan of the experiment. Default: its present plan. The beginning suffices.",
+    )
+
+
 def add_retry(parser: argparse.ArgumentParser) -> None:
     """Add --retry-failed, which repeats failed runs."""
     parser.add_argument("--retry-failed", action="store_true", help="Repeat the runs that failed before.")

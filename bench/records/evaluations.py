@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.records.plan import experiments, read_plan
 from bench.records.predictions import write_predictions
 from reproduce.atomic import write_atomically
 from reproduce.evaluation.protocols import PUBLISHED, is_imagenet
@@ -88,8 +89,15 @@ def write_evaluation(folder: Path, content: Mapping[str, Any], predictions: Mapp
     shutil.rmtree(parts_folder(folder), ignore_errors=True)
 
 
-def evaluation_table(records: Path) -> pd.DataFrame:
-    """Tabulate all complete evaluations in the records, one per row, oldest first.
+def evaluation_table(records: Path, plans: Mapping[str, str | None] | None = None) -> pd.DataFrame:
+    """Tabulate the complete evaluations of files of weights and of planned runs, one per row, oldest first.
+
+    Evaluations of runs that are not in the plan of their experiment are left out: an experiment that was edited under
+    its old name has runs that differ in more than the seed. An experiment without a plan in the records has them all.
+
+    Args:
+        records: The folder of the records.
+        plans: The hash of an older plan, by the name of an experiment. All others have their present plans.
 
     Returns:
         A frame with the columns of `TABLE`:
@@ -107,10 +115,43 @@ def evaluation_table(records: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = [
-        _table_row(path.parent.name, json.loads(path.read_text(encoding="utf-8"))) for path in evaluation_files(records)
-    ]
+    planned = {
+        name: {entry.key: entry.arm for entry in read_plan(records, name, (plans or {}).get(name))}
+        for name in experiments(records)
+    }
+    rows = []
+    for path in evaluation_files(records):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        models = _planned_models(content["models"], planned)
+        if models is not None:
+            rows.append(_table_row(path.parent.name, {**content, "models": models}))
     return pd.DataFrame(rows, columns=list(TABLE)).sort_values(["date", "evaluation"], ignore_index=True)
+
+
+def _planned_models(
+    models: Sequence[Mapping[str, Any]], planned: Mapping[str, Mapping[str, str]]
+) -> list[Mapping[str, Any]] | None:
+    """Give the models of an evaluation the experiment and the arms that a plan gives to its runs.
+
+    Args:
+        models: The models, as the evaluation describes them.
+        planned: The arms by key, by the name of an experiment.
+
+    Returns:
+        The models; None if they are runs that belonged to an experiment when they were evaluated, and are in no plan.
+    """
+    keys = [model["run"] for model in models if "run" in model]
+    named = [str(model["experiment"]) for model in models if "run" in model]
+    if not any(name in planned for name in named):
+        return list(models)
+    for name in (*dict.fromkeys(named), *planned):
+        arms = planned.get(name, {})
+        if all(key in arms for key in keys):
+            return [
+                {**model, "experiment": name, "arm": arms[model["run"]]} if "run" in model else model
+                for model in models
+            ]
+    return None
 
 
 def _table_row(name: str, content: Mapping[str, Any]) -> dict[str, Any]:

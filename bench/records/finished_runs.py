@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench.records.plan import PlanEntry, experiments, read_plan
+from bench.records.plan import PlanEntry, experiments, planned_under, read_plan, read_plans
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.spec import RunConfig, SpecError, validated
@@ -32,26 +32,34 @@ class RecordedRun:
     """The configuration in the record."""
 
 
-def find_runs(records: Path, names: Iterable[str]) -> list[RecordedRun]:
+def find_runs(records: Path, names: Iterable[str], plan: str | None = None) -> list[RecordedRun]:
     """Find finished runs by their names.
 
     Args:
         records: The folder of the records.
         names: Each name is a run's key, EXPERIMENT:ARM:SEED, or EXPERIMENT:ARM for all seeds of the arm. A slash may
             replace a colon.
+        plan: The hash of the plan of the named experiments, or its beginning. None means their present plans.
 
     Returns:
         The runs in the order of the names, each run once.
 
     Raises:
-        SpecError: A name is malformed, or a run is unknown, is not finished or has no predictions.
+        SpecError: A name is malformed, or a run or the plan is unknown, or a run is not finished or has no predictions.
     """
     found: dict[str, RecordedRun] = {}
     for name in names:
-        for experiment, entry in _planned(records, name):
+        for experiment, entry in _planned(records, name, plan):
             if entry.key not in found:
                 found[entry.key] = _recorded(records, experiment, entry)
     return list(found.values())
+
+
+def other_runs(records: Path, experiment: str, entries: Sequence[PlanEntry]) -> list[str]:
+    """List the keys of recorded runs that other plans of an experiment ask for, and the given plan does not."""
+    planned = {entry.key for entry in entries}
+    known = planned_under(read_plans(records, experiment))
+    return [key for key in known if key not in planned and run_folder(records, key).is_dir()]
 
 
 def own_validation(run: RecordedRun) -> dict[str, Any]:
@@ -71,19 +79,21 @@ def own_validation(run: RecordedRun) -> dict[str, Any]:
     return {"models": [{"run": run.config.key}], "crops": 1, "top1": top1, "top5": top5}
 
 
-def _planned(records: Path, name: str) -> list[tuple[str, PlanEntry]]:
+def _planned(records: Path, name: str, wanted: str | None) -> list[tuple[str, PlanEntry]]:
     """The experiment and the plan entry of each run that a name refers to."""
     if re.fullmatch(r"[0-9a-f]{12}", name):
         if not run_folder(records, name).is_dir():
             raise SpecError(f"run: {name!r} has no record in {records}")
-        plans = ((experiment, entry) for experiment in experiments(records) for entry in read_plan(records, experiment))
+        recorded = [(experiment, read_plans(records, experiment)) for experiment in experiments(records)]
+        present = [(experiment, entry) for experiment, known in recorded for entry in known[0].entries]
+        older = [(experiment, entry) for experiment, known in recorded for entry in planned_under(known[1:]).values()]
         unplanned = ("", PlanEntry(key=name, arm=name, seed=0, name=name, epochs=0))
-        return [next((planned for planned in plans if planned[1].key == name), unplanned)]
+        return [next((planned for planned in (*present, *older) if planned[1].key == name), unplanned)]
     experiment, *rest = re.split("[:/]", name)
     arm, seed = (*rest, "", "")[:2]
     if not rest or len(rest) > 2 or (seed and not seed.isdigit()):
         raise SpecError(f"run: {name!r} names no run; give a key (12 hexadecimal digits) or EXPERIMENT:ARM[:SEED]")
-    plan = read_plan(records, experiment)
+    plan = read_plan(records, experiment, wanted)
     of_arm = [entry for entry in plan if entry.arm == arm]
     if not of_arm:
         arms = ", ".join(dict.fromkeys(entry.arm for entry in plan))

@@ -1,15 +1,26 @@
-"""Writes and reads an experiment and its plan, which are kept beside the records of its runs.
+"""Writes and reads an experiment and its plans, which are kept beside the records of its runs.
 
-<records>/experiments/<name>/plan.json          one entry per planned run
-                            experiment.yaml    the experiment, with the descriptions of its arms
+<records>/experiments/<name>/plan.json            the present plan: one entry per planned run
+                             plans/<hash>.json    each plan that the experiment has or had under this name, alike
+                             plans/history.jsonl  which of them became the present one, when, and by whom
+                             experiment.yaml      the experiment, with the descriptions of its arms
+
+An experiment that is edited under its old name gets another plan. The older ones stay, because their runs do.
 """
 
 from __future__ import annotations
 
+import contextlib
+import getpass
+import hashlib
 import json
+import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,6 +28,8 @@ from reproduce.atomic import write_atomically
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
 PLAN = "plan.json"
+PLANS = "plans"
+HISTORY = "history.jsonl"
 EXPERIMENT = "experiment.yaml"
 
 
@@ -35,6 +48,25 @@ class PlanEntry:
     """Cost metrics of the network, by their name in `reproduce.schema`, such as `cost/parameters`."""
 
 
+@dataclass(frozen=True)
+class RecordedPlan:
+    """A plan that an experiment has or had under its name."""
+
+    hash: str
+    """The plan's hash, from `plan_hash`."""
+    entries: tuple[PlanEntry, ...]
+    since: float
+    """When it last became the present plan, in seconds since 1970."""
+    by: str
+    """Who made it the present plan, as USER on HOST. Empty if a version of this program did that kept no history."""
+
+
+def plan_hash(runs: Sequence[PlanEntry] | Sequence[PlannedRun]) -> str:
+    """Return 8 hexadecimal digits that identify a plan: a hash of the arms, seeds and keys of its runs, in order."""
+    content = json.dumps([[run.arm, run.seed, run.key] for run in runs])
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
 def experiment_folder(records: Path, name: str) -> Path:
     """The path of the folder with an experiment's plan and SLURM submissions, which need not exist."""
     return records / "experiments" / name
@@ -48,7 +80,7 @@ def experiments(records: Path) -> list[str]:
 def write_plan(
     records: Path, experiment: str, planned: Sequence[PlannedRun], costs: Mapping[str, Mapping[str, float]]
 ) -> Path:
-    """Write the plan of an experiment, atomically replacing an earlier one.
+    """Make a plan the present one of an experiment, and keep the older ones.
 
     Args:
         records: The folder of the records.
@@ -63,10 +95,20 @@ def write_plan(
         asdict(PlanEntry(run.key, run.arm, run.seed, run.name, run.config.recipe.epochs, dict(costs.get(run.key, {}))))
         for run in planned
     ]
-    path = experiment_folder(records, experiment) / PLAN
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(entries, indent=1).encode())
-    return path
+    content, digest = json.dumps(entries, indent=1).encode(), plan_hash(planned)
+    folder = experiment_folder(records, experiment)
+    (folder / PLANS).mkdir(parents=True, exist_ok=True)
+    _keep_present(folder)
+    write_atomically(folder / PLANS / f"{digest}.json", content)
+    _note(folder, digest, time.time(), _author())
+    write_atomically(folder / PLAN, content)
+    return folder / PLAN
+
+
+def was_replaced(records: Path, experiment: str, planned: Sequence[PlannedRun]) -> bool:
+    """Return whether the experiment had the plan of these runs once, and has another one now."""
+    kept = experiment_folder(records, experiment) / PLANS / f"{plan_hash(planned)}.json"
+    return kept.exists() and plan_hash(read_plan(records, experiment)) != plan_hash(planned)
 
 
 def write_experiment(records: Path, experiment: ExperimentConfig) -> Path:
@@ -86,15 +128,112 @@ def write_experiment(records: Path, experiment: ExperimentConfig) -> Path:
     return path
 
 
-def read_plan(records: Path, experiment: str) -> list[PlanEntry]:
-    """Read the plan of an experiment.
+def read_plan(records: Path, experiment: str, plan: str | None = None) -> list[PlanEntry]:
+    """Read a plan of an experiment.
+
+    Args:
+        records: The folder of the records.
+        experiment: The name of the experiment.
+        plan: The hash of the plan, or the beginning of it. None means the present plan.
+
+    Raises:
+        SpecError: The records hold no plan of the experiment, or none with this hash.
+    """
+    if plan is None:
+        path = experiment_folder(records, experiment) / PLAN
+        try:
+            return _read_entries(path)
+        except FileNotFoundError:
+            known = ", ".join(experiments(records)) or "no experiment"
+            raise SpecError(f"experiment: {experiment!r} has no records in {records}, which holds {known}") from None
+    plans = read_plans(records, experiment)
+    found = [candidate for candidate in plans if candidate.hash.startswith(plan)]
+    if len(found) != 1:
+        known = ", ".join(f"{candidate.hash} ({describe(candidate)})" for candidate in plans)
+        raise SpecError(f"--plan: {plan!r} names no single plan of {experiment!r}; there are: {known}")
+    return list(found[0].entries)
+
+
+def read_plans(records: Path, experiment: str) -> list[RecordedPlan]:
+    """Read all plans of an experiment: the present one first, then the older ones, the newest of them first.
 
     Raises:
         SpecError: The records hold no plan of the experiment.
     """
+    present = read_plan(records, experiment)
+    folder = experiment_folder(records, experiment)
+    notes = {note["plan"]: note for note in _read_history(folder)}
+
+    def recorded(entries: Sequence[PlanEntry], path: Path) -> RecordedPlan:
+        note = notes.get(digest := plan_hash(entries), {})
+        return RecordedPlan(digest, tuple(entries), note.get("t", path.stat().st_mtime), note.get("by", ""))
+
+    first = recorded(present, folder / PLAN)
+    older = [recorded(_read_entries(path), path) for path in (folder / PLANS).glob("*.json")]
+    return [
+        first,
+        *sorted((plan for plan in older if plan.hash != first.hash), key=lambda plan: plan.since, reverse=True),
+    ]
+
+
+def planned_under(plans: Sequence[RecordedPlan]) -> dict[str, PlanEntry]:
+    """Return the entries of several plans by key; a run that several plans ask for has its entry of the first."""
+    entries: dict[str, PlanEntry] = {}
+    for plan in plans:
+        for entry in plan.entries:
+            entries.setdefault(entry.key, entry)
+    return entries
+
+
+def describe(plan: RecordedPlan) -> str:
+    """Return the number of runs, the date and the author of a plan, such as "8 runs, 2026-11-26 by a on b"."""
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(plan.since))
+    runs = f"{len(plan.entries)} run{'' if len(plan.entries) == 1 else 's'}"
+    return f"{runs}, {date}" + (f" by {plan.by}" if plan.by else "")
+
+
+def _read_entries(path: Path) -> list[PlanEntry]:
+    return [PlanEntry(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def _keep_present(folder: Path) -> None:
+    """Keep the present plan, which a version of this program may have written that kept no other."""
+    present = folder / PLAN
+    if not present.exists():
+        return
+    digest = plan_hash(_read_entries(present))
+    kept = folder / PLANS / f"{digest}.json"
+    if not kept.exists():
+        write_atomically(kept, present.read_bytes())
+        _note(folder, digest, present.stat().st_mtime, "")
+
+
+def _note(folder: Path, digest: str, since: float, by: str) -> None:
+    """Add to the history that a plan became the present one, unless it was that already."""
+    history = _read_history(folder)
+    if history and history[-1]["plan"] == digest:
+        return
+    path = folder / PLANS / HISTORY
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    line = json.dumps({"t": since, "plan": digest, "by": by}) + "\n"
+    with open(path, "ab") as file:
+        file.write(("\n" + line if torn else line).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_history(folder: Path) -> list[dict[str, Any]]:
+    notes = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / PLANS / HISTORY).read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # a line that a crash tore
+                notes.append(json.loads(line))
+    return notes
+
+
+def _author() -> str:
     try:
-        content = (experiment_folder(records, experiment) / PLAN).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(experiments(records)) or "no experiment"
-        raise SpecError(f"experiment: {experiment!r} has no records in {records}, which holds {known}") from None
-    return [PlanEntry(**entry) for entry in json.loads(content)]
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for this user
+        user = f"user {os.getuid()}"
+    return f"{user} on {socket.gethostname()}"

@@ -2,17 +2,21 @@
 
     <records>/publisher/<hash of the store's URI>/<experiment>/
         experiment_id             MLflow's id of the experiment
+        plan                      the hash of the present plan whose names and tags the store holds
         <key>.json                the cursor of a run
         evaluation-<name>.json    a marker: the evaluation is published
 
-Each file is written after the store has accepted what the file records. A publisher that is killed therefore repeats
-steps but skips none.
+    <records>/publisher/id        a random number, which tells folders of records apart that one store knows
+
+Each file but `id` is written after the store has accepted what the file records. A publisher that is killed therefore
+repeats steps but skips none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +37,22 @@ class Cursor:
     """The last published epoch, counted from 0. Final metrics get it as their step."""
     described: bool = False
     """Whether the run's configuration is published. It stays False for a run that failed before it had one."""
+
+
+def planner(records: Path) -> str:
+    """Return 8 hexadecimal digits that tell these records from others that are published to the same store.
+
+    The number is kept in the records; the path tells a copy of the folder from the original. Only the publisher may
+    call the function.
+
+    Args:
+        records: The folder of the records, as an absolute path.
+    """
+    path = records / "publisher" / "id"
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, secrets.token_hex(8).encode())
+    return hashlib.sha256(f"{path.read_text(encoding='utf-8')} {records}".encode()).hexdigest()[:8]
 
 
 class ExperimentCursors:
@@ -63,11 +83,23 @@ class ExperimentCursors:
         self._cursors.clear()
         for path in self._folder.glob("*.json"):
             path.unlink()
+        (self._folder / "plan").unlink(missing_ok=True)
 
     def write_experiment_id(self, experiment_id: str) -> None:
         """Keep MLflow's id of the experiment, and create the folder that all other methods write to."""
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / "experiment_id", experiment_id.encode())
+
+    def plan(self) -> str | None:
+        """Return the hash of the plan that was published as the present one last, or None if there was none."""
+        try:
+            return (self._folder / "plan").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write_plan(self, digest: str) -> None:
+        """Keep the hash of the present plan, once the store holds it."""
+        write_atomically(self._folder / "plan", digest.encode())
 
     def read(self, key: str) -> Cursor | None:
         """Return the cursor of the run with this key, or None if nothing of the run is published."""

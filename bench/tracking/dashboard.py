@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import log_file, store_exists, tracking_uri
 from bench.tracking.mlflow_setup import QUIET, require_mlflow
 from bench.tracking.reader import pending
+from bench.tracking.shaping import plan_filter
 from reproduce.errors import UserError
 
 SERVER_START_S = 120.0
@@ -131,9 +133,14 @@ def _interrupt(*_: object) -> None:
 
 
 def _link(address: str, records: Path, uri: str, experiment: str | None) -> str:
-    known = ExperimentCursors(records, uri, experiment).experiment_id() if experiment else None
+    cursors = ExperimentCursors(records, uri, experiment) if experiment else None
+    known = cursors.experiment_id() if cursors else None
+    if cursors is None or known is None:
+        return address
     # Without the workflow type MLflow opens a page of language-model traces and not the table of runs.
-    return f"{address}/#/experiments/{known}/runs?workflowType=machine_learning" if known else address
+    page = f"{address}/#/experiments/{known}/runs?workflowType=machine_learning"
+    plan = cursors.plan()  # beside its runs, those of older plans under the same name are in the experiment
+    return f"{page}&searchFilter={urllib.parse.quote(plan_filter(plan))}" if plan else page
 
 
 def _check_port(host: str, port: int) -> None:

@@ -11,10 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bench.records.plan import PLAN, PlanEntry, experiment_folder, experiments, read_plan
-from bench.records.states import run_folder
+from bench.records.plan import (
+    PLAN,
+    PlanEntry,
+    RecordedPlan,
+    experiment_folder,
+    experiments,
+    planned_under,
+    read_plans,
+)
+from bench.records.states import read_state, run_folder
 from bench.tracking import shaping
-from bench.tracking.cursors import Cursor, ExperimentCursors
+from bench.tracking.cursors import Cursor, ExperimentCursors, planner
 from bench.tracking.location import artifact_location
 from bench.tracking.reader import RunNews, read_evaluation_news, read_experiment, read_killed_run, read_run_news
 from bench.tracking.sending import RejectedError, Sender
@@ -70,27 +78,34 @@ class _ExperimentPublisher:
         self._cursors = ExperimentCursors(records, uri, name)
         self._artifact_location = artifact_location(records, uri, name)
         self._id: str | None = None
-        self._described_at: float | None = None
+        self._plans: list[RecordedPlan] = []
+        self._entries: dict[str, PlanEntry] = {}
+        self._names: dict[str, dict[str, str]] = {}
+        self._described_at: int | None = None
 
     def publish(self, *, final: bool) -> bool:
-        plan = read_plan(self._records, self._name)
+        path = experiment_folder(self._records, self._name) / PLAN
+        changed_at = path.stat().st_mtime_ns if path.exists() else None
+        if changed_at is None or changed_at != self._described_at:
+            self._read_plans()
         try:
             experiment_id = self._find_or_create()
-            self._describe(experiment_id, plan)
+            if changed_at != self._described_at:
+                self._describe(experiment_id)
+                self._described_at = changed_at
         except RejectedError as error:
             log.error("%s: rejected: %s", self._name, error)
             return False
         complete = True
-        colours = shaping.colours_of_arms(plan)
-        for entry in plan:
+        for entry in self._entries.values():
             try:
-                self._publish_run(experiment_id, entry, colours[entry.arm])
+                self._publish_run(experiment_id, entry)
                 self._publish_if_killed(entry, final=final)
             except RejectedError as error:
                 log.error("%s, %s (%s): rejected: %s", self._name, entry.name, entry.key, error)
                 complete = False
         try:
-            self._publish_evaluations(plan)
+            self._publish_evaluations()
         except RejectedError as error:
             log.error("%s, evaluations: rejected: %s", self._name, error)
             complete = False
@@ -106,18 +121,35 @@ class _ExperimentPublisher:
             self._id = found
         return self._id
 
-    def _describe(self, experiment_id: str, plan: Sequence[PlanEntry]) -> None:
-        changed_at = (experiment_folder(self._records, self._name) / PLAN).stat().st_mtime
-        if self._described_at != changed_at:
-            note = shaping.experiment_note(self._name, plan, read_experiment(self._records, self._name))
-            self._sender.set_experiment_note(experiment_id, note)
-            self._described_at = changed_at
+    def _read_plans(self) -> None:
+        self._plans = read_plans(self._records, self._name)
+        self._entries = planned_under(self._plans)
+        colours = shaping.colours_of_arms(list(self._entries.values()))
+        self._names = {
+            key: shaping.shape_names(entry, self._plans, colours[entry.arm]) for key, entry in self._entries.items()
+        }
 
-    def _publish_run(self, experiment_id: str, entry: PlanEntry, colour: str) -> None:
+    def _describe(self, experiment_id: str) -> None:
+        """Publish the plans, and the names that the present one gives to runs that the store holds already."""
+        present = self._plans[0]
+        note = shaping.experiment_note(self._name, self._plans, read_experiment(self._records, self._name))
+        whose = shaping.shape_present_plan(present, planner(self._records), self._records)
+        tags = {name: value for known in self._plans for name, value in shaping.shape_plan(known).items()}
+        self._sender.describe_experiment(experiment_id, {shaping.NOTE: note, **whose}, tags)
+        if self._cursors.plan() == present.hash:
+            return
+        for entry in self._entries.values():
+            if (cursor := self._cursors.read(entry.key)) is not None:
+                state = read_state(run_folder(self._records, entry.key))
+                tags = {**self._names[entry.key], shaping.NOTE: shaping.run_note(self._name, entry, state)}
+                self._sender.name_run(cursor.run_id, entry.name, tags)
+        self._cursors.write_plan(present.hash)
+
+    def _publish_run(self, experiment_id: str, entry: PlanEntry) -> None:
         cursor = self._cursors.read(entry.key)
         for news in read_run_news(run_folder(self._records, entry.key), cursor.offset if cursor else 0):
             if cursor is None:
-                new = shaping.shape_new_run(self._name, entry, news.events[0], colour)
+                new = shaping.shape_new_run(self._name, entry, news.events[0], self._names[entry.key])
                 cursor = Cursor(self._sender.find_or_create_run(experiment_id, new))
             cursor = self._send(entry, cursor, news)
 
@@ -141,8 +173,8 @@ class _ExperimentPublisher:
             self._sender.update_run(cursor.run_id, update, status=cursor.status)
             self._cursors.write(entry.key, replace(cursor, status=update.status or cursor.status))
 
-    def _publish_evaluations(self, plan: Sequence[PlanEntry]) -> None:
-        for news in read_evaluation_news(self._records, (entry.key for entry in plan), self._cursors):
+    def _publish_evaluations(self) -> None:
+        for news in read_evaluation_news(self._records, self._entries, self._cursors):
             cursors = [cursor for key in news.runs if (cursor := self._cursors.read(key)) is not None]
             if len(cursors) < len(news.runs):
                 continue  # its runs have to be published first

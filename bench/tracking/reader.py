@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from bench.records.evaluations import evaluation_files
-from bench.records.plan import EXPERIMENT, experiment_folder, experiments, read_plan
+from bench.records.plan import EXPERIMENT, experiment_folder, experiments, planned_under, read_plans
 from bench.records.states import EVENTS, PROGRESS, RunState, events_from, is_held, read_state, run_folder
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import store_exists
@@ -151,7 +151,7 @@ def read_experiment(records: Path, name: str) -> Mapping[str, Any]:
 
 
 def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
-    """Count the runs and evaluations with unpublished content, from the cursors and without contacting the store.
+    """Count the runs and evaluations with unpublished content and the unpublished plans, without contacting the store.
 
     If the SQLite file of the store is gone, every run with events counts.
 
@@ -167,11 +167,13 @@ def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
     for name in names or experiments(records):
         cursors = ExperimentCursors(records, uri, name)
         known = cursors.experiment_id() is not None and store_exists(uri)
-        plan = read_plan(records, name)
-        for entry in plan:
-            cursor = cursors.read(entry.key) if known else None
-            count += any(True for _ in events_from(run_folder(records, entry.key), cursor.offset if cursor else 0))
-        count += len(read_evaluation_news(records, (entry.key for entry in plan), cursors))
+        plans = read_plans(records, name)
+        keys = planned_under(plans).keys()
+        for key in keys:
+            cursor = cursors.read(key) if known else None
+            count += any(True for _ in events_from(run_folder(records, key), cursor.offset if cursor else 0))
+        count += len(read_evaluation_news(records, keys, cursors))
+        count += known and cursors.plan() not in (None, plans[0].hash)
     return count
 
 

@@ -7,13 +7,13 @@ with the same timestamp, and a run is found by its tags.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.tracking.mlflow_setup import QUIET
-from bench.tracking.shaping import NOTE, RUNNING, Metric, NewRun, RunDescription, RunUpdate
+from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
 from reproduce import schema
 
 if TYPE_CHECKING:
@@ -102,9 +102,19 @@ class Sender:
         return str(self.client.create_experiment(name, artifact_location=artifact_location))
 
     @_rejections()
-    def set_experiment_note(self, experiment_id: str, note: str) -> None:
-        """Replace the description of an experiment by a note in Markdown."""
-        self.client.set_experiment_tag(experiment_id, NOTE, note)
+    def describe_experiment(self, experiment_id: str, changing: Mapping[str, str], lasting: Mapping[str, str]) -> None:
+        """Set tags of an experiment, in their order.
+
+        Args:
+            experiment_id: MLflow's id of the experiment.
+            changing: Tags that replace others of the same name. They are sent last.
+            lasting: Tags that are left as they are where the experiment has one of the same name.
+        """
+        known = self.client.get_experiment(experiment_id).tags
+        new = {name: value for name, value in lasting.items() if name not in known}
+        new |= {name: value for name, value in changing.items() if known.get(name) != value}
+        for name, value in new.items():
+            self.client.set_experiment_tag(experiment_id, name, value)
 
     @_rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
@@ -118,6 +128,12 @@ class Sender:
             run = self._find_run(experiment_id, new)
             assert run is not None, "the store does not find the run that it has just created"
         return str(run.info.run_id)
+
+    @_rejections()
+    def name_run(self, run_id: str, name: str, tags: Mapping[str, str]) -> None:
+        """Replace the name of a run, and tags of it."""
+        self.client.update_run(run_id, name=name)
+        self._set_tags(run_id, dict(tags))
 
     @_rejections()
     def describe_run(self, run_id: str, description: RunDescription) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.records.evaluations import DATE
-from bench.records.plan import PlanEntry
+from bench.records.plan import PlanEntry, RecordedPlan, planned_under
 from bench.records.states import RunState
 from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
 from reproduce import schema
@@ -29,6 +29,8 @@ NOTE_CHARACTERS = 19_000
 """Length at which the note of an experiment is cut."""
 ERROR_CHARACTERS = 5_000
 """Length at which the error of a run is cut."""
+PLAN_CHARACTERS = 4_500
+"""Length of the pieces in which a plan is sent. Servers before MLflow 3 allow the tag of an experiment 5000."""
 COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
@@ -95,25 +97,68 @@ def colours_of_arms(plan: Sequence[PlanEntry]) -> dict[str, str]:
     return {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
 
 
-def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, colour: str) -> NewRun:
+def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, names: Mapping[str, str]) -> NewRun:
     """Shape a run that MLflow does not hold yet.
 
     Args:
         experiment: The name of the experiment.
         entry: The run's entry in the plan.
         first_event: The first event of the run, whose time becomes the start of the run.
-        colour: The colour of the run's arm, from `colours_of_arms`.
+        names: The tags that follow from the plans, from `shape_names`.
     """
     tags = {
         schema.TAG_KEY: entry.key,
         schema.TAG_EXPERIMENT: experiment,
-        schema.TAG_ARM: entry.arm,
-        schema.TAG_SEED: str(entry.seed),
         "mlflow.source.name": f"deeper run {experiment}",
         "mlflow.source.type": "LOCAL",
-        "mlflow.runColor": colour,
+        **names,
     }
     return NewRun(entry.name, _milliseconds(first_event["t"]), tags)
+
+
+def shape_names(entry: PlanEntry, plans: Sequence[RecordedPlan], colour: str) -> dict[str, str]:
+    """Shape those tags of a run that follow from the plans: arm, seed, colour, and the plans that ask for it.
+
+    Args:
+        entry: The run's entry in the plan.
+        plans: All plans of the experiment.
+        colour: The colour of the run's arm, from `colours_of_arms`.
+    """
+    names = {schema.TAG_ARM: entry.arm, schema.TAG_SEED: str(entry.seed), "mlflow.runColor": colour}
+    asking = [plan.hash for plan in plans if any(other.key == entry.key for other in plan.entries)]
+    return names | {f"{schema.TAG_PLAN}{digest}": "yes" for digest in asking}
+
+
+def plan_filter(digest: str) -> str:
+    """Return the condition by which MLflow's pages show the runs of a plan only."""
+    return f'tags."{schema.TAG_PLAN}{digest}" = "yes"'
+
+
+def shape_plan(plan: RecordedPlan) -> dict[str, str]:
+    """Shape a plan as tags of the experiment, of which the last says that the others, the plan's pieces, are complete.
+
+    A plan never changes under its hash, so that tags that the store holds already need not be sent again.
+    """
+    arms: dict[str, dict[int, str]] = {}
+    for entry in plan.entries:
+        arms.setdefault(entry.arm, {})[entry.seed] = entry.key
+    text = json.dumps(arms)
+    pieces = [text[start : start + PLAN_CHARACTERS] for start in range(0, len(text), PLAN_CHARACTERS)]
+    name = f"{schema.TAG_PLAN}{plan.hash}"
+    head = json.dumps({"since": plan.since, "by": plan.by, "pieces": len(pieces)})
+    return {**{f"{name}.{index}": piece for index, piece in enumerate(pieces)}, name: head}
+
+
+def shape_present_plan(plan: RecordedPlan, planner: str, records: Path) -> dict[str, str]:
+    """Shape as a tag of the experiment which plan is the present one of a folder of records.
+
+    Args:
+        plan: The present plan.
+        planner: What identifies the folder of records, from `bench.tracking.cursors.planner`.
+        records: The folder of the records.
+    """
+    content = {"plan": plan.hash, "since": plan.since, "by": plan.by, "records": str(records)}
+    return {f"{schema.TAG_PLANNER}{planner}": json.dumps(content)}
 
 
 def shape_description(config: Mapping[str, Any]) -> RunDescription:
@@ -214,23 +259,28 @@ def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
     return f"{title}\n\n| | |\n|---|---|\n{table}"
 
 
-def experiment_note(name: str, plan: Sequence[PlanEntry], experiment: Mapping[str, Any]) -> str:
+def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mapping[str, Any]) -> str:
     """Return a description of an experiment in Markdown, with a table of its arms, cut at `NOTE_CHARACTERS`.
 
     Args:
         name: The name of the experiment.
-        plan: The planned runs of the experiment.
+        plans: The plans of the experiment, the present one first. Only its arms are described.
         experiment: The content of the experiment file, which provides the descriptions of the experiment and its arms.
             May be empty.
     """
+    plan = plans[0].entries
     lines = [f"## {name}", experiment.get("description") or ""]
+    runs = f"{len(plan)} run{'' if len(plan) == 1 else 's'}"
+    lines += ["", f"#### Plan `{plans[0].hash}`: {runs}, `{plan_filter(plans[0].hash)}`"]
+    if older := len(planned_under(plans)) - len({entry.key for entry in plan}):
+        lines.append(f"#### Runs of older plans under this name: {older}")
     lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
     for arm, entry in {entry.arm: entry for entry in plan}.items():
         what = ((experiment.get("arms") or {}).get(arm) or {}).get("description", "")
-        runs = sum(other.arm == arm for other in plan)
+        count = sum(other.arm == arm for other in plan)
         costs = [entry.costs.get(cost) for cost in (schema.COST_PARAMETERS, schema.COST_MACS)]
         parameters, macs = ("-" if cost is None else f"{cost / 1e6:,.2f} M" for cost in costs)
-        lines.append(f"| {arm} | {what} | {runs} | {parameters} | {macs} |")
+        lines.append(f"| {arm} | {what} | {count} | {parameters} | {macs} |")
     return "\n".join(lines)[:NOTE_CHARACTERS]
 
 

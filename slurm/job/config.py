@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_OBJECT_STORE_MIB = 512
+PLAN_HASH = "plan"
+"""File in the submission's folder that holds the hash of the plan."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class LauncherConfig:
     """HOST:PORT of an existing Ray cluster to join; None if the job's nodes form a cluster of their own."""
     run_options: tuple[str, ...] = ()
     """Further options of `deeper run`."""
+
+    def plan(self) -> str | None:
+        """Read the hash of the plan whose runs were submitted; None if the submission is older than this file."""
+        path = self.folder / PLAN_HASH
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def stop_file(self, job: str) -> Path:
         """Return the path of the stop file of a job, whose existence requests every run of the job to stop.

@@ -77,7 +77,7 @@ def driver_command(
     """
     command = [sys.executable, "-m", "bench.cli", "run", str(config.experiment), "--address", ray_address]
     command += ["--records", str(config.records), "--data", str(data), "--stop-file", str(stop_file)]
-    command += ["--heartbeat-s", str(HEARTBEAT_S), *config.run_options]
+    command += ["--heartbeat-s", str(HEARTBEAT_S), "--keep-newer-plan", *config.run_options]
     if not environment.get("MLFLOW_TRACKING_URI"):
         command.append("--no-publish")
     return command

@@ -220,5 +220,5 @@ def _selected_runs(config: LauncherConfig) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     add_choice(parser)
     chosen, _ = parser.parse_known_args(config.run_options)
-    planned = read_plan(config.records, load_experiment(config.experiment).name)
+    planned = read_plan(config.records, load_experiment(config.experiment).name, config.plan())
     return [entry.key for entry in select(planned, chosen.arm, chosen.seed)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,38 @@ def test_empirical_claims_are_decided_from_recorded_runs(
         "S-any": ("holds", "n = 3 pairs"),
         "S-five": ("not enough runs", "3 more seeds are needed; n = 3 pairs"),
     }
+
+
+def test_claims_are_decided_by_the_runs_of_one_plan(
+    records: Path,
+    ledger: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(records / "mlflow.db", tmp_path / "mlflow.db")
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("heads")
+    assert experiment is not None
+    for digest, seeds in (("0ddba11a", (0, 1, 3)), ("a11a11a1", (0, 1, 2))):
+        plan = {arm: {seed: f"{arm}{seed}" for seed in seeds} for arm in ACCURACIES}
+        head = json.dumps({"since": 1.0, "by": "a on b", "pieces": 1})
+        client.set_experiment_tag(experiment.experiment_id, f"{schema.TAG_PLAN}{digest}.0", json.dumps(plan))
+        client.set_experiment_tag(experiment.experiment_id, f"{schema.TAG_PLAN}{digest}", head)
+    present = json.dumps({"plan": "0ddba11a", "since": 1.0, "by": "a on b", "records": "/r"})
+    client.set_experiment_tag(experiment.experiment_id, f"{schema.TAG_PLANNER}r", present)
+
+    places = ["--records", str(tmp_path), "--ledger", str(ledger)]
+    verdict, evidence = decided(["heads", *places], tmp_path)["S-any"]
+    assert verdict == "not enough runs"
+    assert evidence.endswith("n = 2 pairs; 4 of 6 planned runs finished; 2 runs of other plans left out")
+    assert "heads: 2 other runs under this name are not in plan 0ddba11a and are left out." in capsys.readouterr().err
+    assert decided(["heads", "--plan", "a11a", *places], tmp_path)["S-any"] == ("holds", "n = 3 pairs")
+    assert main(["claims", "--plan", "a11a", *places]) == 2
+    assert "--plan: 'a11a' is a plan of one experiment; name the experiment as well" in capsys.readouterr().err
 
 
 def test_without_runs_a_claim_is_not_measured_and_a_named_experiment_is_a_mistake(

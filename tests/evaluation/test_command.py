@@ -159,6 +159,8 @@ def test_a_run_can_be_named_by_its_key(deeper: Any, records: Path) -> None:
         (["huge:both"], "experiment: 'huge' has no records in"),
         (["tiny"], "run: 'tiny' names no run; give a key (12 hexadecimal digits) or EXPERIMENT:ARM[:SEED]"),
         (["tiny:both", "other:both"], "run: other:both:0 was validated on other images"),
+        (["tiny:both", "--plan", "zz"], "--plan: 'zz' names no single plan of 'tiny'; there are: "),
+        (["0123456789ab", "--plan", "zz"], "--plan: 'zz' chooses among runs that are named as EXPERIMENT:ARM"),
         (["tiny:both", "--workers", "0"], "--workers: 0 is too few; use at least 1"),
         (["--weights", "none.pth"], "--on: missing; name the prepared data set"),
         (["--weights", "none.pth", "--on", "DATA"], "--weights: none.pth: no such file"),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.records.plan import read_plan
+from bench.records.plan import plan_hash, read_plan
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job
@@ -83,7 +83,9 @@ def test_submit_writes_everything_that_a_requeued_job_needs(
         f"--parsable {folder}/job.sh",
         f"--parsable --dependency=afterany:17 {folder}/report.sh",
     ]
-    assert len(read_plan(with_sbatch / "records", "tiny")) == 4  # of the whole experiment, as `deeper run` writes it
+    planned = read_plan(with_sbatch / "records", "tiny")
+    assert (folder / "plan").read_text(encoding="utf-8") == plan_hash(planned)
+    assert len(planned) == 4  # of the whole experiment, as `deeper run` writes it
     said = capsys.readouterr().out
     assert "2 runs submitted as job 17, report as job 18" in said
     assert f"{folder}/grid-17.log" in said

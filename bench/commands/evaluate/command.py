@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb
+from bench.console.options import Verbs, add_json, add_plan, add_verb
 from bench.console.output import print_result
+from reproduce.errors import UserError
 from reproduce.evaluation.protocols import CROPS, is_imagenet
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         help="The number of processes that share the images. Default: one a GPU, else 1.",
     )
     parser.add_argument("--no-publish", action="store_true", help="Only write the files; MLflow gets the result later.")
+    add_plan(parser)
     add_json(parser)
 
 
@@ -76,15 +79,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for run in arguments.run:
         if ":" in run:
             recorded_name(run.partition(":")[0], arguments.records)
+    named = [run for run in arguments.run if re.search("[:/]", run)]
+    if arguments.plan and not named:
+        raise UserError(f"--plan: {arguments.plan!r} chooses among runs that are named as EXPERIMENT:ARM; leave it out")
 
     from bench.commands.evaluate.printing import show_evaluation
     from bench.commands.evaluate.running import run_evaluation
     from bench.records.evaluations import evaluation_folder, read_evaluation
-    from bench.records.finished_runs import find_runs, own_validation
+    from bench.records.finished_runs import find_runs, other_runs, own_validation
     from bench.records.paper_table import table_rows
+    from bench.records.plan import read_plan
     from bench.tracking.mlflow_setup import require_mlflow
 
-    runs = find_runs(arguments.records, arguments.run)
+    runs = find_runs(arguments.records, arguments.run, arguments.plan)
+    for name in dict.fromkeys(re.split("[:/]", run)[0] for run in named):
+        others = other_runs(arguments.records, name, read_plan(arguments.records, name, arguments.plan))
+        if others:
+            print(f"{name}: {len(others)} other recorded runs are not in the plan and are left out", file=sys.stderr)
     sources, descriptions = _models(arguments, runs)
     folder, manifest = _data_set(arguments, runs)
     _check_classes(sources[len(runs) :], folder, manifest)

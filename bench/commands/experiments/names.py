@@ -69,6 +69,13 @@ def published_name(name_or_path: str, records: Path, tracking_uri: str) -> str:
     return recorded_name(name_or_path, records)
 
 
+def own_plan(records: Path, name: str) -> str | None:
+    """Return the hash of the present plan of an experiment in these records, or None if they hold no plan of it."""
+    from bench.records.plan import experiments, read_plans
+
+    return read_plans(records, name)[0].hash if name in experiments(records) else None
+
+
 def _shipped_experiments() -> list[str]:
     from reproduce.spec import shipped_experiments
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.commands.experiments.names import published_name
+from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_experiment, add_verb
+from bench.console.options import Verbs, add_experiment, add_plan, add_verb
 
 EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html
   deeper report ablation-imagenette --output /project/me/report
+  deeper report ablation-imagenette --plan 1f0c9a2e   # as it was planned before it was edited
   MLFLOW_TRACKING_URI=http://tracking:5000 deeper report ablation-imagenet
 """
 
@@ -21,6 +22,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     help = "Write the report of an experiment: HTML, Markdown, CSV and LaTeX."
     parser = add_verb(verbs, places, "report", _report, help, examples=EXAMPLES)
     add_experiment(parser)
+    add_plan(parser)
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
     )
@@ -35,5 +37,6 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.report.writing import write_report
 
     folder = arguments.output or Path("reports") / name
-    print(write_report(name, tracking_uri=uri, out=folder))
+    own = own_plan(arguments.records, name)
+    print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
     return DONE

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.records.plan import PlanEntry
+from bench.records.plan import PlanEntry, RecordedPlan
 from bench.records.states import RunState
 from bench.tracking.reader import EvaluationNews, KilledRun, RunNews
 from bench.tracking.shaping import (
@@ -21,7 +23,9 @@ from bench.tracking.shaping import (
     shape_description,
     shape_evaluation,
     shape_killed_run,
+    shape_names,
     shape_new_run,
+    shape_plan,
     shape_run_news,
 )
 from reproduce import schema
@@ -36,6 +40,10 @@ ENVIRONMENT: dict[str, Any] = {
 }
 ARTIFACTS = (Path("config.yaml"), Path("events.jsonl"))
 STATE = RunState(ENTRY.key, "finished", attempt=1, duration_s=90.0)
+
+
+def plan(*entries: PlanEntry) -> RecordedPlan:
+    return RecordedPlan("aa", entries, 1.0, "a on b")
 
 
 def start(attempt: int = 1, t: float = 10.0, **content: Any) -> dict[str, Any]:
@@ -58,7 +66,8 @@ def news(*events: dict[str, Any]) -> RunNews:
 
 
 def test_a_new_run_carries_the_tags_by_which_it_is_found() -> None:
-    new = shape_new_run("first", ENTRY, start(t=1.5), "#123456")
+    plans = [RecordedPlan("aa", (ENTRY,), 2.0, ""), RecordedPlan("bb", (), 1.0, "")]
+    new = shape_new_run("first", ENTRY, start(t=1.5), shape_names(ENTRY, plans, "#123456"))
     assert (new.name, new.start_ms) == ("full s7", 1500)
     assert new.tags == {
         "deeper.key": ENTRY.key,
@@ -68,6 +77,7 @@ def test_a_new_run_carries_the_tags_by_which_it_is_found() -> None:
         "mlflow.source.name": "deeper run first",
         "mlflow.source.type": "LOCAL",
         "mlflow.runColor": "#123456",
+        "deeper.plan.aa": "yes",
     }
 
 
@@ -196,7 +206,23 @@ def test_a_runs_note_shows_outcome_accuracy_and_error_in_a_table() -> None:
 
 def test_an_experiments_note_lists_its_arms() -> None:
     experiment = {"description": "What it asks.", "arms": {"full": {"description": "as published"}}}
-    note = experiment_note("first", [ENTRY, ENTRY], experiment)
+    note = experiment_note("first", [plan(ENTRY, ENTRY)], experiment)
     assert note.splitlines()[:2] == ["## first", "What it asks."]
     assert "| full | as published | 2 | 7.00 M | - |" in note
-    assert "| full |  | 1 | 7.00 M | - |" in experiment_note("first", [ENTRY], {})
+    assert "| full |  | 1 | 7.00 M | - |" in experiment_note("first", [plan(ENTRY)], {})
+
+
+def test_an_experiments_note_counts_the_runs_of_older_plans() -> None:
+    older = replace(ENTRY, key="of an older plan")
+    note = experiment_note("first", [plan(ENTRY), plan(ENTRY, older)], {})
+    assert 'Plan `aa`: 1 run, `tags."deeper.plan.aa" = "yes"`' in note
+    assert "Runs of older plans under this name: 1" in note
+
+
+def test_a_long_plan_is_cut_into_pieces_that_any_server_takes() -> None:
+    entries = [replace(ENTRY, key=f"{seed:012x}", seed=seed) for seed in range(2000)]
+    tags = shape_plan(plan(*entries))
+    assert list(tags)[-1] == "deeper.plan.aa", "the head, which says that the pieces are complete, comes last"
+    pieces = [tags[f"deeper.plan.aa.{index}"] for index in range(json.loads(tags["deeper.plan.aa"])["pieces"])]
+    assert max(map(len, pieces)) < 5000
+    assert json.loads("".join(pieces)) == {"full": {str(entry.seed): entry.key for entry in entries}}

@@ -65,7 +65,8 @@ def test_the_command_runs_the_experiment_with_the_jobs_ray_and_stop_file() -> No
     assert command[1:5] == ["-m", "bench.cli", "run", "/folder/experiment.yaml"]
     assert command[5:] == [
         *("--address", "n1:6379", "--records", "/records", "--data", "/scratch/data"),
-        *("--stop-file", "/folder/stop-17", "--heartbeat-s", "15", "--arm", "both", "--no-publish"),
+        *("--stop-file", "/folder/stop-17", "--heartbeat-s", "15", "--keep-newer-plan"),
+        *("--arm", "both", "--no-publish"),
     ]
 
 

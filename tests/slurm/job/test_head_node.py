@@ -12,9 +12,12 @@ import pytest
 
 from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from bench.orchestration.leases import try_acquire
-from bench.records.plan import read_plan
-from bench.records.states import run_folder
+from bench.records.plan import read_plan, read_plans, write_plan
+from bench.records.states import read_state, run_folder
+from reproduce.grid import plan_without_data
+from reproduce.spec import load_experiment
 from slurm.job import head_node
+from slurm.job.config import PLAN_HASH
 from slurm.job.head_node import HeadNode
 from slurm.job.rendezvous import NodeReport, RendezvousClient, RendezvousError, wait_for_rendezvous
 from slurm.job.termination import StopRequest
@@ -128,6 +131,21 @@ def test_only_the_runs_that_were_submitted_fail(submission: Submission, ray: Ray
     driver.code, driver.mistake = WRONG_INPUT, "wrong"
     head(submission, ray, driver, run_options=("--arm", "plain", "--retry-failed")).run()
     assert submission.statuses() == {"heads": "waiting", "plain": "failed"}
+
+
+def test_runs_of_a_plan_that_was_submitted_later_do_not_fail(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    config = submission.config
+    submitted = read_plans(config.records, "tiny")[0]
+    (config.folder / PLAN_HASH).write_text(submitted.hash, encoding="utf-8")
+    edited = load_experiment(config.experiment).model_copy(update={"seeds": (1,)})
+    write_plan(config.records, "tiny", plan_without_data(edited), {})
+    driver.code, driver.mistake = WRONG_INPUT, "wrong"
+    head(submission, ray, driver).run()
+    assert set(submission.statuses().values()) == {"waiting"}
+    states = [read_state(run_folder(config.records, entry.key)) for entry in submitted.entries]
+    assert {state.status for state in states} == {"failed"}
 
 
 def test_a_run_in_another_drivers_hands_does_not_fail(
