@@ -75,7 +75,7 @@ def source_from(text: str) -> Source:
         DataError: The text has none of these forms, has an unknown option, or names no existing folder or file.
     """
     name, _, rest = text.partition(":")
-    path = Path(rest).expanduser() if rest else None
+    path = _path(rest) if rest else None
     if name == "imagenette":
         return imagenette(path)
     if name == "fashion-mnist":
@@ -84,7 +84,7 @@ def source_from(text: str) -> Source:
         return _imagenet_from(rest)
     if name == "synthetic":
         return synthetic(**_numbers(rest))
-    path = Path(text).expanduser()
+    path = _path(text)
     if path.is_dir():
         return folder(path)
     if path.is_file():
@@ -93,6 +93,13 @@ def source_from(text: str) -> Source:
         f"source: {text!r}: no such folder or file, and not imagenet:FOLDER, imagenette[:PATH], fashion-mnist[:PATH] "
         "or synthetic"
     )
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"source: {text!r}: nobody knows the home folder that ~ stands for; write the path") from None
 
 
 def folder(path: Path) -> Source:
@@ -159,8 +166,8 @@ def _imagenet_from(text: str) -> Source:
         given[key] = value
     wanted = given.get("classes")
     return imagenet(
-        Path(folder).expanduser(),
-        classes=None if wanted is None else int(wanted) if wanted.isdecimal() else Path(wanted).expanduser(),
+        _path(folder),
+        classes=None if wanted is None else int(wanted) if wanted.isdecimal() else _path(wanted),
         checksums=given.get("checksums") != "off",
     )
 
