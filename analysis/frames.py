@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pandas as pd
 
 from reproduce import schema
 from reproduce.errors import UserError
+from reproduce.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,6 +101,7 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         AnalysisError: The store does not answer, or MLflow is not installed.
     """
     client = _connect(tracking_uri)
+    shown = redacted(tracking_uri)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -106,18 +109,18 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
         if found is None or found.lifecycle_stage == "deleted":
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
             raise NothingRecordedError(
-                f"experiment: {experiment!r} is not in {tracking_uri}; "
+                f"experiment: {experiment!r} is not in {shown}; "
                 + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
             )
         recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
         if not recorded:
-            raise NothingRecordedError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
+            raise NothingRecordedError(f"experiment: {experiment!r} in {shown} has no runs yet")
         runs = runs_frame(recorded)
         kept = set(runs["run_id"])
         epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
     except MlflowException as error:
-        first_line = str(error).splitlines()[0]
-        raise AnalysisError(f"tracking_uri: {tracking_uri} does not answer as an MLflow store: {first_line}") from error
+        first_line = redacted(str(error).splitlines()[0])
+        raise AnalysisError(f"tracking_uri: {shown} does not answer as an MLflow store: {first_line}") from error
     return Recorded(
         experiment=experiment,
         experiment_id=found.experiment_id,
@@ -202,7 +205,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
             "MLflow is not installed here, and reports are made from its store; make the report on another machine"
         )
     if tracking_uri.startswith("sqlite:///"):
-        store = Path(tracking_uri.removeprefix("sqlite:///"))
+        store = Path(unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0]))
         if not store.is_file():  # MLflow would create an empty one
             raise NothingRecordedError(
                 f"tracking_uri: no store {store}; if there are records, publish them first: deeper publish --once"
