@@ -1,7 +1,7 @@
 # Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-long fuzz lint format tables bundle lock clean
+.PHONY: help setup quickstart test test-long fuzz lint audit format tables bundle lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,6 +27,9 @@ lint: setup ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
+
+audit: setup ## bandit on the code and pip-audit on the packages, judged in docs/security.md
+	@$(BIN)/python .ci/audit.py
 
 format: setup ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix --quiet .

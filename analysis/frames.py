@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pandas as pd
 
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from reproduce import schema
 from reproduce.errors import UserError
+from reproduce.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,6 +117,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         AnalysisError: The store does not answer, or MLflow is not installed.
     """
     client = _connect(tracking_uri)
+    shown = redacted(tracking_uri)
     from mlflow.exceptions import MlflowException
 
     try:
@@ -122,12 +125,12 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         if found is None or found.lifecycle_stage == "deleted":
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
             raise NothingRecordedError(
-                f"experiment: {experiment!r} is not in {tracking_uri}; "
+                f"experiment: {experiment!r} is not in {shown}; "
                 + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
             )
         recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
         if not recorded:
-            raise NothingRecordedError(f"experiment: {experiment!r} in {tracking_uri} has no runs yet")
+            raise NothingRecordedError(f"experiment: {experiment!r} in {shown} has no runs yet")
         choice = choose_plan(found.tags, experiment, wanted=plan, own=own)
         all_runs = runs_frame(recorded)
         runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
@@ -135,8 +138,8 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         kept = set(runs["run_id"].dropna())
         epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
     except MlflowException as error:
-        first_line = str(error).splitlines()[0]
-        raise AnalysisError(f"tracking_uri: {tracking_uri} does not answer as an MLflow store: {first_line}") from error
+        first_line = redacted(str(error).splitlines()[0])
+        raise AnalysisError(f"tracking_uri: {shown} does not answer as an MLflow store: {first_line}") from error
     return Recorded(
         experiment=experiment,
         experiment_id=found.experiment_id,
@@ -227,7 +230,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
             "MLflow is not installed here, and reports are made from its store; make the report on another machine"
         )
     if tracking_uri.startswith("sqlite:///"):
-        store = Path(tracking_uri.removeprefix("sqlite:///"))
+        store = Path(unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0]))
         if not store.is_file():  # MLflow would create an empty one
             raise NothingRecordedError(
                 f"tracking_uri: no store {store}; if there are records, publish them first: deeper publish --once"

@@ -28,6 +28,7 @@ from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceb
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.parser import Parser
 from reproduce.errors import UserError
+from reproduce.redaction import redacted
 from slurm.extension import EXTENSION as SLURM
 
 EXTENSIONS = (SLURM,)
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(parsed.call(parsed))
     except UserError as error:
         if traceback_wanted():
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         _print_error(str(error))
         return WRONG_INPUT
     except KeyboardInterrupt as error:
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         log = log_bug(error, sys.argv if arguments is None else ["deeper", *arguments], _records_of(parsed))
         if traceback_wanted():
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         _print_error(describe_bug(error, log))
         return BUG
 
@@ -159,7 +160,7 @@ def _records_of(parsed: argparse.Namespace) -> Path | None:
 
 
 def _print_error(message: str) -> None:
-    for line in message.splitlines():
+    for line in redacted(message).splitlines():
         print(f"deeper: {line}", file=sys.stderr)
 
 

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-DEFAULT_MODE = 0o666
+DEFAULT_MODE, PRIVATE = 0o666, 0o600
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> Iterator[BinaryIO]:
     """Open a temporary file beside `path` that replaces `path` when the `with` block ends.
 
-    If the block raises, `path` keeps its old content and the temporary file is removed. Several processes of one
-    machine may write to one path at the same time, and the last one to finish wins. Threads of one process must not.
+    If the block raises, `path` keeps its old content and the temporary file is removed. Several threads, processes and
+    hosts may write to one path at the same time, and the last one to finish wins.
 
     Args:
         path: The file to write or replace. Its folder must exist.
         durable: Whether the new content survives a power cut once the block has ended.
-        mode: Permissions with which the file is created, before the umask. With 0o600, for a secret, no other user can
-            read the file at any moment.
+        mode: Permissions with which the file is created, before the umask. With `PRIVATE`, for a secret, no other user
+            can read the file at any moment.
 
     Yields:
         The temporary file, open for writing bytes. It is closed when the block ends.
@@ -30,9 +32,9 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
     Raises:
         OSError: The file could not be written, for example on a full disk.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with _create(partial, mode) as file:
+        with open(partial, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             yield file
             if durable:
                 file.flush()
@@ -43,15 +45,6 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
         raise
     if durable:
         sync_folder(path.parent)
-
-
-def _create(path: Path, mode: int) -> BinaryIO:
-    opener = None if mode == DEFAULT_MODE else lambda name, flags: os.open(name, flags, mode)
-    try:
-        return open(path, "xb", opener=opener)
-    except FileExistsError:  # left behind by a killed process that had the same number
-        path.unlink()
-        return open(path, "xb", opener=opener)
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:

@@ -8,6 +8,7 @@ A profile is given by its path or by its name. A name is looked up first among t
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from reproduce.private_folders import home
+from reproduce.redaction import SECRET_NAME
 from reproduce.spec import Config, SpecError, from_yaml
 from slurm.profile_fields import LauncherOption, NodeResource, SbatchOption, fields_with
 from slurm.queries import parse_seconds
@@ -23,6 +26,9 @@ from slurm.queries import parse_seconds
 SHIPPED = Path(__file__).parent / "profiles"
 
 Word = Annotated[str, Field(pattern=r"^\S+$")]
+
+SECRET_VALUE = re.compile(rf"""\b(?P<name>{SECRET_NAME})=["']?[^\s"'$`]""", re.IGNORECASE)
+"""Assignment of a literal value to an environment variable whose name is that of a secret."""
 
 SET_BY_THE_SCRIPT = (
     *("array", "dependency", "error", "job-name", "kill-on-invalid-dep", "no-kill", "no-requeue", "ntasks"),
@@ -116,7 +122,27 @@ class Profile(Config):
             _words(self.container, "container")
         for line in self.sbatch:
             _option(line)
+        self._check_for_secrets()
         return self
+
+    def _check_for_secrets(self) -> None:
+        """Raise `ValueError` for a password or a token, since the records and the job scripts get a copy of all fields.
+
+        A value that the shell reads from elsewhere, such as $(cat FILE) or $NAME, is none.
+        """
+        fields = {"setup": self.setup, "sbatch": self.sbatch, "container": (self.container or "",)}
+        for field, lines in fields.items():
+            for line in lines:
+                if found := SECRET_VALUE.search(line):
+                    raise ValueError(
+                        f"{field}: the value of {found['name']} would be copied into the records; set it before "
+                        f"`deeper slurm submit`, or let each job read it: export {found['name']}=$(cat FILE)"
+                    )
+        if self.tracking_uri is not None and "@" in self.tracking_uri:
+            raise ValueError(
+                "tracking_uri: a user name or password in it would be copied into the records; write only the server, "
+                "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD before `deeper slurm submit`"
+            )
 
     @property
     def seconds(self) -> int:
@@ -168,7 +194,7 @@ def profiles() -> dict[str, Path]:
 
 def own_folder() -> Path:
     """Return the folder of the user's own profiles, which need not exist."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "deeper"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or home() / ".config") / "deeper"
 
 
 def _words(text: str, field: str) -> list[str]:

@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # What is reproduced. It knows no Ray and no MLflow.
     "reproduce": (),
     # How it is run and measured, from the ground floor up.
-    "bench.console": ("reproduce.errors",),
+    "bench.console": ("reproduce.errors", "reproduce.redaction"),
     "bench.machine": ("reproduce",),
     "bench.results": ("bench.machine", "reproduce"),
     "bench.telemetry": ("bench.machine", "reproduce"),
@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # The composition root: the one place that knows the verbs of both.
     "bench.cli": ("bench.commands", "bench.console", "slurm", "reproduce"),
     # From recorded runs to reports.
-    "analysis": ("reproduce.errors", "reproduce.schema", "reproduce.claims"),
+    "analysis": ("reproduce.errors", "reproduce.redaction", "reproduce.schema", "reproduce.claims"),
     # To clusters.
     "slurm": (
         *("bench.console", "bench.machine", "bench.orchestration", "bench.planning", "bench.records"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from reproduce.atomic import replacing, write_atomically
+from reproduce.atomic import PRIVATE, replacing, write_atomically
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -39,14 +41,33 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> No
 
 
 def test_a_secret_is_never_readable_by_others(tmp_path: Path) -> None:
-    with replacing(tmp_path / "secret", mode=0o600) as file:
+    with replacing(tmp_path / "secret", mode=PRIVATE) as file:
         assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
-    write_atomically(tmp_path / "secret", b"token", mode=0o600)
+    write_atomically(tmp_path / "secret", b"token", mode=PRIVATE)
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
-def test_a_partial_file_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / f".file.{os.getpid()}").symlink_to(tmp_path / "elsewhere")
-    write_atomically(tmp_path / "file", b"new")
-    assert (tmp_path / "file").read_bytes() == b"new"
-    assert not (tmp_path / "elsewhere").exists()
+def test_threads_that_replace_one_file_at_once_leave_one_of_their_contents_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    contents = [bytes([number]) * 10_000 for number in range(8)]
+    start = threading.Barrier(len(contents))
+
+    def write(content: bytes) -> None:
+        start.wait()
+        for _ in range(20):
+            with replacing(path, durable=False) as file:
+                file.write(content[:5_000])
+                file.write(content[5_000:])
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert path.read_bytes() in contents
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_secret_replaces_a_planted_link_and_not_its_target(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("untouched", encoding="utf-8")
+    (tmp_path / "token").symlink_to(tmp_path / "victim")
+    write_atomically(tmp_path / "token", b"secret", mode=PRIVATE)
+    assert not (tmp_path / "token").is_symlink()
+    assert (tmp_path / "victim").read_text(encoding="utf-8") == "untouched"

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.frames import Recorded
 from analysis.tables import DASH, counted
 from reproduce import schema
+from reproduce.redaction import redacted
 
 PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
 
@@ -18,7 +19,7 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
 
     Args:
         recorded: The experiment.
-        tracking_uri: URI of the MLflow store. Credentials and, for a local store, the folder are removed from it.
+        tracking_uri: URI of the MLflow store. A password and, for a local store, the folder are not shown.
 
     Returns:
         Pairs of a label and its value. If runs differ, the value lists each variant with its number of runs. A value
@@ -43,7 +44,7 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
             "Packages",
             ", ".join(f"{c.removeprefix(schema.TAG_ENVIRONMENT)} {_values(runs, c)}" for c in packages) or DASH,
         ),
-        ("Tracking", f"experiment {recorded.experiment_id} in {_without_credentials(tracking_uri)}"),
+        ("Tracking", f"experiment {recorded.experiment_id} in {_without_folder(redacted(tracking_uri))}"),
     ]
     return [row for row in rows if row[1] != DASH or row[0] in ("Commit", "Machine", "GPUs", "Data hash", "Packages")]
 
@@ -65,9 +66,6 @@ def _commit(runs: pd.DataFrame) -> str:
     return _values(pd.DataFrame({"commit": shown}), "commit")
 
 
-def _without_credentials(uri: str) -> str:
-    """Shorten a tracking URI for publication: without credentials, and with only the file name of a local store."""
-    scheme, _, rest = uri.partition("://")
-    if scheme == "sqlite":
-        return f"sqlite, {Path(rest).name}"
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _without_folder(uri: str) -> str:
+    """Shorten the tracking URI of a local store to the name of its file."""
+    return f"sqlite, {Path(uri).name}" if uri.startswith("sqlite:") else uri

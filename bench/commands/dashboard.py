@@ -9,7 +9,7 @@ from bench.console.options import Verbs, add_verb
 EXAMPLES = """examples:
   deeper dashboard                          # http://127.0.0.1:5000
   deeper dashboard ablation-imagenette      # opens at this experiment
-  deeper dashboard --host 0.0.0.0 --port 8080
+  deeper dashboard --host 0.0.0.0 --port 8080 --without-password
 """
 
 
@@ -19,10 +19,21 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     parser = add_verb(verbs, places, "dashboard", _dashboard, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Open the pages at this experiment.")
     parser.add_argument("--host", default="127.0.0.1", help="The address to listen at. Default: 127.0.0.1.")
+    parser.add_argument(
+        "--without-password",
+        action="store_true",
+        help="Allow a --host that others reach: everyone there can read, change and delete what MLflow holds.",
+    )
     parser.add_argument("--port", type=int, default=5000, help="The port to listen at. Default: 5000.")
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
     from bench.tracking.dashboard import run_dashboard
 
-    return run_dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=arguments.experiment)
+    return run_dashboard(
+        arguments.records,
+        host=arguments.host,
+        port=arguments.port,
+        experiment=arguments.experiment,
+        without_password=arguments.without_password,
+    )

@@ -26,7 +26,8 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     publish.add_argument(
         "--tracking-uri",
         metavar="URI",
-        help="MLflow's store. Default: $MLFLOW_TRACKING_URI, else beside the records.",
+        help="MLflow's store. Default: $MLFLOW_TRACKING_URI, else beside the records. A password belongs in the "
+        "environment, since every user can read command lines.",
     )
 
 
@@ -38,13 +39,14 @@ def _publish(arguments: argparse.Namespace) -> int:
     from bench.tracking.publisher import PublisherOptions, run_publisher
     from bench.tracking.reader import pending
     from reproduce.errors import UserError
+    from reproduce.redaction import redacted
 
     require_mlflow()
     records = arguments.records.resolve()
     if not experiments(records):
         raise UserError(f"records: {records} holds no experiment; run one first: deeper run quickstart")
-    uri = arguments.tracking_uri or tracking_uri(records)
-    print(f"publishing {records} to {uri}" + ("" if arguments.once else "; Ctrl-C ends it"), flush=True)
+    uri = tracking_uri(records, arguments.tracking_uri)
+    print(f"publishing {records} to {redacted(uri)}" + ("" if arguments.once else "; Ctrl-C ends it"), flush=True)
     names = tuple(arguments.experiment)
     code = run_publisher(PublisherOptions(records=records, uri=uri, experiments=names, once=arguments.once))
     if missing := pending(records, uri, names):

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from reproduce.redaction import redacted
+
 TRACEBACK_VARIABLE = "DEEPER_TRACEBACK"
 """Environment variable that, if it is set and not empty, shows tracebacks on the screen."""
 
@@ -33,7 +35,7 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
         The path of the log, or None if neither folder can be written.
     """
     name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    content = (
+    content = redacted(
         f"command: {' '.join(command)}\n"
         f"folder: {Path.cwd()}\n"
         f"Python: {platform.python_version()} at {sys.executable}\n\n"
@@ -42,7 +44,8 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
     for folder in (*([records / "logs"] if records else []), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content, encoding="utf-8")
+            with open(folder / name, "x", encoding="utf-8") as file:  # follows no link that others have planted
+                file.write(content)
         except OSError:
             continue
         return folder / name
@@ -51,7 +54,7 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
 
 def describe_bug(error: Exception, log: Path | None) -> str:
     """Return one line that names the exception and, unless `log` is None, the log file."""
-    message = next(iter(str(error).splitlines()), "")
+    message = next(iter(redacted(str(error)).splitlines()), "")
     name = f"{type(error).__name__}: {message}" if message else type(error).__name__
     place = f"the traceback is in {log}" if log else f"no log could be written; {TRACEBACK_VARIABLE}=1 shows it here"
     return f"this is a bug: {name}; {place}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reproduce.redaction import redacted
+
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "bench" / "commit.json"
 CODE = ("reproduce", "bench", "slurm", "analysis", "pyproject.toml")
@@ -57,8 +59,8 @@ def code_diff() -> CodeDiff | None:
     """Return the uncommitted changes to the code, which are read once per process.
 
     Only tracked files contribute their content, so that no stray file with a secret ends up in a record. Untracked
-    Python files are named in comments above the patch. A patch longer than `DIFF_BYTES` is cut, and its last line says
-    so.
+    Python files are named in comments above the patch. Secrets in the lines that the patch adds are hidden by
+    `redacted`. A patch longer than `DIFF_BYTES` is cut, and its last line says so.
 
     Returns:
         The changes. None if there are none besides untracked files that are not Python, or if the code does not run
@@ -69,11 +71,21 @@ def code_diff() -> CodeDiff | None:
     patch = _git("diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--", *CODE) or b""
     untracked = (_git("ls-files", "--others", "--exclude-standard", "--", *CODE) or b"").splitlines()
     named = [b"# untracked, content not kept: " + path for path in untracked if path.endswith(b".py")]
-    content = b"".join(line + b"\n" for line in named) + patch
+    content = b"".join(line + b"\n" for line in named) + _without_secrets(patch)
     if len(content) > DIFF_BYTES:
         kept = content[: content.rfind(b"\n", 0, DIFF_BYTES) + 1]
         content = kept + f"# cut: these are the first {len(kept)} of {len(content)} bytes\n".encode()
     return CodeDiff(content) if content else None
+
+
+def _without_secrets(patch: bytes) -> bytes:
+    """Hide secrets in the lines that a patch adds. The others are in the commit, and must match it."""
+    return b"".join(
+        redacted(line.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        if line.startswith(b"+")
+        else line
+        for line in patch.splitlines(keepends=True)
+    )
 
 
 def _git(*arguments: str) -> bytes | None:

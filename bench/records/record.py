@@ -24,6 +24,7 @@ from bench.records.predictions import write_predictions
 from bench.records.states import EVENTS, PROGRESS, seconds_of
 from reproduce import schema
 from reproduce.atomic import write_atomically
+from reproduce.redaction import redacted
 from reproduce.spec import RunConfig
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Record:
 
         Args:
             outcome: `FINISHED`, `FAILED` or `INTERRUPTED` of `reproduce.schema`.
-            error: Why the attempt failed; None if it did not.
+            error: Why the attempt failed; None if it did not. Passwords in it are not recorded.
             reason: Why the attempt was interrupted, such as "time limit" or "preempted"; None if it was not, or if the
                 reason is unknown.
             metrics: Final metrics, by their name in `reproduce.schema`. Values need not be finite.
@@ -218,7 +219,7 @@ class Record:
         self._append(
             schema.END,
             outcome=outcome,
-            error=error,
+            error=None if error is None else redacted(error),
             reason=reason,
             duration_s=duration,
             metrics=_json_values(final),

@@ -5,6 +5,7 @@ The module does not import MLflow, since the import and the creation of an SQLit
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.tracking.location import log_file, tracking_uri
+from bench.tracking.mlflow_setup import URI
 from bench.tracking.reader import pending
+from reproduce.redaction import redacted
 
 HURRY_S = 3.0
 """Seconds that `stop_publisher` waits once its caller is in a hurry."""
@@ -34,14 +37,25 @@ class BackgroundPublisher:
     """The publisher, in a session of its own. It ends once its standard input is closed."""
 
 
-def publisher_command(records: Path, uri: str) -> list[str]:
+def publisher_command(records: Path) -> list[str]:
     """Return the command line that publishes all experiments in these records until it is stopped.
 
     Args:
         records: The folder of the records.
+    """
+    return [sys.executable, "-m", "bench.tracking.publisher", "--records", str(records)]
+
+
+def publisher_environment(uri: str) -> dict[str, str]:
+    """Return the environment variables for `publisher_command`.
+
+    The URI of the tracking store is passed by them, because it may hold a password, and every user of a machine can
+    read command lines.
+
+    Args:
         uri: The URI of the tracking store.
     """
-    return [sys.executable, "-m", "bench.tracking.publisher", "--records", str(records), "--tracking-uri", uri]
+    return {**os.environ, URI: uri}
 
 
 def start_publisher(records: Path, *, uri: str | None = None) -> BackgroundPublisher:
@@ -54,13 +68,14 @@ def start_publisher(records: Path, *, uri: str | None = None) -> BackgroundPubli
         uri: The URI of the tracking store. None means the store that `tracking_uri` returns.
 
     Raises:
-        UserError: `tracking_uri` cannot create the folder of the store.
+        UserError: See `tracking_uri`.
     """
     records = records.resolve()
     uri = uri or tracking_uri(records)
     with open(log_file(records, "publisher"), "ab") as log:
         process = subprocess.Popen(
-            [*publisher_command(records, uri), "--until-stdin-closes"],
+            [*publisher_command(records), "--until-stdin-closes"],
+            env=publisher_environment(uri),
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -92,7 +107,7 @@ def stop_publisher(
         time.sleep(0.1)
     if publisher.process.poll() is None:
         if hurried:
-            return f"the rest is published to MLflow at {publisher.uri} in the background"
+            return f"the rest is published to MLflow at {redacted(publisher.uri)} in the background"
         publisher.process.kill()
         publisher.process.wait()
     missing = pending(publisher.records, publisher.uri)
@@ -108,7 +123,7 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
         missing: The number of runs and evaluations that `pending` counts, at least 1.
     """
     return (
-        f"{missing} run{'s are' if missing > 1 else ' is'} not wholly in MLflow at {uri} (is the server away? see "
-        f"{log_file(records, 'publisher')}); nothing is lost. Publish later with: "
+        f"{missing} run{'s are' if missing > 1 else ' is'} not wholly in MLflow at {redacted(uri)} (is the server "
+        f"away? see {log_file(records, 'publisher')}); nothing is lost. Publish later with: "
         f"deeper publish --once --records {records}"
     )

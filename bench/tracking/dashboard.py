@@ -6,6 +6,8 @@ MLflow's server runs as a process of its own; this module does not import MLflow
 from __future__ import annotations
 
 import contextlib
+import http.client
+import ipaddress
 import os
 import signal
 import socket
@@ -14,18 +16,19 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records.plan import experiments
-from bench.tracking.background import publisher_command
+from bench.tracking.background import publisher_command, publisher_environment
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import log_file, store_exists, tracking_uri
-from bench.tracking.mlflow_setup import QUIET, require_mlflow
+from bench.tracking.mlflow_setup import QUIET, is_server, require_mlflow
 from bench.tracking.reader import pending
 from bench.tracking.shaping import plan_filter
 from reproduce.errors import UserError
+from reproduce.redaction import redacted
 
 SERVER_START_S = 120.0
 """Seconds that the server may take to start. On a loaded machine, 14 to 69 s were measured."""
@@ -35,7 +38,14 @@ class DashboardError(UserError):
     """Raised when the dashboard cannot start or its server ends by itself. The message names the cause."""
 
 
-def run_dashboard(records: Path, *, host: str = "127.0.0.1", port: int = 5000, experiment: str | None = None) -> int:
+def run_dashboard(
+    records: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 5000,
+    experiment: str | None = None,
+    without_password: bool = False,
+) -> int:
     """Publish what is new, print the address of MLflow's pages, and serve them until Ctrl-C or SIGTERM.
 
     If the tracking store is an HTTP server already, the function only prints its address and returns. Otherwise, call
@@ -47,21 +57,27 @@ def run_dashboard(records: Path, *, host: str = "127.0.0.1", port: int = 5000, e
         port: The TCP port to listen at.
         experiment: The name of the experiment whose page the printed address opens. None, or an experiment that was
             never published, leads to MLflow's start page.
+        without_password: Whether `host` may be an address at which others reach this machine.
 
     Returns:
         The exit code, which is always 0.
 
     Raises:
-        DashboardError: The port is taken, `host` is no address of this machine, there are no records, or the server
-            does not start or ends by itself.
+        DashboardError: The port is taken, `host` is no address of this machine or one that `without_password` has to
+            allow, there are no records, or the server does not start or ends by itself.
         MlflowMissingError: MLflow is not installed.
-        UserError: `tracking_uri` cannot create the folder of the store.
+        UserError: See `tracking_uri`.
     """
     uri = tracking_uri(records)
     records = records.resolve()
-    if uri.startswith(("http://", "https://")):
-        print(f"MLflow: {_link(uri, records, uri, experiment)}", flush=True)
+    if is_server(uri):
+        print(f"MLflow: {redacted(_link(uri, records, uri, experiment))}", flush=True)
         return 0
+    if not without_password and not is_loopback(host):
+        raise DashboardError(
+            f"host: at {host}, everyone who reaches this machine could read, change and delete what MLflow holds, "
+            "since its server asks for no password; leave --host out and reach it by ssh -L, or add --without-password"
+        )
     try:
         with serving(records, uri=uri, host=host, port=port) as server:
             print(f"MLflow: {_link(server.address, records, uri, experiment)}  (Ctrl-C ends it)", flush=True)
@@ -106,12 +122,13 @@ def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 500
     _check_port(host, port)
     if not experiments(records):
         raise DashboardError(f"records: {records} holds no experiment; run one first: deeper run quickstart")
-    environment = {**os.environ, **QUIET}
+    environment = {**publisher_environment(uri), **QUIET}
     if pending(records, uri) or not store_exists(uri):  # the publisher creates the store before the server opens it
         with open(log_file(records, "publisher"), "ab") as log:
-            command = [*publisher_command(records, uri), "--once"]
+            command = [*publisher_command(records), "--once"]
             subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    environment = {**os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": uri}
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--artifacts-destination", (records / "mlartifacts").as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     with open(log_file(records, "dashboard"), "ab") as log:
@@ -126,6 +143,33 @@ def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 500
     finally:
         signal.signal(signal.SIGTERM, before)
         _terminate(process)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only processes on this machine reach a server that listens at `host`, a name or an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def ask_health(address: str, *, timeout_s: float, headers: Mapping[str, str] = {}) -> None:
+    """Ask an MLflow server whether it is well.
+
+    Args:
+        address: The URL of its pages.
+        timeout_s: The longest time to wait for a part of the answer, in seconds.
+        headers: HTTP headers to send, such as those of `bench.tracking.mlflow_setup.authorization`.
+
+    Raises:
+        OSError: It does not answer that it is well.
+    """
+    request = urllib.request.Request(f"{address.rstrip('/')}/health", headers=dict(headers))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):
+            pass
+    except http.client.HTTPException as error:
+        raise OSError(f"it does not speak HTTP: {type(error).__name__}: {error}") from error
 
 
 def _interrupt(*_: object) -> None:
@@ -163,7 +207,8 @@ def _check_port(host: str, port: int) -> None:
 def _await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     deadline = time.monotonic() + SERVER_START_S
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
+        with contextlib.suppress(OSError):
+            ask_health(address, timeout_s=2)
             return
         time.sleep(0.3)
     raise DashboardError(f"the MLflow server did not start within {SERVER_START_S:.0f} s; its log: {log}")

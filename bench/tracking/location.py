@@ -2,51 +2,84 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
+import re
 import socket
 from pathlib import Path
+from urllib.parse import unquote
 
 from bench.machine.filesystems import filesystem
-from bench.machine.private_folders import private_folder
+from bench.machine.proxies import except_this_machine
+from bench.tracking.mlflow_setup import URI, without_credentials
+from reproduce.errors import UserError
+from reproduce.private_folders import local_folder
 
-LOCAL_DISK = Path("/var/tmp")
-"""The folder below which the SQLite store is kept if the records are on a network file system.
-
-Like /tmp, this folder is shared by all users.
-"""
+SQLITE = "sqlite:///"
 
 
-def tracking_uri(records: Path) -> str:
+def tracking_uri(records: Path, given: str | None = None) -> str:
     """Return the URI of the tracking store of these records.
 
-    The URI is $MLFLOW_TRACKING_URI if that is set, otherwise that of the SQLite file `<records>/mlflow.db`. SQLite is
-    not safe on network file systems: if the records are on one, the file is on this host's disk, in a folder below
-    `LOCAL_DISK` that only this user can enter and that this function creates. The store itself need not exist yet; it
-    can be filled from the records again at any time.
+    The URI is `given` or $MLFLOW_TRACKING_URI if one of them is set, otherwise that of the SQLite file
+    `<records>/mlflow.db`. SQLite is not safe on network file systems: if the records are on one, the file is on this
+    host's disk, in `reproduce.private_folders.local_folder()`, which is created. The store itself need not exist yet;
+    it can be filled from the records again at any time.
+
+    The environment of this process is made ready for connections to the store: a password in the URI of a server goes
+    to the variables that MLflow reads (see `without_credentials`), and a server on this machine is reached without a
+    proxy (see `except_this_machine`).
 
     Args:
         records: The folder of the records, which need not exist yet.
+        given: The URI that an option names, if any.
+
+    Returns:
+        The URI. That of an HTTP server holds no password.
 
     Raises:
-        UserError: The path of the folder below `LOCAL_DISK` is a link, is not a folder, or belongs to another user.
+        UserError: The URI of a server is malformed, MLflow cannot keep an SQLite file in the folder of the records, or
+            the folder on this host's disk cannot be used.
     """
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    if configured:
-        return configured
+    except_this_machine()
+    if given:
+        return without_credentials(given)
+    if os.environ.get(URI):
+        os.environ[URI] = without_credentials(os.environ[URI])
+        return os.environ[URI]
     records = records.resolve()
     if not filesystem(records).is_network:
-        return f"sqlite:///{records}/mlflow.db"
-    folder = private_folder(LOCAL_DISK / f"deeper-{getpass.getuser()}")
+        return _sqlite_uri(records)
     digest = hashlib.sha256(os.fsencode(records)).hexdigest()[:8]
     # Cursors are kept by URI. With its name in the path, each host has its own, as it has its own store.
-    return f"sqlite:///{folder}/{socket.gethostname()}-{digest}/mlflow.db"
+    return _sqlite_uri(local_folder() / f"{socket.gethostname()}-{digest}")
+
+
+def _sqlite_uri(folder: Path) -> str:
+    path = str(folder)
+    problem = None
+    if found := re.search(r"\?|%[0-9a-f]{2}", path, re.IGNORECASE):
+        # SQLAlchemy would decode an escape of it, but MLflow would create a second folder, with the escape in its name.
+        problem = f"{found[0]!r}"
+    elif os.fsencode(path).decode(errors="replace") != path:
+        problem = "a character that is not UTF-8"
+    if problem:
+        raise UserError(
+            f"records: {path!r} holds {problem}, and MLflow cannot keep its SQLite file in such a folder; "
+            f"use another folder, or name a server in {URI}"
+        )
+    return f"{SQLITE}{path}/mlflow.db"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the path of the SQLite file of a tracking store, or None for a store of another kind."""
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
 
 
 def store_exists(uri: str) -> bool:
     """Return whether the SQLite file of a tracking store exists; True for a server, which is not contacted."""
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+    file = sqlite_file(uri)
+    return file is None or file.is_file()
 
 
 def artifact_location(records: Path, uri: str, experiment: str) -> str | None:

@@ -28,6 +28,7 @@ from bench.tracking.mlflow_setup import require_mlflow
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
+from reproduce.redaction import redacted
 
 LONGEST_PAUSE_S = 30.0
 LAST_PASS_PAUSE_S = 0.5
@@ -79,7 +80,9 @@ def run_publisher(options: PublisherOptions) -> int:
     folder = options.records / "publisher"
     folder.mkdir(parents=True, exist_ok=True)
     path = log_file(options.records, "publisher")
-    logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     os.chdir(folder)  # MLflow leaves an empty folder in the current one
     stop = threading.Event()
     if options.once:
@@ -129,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_publisher(
             PublisherOptions(
                 records=records,
-                uri=options.tracking_uri or tracking_uri(records),
+                uri=tracking_uri(records, options.tracking_uri),
                 experiments=tuple(options.experiment),
                 once=options.once,
                 until_stdin_closes=options.until_stdin_closes,
@@ -139,6 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except UserError as error:
         parser.error(str(error))
+
+
+class _RedactingFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
 
 
 def _stop_when_stdin_closes(stop: threading.Event) -> None:

@@ -89,6 +89,13 @@ def source_from(text: str) -> Source:
     )
 
 
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"source: {text!r}: nobody knows the home folder that ~ stands for; write the path") from None
+
+
 def folder(path: Path) -> Source:
     """Create the source of an image folder that holds `train/<class>/*` and `val/<class>/*`.
 

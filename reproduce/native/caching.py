@@ -11,35 +11,32 @@ import os
 import stat
 from pathlib import Path
 
-
-class UnsafeFolderError(Exception):
-    """Raised if the folder for compiled libraries belongs to another user, who could plant a library in it."""
+from reproduce.private_folders import WRITABLE_BY_OTHERS, home, private_folder
 
 
 def cache() -> Path:
     """Return the project's folder in the user's cache, $XDG_CACHE_HOME/deeper or by default ~/.cache/deeper.
 
     The folder is not created.
+
+    Raises:
+        UserError: The user has no home, and `reproduce.private_folders.home` cannot give another folder.
     """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deeper"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "deeper"
 
 
 def library_folder() -> Path:
-    """Return the folder for compiled libraries, `cache() / "libraries"`, after making it safe to use.
+    """Return the private folder for compiled libraries, `cache() / "libraries"`.
 
-    The folder and the cache folder are created if they do not exist. If their group or other users may write to them,
-    that permission is removed.
+    It and the cache folder are created if they do not exist, and closed to other users if they do.
 
     Raises:
-        UnsafeFolderError: One of the two folders, or a symbolic link in its place, belongs to another user.
-        OSError: A folder cannot be created or its permissions cannot be changed.
+        UserError: One of the two folders is not this user's own (`UnsafeFolderError`), or cannot be created.
+        OSError: The folder above the cache folder cannot be created.
     """
-    folder = cache() / "libraries"
+    folder = cache()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _make_private(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    _make_private(folder)
-    return folder
+    return private_folder(private_folder(folder) / "libraries")
 
 
 def is_trusted(library: Path) -> bool:
@@ -51,15 +48,4 @@ def is_trusted(library: Path) -> bool:
         found = library.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & _WRITABLE_BY_OTHERS
-
-
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-
-
-def _make_private(folder: Path) -> None:
-    found = folder.stat()
-    if {folder.lstat().st_uid, found.st_uid} != {os.geteuid()}:
-        raise UnsafeFolderError(f"{folder}: belongs to another user")
-    if found.st_mode & _WRITABLE_BY_OTHERS:
-        folder.chmod(stat.S_IMODE(found.st_mode) & ~_WRITABLE_BY_OTHERS)
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & WRITABLE_BY_OTHERS

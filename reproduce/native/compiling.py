@@ -22,7 +22,8 @@ from pathlib import Path
 
 from reproduce.errors import UserError
 from reproduce.native import cpu, precompiled
-from reproduce.native.caching import UnsafeFolderError, is_trusted, library_folder
+from reproduce.native.caching import is_trusted, library_folder
+from reproduce.private_folders import UnsafeFolderError
 
 # The compiler must not fuse a * b + c into one operation: results would depend on whether the CPU has it.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
@@ -248,7 +249,7 @@ def _cached(library: Library) -> Path | None:
         warnings.warn(
             f"compiled libraries are not kept: {error}; set XDG_CACHE_HOME to a folder of yours", stacklevel=2
         )
-    except OSError:
+    except (OSError, UserError):
         pass
     return None
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slurm.job.private_files import write_private_file
+from reproduce.atomic import PRIVATE, write_atomically
 
 POLL_S = 0.5
 REPORT_TIMEOUT_S = 300  # for all worker nodes to report; after that the job continues with those that have
@@ -77,7 +77,7 @@ def cancel_rendezvous(file: Path) -> None:
     Args:
         file: Path of the rendezvous file.
     """
-    write_private_file(file, b"null")
+    write_atomically(file, b"null", mode=PRIVATE)
 
 
 def wait_for_rendezvous(file: Path, timeout_s: float) -> Rendezvous:
@@ -129,7 +129,7 @@ class RendezvousServer:
         self._connections: list[socket.socket] = []
         self._rendezvous = Rendezvous(address, self._socket.getsockname()[1], ray_address, secrets.token_hex(16))
         threading.Thread(target=self._accept_connections, daemon=True).start()
-        write_private_file(file, json.dumps(asdict(self._rendezvous)).encode())
+        write_atomically(file, json.dumps(asdict(self._rendezvous)).encode(), mode=PRIVATE)
 
     def close(self) -> None:
         """Tell every connected worker node that the job is over, stop listening, and remove the rendezvous file."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 import urllib.error
-import urllib.request
 from pathlib import Path
 
 from bench.commands.doctor.hardware import GIB, check_free
 from bench.console.checks import Check
 from bench.machine.filesystems import filesystem
+from bench.tracking.dashboard import ask_health
 from bench.tracking.location import tracking_uri
+from bench.tracking.mlflow_setup import authorization, is_server
 from reproduce.data import DataError, load_manifest
+from reproduce.errors import UserError
+from reproduce.redaction import redacted
 
 RECORDS_GIB = 2
 """Free disk space for records, in GiB, below which the check warns.
@@ -35,9 +38,6 @@ def checks(records: Path, data: Path) -> list[Check]:
 
     Returns:
         One finding for each check.
-
-    Raises:
-        UserError: `bench.tracking.location.tracking_uri` cannot create the folder of the tracking store.
     """
     return [
         _disk("disk for records", records, RECORDS_GIB, "--records"),
@@ -83,12 +83,18 @@ def _data_sets(data: Path) -> Check:
 
 
 def _tracking(records: Path) -> Check:
-    uri = tracking_uri(records)
-    if not uri.startswith(("http://", "https://")):
-        return Check("tracking", "ok", uri)
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5):
-            return Check("tracking", "ok", uri)
-    except (urllib.error.URLError, TimeoutError) as error:
+        uri = tracking_uri(records)
+    except UserError as error:
+        return Check("tracking", "fail", str(error), "use another folder, with --records FOLDER, or name a server")
+    shown = redacted(uri)
+    if not is_server(uri):
+        return Check("tracking", "ok", shown)
+    try:
+        ask_health(uri, timeout_s=5, headers=authorization())
+    except OSError as error:
         hint = "start the server, or unset MLFLOW_TRACKING_URI; until then, records wait on disk"
-        return Check("tracking", "warn", f"{uri} does not answer: {error}", hint)
+        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
+            hint = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return Check("tracking", "warn", f"{shown} does not answer: {redacted(str(error))}", hint)
+    return Check("tracking", "ok", shown)

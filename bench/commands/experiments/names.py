@@ -63,8 +63,9 @@ def published_name(name_or_path: str, records: Path, tracking_uri: str) -> str:
     Raises:
         UserError: There is neither such an SQLite file nor a plan of this experiment, or its file is not valid.
     """
-    store = tracking_uri.removeprefix("sqlite:///")
-    if store == tracking_uri or Path(store).is_file():
+    from bench.tracking.location import store_exists
+
+    if store_exists(tracking_uri):
         return experiment_name(name_or_path)
     return recorded_name(name_or_path, records)
 

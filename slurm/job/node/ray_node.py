@@ -16,9 +16,9 @@ from typing import Final
 
 import psutil
 
+from reproduce.private_folders import temporary_folder
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress
-from slurm.job.private_files import make_temporary_folder
 
 START_TIMEOUT_S = 300  # a node may have to read Ray from a cold network file system
 POLL_S = 0.2
@@ -114,7 +114,7 @@ def start_ray_node(
     Returns:
         The Ray node, whose `kill` the caller has to call.
     """
-    folder = make_temporary_folder(NODE_LOCAL, f"deeper-{allocation.job}-{allocation.rank}-")
+    folder = temporary_folder(NODE_LOCAL, f"deeper-{allocation.job}-{allocation.rank}-")
     command = ray_command(
         allocation, own, head_address=head_address, object_store_mib=object_store_mib, folder=_ray_folder(folder)
     )

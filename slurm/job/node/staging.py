@@ -16,10 +16,10 @@ from pathlib import Path
 from reproduce.data import load_manifest, verify
 from reproduce.errors import UserError
 from reproduce.grid import arm_data
+from reproduce.private_folders import private_folder
 from reproduce.spec import load_experiment
 from slurm.job.config import LauncherConfig
 from slurm.job.log import log
-from slurm.job.private_files import make_private_folder
 
 STAGING_TIMEOUT_S = 4 * 3600  # for the slowest node of a job to copy its data
 CHUNK_BYTES = 64 * 2**20
@@ -96,7 +96,7 @@ def _scratch_folder(scratch: str) -> Path:
         Path(expanded).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"scratch: {expanded}: {error.strerror}; name a folder that jobs may write to") from error
-    return make_private_folder(Path(expanded) / f"deeper-{os.getuid()}", "scratch")
+    return private_folder(Path(expanded) / f"deeper-{os.getuid()}", "scratch")
 
 
 def _copy_verified(data: Path, paths: Sequence[str], root: Path, report_progress: Callable[[str], None]) -> None:

@@ -169,6 +169,19 @@ def test_records_that_cannot_be_written_send_the_log_to_the_temporary_folder(
     assert len(list(tmp_path.glob("bug-*.log"))) == 1
 
 
+def test_a_bug_shows_no_password(
+    failing: list[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("DEEPER_TRACEBACK", "1")
+    failing.append(RuntimeError("http://me:hunter22@server does not answer"))
+    assert cli.main(["experiments"]) == BUG
+    (log,) = tmp_path.glob("bug-*.log")
+    for text in (capsys.readouterr().err, log.read_text(encoding="utf-8")):
+        assert "http://***@server does not answer" in text
+        assert "hunter22" not in text
+
+
 def test_a_variable_shows_the_traceback_on_the_screen(
     failing: list[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench import cli
-from bench.commands.doctor import command
+from bench.commands.doctor import command, storage
 from bench.console.checks import Check
 from bench.machine import filesystems
+
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def checks_of(records: Path, data: Path) -> dict[str, Check]:
@@ -71,6 +76,46 @@ def test_a_tracking_server_that_does_not_answer_is_a_warning(tmp_path: Path, mon
         found = checks_of(tmp_path, tmp_path)["tracking"]
     assert found.status == "warn"
     assert "MLFLOW_TRACKING_URI" in found.hint
+
+
+class AsksForAPassword(http.server.BaseHTTPRequestHandler):
+    """Answers as MLflow's server does, behind a door that wants the password `me:hunter22`."""
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        if name != "do_GET":
+            raise AttributeError(name)
+        return lambda: self.send_error(200 if self.headers["Authorization"] == "Basic bWU6aHVudGVyMjI=" else 401)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("user", "status"), [("me:hunter22@", "ok"), ("me:hunter23@", "warn"), ("", "warn")])
+def test_a_tracking_server_is_asked_with_the_password_and_past_the_proxy(
+    user: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*CREDENTIALS, "no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with http.server.HTTPServer(("127.0.0.1", 0), AsksForAPassword) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{user}127.0.0.1:{server.server_port}")
+        (found,) = [check for check in storage.checks(tmp_path, tmp_path) if check.name == "tracking"]
+    assert found.status == status
+    assert f"http://127.0.0.1:{server.server_port}" in found.detail
+    assert "hunter" not in found.detail
+    assert status == "ok" or "401" in found.detail
+    assert status == "ok" or "MLFLOW_TRACKING_PASSWORD" in found.hint
+
+
+def test_a_store_that_cannot_be_made_is_a_failure_and_the_other_findings_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    checks = {check.name: check for check in storage.checks(tmp_path / "what?", tmp_path)}
+    assert checks["tracking"].status == "fail"
+    assert "use another folder" in checks["tracking"].hint
+    assert checks["disk for records"].status == "ok"
 
 
 @pytest.fixture

@@ -50,6 +50,20 @@ def test_the_diff_recreates_the_changed_files(checkout: Path) -> None:
     assert changed.read_text(encoding="utf-8") == "a = 2\n"
 
 
+def test_a_secret_in_an_added_line_is_hidden_and_the_patch_still_applies(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter22")
+    changed = checkout / "bench" / "module.py"
+    changed.write_text("a = 1\nb = 'http://me:pw@server'\nc = 'hunter22'\n", encoding="utf-8")
+    diff = code_diff()
+    assert diff is not None
+    git(checkout, "checkout", "--quiet", ".")
+    (checkout / diff.name).write_bytes(diff.content)
+    git(checkout, "apply", diff.name)
+    assert changed.read_text(encoding="utf-8") == "a = 1\nb = 'http://***@server'\nc = '***'\n"
+
+
 def test_untracked_python_files_are_named_and_nothing_untracked_is_copied(checkout: Path) -> None:
     (checkout / "bench" / "new.py").write_text("token = 'hidden'\n", encoding="utf-8")
     (checkout / "bench" / "secrets.txt").write_text("hidden\n", encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.tracking.background import start_publisher, stop_publisher
 from bench.tracking.reader import pending
 
@@ -17,6 +19,23 @@ def test_a_server_that_is_away_is_reported_and_nothing_is_lost(one_run: Path, fr
     assert away in message
     assert f"deeper publish --once --records {one_run}" in message
     assert pending(one_run, away) == 1
+
+
+def test_a_password_of_the_server_is_on_no_command_line_and_in_no_file(
+    one_run: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter22@127.0.0.1:{free_port}")
+    publisher = start_publisher(one_run)
+    command = Path(f"/proc/{publisher.process.pid}/cmdline").read_bytes()
+    assert b"bench.tracking.publisher" in command
+    assert b"hunter22" not in command
+    message = stop_publisher(publisher, timeout_s=4)
+    assert message is not None
+    assert f"http://127.0.0.1:{free_port}" in message
+    assert "hunter22" not in message
+    assert [path for path in one_run.rglob("*") if path.is_file() and b"hunter22" in path.read_bytes()] == []
 
 
 def test_a_command_in_a_hurry_lets_the_publisher_end_by_itself(one_run: Path, free_port: int) -> None:

@@ -43,6 +43,12 @@ def test_a_port_in_use_is_reported_with_a_free_one(one_run: Path) -> None:
             run_dashboard(one_run, port=port)
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "node1"])
+def test_an_address_that_others_reach_has_to_be_allowed(one_run: Path, host: str, free_port: int) -> None:
+    with pytest.raises(DashboardError, match=rf"host: at {host}, everyone .* no password; .* --without-password"):
+        run_dashboard(one_run, host=host, port=free_port)
+
+
 def test_missing_records_are_reported_before_a_server_is_started(tmp_path: Path, free_port: int) -> None:
     with pytest.raises(DashboardError, match="holds no experiment"):
         run_dashboard(tmp_path, port=free_port)

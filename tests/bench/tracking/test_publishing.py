@@ -21,7 +21,7 @@ from bench.records.evaluations import write_evaluation
 from bench.records.plan import write_experiment, write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
-from bench.tracking.background import publisher_command, start_publisher, stop_publisher
+from bench.tracking.background import publisher_command, publisher_environment, start_publisher, stop_publisher
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce import schema
@@ -267,7 +267,8 @@ def test_what_a_killed_publisher_left_is_published_by_the_next_one(
     for epoch in range(epochs):
         record.epoch(epoch, dict.fromkeys(names, float(epoch)))
     record.end("finished")
-    first = subprocess.Popen(publisher_command(records, uri(records)), stdout=subprocess.PIPE)
+    environment = publisher_environment(uri(records))
+    first = subprocess.Popen(publisher_command(records), stdout=subprocess.PIPE, env=environment)
     while not rows(records):
         assert first.poll() is None
         time.sleep(0.01)

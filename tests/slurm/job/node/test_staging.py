@@ -50,7 +50,7 @@ def test_a_variable_that_is_not_set_on_the_node_is_named(synthetic_data: Path) -
 def test_a_planted_link_is_not_followed(synthetic_data: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     own_folder(tmp_path).symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match="is a symbolic link, so its content is not used"):
+    with pytest.raises(UserError, match=r"is a symbolic link to .*, so its content is not used"):
         stage(synthetic_data, tmp_path)
     assert list((tmp_path / "victim").iterdir()) == []
 

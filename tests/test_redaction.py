@@ -1,0 +1,36 @@
+"""What is hidden in text for people, and what is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from reproduce.redaction import redacted
+
+SECRETS = {
+    "MLFLOW_TRACKING_PASSWORD": "hunter22",
+    "AWS_SECRET_ACCESS_KEY": "hunter22+more",
+    "RAY_AUTH_TOKEN": "0123456789abcdef",
+    "SHORT_TOKEN": "none",
+    "MAX_TOKENS": "128000",
+    "TOKENIZERS_PARALLELISM": "disabled",
+    "AWS_ACCESS_KEY_ID": "identity",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at http://me:pw@server:5000/x is", "at http://***@server:5000/x is"),
+        ("postgresql+psycopg2://me:p@w@db/mlflow", "postgresql+psycopg2://***@db/mlflow"),
+        ("'https://token@server'", "'https://***@server'"),
+        ("mysql://db/x?user=me&password=pw&ssl=1", "mysql://db/x?user=me&password=***&ssl=1"),
+        ("http://server/a@b, me@example.org", "http://server/a@b, me@example.org"),
+        ('f"http://{user}:{password}@{host}"', 'f"http://{user}:{password}@{host}"'),
+        ("first hunter22\nthen hunter22+more", "first ***\nthen ***"),
+        ("token 0123456789abcdef", "token ***"),
+        ("none of 128000 images, disabled identity", "none of 128000 images, disabled identity"),
+    ],
+)
+def test_secrets_are_hidden_and_the_rest_stays(text: str, shown: str) -> None:
+    assert redacted(text, SECRETS) == shown
+    assert redacted(shown, SECRETS) == shown
