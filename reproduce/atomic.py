@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from reproduce.disk import naming_full_disk
+
 DEFAULT_MODE = 0o666
 
 
@@ -28,21 +30,23 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
         The temporary file, open for writing bytes. It is closed when the block ends.
 
     Raises:
-        OSError: The file could not be written, for example on a full disk.
+        DiskFullError: There is no room for the file.
+        OSError: The file could not be written for another reason.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with _create(partial, mode) as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
+    with naming_full_disk(path):
+        try:
+            with _create(partial, mode) as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
 
 
 def _create(path: Path, mode: int) -> BinaryIO:

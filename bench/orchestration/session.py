@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from bench.machine.environment import environment
@@ -9,6 +10,8 @@ from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
+from reproduce.disk import DiskFullError, naming_full_disk
+from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
@@ -28,7 +31,7 @@ def train_and_record(
     """Train a run on rank 0 and record the attempt in `context.folder`.
 
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
-    of the training is recorded as the attempt's failure and raised again.
+    of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` interrupts the attempt.
 
     Args:
         config: The run.
@@ -47,6 +50,7 @@ def train_and_record(
         Exception: Any exception of `train`.
     """
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
+    resume, damaged = resume_point(context.folder, config.key)
     attempt = record.begin(
         config,
         environment=environment(),
@@ -58,7 +62,8 @@ def train_and_record(
             "compile": context.compiled,
             **resolve_precision(config.recipe.precision, context.device).describe(),
         },
-        resume=resume_point(context.folder, config.key),
+        resume=resume,
+        damaged=damaged,
         code_diff=code_diff(),
     )
     telemetry = Sampler(
@@ -70,19 +75,27 @@ def train_and_record(
         rate_hz=recording.telemetry_hz,
     ).start()
     record.gpu_absent = telemetry.gpu_absent
-    try:
-        result = train(config, context, record)
-    except BaseException as error:
-        metrics = telemetry.stop()
+    with record:
+        try:
+            with naming_full_disk(context.folder):
+                result = train(config, context, record)
+        except CannotContinueError as error:
+            with contextlib.suppress(DiskFullError):
+                telemetry.stop()
+            with contextlib.suppress(DiskFullError):  # a record without an end reads as interrupted, too
+                record.end(schema.INTERRUPTED, reason=str(error), telemetry=telemetry.summary())
+            raise
+        except BaseException as error:
+            metrics = telemetry.stop()
+            record.end(
+                schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+            )
+            raise
+        metrics = {**result.metrics, **telemetry.stop()}
         record.end(
-            schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+            schema.FINISHED if result.finished else schema.INTERRUPTED,
+            reason=None if result.finished else stop_reason(),
+            metrics=metrics,
+            telemetry=telemetry.summary(),
         )
-        raise
-    metrics = {**result.metrics, **telemetry.stop()}
-    record.end(
-        schema.FINISHED if result.finished else schema.INTERRUPTED,
-        reason=None if result.finished else stop_reason(),
-        metrics=metrics,
-        telemetry=telemetry.summary(),
-    )
     return result

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from reproduce.data.manifest import PrepareOptions
-from reproduce.data.markers import with_restart_markers
+from reproduce.data.markers import damage_of, with_restart_markers
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,7 +49,8 @@ class UnreadableImageError(Exception):
 def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers: bool = True) -> Encoded:
     """Decode an image, shrink it if necessary, and encode it for storage.
 
-    Every image is decoded in full, since FFCV's decoder would not report damage later. An RGB JPEG that is stored as a
+    Every image is decoded in full, since FFCV's decoder would not report damage later, and all codes of a JPEG are
+    checked, since PIL makes up the pixels of damaged ones. An RGB JPEG that is stored as a
     JPEG and is not shrunk is not encoded again, so it keeps its pixels.
 
     Args:
@@ -101,6 +102,8 @@ def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
         return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
     with Image.open(io.BytesIO(content)) as image:
         image.load()
+        if image.format in ("JPEG", "MPO") and (damage := damage_of(content)):
+            raise UnreadableImageError(damage)
         if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 rather than scale them
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False
         return np.asarray(image.convert("RGB")), image.format == "JPEG" and image.mode == "RGB"

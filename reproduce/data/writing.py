@@ -40,6 +40,8 @@ from reproduce.data.manifest import (
 from reproduce.data.pool import Encoder, Unreadable, encode_chunks
 from reproduce.data.readers import Listing, Progress
 from reproduce.data.sources import Source
+from reproduce.data.verification import stamp_written
+from reproduce.disk import naming_full_disk
 from reproduce.spec import Config
 
 PARTIAL = ".partial"
@@ -96,7 +98,7 @@ def prepare(
     Raises:
         DataError: The source has no images or cannot be read. Images are unreadable and `skip_bad` is not set (the job
             still tries every image of the split, and the message lists the first 20 unreadable ones). All images of a
-            split are unreadable. The disk has too little space, or `out` cannot be written. `out` holds another data
+            split are unreadable. The disk has too little space by the estimate, or `out` cannot be written. `out` holds another data
             set, or lacks images that were unreadable, and `force` is not set. A worker process died.
     """
     with _disk_errors(out):
@@ -231,6 +233,7 @@ class _Preparation:
         )
         os.replace(partial, path)
         sync_folder(self.out)
+        stamp_written(path, entry.sha256)
         return entry
 
 
@@ -243,10 +246,11 @@ def _unreadable(split: Split, bad: Sequence[Unreadable]) -> str:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Raise a `DataError` in place of an `OSError` that the user can mend: a full or read-only disk, a wrong path."""
+    """Raise a `UserError` in place of an `OSError` that the user can mend: a full or read-only disk, a wrong path."""
     try:
-        yield
+        with naming_full_disk(out):
+            yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise
         raise DataError(f"{error.filename or out}: cannot be written: {error.strerror}") from error

@@ -25,7 +25,7 @@ from torch import Tensor
 from reproduce.data.encoding import JPG
 from reproduce.data.loading.engine import Reader
 from reproduce.data.loading.loaders import NONE, LoaderConfig
-from reproduce.data.manifest import DataError, beton, load_manifest
+from reproduce.data.manifest import DamagedDataError, beton, load_manifest
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -174,7 +174,7 @@ class _StoredImages:
             image = Image.open(io.BytesIO(stored.tobytes()))
             image.load()
         except (OSError, ValueError) as error:
-            raise DataError(f"{self._file}: image {number} is damaged: {error}; prepare the data set again") from error
+            raise DamagedDataError(f"{self._file}: image {number} is damaged: {error}; prepare the data set again") from error
         return image
 
 

@@ -42,6 +42,7 @@ def make(runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, 
         options,
         start_group=groups,
         keep_waiting=lambda _: True,
+        stop_all=lambda reason: None,
     )
 
 
