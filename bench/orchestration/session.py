@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
+from reproduce.data import DamagedDataError, verify_changed
 from reproduce.disk import DiskFullError, naming_full_disk
 from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
@@ -31,7 +33,8 @@ def train_and_record(
     """Train a run on rank 0 and record the attempt in `context.folder`.
 
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
-    of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` interrupts the attempt.
+    of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` is recorded as an
+    interruption and raised again.
 
     Args:
         config: The run.
@@ -47,8 +50,10 @@ def train_and_record(
     Raises:
         RunBusyError: Another process is training this run.
         RunFinishedError: The run is finished already.
+        DataError: The data are not those of the run, see `check_data`. Nothing is recorded.
         Exception: Any exception of `train`.
     """
+    check_data(config, context.data_root)
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     resume, damaged = resume_point(context.folder, config.key)
     attempt = record.begin(
@@ -99,3 +104,20 @@ def train_and_record(
             telemetry=telemetry.summary(),
         )
     return result
+
+
+def check_data(config: RunConfig, data_root: Path) -> None:
+    """Check that the data which this node sees are those of the run's key. Every rank calls it before it trains.
+
+    One rank of a node reads files that have changed since they were last checked, while its other ranks wait for it.
+
+    Raises:
+        DataError: The data set is missing, or it has changed since it was planned or prepared (`DamagedDataError`).
+    """
+    folder = data_root / config.data.path
+    found = verify_changed(folder).hash
+    if found != config.data_hash:
+        raise DamagedDataError(
+            f"{folder}: holds another data set than the one of the runs: its hash is {found[:12]}, theirs "
+            f"{config.data_hash[:12]}; put that one back, or repeat the command to plan runs on the new one"
+        )

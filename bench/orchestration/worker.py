@@ -195,11 +195,10 @@ class Worker:
     def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
         import torch
 
-        from bench.orchestration.session import train_and_record
+        from bench.orchestration.session import check_data, train_and_record
         from reproduce.training.interface import RankSetup, SilentObserver
         from reproduce.training.loop import train
 
-        _check_data(config, data_root)
         device = self.device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -224,24 +223,9 @@ class Worker:
                 stop_reason=lambda: self.stop_reason,
             )
         else:
+            check_data(config, data_root)
             result = train(config, context, SilentObserver())
         return Outcome("finished" if result.finished else "interrupted")
-
-
-def _check_data(config: RunConfig, data_root: Path) -> None:
-    """Raise `DamagedDataError` unless the data that this node sees are those of the run's key.
-
-    One rank of a node reads files that have changed since they were last checked, while its other ranks wait for it.
-    """
-    from reproduce.data import DamagedDataError, verify_changed
-
-    folder = data_root / config.data.path
-    found = verify_changed(folder).hash
-    if found != config.data_hash:
-        raise DamagedDataError(
-            f"{folder}: holds another data set than the one of the runs: its hash is {found[:12]}, theirs "
-            f"{config.data_hash[:12]}; put that one back, or repeat the command to plan runs on the new one"
-        )
 
 
 def _failure(error: Exception) -> Outcome:

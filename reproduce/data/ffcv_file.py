@@ -58,7 +58,11 @@ class FFCVFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()  # writes what is buffered, which fails on a full disk
+        except OSError:
+            self._path.unlink()
+            raise
         if error is not None:
             self._path.unlink()
 

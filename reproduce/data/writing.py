@@ -98,8 +98,9 @@ def prepare(
     Raises:
         DataError: The source has no images or cannot be read. Images are unreadable and `skip_bad` is not set (the job
             still tries every image of the split, and the message lists the first 20 unreadable ones). All images of a
-            split are unreadable. The disk has too little space by the estimate, or `out` cannot be written. `out` holds another data
-            set, or lacks images that were unreadable, and `force` is not set. A worker process died.
+            split are unreadable. The disk has too little space by the estimate, or `out` cannot be written. `out`
+            holds another data set, or lacks images that were unreadable, and `force` is not set. A worker process died.
+        DiskFullError: The disk is full nevertheless.
     """
     with _disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)

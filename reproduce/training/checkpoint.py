@@ -26,6 +26,7 @@ import os
 import pickle
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -211,7 +212,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(f"{type(error).__name__}: {error}") from error
 
 
-UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, LookupError, RuntimeError, ValueError)
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, struct.error),
+    *(EOFError, LookupError, RuntimeError, ValueError),
+)
 """What the readers of a zip file and of a checkpoint raise at bytes that are neither."""
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.commands.experiments.names import published_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_experiment, add_verb
+from reproduce.disk import naming_full_disk
 
 EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html
@@ -35,5 +36,6 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.report.writing import write_report
 
     folder = arguments.output or Path("reports") / name
-    print(write_report(name, tracking_uri=uri, out=folder))
+    with naming_full_disk(folder):
+        print(write_report(name, tracking_uri=uri, out=folder))
     return DONE
