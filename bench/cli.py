@@ -27,6 +27,7 @@ from bench.commands.experiments import authoring, listing, plan, report, status
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.parser import Parser
+from reproduce.disk import FULL, describe_full_disk
 from reproduce.errors import UserError
 from reproduce.redaction import redacted
 from slurm.extension import EXTENSION as SLURM
@@ -84,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return DONE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _print_error(describe_full_disk(error, Path(error.filename or _records_of(parsed) or Path.cwd())))
+            return WRONG_INPUT
         log = log_bug(error, sys.argv if arguments is None else ["deeper", *arguments], _records_of(parsed))
         if traceback_wanted():
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from reproduce.disk import naming_full_disk
+
 DEFAULT_MODE, PRIVATE = 0o666, 0o600
 
 
@@ -30,21 +32,23 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
         The temporary file, open for writing bytes. It is closed when the block ends.
 
     Raises:
-        OSError: The file could not be written, for example on a full disk.
+        DiskFullError: There is no room for the file.
+        OSError: The file could not be written for another reason.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(partial, "xb", opener=functools.partial(os.open, mode=mode)) as file:
-            yield file
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
+    with naming_full_disk(path):
+        try:
+            with open(partial, "xb", opener=functools.partial(os.open, mode=mode)) as file:
+                yield file
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:

@@ -15,6 +15,14 @@ class UserError(ValueError):
     """
 
 
+class CannotContinueError(UserError):
+    """Raised if no run can go on until the user has mended something outside of the runs, such as a full disk.
+
+    It is not the fault of the run that meets it: the run is interrupted rather than failed, no retry is used up, and
+    all other runs are stopped as well. The same command resumes them.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the known name that is most similar to a mistyped word.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,29 @@ from reproduce.data.writing import PrepareConfig, prepare
 
 # A shell's background jobs (make test &) ignore Ctrl-C, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for 1 MiB."""
+    place = tmp_path / "small-disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("file systems cannot be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_stamps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests note about their data sets out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        stamps = tmp_path_factory.mktemp("cache")
+        patch.setattr("reproduce.data.verification.cache", lambda: stamps)
+        yield
 
 
 @pytest.fixture(scope="session")

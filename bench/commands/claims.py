@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench.commands.experiments.names import own_plan
 from bench.console.options import add_json, add_plan, add_verb
 from bench.console.output import plain_console, print_result
+from reproduce.disk import naming_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -85,7 +86,8 @@ def _claims(arguments: argparse.Namespace) -> int:
     content = {**rendering.as_json(findings, environment()), "notices": material.notices}
     print_result(arguments, content, lambda: _print(plain_console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
-        arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
+        with naming_full_disk(arguments.markdown):
+            arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
     return 0
 
 

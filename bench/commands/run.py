@@ -118,6 +118,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     settled = {row.planned.key for row in read_rows(entries, records) if row.state.status in options.settled}
     left = [run for run in (start_with_part(runs, *part_asked) if part_asked else runs) if run.key not in settled]
+    _verify_data(left, arguments.data, console)
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else start_publisher(records)
@@ -192,6 +193,17 @@ def _parse_part(text: str) -> tuple[int, int]:
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise SpecError(f"--part: {text!r} is not a part; use I/N with I from 1 to N, e.g. 1/4")
     return int(match[1]), int(match[2])
+
+
+def _verify_data(runs: Sequence[PlannedRun], data_root: Path, console: Console) -> None:
+    """Compare the data sets of these runs with their manifests, before any run is started. Raises `DataError`."""
+    from reproduce.data import verify_changed
+
+    def announce(file: Path) -> None:
+        show(console, f"{file}: new or changed; comparing {file.stat().st_size / 2**30:.2f} GiB with the manifest ...")
+
+    for path in dict.fromkeys(run.config.data.path for run in runs):
+        verify_changed(data_root / path, announce)
 
 
 def _prepare_missing(experiment: ExperimentConfig, data_root: Path) -> None:

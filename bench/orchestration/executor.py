@@ -19,7 +19,8 @@ from bench.records.event_log import RunBusyError
 from bench.records.record import Record, Recording
 from bench.records.states import read_state, run_folder
 from reproduce import schema
-from reproduce.errors import UserError
+from reproduce.disk import naming_full_disk
+from reproduce.errors import CannotContinueError, UserError
 from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class Executor:
         *,
         start_group: StartGroup,
         keep_waiting: Callable[[float], bool],
+        stop_all: Callable[[str], None],
     ) -> None:
         """
         Args:
@@ -93,12 +95,14 @@ class Executor:
             options: The options of the command.
             start_group: Starts a worker group; see `WorkerGroup.start`.
             keep_waiting: Passed on to `start_group`. It must return False once this executor is stopped.
+            stop_all: Called with the reason if no run can go on, such as a full disk. It must stop all executors.
         """
         self._queue = queue
         self._resources = resources
         self._options = options
         self._start_group = start_group
         self._keep_waiting = keep_waiting
+        self._stop_all = stop_all
         self._lock = threading.Lock()
         self._group: TrainingGroup | None = None
         self._stop_reason: str | None = None
@@ -127,12 +131,15 @@ class Executor:
         """
         while self._stop_reason is None:
             try:
-                claimed = self._queue.claim()
-                if claimed is None:
-                    break
-                run, lease = claimed
-                with lease:
-                    self.execute(run)
+                with naming_full_disk(self._options.records):
+                    claimed = self._queue.claim()
+                    if claimed is None:
+                        break
+                    run, lease = claimed
+                    with lease:
+                        self.execute(run)
+            except CannotContinueError as error:
+                self._stop_all(str(error))
             except Exception as error:
                 log.exception("a run was given up, and this could not be recorded")
                 self.errors.append(error)
@@ -146,7 +153,7 @@ class Executor:
         """Train a run, with retries, and make sure that its record says how it ended.
 
         The caller holds the run's lease. Exceptions of the training become a failed outcome; an exception of the
-        recording itself, such as `OSError` on a full disk, is raised.
+        recording itself, such as `DiskFullError`, is raised.
 
         Returns:
             The outcome of the last attempt; None if the run is settled already (see `ExecutionOptions.settled`).
@@ -156,11 +163,16 @@ class Executor:
             return None  # another driver has trained it since this one was started
         try:
             outcome = self._train_with_retries(run, folder)
+        except CannotContinueError:
+            self._discard_group()
+            raise
         except UserError as error:
             outcome = self._failed_unexpectedly(folder, str(error))
         except Exception as error:  # a bug of this project: this run fails with its traceback, the others go on
             outcome = self._failed_unexpectedly(folder, f"{type(error).__name__}: {error}".splitlines()[0])
             log.error("%s: %s; its traceback is in %s", run.name, outcome.error, folder / LOG_FILE)
+        if outcome.stop_all:
+            self._stop_all(outcome.stop_all)
         self._record_end(run, folder, outcome)
         return outcome
 

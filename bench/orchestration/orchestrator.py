@@ -88,6 +88,7 @@ class Orchestrator:
                 self._options,
                 start_group=self._start_group,
                 keep_waiting=self._keep_waiting,
+                stop_all=self.stop,
             )
             self._executors.append(executor)
             self._threads.append(threading.Thread(target=executor.execute_all, name=f"executor-{index}", daemon=True))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
+from reproduce.data import DamagedDataError, verify_changed
+from reproduce.disk import DiskFullError, naming_full_disk
+from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
@@ -28,7 +33,8 @@ def train_and_record(
     """Train a run on rank 0 and record the attempt in `context.folder`.
 
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
-    of the training is recorded as the attempt's failure and raised again.
+    of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` is recorded as an
+    interruption and raised again.
 
     Args:
         config: The run.
@@ -44,9 +50,12 @@ def train_and_record(
     Raises:
         RunBusyError: Another process is training this run.
         RunFinishedError: The run is finished already.
+        DataError: The data are not those of the run, see `check_data`. Nothing is recorded.
         Exception: Any exception of `train`.
     """
+    check_data(config, context.data_root)
     record = Record(context.folder, progress_every_s=recording.heartbeat_s)
+    resume, damaged = resume_point(context.folder, config.key)
     attempt = record.begin(
         config,
         environment=environment(),
@@ -58,7 +67,8 @@ def train_and_record(
             "compile": context.compiled,
             **resolve_precision(config.recipe.precision, context.device).describe(),
         },
-        resume=resume_point(context.folder, config.key),
+        resume=resume,
+        damaged=damaged,
         code_diff=code_diff(),
     )
     telemetry = Sampler(
@@ -70,19 +80,44 @@ def train_and_record(
         rate_hz=recording.telemetry_hz,
     ).start()
     record.gpu_absent = telemetry.gpu_absent
-    try:
-        result = train(config, context, record)
-    except BaseException as error:
-        metrics = telemetry.stop()
+    with record:
+        try:
+            with naming_full_disk(context.folder):
+                result = train(config, context, record)
+        except CannotContinueError as error:
+            with contextlib.suppress(DiskFullError):
+                telemetry.stop()
+            with contextlib.suppress(DiskFullError):  # a record without an end reads as interrupted, too
+                record.end(schema.INTERRUPTED, reason=str(error), telemetry=telemetry.summary())
+            raise
+        except BaseException as error:
+            metrics = telemetry.stop()
+            record.end(
+                schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+            )
+            raise
+        metrics = {**result.metrics, **telemetry.stop()}
         record.end(
-            schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+            schema.FINISHED if result.finished else schema.INTERRUPTED,
+            reason=None if result.finished else stop_reason(),
+            metrics=metrics,
+            telemetry=telemetry.summary(),
         )
-        raise
-    metrics = {**result.metrics, **telemetry.stop()}
-    record.end(
-        schema.FINISHED if result.finished else schema.INTERRUPTED,
-        reason=None if result.finished else stop_reason(),
-        metrics=metrics,
-        telemetry=telemetry.summary(),
-    )
     return result
+
+
+def check_data(config: RunConfig, data_root: Path) -> None:
+    """Check that the data which this node sees are those of the run's key. Every rank calls it before it trains.
+
+    One rank of a node reads files that have changed since they were last checked, while its other ranks wait for it.
+
+    Raises:
+        DataError: The data set is missing, or it has changed since it was planned or prepared (`DamagedDataError`).
+    """
+    folder = data_root / config.data.path
+    found = verify_changed(folder).hash
+    if found != config.data_hash:
+        raise DamagedDataError(
+            f"{folder}: holds another data set than the one of the runs: its hash is {found[:12]}, theirs "
+            f"{config.data_hash[:12]}; put that one back, or repeat the command to plan runs on the new one"
+        )

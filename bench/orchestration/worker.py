@@ -21,7 +21,8 @@ import ray
 
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
 from bench.records.record import Recording, RunFinishedError
-from reproduce.errors import UserError
+from reproduce.disk import DiskFullError, naming_full_disk
+from reproduce.errors import CannotContinueError, UserError
 from reproduce.spec import ResourcesConfig, RunConfig
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Outcome:
     """Why the attempt failed; empty if it did not."""
     retry: bool = False
     """Whether another attempt at the failed run may succeed."""
+    stop_all: str = ""
+    """Why no other run can go on either, such as a full disk; empty if others can."""
 
 
 class Worker:
@@ -175,19 +178,24 @@ class Worker:
             How the attempt ended on this rank. An `Exception` of the training is not raised but becomes a failed
             outcome; its traceback is in the log.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         self.is_stepping = False
-        with _redirecting_output(folder / LOG_FILE):
-            try:
-                return self._train(config, folder, data_root, recording)
-            except Exception as error:  # whatever it is, it becomes the run's outcome
-                traceback.print_exc()
-                return _failure(error)
+        try:
+            with naming_full_disk(folder / LOG_FILE):
+                folder.mkdir(parents=True, exist_ok=True)
+                with _redirecting_output(folder / LOG_FILE):
+                    try:
+                        with naming_full_disk(folder):
+                            return self._train(config, folder, data_root, recording)
+                    except Exception as error:  # whatever it is, it becomes the run's outcome
+                        traceback.print_exc()
+                        return _failure(error)
+        except DiskFullError as error:  # there was no room for the log
+            return _failure(error)
 
     def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
         import torch
 
-        from bench.orchestration.session import train_and_record
+        from bench.orchestration.session import check_data, train_and_record
         from reproduce.training.interface import RankSetup, SilentObserver
         from reproduce.training.loop import train
 
@@ -215,6 +223,7 @@ class Worker:
                 stop_reason=lambda: self.stop_reason,
             )
         else:
+            check_data(config, data_root)
             result = train(config, context, SilentObserver())
         return Outcome("finished" if result.finished else "interrupted")
 
@@ -223,10 +232,13 @@ def _failure(error: Exception) -> Outcome:
     """The outcome of a run that raised `error`.
 
     Another attempt is worth its time unless the error is certain to repeat: the loss diverged, the user made a mistake,
-    or the run is finished already. Everything else may be the machine's fault, and even a bug may depend on timing.
+    or the run is finished already. Everything else may be the machine's fault, and even a bug may depend on timing. An
+    error that lets no run go on interrupts this one and stops the others.
     """
     from reproduce.training.interface import NonFiniteLossError
 
+    if isinstance(error, CannotContinueError):
+        return Outcome("interrupted", stop_all=f"{error} (on {socket.gethostname()})")
     repeats = isinstance(error, NonFiniteLossError | UserError | RunFinishedError)
     return Outcome("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not repeats)
 

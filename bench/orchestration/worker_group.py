@@ -149,7 +149,7 @@ class WorkerGroup:
                 done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
                 if done:
                     outcome = cast(Outcome, ray.get(done[0]))
-                    if outcome.status == schema.FAILED:
+                    if outcome.status == schema.FAILED or outcome.stop_all:
                         break  # the others may wait for the failed one until the collective timeout
                 if pending and (self._stopped_before_first_step() or give_up()):
                     return Outcome(schema.INTERRUPTED)

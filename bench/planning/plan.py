@@ -15,6 +15,7 @@ from reproduce.models.cost import cost
 from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
+CHECKPOINTS = 2  # the newest and the one before
 SPARE_BYTES = 256 * 2**20  # for events, telemetry and the tracking store
 GPU_SHARES = ((1.6e6, 0.25), (4e6, 0.5))
 """Pairs of a limit and a share: a step of fewer pixels than the limit needs only that share of a large GPU.
@@ -51,10 +52,10 @@ class Plan:
     def disk_bytes(self) -> int:
         """Estimated disk space of the records of all runs, in bytes.
 
-        It is the size of a checkpoint with weights, momentum and averaged weights for each run, plus `SPARE_BYTES`.
+        It is the size of two checkpoints with weights, momentum and averaged weights for each run, plus `SPARE_BYTES`.
         """
         parameters = sum(self.costs[run.key][schema.COST_PARAMETERS] for run in self.runs)
-        return int(4 * CHECKPOINT_COPIES * parameters) + SPARE_BYTES
+        return int(4 * CHECKPOINTS * CHECKPOINT_COPIES * parameters) + SPARE_BYTES
 
 
 def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:

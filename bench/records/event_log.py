@@ -8,6 +8,7 @@ or Lustre mounted with `-o flock`.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 from bench.records.locks import try_lock
 from bench.records.states import EVENTS, LOCK, attempts_of, read_events
+from reproduce.disk import naming_full_disk
 
 
 class RunBusyError(RuntimeError):
@@ -52,19 +54,26 @@ class EventLog:
             **content: Further fields of the event, which JSON can represent. Their floats must be finite.
 
         Raises:
-            OSError: The line could not be written as a whole, for example on a full disk.
+            DiskFullError: There is no room for the line.
+            OSError: The line could not be written as a whole for another reason.
             ValueError: A float is not finite.
         """
         assert self._lock is not None, "the log is closed"
         path = self._folder / EVENTS
-        if self._file is None:
-            self._file = _open_for_append(path)
         event = {"t": round(time.time(), 3), "attempt": attempt, "kind": kind, **content}
         line = json.dumps(event, allow_nan=False).encode() + b"\n"
-        written = os.write(self._file, line)
-        if written != len(line):
-            raise OSError(f"{path}: wrote {written} of {len(line)} bytes; is the disk full?")
-        os.fsync(self._file)
+        with naming_full_disk(path):
+            if self._file is None:
+                self._file = _open_for_append(path)
+            size = os.fstat(self._file).st_size
+            try:
+                written = os.write(self._file, line)
+                if written != len(line):  # there is room for a part of the line only
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file)
+            except OSError:
+                os.ftruncate(self._file, size)
+                raise
 
     def close(self) -> None:
         """Close the file and release the run's lock. May be called more than once."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ class Record:
         device: str,
         resources: Mapping[str, float | str] | None = None,
         resume: Mapping[str, int] | None = None,
+        damaged: Sequence[str] = (),
         code_diff: CodeDiff | None = None,
     ) -> int:
         """Take the run's lock, write its configuration and environment, and record the start of an attempt.
@@ -100,6 +101,8 @@ class Record:
                 of the resolved precision, which older records lack.
             resume: The position in the checkpoint from which the attempt resumes, with the keys epoch and step, both
                 from 0; None if it starts from the beginning.
+            damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
+                is.
             code_diff: Uncommitted changes to the code. They are written to a file in the record, whose name becomes
                 `code_diff` of the recorded environment.
 
@@ -136,6 +139,7 @@ class Record:
                 epochs=run.recipe.epochs,
                 resources=dict(resources or {}),
                 resume=dict(resume) if resume is not None else None,
+                **({"damaged": list(damaged)} if damaged else {}),
             )
         except BaseException:
             self.close()
@@ -144,8 +148,11 @@ class Record:
 
     @property
     def epochs_recorded(self) -> int:
-        """The number of epochs in the record, including those of earlier attempts. Valid after `begin`."""
-        return len(self._recorded)
+        """The number of epochs in the record before the first that is missing. Valid after `begin`.
+
+        Epochs of earlier attempts are included. One is missing if its line was damaged; training reports it again.
+        """
+        return next(epoch for epoch in range(len(self._recorded) + 1) if epoch not in self._recorded)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch. Does nothing if the epoch is recorded already.

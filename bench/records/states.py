@@ -145,7 +145,7 @@ def read_state(folder: Path) -> RunState:
         status=status,
         attempt=last["attempt"],
         epoch=epoch,
-        epochs=attempts[-1][0]["epochs"],
+        epochs=next((event["epochs"] for event in reversed(events) if event["kind"] == schema.START), None),
         metrics={**metrics, **last["metrics"]} if ended else metrics,
         error=last["error"] if ended else None,
         reason=last.get("reason") if ended else None,
@@ -173,10 +173,10 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
 
 
 def attempts_of(events: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Group the events of a run by attempt, in their order. The first event must be a start event."""
+    """Group the events of a run by attempt, in their order. An attempt whose damaged start is skipped is one, too."""
     groups: list[list[dict[str, Any]]] = []
     for event in events:
-        if event["kind"] == schema.START:
+        if event["kind"] == schema.START or not groups or event["attempt"] != groups[-1][-1]["attempt"]:
             groups.append([])
         groups[-1].append(event)
     return groups

@@ -8,8 +8,10 @@ A sample consists of one row for each device. The device is `host` or a GPU's UU
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reproduce import schema
 from reproduce.atomic import replacing
@@ -65,20 +67,35 @@ def read_samples(folder: Path) -> pa.Table:
         1970), attempt, device and `READINGS`. It has no rows if there are no samples.
     """
     import pyarrow as pa
-    from pyarrow import json
+    from pyarrow import json as arrow_json
 
     columns = pa.schema(
         [("t", pa.float64()), ("attempt", pa.int64()), ("device", pa.string())]
         + [(name, pa.float64()) for name in READINGS]
     )
-    options = json.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore")
+    options = arrow_json.ParseOptions(explicit_schema=columns, unexpected_field_behavior="ignore")
     tables = [columns.empty_table()]
     for path in sorted(folder.glob("telemetry-*.jsonl"), key=lambda path: int(path.stem.rpartition("-")[2])):
         content = path.read_bytes()
         complete = content[: content.rfind(b"\n") + 1]  # a crash may have torn the last line
-        if complete:
-            tables.append(json.read_json(pa.BufferReader(complete), parse_options=options))
+        try:
+            if complete:
+                tables.append(arrow_json.read_json(pa.BufferReader(complete), parse_options=options))
+        except pa.ArrowInvalid:  # a full disk or damage has torn others, too
+            rows = list(_intact_rows(complete))
+            tables.append(pa.Table.from_pylist(rows, schema=columns))
     return pa.concat_tables(tables)
+
+
+def _intact_rows(content: bytes) -> Iterator[dict[str, Any]]:
+    """The rows of those lines that are samples: JSON objects with a time, an attempt and a device."""
+    for line in content.splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.keys() >= {"t", "attempt", "device"}:
+            yield row
 
 
 def write_samples(folder: Path, table: pa.Table) -> None:

@@ -7,10 +7,12 @@ starts quickly; import `writing` and `loading` by their own names.
 
 from __future__ import annotations
 
-from reproduce.data.manifest import DataError, Manifest, PrepareOptions, SplitManifest, load_manifest, verify
+from reproduce.data.manifest import DamagedDataError, DataError, Manifest, PrepareOptions, SplitManifest, load_manifest
 from reproduce.data.sources import Source, fashion_mnist, folder, imagenet, imagenette, source_from, synthetic, tar
+from reproduce.data.verification import verify, verify_changed
 
 __all__ = [
+    "DamagedDataError",
     "DataError",
     "Manifest",
     "PrepareOptions",
@@ -25,4 +27,5 @@ __all__ = [
     "synthetic",
     "tar",
     "verify",
+    "verify_changed",
 ]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from reproduce.data.manifest import PrepareOptions
-from reproduce.data.markers import with_restart_markers
+from reproduce.data.markers import damage_of, with_restart_markers
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -57,7 +57,8 @@ class UnreadableImageError(Exception):
 def encode(content: bytes | Pixels, name: str, options: PrepareOptions, markers: bool = True) -> Encoded:
     """Decode an image, shrink it if necessary, and encode it for storage.
 
-    Every image is decoded in full, since FFCV's decoder would not report damage later. An RGB JPEG that is stored as a
+    Every image is decoded in full, since FFCV's decoder would not report damage later, and all codes of a JPEG are
+    checked, since PIL makes up the pixels of damaged ones. An RGB JPEG that is stored as a
     JPEG and is not shrunk is not encoded again, so it keeps its pixels.
 
     Args:
@@ -109,6 +110,8 @@ def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
         return (content if content.ndim == 3 else np.repeat(content[..., None], 3, axis=2)), False
     with Image.open(io.BytesIO(content)) as image:
         image.load()
+        if image.format in ("JPEG", "MPO") and (damage := damage_of(content)):
+            raise UnreadableImageError(damage)
         # PIL would clip integers of more than 8 bits rather than scale them. PNG and PPM have 16 in its mode I.
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False

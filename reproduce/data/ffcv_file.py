@@ -59,10 +59,12 @@ class FFCVFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._file.close()
-        finally:
-            if error is not None:
-                self._path.unlink(missing_ok=True)
+            self._file.close()  # writes what is buffered, which fails on a full disk
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+        if error is not None:
+            self._path.unlink(missing_ok=True)
 
     def add(self, image: Encoded, label: int) -> None:
         """Append an image and the number of its class."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from reproduce.errors import UserError
+from reproduce.errors import CannotContinueError, UserError
 from reproduce.spec import Config, Fraction
 
 Split = Literal["train", "val"]
@@ -22,6 +22,10 @@ class DataError(UserError):
 
     The message names the file or option, says what is wrong and what would be valid.
     """
+
+
+class DamagedDataError(DataError, CannotContinueError):
+    """Raised if a prepared data set lacks a file, or a file is not the one that was prepared, or is damaged."""
 
 
 class PrepareOptions(Config):
@@ -111,7 +115,7 @@ def beton(folder: Path, split: Split) -> Path:
 def load_manifest(folder: Path) -> Manifest:
     """Read the manifest of a prepared folder and check that its FFCV files exist and have the right size.
 
-    It does not read the FFCV files; `verify` does.
+    It does not read the FFCV files; `verification.verify` does.
 
     Raises:
         DataError: The manifest is missing or invalid, or an FFCV file is missing or has another size. The message names
@@ -131,32 +135,12 @@ def load_manifest(folder: Path) -> Manifest:
     for split, expected in manifest.splits.items():
         file = beton(folder, split)
         if not file.is_file():
-            raise DataError(f"{file}: no such file, though {path} lists it; prepare it again with --force")
+            raise DamagedDataError(f"{file}: no such file, though {path} lists it; prepare it again with --force")
         size = file.stat().st_size
         if size != expected.bytes:
             state = "truncated" if size < expected.bytes else "not the file that was prepared"
-            raise DataError(
+            raise DamagedDataError(
                 f"{file}: {state}: {size} bytes, {path} says {expected.bytes}; prepare it again with --force"
-            )
-    return manifest
-
-
-def verify(folder: Path) -> Manifest:
-    """Load the manifest of a prepared folder and check the SHA-256 of its FFCV files, which are read in full.
-
-    Raises:
-        DataError: As `load_manifest`, or a file cannot be read or has another SHA-256 than the manifest says.
-    """
-    manifest = load_manifest(folder)
-    for split, expected in manifest.splits.items():
-        try:
-            found = sha256(beton(folder, split))
-        except OSError as error:
-            raise DataError(f"{beton(folder, split)}: cannot be read: {error.strerror}") from error
-        if found != expected.sha256:
-            raise DataError(
-                f"{beton(folder, split)}: damaged: SHA-256 {found}, the manifest says {expected.sha256}; "
-                "prepare it again with --force"
             )
     return manifest
 

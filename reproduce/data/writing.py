@@ -42,6 +42,8 @@ from reproduce.data.manifest import (
 from reproduce.data.pool import Encoder, Unreadable, encode_chunks
 from reproduce.data.readers import Listing, Progress
 from reproduce.data.sources import Source
+from reproduce.data.verification import stamp_written
+from reproduce.disk import naming_full_disk
 from reproduce.spec import Config
 
 PARTIAL = ".partial"
@@ -49,8 +51,8 @@ LOCK = ".prepare.lock"
 SCRATCH = ".scratch-"
 LEAVING = re.compile(r"(train|val)\.beton\.partial|\.?scratch-[a-z0-9_]{8}|\.manifest\.json(\.partial)?\.\d+")
 MENDABLE = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO),
-    *(errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR, errno.EFBIG),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO),
+    *(errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR),
 )
 PROBED = 48  # images encoded in advance to estimate the disk space
 LISTED = 20  # unreadable images that an error names
@@ -110,9 +112,10 @@ def prepare(
     Raises:
         DataError: The source has no images or cannot be read. Images are unreadable and `skip_bad` is not set (the job
             still tries every image of the split, and the message lists the first 20 unreadable ones). All images of a
-            class in a split are unreadable. The disk has too little space, or `out` cannot be written, or another job
-            is writing to it. `out` holds another data set, an FFCV file without a manifest, or lacks images that were
-            unreadable, and `force` is not set. A worker process died.
+            class in a split are unreadable. The disk has too little space by the estimate, or `out` cannot be written,
+            or another job is writing to it. `out` holds another data set, an FFCV file without a manifest, or lacks
+            images that were unreadable, and `force` is not set. A worker process died.
+        DiskFullError: The disk is full nevertheless.
         KeyboardInterrupt: As Python raises it; the message says what is kept.
     """
     with _disk_errors(out), _only_job(out):
@@ -285,6 +288,7 @@ class _Preparation:
         )
         os.replace(partial, path)
         sync_folder(self.out)
+        stamp_written(path, entry.sha256)
         return entry
 
 
@@ -350,9 +354,10 @@ def _remove_leavings(out: Path) -> None:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Raise a `DataError` in place of an `OSError` that the user can mend: a full or failing disk, a wrong path."""
+    """Raise a `UserError` in place of an `OSError` that the user can mend: a full or read-only disk, a wrong path."""
     try:
-        yield
+        with naming_full_disk(out):
+            yield
     except OSError as error:
         if error.errno not in MENDABLE:
             raise

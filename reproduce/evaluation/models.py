@@ -101,7 +101,7 @@ class RunModel:
         """Check that the run has a finished checkpoint in its folder.
 
         Raises:
-            EvaluationError: There is no checkpoint, or the run is not finished.
+            EvaluationError: There is no checkpoint, it is damaged, or the run is not finished.
             CheckpointError: The checkpoint belongs to another run.
         """
         self._checkpoint()
@@ -116,7 +116,12 @@ class RunModel:
         return Classifier(network, self.run.recipe.precision, device)
 
     def _checkpoint(self) -> dict[str, Any]:
-        content = checkpoint.load(self.folder, self.run.key)
+        content, damaged = checkpoint.load_and_name_damaged(self.folder, self.run.key)
+        if damaged:
+            raise EvaluationError(
+                f"run {self.run.key}: {self.folder / damaged[0]} is damaged; use an undamaged copy of these records, "
+                "or move the run's folder away and train it again with `deeper run`"
+            )
         if content is None:
             raise EvaluationError(
                 f"run {self.run.key}: no {checkpoint.FILE_NAME} in {self.folder}; use the records of the machine that "

@@ -16,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <jpeglib.h> /* libjpeg-turbo's: others lack jpeg_crop_scanline */
-#include <jerror.h>
 
 #include "minmax.h"
 #include "restart.h"
@@ -184,9 +183,9 @@ static void on_error(j_common_ptr jpeg) {
     fail((Decoder *)jpeg->err, "%s", text);
 }
 
-/* Ignores warnings, as PIL does, except for the one that PIL reports as an error as well. */
+/* libjpeg only warns of damaged codes and makes up the pixels. */
 static void on_message(j_common_ptr jpeg, int level) {
-    if (level < 0 && jpeg->err->msg_code == JWRN_JPEG_EOF) on_error(jpeg);
+    if (warns_of_damage(jpeg, level)) on_error(jpeg);
 }
 
 /* Takes the next bytes of `memory`, aligned for every type; only counts them in `at` if there is no memory yet. */

@@ -8,17 +8,65 @@
    References to sections are to ITU T.81. */
 
 #include <setjmp.h>
-#include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jpeglib.h>
-#include <jerror.h>
-
 #include "restart.h"
 
+#include <jerror.h>
+
+int warns_of_damage(j_common_ptr jpeg, int level) {
+    if (level >= 0) return 0;
+    switch (jpeg->err->msg_code) {
+    case JWRN_EXTRANEOUS_DATA: return ((j_decompress_ptr)jpeg)->input_scan_number > 0;
+    case JWRN_ARITH_BAD_CODE: case JWRN_BOGUS_PROGRESSION: case JWRN_HIT_MARKER: case JWRN_HUFF_BAD_CODE:
+    case JWRN_JPEG_EOF: case JWRN_MUST_RESYNC: case JWRN_NOT_SEQUENTIAL: return 1;
+    default: return 0;
+    }
+}
+
 static int divide_up(int value, int divisor) { return (value + divisor - 1) / divisor; }
+
+/* --- checking ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    struct jpeg_error_mgr errors; /* must be first: libjpeg passes its address to the callbacks */
+    jmp_buf escape;
+    struct jpeg_decompress_struct jpeg;
+    char *message; /* of JMSG_LENGTH_MAX bytes */
+} Checker;
+
+static void report_error(j_common_ptr jpeg) {
+    Checker *checker = (Checker *)jpeg->err;
+    jpeg->err->format_message(jpeg, checker->message);
+    longjmp(checker->escape, 1);
+}
+
+static void report_damage(j_common_ptr jpeg, int level) {
+    if (warns_of_damage(jpeg, level)) report_error(jpeg);
+}
+
+/* The function that calls setjmp: it changes no local variable, for longjmp would leave its value undefined. */
+static void read_all_codes(Checker *checker, const uint8_t *jpeg, int64_t size) {
+    if (setjmp(checker->escape) != 0) return;
+    jpeg_create_decompress(&checker->jpeg);
+    jpeg_mem_src(&checker->jpeg, jpeg, (unsigned long)size);
+    jpeg_read_header(&checker->jpeg, TRUE);
+    jpeg_read_coefficients(&checker->jpeg);
+    jpeg_finish_decompress(&checker->jpeg);
+}
+
+/* Reads all codes of a JPEG. Writes what is wrong with them to `message`, which must hold JMSG_LENGTH_MAX (200) bytes,
+   or the empty string. */
+void find_damage(const uint8_t *jpeg, int64_t size, char *message) {
+    Checker checker = {.message = message};
+    message[0] = 0;
+    checker.jpeg.err = jpeg_std_error(&checker.errors);
+    checker.errors.error_exit = report_error;
+    checker.errors.emit_message = report_damage;
+    read_all_codes(&checker, jpeg, size);
+    jpeg_destroy_decompress(&checker.jpeg);
+}
 
 /* --- writing ------------------------------------------------------------------------------------------------------- */
 

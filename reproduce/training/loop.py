@@ -139,6 +139,7 @@ class Trainer:
         if self.setup.rank == 0:
             assert validation.predictions is not None
             self.observer.predictions(validation.predictions)
+            checkpoint.drop_before(self.setup.folder)
         return final_metrics(self.history) | run_probes(self.run.probes, self._trained_network())
 
     def warm_up(self, epoch: int) -> None:
@@ -347,11 +348,8 @@ class Trainer:
             step: The next step of that epoch, from 0. The number of steps of an epoch if its validation is next.
         """
         finished = epoch == self.recipe.epochs
-        own = {
-            "generators": get_generator_states(self.setup.device),
-            "sums": self.metrics.state_dict() if step else None,
-        }
-        ranks = self.ranks.gather(own)
+        sums = self.metrics.state_dict() if step else None
+        ranks = self.ranks.gather({"generators": get_generator_states(self.setup.device), "sums": sums})
         if self.setup.rank == 0:
             content = {
                 "key": self.run.key,
@@ -368,7 +366,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Read the checkpoint of this run without applying it. Collective: the ranks compare their positions.
+        """Read the newest undamaged checkpoint of this run without applying it. Collective: the ranks compare theirs.
 
         Returns:
             The checkpoint, see `reproduce.training.checkpoint`. None if there is none.
@@ -376,13 +374,15 @@ class Trainer:
         Raises:
             CheckpointError: It belongs to another run, or the ranks see checkpoints of different positions.
         """
-        state = checkpoint.load(self.setup.folder, self.run.key)
+        state, damaged = checkpoint.load_and_name_damaged(self.setup.folder, self.run.key)
         position = (state["epoch"], state["step"]) if state else (0, 0)
         if any(other != position for other in self.ranks.gather(position)):
             raise checkpoint.CheckpointError(
                 f"{self.setup.folder}: the ranks see different checkpoints; the folder must be on storage that all "
                 "of them share"
             )
+        if self.setup.rank == 0 and state is not None and damaged:
+            checkpoint.put_back(self.setup.folder)
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from drawn import SUBSAMPLINGS, Box, crop_all, jpeg, picture
 from PIL import Image
 
 from reproduce.data.loading.decoding import RandomCrop
-from reproduce.data.markers import with_restart_markers
+from reproduce.data.markers import damage_of, turbojpeg_damage_of, with_restart_markers
 
 SHAPE = (203, 331)  # multiples of no minimum coded unit
 
@@ -68,14 +69,15 @@ def test_a_crop_reads_only_the_segments_that_it_needs() -> None:
     assert np.array_equal(found, expected)
 
 
-def test_a_jpeg_that_lost_a_marker_is_decoded_as_a_whole() -> None:
+def test_a_jpeg_that_lost_a_marker_is_refused() -> None:
     content = jpeg(picture(*SHAPE))
     with_markers = marked(content)
     places = [at for at in range(len(with_markers) - 1) if with_markers[at : at + 2] == b"\xff\xd3"]
     without = with_markers[: places[3]] + with_markers[places[3] + 2 :]
     boxes = random_boxes(10)
     _, failed = crop_all([without] * 11, [SHAPE] * 11, boxes, 32)
-    assert not failed  # libjpeg resynchronises, as in PIL
+    assert len(failed) == 11
+    assert "extraneous bytes" in failed[0]  # libjpeg goes on with the next marker and makes up what is missing
     cut = with_markers[: len(with_markers) // 2]
     _, failed = crop_all([cut], [SHAPE], [(0, 0, *SHAPE, False)], 32)
     assert "Premature end" in failed[0]
@@ -110,3 +112,28 @@ def test_damaged_and_incomplete_jpegs_get_no_markers() -> None:
 def test_a_jpeg_that_would_grow_by_an_eighth_gets_no_markers() -> None:
     flat = jpeg(Image.new("RGB", (512, 512), (90, 120, 150)), quality=20, optimize=True)
     assert with_restart_markers(flat) is None
+
+
+def zeroed(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes(600) + content[middle + 600 :]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("find", [damage_of, turbojpeg_damage_of])
+def test_codes_that_are_damaged_in_the_middle_are_found(
+    find: Callable[[bytes], str | None], mode: str, progressive: bool
+) -> None:
+    buffer = io.BytesIO()
+    picture(*SHAPE).convert(mode).save(buffer, "JPEG", progressive=progressive, quality=95)
+    assert find(buffer.getvalue()) is None
+    assert "orrupt JPEG data" in (find(zeroed(buffer.getvalue())) or "")
+
+
+def test_an_image_of_made_up_pixels_is_refused_while_loading() -> None:
+    content = jpeg(picture(*SHAPE))
+    for stored in (content, marked(content)):
+        _, failed = crop_all([stored, zeroed(stored)], [SHAPE] * 2, [(0, 0, *SHAPE, False)] * 2, 32)
+        assert list(failed) == [1]
+        assert "Corrupt JPEG data" in failed[1]

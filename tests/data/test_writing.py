@@ -128,6 +128,7 @@ def test_unreadable_images_stop_the_job_and_are_listed(images: Path, tmp_path: P
     message = str(error.value)
     assert "train/ant/broken.jpg" in message
     assert "train/bee/truncated.jpg" in message
+    assert "train/cat/middle.jpg: Corrupt JPEG data" in message
     assert "--skip-bad" in message
     with pytest.raises(DataError, match=r"manifest\.json: no such file"):
         load_manifest(tmp_path / "out")
@@ -136,7 +137,7 @@ def test_unreadable_images_stop_the_job_and_are_listed(images: Path, tmp_path: P
 def test_unreadable_images_can_be_skipped_and_are_counted(images: Path, tmp_path: Path) -> None:
     _spoil(images)
     manifest = prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1, skip_bad=True))
-    assert (manifest.splits["train"].images, manifest.splits["train"].skipped) == (12, 2)
+    assert (manifest.splits["train"].images, manifest.splits["train"].skipped) == (12, 3)
     verify(tmp_path / "out")
 
 
@@ -144,6 +145,8 @@ def _spoil(images: Path) -> None:
     (images / "train/ant/broken.jpg").write_bytes(b"no image")
     whole = (images / "train/bee/rgb.JPEG").read_bytes()
     (images / "train/bee/truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) * 2 // 3
+    (images / "train/cat/middle.jpg").write_bytes(whole[:middle] + bytes(300) + whole[middle + 300 :])
 
 
 def test_a_killed_worker_ends_the_job_with_an_error(tmp_path: Path) -> None:

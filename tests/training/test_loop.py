@@ -42,7 +42,7 @@ def test_a_run_stopped_in_training_and_in_validation_ends_like_an_uninterrupted_
     stop = StopAt(2, 6)  # the first epoch asks at each of its 5 steps, then before its validation
     attempts = [train(run, rank_setup(broken.folder, data_root, stop), broken) for _ in range(2)]
     place = resume_point(broken.folder, run.key)
-    assert place == {"epoch": 0, "step": 5}
+    assert place == ({"epoch": 0, "step": 5}, [])
     with pytest.raises(Killed):  # once the first epoch is in the checkpoint, before it is in the record
         train(run, rank_setup(broken.folder, data_root, stop), Dying(broken.folder))
     assert broken.epochs_recorded == 0

@@ -152,7 +152,7 @@ def _models(
 
 def _data_set(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tuple[Path, Manifest]:
     """Return the folder and the manifest of the prepared data set that all models are evaluated on."""
-    from reproduce.data import DataError, load_manifest
+    from reproduce.data import DataError, verify_changed
     from reproduce.evaluation.models import EvaluationError
 
     for run in runs[1:]:
@@ -164,7 +164,7 @@ def _data_set(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tup
     if not runs and arguments.on is None:
         raise EvaluationError("--on: missing; name the prepared data set that the weights are evaluated on")
     folder: Path = arguments.on or arguments.data / runs[0].config.data.path
-    manifest = load_manifest(folder)
+    manifest = verify_changed(folder)
     if runs and manifest.hash != runs[0].config.data_hash:
         raise DataError(
             f"{folder}: hash {manifest.hash[:12]}, but {runs[0].label} was trained on {runs[0].config.data_hash[:12]}; "

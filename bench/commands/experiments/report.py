@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_experiment, add_plan, add_verb
+from reproduce.disk import naming_full_disk
 
 EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html
@@ -38,5 +39,6 @@ def _report(arguments: argparse.Namespace) -> int:
 
     folder = arguments.output or Path("reports") / name
     own = own_plan(arguments.records, name)
-    print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
+    with naming_full_disk(folder):
+        print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
     return DONE

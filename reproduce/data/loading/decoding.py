@@ -24,7 +24,7 @@ from reproduce.data.loading import cropping
 from reproduce.data.loading.cropping import Integers, StoredImages
 from reproduce.data.loading.engine import AllocationQuery, Compiler, SimpleRGBImageDecoder, State, imdecode, resize_crop
 from reproduce.data.loading.normalise import Normalise
-from reproduce.data.manifest import DataError
+from reproduce.data.manifest import DamagedDataError
 
 # Without fastmath, unlike FFCV's own code, so that the numbers do not depend on how the loop around them is compiled.
 exact = njit(nogil=True, error_model="numpy")
@@ -196,7 +196,7 @@ class CropDecoder(SimpleRGBImageDecoder):
 class NativeDecoder(CropDecoder):
     """Decodes with the native library (crop.c), see `cropping.crop`. Numba compiles nothing.
 
-    The decoding function raises `DataError` at a damaged image.
+    The decoding function raises `DamagedDataError` at a damaged image.
 
     Args:
         crop: Random or central crops.
@@ -243,7 +243,7 @@ class NativeDecoder(CropDecoder):
         return decode
 
     def _refuse(self, number: int, reason: str) -> NoReturn:
-        raise DataError(f"{self.file}: image {number} is damaged: {reason}; prepare the data set again")
+        raise DamagedDataError(f"{self.file}: image {number} is damaged: {reason}; prepare the data set again")
 
 
 class StockDecoder(CropDecoder):

@@ -25,7 +25,8 @@ from torch import Tensor
 from reproduce.data.encoding import JPG
 from reproduce.data.loading.engine import Reader
 from reproduce.data.loading.loaders import NONE, LoaderConfig
-from reproduce.data.manifest import DataError, beton, load_manifest
+from reproduce.data.manifest import DamagedDataError, beton, load_manifest
+from reproduce.data.markers import damage_of
 
 Integers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -171,10 +172,14 @@ class _StoredImages:
         try:
             if mode != JPG:
                 return Image.fromarray(stored.reshape(height, width, 3))
+            if damage := damage_of(stored.tobytes()):
+                raise ValueError(damage)
             image = Image.open(io.BytesIO(stored.tobytes()))
             image.load()
         except (OSError, ValueError) as error:
-            raise DataError(f"{self._file}: image {number} is damaged: {error}; prepare the data set again") from error
+            raise DamagedDataError(
+                f"{self._file}: image {number} is damaged: {error}; prepare the data set again"
+            ) from error
         return image
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reproduce.data import load_manifest, verify
+from reproduce.disk import naming_full_disk
 from reproduce.errors import UserError
 from reproduce.grid import arm_data
 from reproduce.private_folders import private_folder
@@ -121,7 +122,7 @@ def _copy(files: Sequence[Path], data: Path, target: Path, total: int, report_pr
     for file in files:
         copy = target / file.relative_to(data)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as source, copy.open("wb") as destination:
+        with naming_full_disk(copy), file.open("rb") as source, copy.open("wb") as destination:
             while chunk := source.read(CHUNK_BYTES):
                 destination.write(chunk)
                 done += len(chunk)

@@ -42,6 +42,7 @@ def make(runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, 
         options,
         start_group=groups,
         keep_waiting=lambda _: True,
+        stop_all=lambda reason: None,
     )
 
 
@@ -230,6 +231,7 @@ def test_a_stop_cancels_the_start_of_a_group_and_records_nothing(
         options,
         start_group=start,
         keep_waiting=lambda _: not stopped.is_set(),
+        stop_all=lambda reason: None,
     )
     thread = in_thread(executor)
     assert starting.wait(60)
@@ -249,7 +251,12 @@ def test_a_group_that_was_started_during_a_stop_is_stopped(
 
     groups.endings = [lambda group, _: INTERRUPTED if group.stop_requested.is_set() else FINISHED]
     executor = Executor(
-        RunQueue(runs, options.records), ResourcesConfig(), options, start_group=start, keep_waiting=lambda _: True
+        RunQueue(runs, options.records),
+        ResourcesConfig(),
+        options,
+        start_group=start,
+        keep_waiting=lambda _: True,
+        stop_all=lambda reason: None,
     )
     executor.execute_all()
     assert state(options, runs[0]).reason == "time limit"

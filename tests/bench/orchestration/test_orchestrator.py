@@ -18,6 +18,7 @@ from bench.orchestration.worker_group import StartCancelledError
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce import schema
+from reproduce.disk import DiskFullError
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 
 if TYPE_CHECKING:
@@ -257,3 +258,29 @@ def test_lost_nodes_are_waited_for_until_patience_ends(
         wait_for_end(orchestrator)
     assert orchestrator.stop_reason == reason
     assert statuses(options, runs[:1]) == [status]
+
+
+def test_what_lets_no_run_go_on_stops_the_grid_and_uses_up_no_retry(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    groups.endings = [Outcome(schema.INTERRUPTED, stop_all="the disk is full")]
+    with Orchestrator(runs, ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1) as orchestrator:
+        wait_for_end(orchestrator)
+    assert orchestrator.stop_reason == "the disk is full"
+    assert statuses(options, runs) == ["interrupted", "waiting", "waiting", "waiting"]
+    state = read_state(run_folder(options.records, runs[0].key))
+    assert (state.attempt, state.reason) == (1, "the disk is full")
+
+
+def test_a_disk_that_is_full_for_the_driver_too_stops_the_grid_without_a_bug(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Record, reason: str) -> None:
+        raise DiskFullError("no room for the end")
+
+    monkeypatch.setattr(Record, "interrupt", interrupt)
+    groups.endings = [Outcome(schema.INTERRUPTED, stop_all="the disk is full")]
+    with Orchestrator(runs, ResourcesConfig(), options, start_group=groups, capacity=lambda _: 1) as orchestrator:
+        wait_for_end(orchestrator)
+    assert orchestrator.stop_reason == "the disk is full"
+    assert statuses(options, runs) == ["interrupted", "waiting", "waiting", "waiting"]

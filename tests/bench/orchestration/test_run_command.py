@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ import pytest
 import yaml
 
 from bench.cli import main
-from bench.console.exit_codes import BUG
+from bench.console.exit_codes import BUG, INTERRUPTED, WRONG_INPUT
 from bench.orchestration import cluster, orchestrator
+from bench.orchestration.worker import Outcome
 from bench.records.plan import read_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
@@ -72,3 +74,25 @@ def test_what_cannot_be_recorded_is_logged_as_a_bug_after_the_other_runs(
     assert "could not be recorded" in log.read_text(encoding="utf-8")
     states = [read_state(run_folder(records, entry.key)).status for entry in read_plan(records, "small")]
     assert states == ["interrupted", "finished"]
+
+
+def test_data_that_changed_since_they_were_prepared_are_refused_before_anything_starts(
+    command: tuple[list[str], Path], synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, records = command
+    shutil.copytree(synthetic_data, tmp_path / "data" / synthetic_data.name)
+    with (tmp_path / "data" / synthetic_data.name / "train.beton").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff\x00\xff")
+    assert main([*arguments[:-1], str(tmp_path / "data")]) == WRONG_INPUT
+    assert "train.beton: changed or damaged since it was prepared: SHA-256" in capsys.readouterr().err
+    assert [entry for entry in read_plan(records, "small") if run_folder(records, entry.key).exists()] == []
+
+
+def test_a_full_disk_ends_the_command_with_its_sentence_and_the_command_that_resumes(
+    command: tuple[list[str], Path], groups: FakeGroups, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, _ = command
+    groups.endings = [Outcome("interrupted", stop_all="the disk /scratch is full")]
+    assert main(arguments) == INTERRUPTED
+    assert "stopped (the disk /scratch is full); to resume: deeper run" in " ".join(capsys.readouterr().out.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -15,7 +16,8 @@ import torch
 from bench.orchestration import session
 from bench.orchestration.worker import LOG_FILE, Outcome, RankPlacement, Worker
 from bench.records.record import Recording, RunFinishedError
-from reproduce.data import DataError
+from reproduce.data import DamagedDataError, DataError, load_manifest
+from reproduce.disk import DiskFullError
 from reproduce.spec import PlannedRun, ResourcesConfig
 from reproduce.training.interface import NonFiniteLossError, RankSetup, TrainingResult
 
@@ -144,3 +146,23 @@ def test_a_stop_tells_whether_the_run_has_begun_and_reaches_training(
     worker, outcome = train(training)
     assert outcome == Outcome("interrupted")
     assert worker.stop_reason == "terminated"
+
+
+@pytest.mark.parametrize("error", [DiskFullError("the disk is full"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_full_disk_interrupts_the_run_and_stops_all_others(
+    train: Callable[..., tuple[Worker, Outcome]], error: Exception
+) -> None:
+    _, outcome = train(raising(error))
+    assert (outcome.status, outcome.retry) == ("interrupted", False)
+    assert "full" in outcome.stop_all
+
+
+def test_a_node_that_sees_another_data_set_than_the_one_of_the_plan_says_so(
+    planned: Callable[..., PlannedRun], synthetic_data: Path
+) -> None:
+    config = planned(0).config
+    moved = config.model_copy(update={"data": config.data.model_copy(update={"path": synthetic_data.name})})
+    with pytest.raises(DamagedDataError, match="holds another data set than the one of the runs: its hash is"):
+        session.check_data(moved, synthetic_data.parent)
+    own = moved.model_copy(update={"data_hash": load_manifest(synthetic_data).hash})
+    session.check_data(own, synthetic_data.parent)

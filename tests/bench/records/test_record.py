@@ -165,3 +165,30 @@ def test_uncommitted_changes_are_kept_once_beside_the_record(tmp_path: Path, beg
     first, *_ = read_events(tmp_path)
     assert first["environment"]["code_diff"] == diff.name
     assert (tmp_path / diff.name).read_bytes() == diff.content
+
+
+def test_damaged_checkpoints_that_were_passed_over_are_named_in_the_start_event(tmp_path: Path, begun: Begin) -> None:
+    begun(tmp_path).end("interrupted")
+    begun(tmp_path, damaged=["checkpoint.pt"]).end("interrupted")
+    first, second = (event for event in read_events(tmp_path) if event["kind"] == "start")
+    assert "damaged" not in first
+    assert second["damaged"] == ["checkpoint.pt"]
+
+
+def test_lines_lost_to_a_zeroed_block_are_skipped_and_their_epochs_recorded_again(tmp_path: Path, begun: Begin) -> None:
+    record = begun(tmp_path)
+    for epoch in range(3):
+        record.epoch(epoch, {schema.VAL_TOP1: epoch / 10})
+    record.close()
+    lines = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)
+    lines[0] = bytes(len(lines[0]))  # the start; without its line break, the first epoch is lost with it
+    (tmp_path / "events.jsonl").write_bytes(b"".join(lines))
+    assert read_state(tmp_path).status == "interrupted"
+    record = begun(tmp_path)
+    assert record.epochs_recorded == 0
+    for epoch in range(record.epochs_recorded, 3):
+        record.epoch(epoch, {schema.VAL_TOP1: epoch / 10})
+    record.end("interrupted")
+    epochs = [event for event in read_events(tmp_path) if event["kind"] == "epoch"]
+    assert {event["epoch"]: event["metrics"][schema.VAL_TOP1] for event in epochs} == {0: 0.0, 1: 0.1, 2: 0.2}
+    assert len(epochs) == 3

@@ -18,6 +18,7 @@ import pytest
 from bench.machine.environment import environment
 from bench.telemetry import Sampler, aggregates
 from bench.telemetry.host import HostReader
+from bench.telemetry.samples import read_samples
 from reproduce import schema
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
@@ -129,3 +130,11 @@ def test_samples_of_a_killed_attempt_count(tmp_path: Path) -> None:
     rows = [{"t": 9.0, "attempt": 2, "device": "GPU-a", "energy_j": joules} for joules in (100.0, 107.0)]
     (tmp_path / "telemetry-2.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert aggregates(tmp_path) == {schema.GPU_ENERGY_J: 37.0}
+
+
+def test_lines_of_samples_that_a_full_disk_or_damage_has_torn_are_skipped(tmp_path: Path) -> None:
+    good = b'{"t": 1.0, "attempt": 1, "device": "host", "cpu_percent": 20}\n'
+    lines = [good, good[:30] + good, bytes(40) + b"\n", b"[1]\n", good]
+    (tmp_path / "telemetry-1.jsonl").write_bytes(b"".join(lines))
+    table = read_samples(tmp_path)
+    assert table["cpu_percent"].to_pylist() == [20, 20]

@@ -1,0 +1,60 @@
+"""Turns the errors of a full disk into one that names the file, the disk and the free bytes."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from reproduce.errors import CannotContinueError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The errors of a write for which there is no room: on the disk, within a quota, within the largest size of a file."""
+
+
+class DiskFullError(CannotContinueError):
+    """Raised if a file cannot be written because the disk, a quota or the limit on the size of files is exhausted.
+
+    The message names the file, the disk and its free space in bytes.
+    """
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Raise `DiskFullError` in place of an `OSError` that says that there is no room for a file.
+
+    Args:
+        path: The file that is written in the `with` block, or a folder in which several files are.
+
+    Raises:
+        DiskFullError: The disk is full, or a quota or the limit on the size of files is reached.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise DiskFullError(describe_full_disk(error, path)) from error
+
+
+def describe_full_disk(error: OSError, path: Path) -> str:
+    """Compose one sentence on an error whose number is in `FULL`.
+
+    Args:
+        error: The error.
+        path: The file that could not be written. It and its folder need not exist.
+    """
+    if error.errno == errno.EFBIG:
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return f"{path} cannot be written: a file may have at most {limit} bytes here; raise the limit (ulimit -f)"
+    disk = path.absolute()
+    while not disk.exists() or not disk.is_mount():
+        disk = disk.parent
+    usage = shutil.disk_usage(disk)
+    return (
+        f"{path} cannot be written: the disk {disk} is full ({error.strerror}): {usage.free} of {usage.total} bytes "
+        "are free, and the file needs more; make room and repeat the command"
+    )
