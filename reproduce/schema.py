@@ -105,6 +105,8 @@ TAG_DIRTY = "deeper.dirty"
 TAG_DATA = "deeper.data"  # name of the data set
 TAG_DATA_HASH = "deeper.data_hash"
 TAG_ENVIRONMENT = "deeper.environment."  # + package name: its version
+TAG_COMPUTATION = "deeper.computation."  # + fact: what may change numbers but not the key; "-" if it does not apply
+TAG_CHANGES = "deeper.changes."  # + fact: what it was before and after a resume; kept for all later attempts
 
 # --- MLflow artifacts of a run ----------------------------------------------------------------------
 ARTIFACT_CONFIG = "config.yaml"

@@ -200,3 +200,18 @@ def test_an_experiments_note_lists_its_arms() -> None:
     assert note.splitlines()[:2] == ["## first", "What it asks."]
     assert "| full | as published | 2 | 7.00 M | - |" in note
     assert "| full |  | 1 | 7.00 M | - |" in experiment_note("first", [ENTRY], {})
+
+
+def test_how_an_attempt_is_computed_becomes_tags_and_a_change_stays_one() -> None:
+    computation = {"machine": "H200", "code": "c0de", "threads": None}
+    resources = {"precision": "bf16"}
+    first = start(computation=computation, resources=resources, changes={"code": ["beef", "c0de"]})
+    later = start(attempt=2, computation=computation, resources=resources, changes={})
+    tags = shape_run_news("first", ENTRY, news(first, later), epoch=0).tags
+    assert {name: value for name, value in tags.items() if "comput" in name or "changes" in name} == {
+        "deeper.computation.machine": "H200",
+        "deeper.computation.code": "c0de",
+        "deeper.computation.threads": "-",
+        "deeper.computation.precision": "bf16",
+        "deeper.changes.code": "beef -> c0de",
+    }
