@@ -1,7 +1,7 @@
 """Define the configs of experiments and runs, and the keys of runs.
 
 An experiment file names a data set, a network, a recipe, arms (named changes of any of these) and seeds. A run's key is
-a hash of everything that determines its result.
+a hash of everything that determines its result up to rounding.
 
 A config that is not valid raises `SpecError`. Its message has one line for each mistake, with the field, the value and
 what is valid. This module imports neither torch nor FFCV, so that planning is quick.
