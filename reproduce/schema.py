@@ -106,6 +106,8 @@ TAG_DATA = "deeper.data"  # name of the data set
 TAG_DATA_HASH = "deeper.data_hash"
 TAG_ENVIRONMENT = "deeper.environment."  # + package name: its version
 TAG_PLAN = "deeper.plan."  # + hash: "yes" for a run that the plan asks for
+TAG_COMPUTATION = "deeper.computation."  # + fact: what may change numbers but not the key; "-" if it does not apply
+TAG_CHANGES = "deeper.changes."  # + fact: what it was before and after a resume; kept for all later attempts
 
 # --- MLflow tags of an experiment -----------------------------------------------------------------
 # TAG_PLAN + hash is {"since", "by", "pieces"} as JSON; with ".0", ".1", ... a piece of {arm: {seed: key}} as JSON.

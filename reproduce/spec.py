@@ -1,7 +1,7 @@
 """Define the configs of experiments and runs, and the keys of runs.
 
 An experiment file names a data set, a network, a recipe, arms (named changes of any of these) and seeds. A run's key is
-a hash of everything that determines its result.
+a hash of everything that determines its result up to rounding.
 
 A config that is not valid raises `SpecError`. Its message has one line for each mistake, with the field, the value and
 what is valid. This module imports neither torch nor FFCV, so that planning is quick.
@@ -205,13 +205,14 @@ class ResourcesConfig(Config):
     workers: int = Field(1, ge=1)
     """Number of worker processes that train one run together (ranks of PyTorch's DistributedDataParallel)."""
     cpus_per_worker: int = Field(1, ge=1)
-    """CPU cores of each worker."""
+    """CPU cores of each worker. On a CPU, results for other numbers of cores are equal up to rounding."""
     gpus_per_worker: float = Field(0, ge=0, le=1)
     """GPUs of each worker: 1 for a whole GPU, 0 for none. With a fraction, several runs share a GPU and each may use
     that share of its memory: 0.25 places four runs on each GPU. Such runs must have a single worker."""
     deterministic: bool = False
     """Whether GPUs use kernels that give the same bits each time, chosen without timing. Two runs with the same key are
-    then equal bit for bit, even if one of them was resumed. On CPUs every run is deterministic."""
+    then equal bit for bit, even if one was resumed, on one kind of machine with the same code, packages and resources.
+    On CPUs every run is deterministic in this sense."""
     compile: bool = False
     """Whether torch.compile compiles the parts of the network for training. Results change by rounding only, so this
     field is not part of a run's key."""
@@ -266,7 +267,7 @@ class Seeds(Config):
 
 
 class RunConfig(Config):
-    """Configures one run: everything that determines its result, with all defaults filled in."""
+    """Configures one run: everything that determines its result up to rounding, with all defaults filled in."""
 
     data: DataConfig
     data_hash: str

@@ -90,6 +90,9 @@ class Profile(Config):
     tracking_uri: str | None = Field(None, pattern=r"^https?://\S+$")
     """URL of an MLflow server to which runs are published while they train. Without it, the report job publishes them
     into a store beside the records."""
+    allow_other_machine: bool = False
+    """Whether jobs also resume runs that another kind of machine, other code or another decoder began. Such a run is
+    otherwise left as it is, since its numbers would change."""
     sbatch: tuple[str, ...] = ()
     """Further options of `sbatch`, each written as --option or --option=value. A value with spaces must be quoted."""
     signal_before_s: Annotated[int, SbatchOption("signal", "signal", "B:USR1@{}")] = Field(120, ge=1, le=65535)

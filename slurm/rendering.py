@@ -69,7 +69,7 @@ def render_job(job: Job, profile: Profile) -> str:
         profile,
         directives=[*_directives(options), *further],
         launcher_options=_launcher_options(profile),
-        run_options=_run_options(job),
+        run_options=_run_options(job) + ["--allow-other-machine"] * profile.allow_other_machine,
     )
 
 

@@ -69,7 +69,7 @@ def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
 
 
 def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
-    """Write sentences on the limits of the results: power, missing runs, shared GPUs or machines, and telemetry.
+    """Write sentences on the limits of the results: power, missing runs, sharing, computation and telemetry.
 
     Args:
         recorded: An experiment with at least one finished run.
@@ -104,6 +104,7 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
             "Some runs shared a GPU. Busy time and power are those of the whole device, energy is not attributed to "
             "single runs, and images/s are those of a part of a GPU."
         )
+    lines += computed_differently(recorded.finished)
     lines += [f"GPU telemetry is incomplete: {reason}." for reason in missing_telemetry(recorded.runs)]
     concurrent = concurrent_runs(recorded.runs)
     if concurrent > 1:
@@ -111,6 +112,33 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
             f"Up to {concurrent} runs shared a machine: their images/s and times say how long the experiment took; "
             "they are not benchmarks of the arms."
         )
+    return lines
+
+
+def computed_differently(runs: pd.DataFrame) -> list[str]:
+    """Write sentences on runs that were not computed alike, although this is no part of the experiment.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`. Those that did not record a fact are left out.
+    """
+    lines = []
+    varying = {}
+    for column in sorted(name for name in map(str, runs.columns) if name.startswith(schema.TAG_COMPUTATION)):
+        counts = runs[column].dropna().value_counts().drop("-", errors="ignore").sort_index()
+        if len(counts) > 1:
+            values = ", ".join(f"{value} ({counted(count, 'run')})" for value, count in counts.items())
+            varying[column.removeprefix(schema.TAG_COMPUTATION)] = values
+    if varying:
+        facts = "; ".join(f"{fact}: {values}" for fact, values in varying.items())
+        lines.append(f"Runs were computed on different terms, so that they compare up to rounding only: {facts}.")
+    if "decoder" in varying:
+        lines.append("Runs with another decoder saw other pixels, which is more than rounding.")
+    if "code" in varying:
+        lines.append("Runs with other code may differ by more than rounding.")
+    changed = runs[[name for name in map(str, runs.columns) if name.startswith(schema.TAG_CHANGES)]].dropna(how="all")
+    if len(changed):
+        facts = ", ".join(sorted(name.removeprefix(schema.TAG_CHANGES) for name in map(str, changed.columns)))
+        lines.append(f"{counted(len(changed), 'run')} went on with another computation after an interruption: {facts}.")
     return lines
 
 

@@ -39,6 +39,11 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     add_experiment(run)
     add_choice(run)
     add_retry(run)
+    run.add_argument(
+        "--allow-other-machine",
+        action="store_true",
+        help="Resume also runs that another kind of machine, other code or another decoder began.",
+    )
     run.add_argument("--prepare", action="store_true", help="Prepare the data set first if it is not there.")
     run.add_argument(
         "--address", help="Use a running Ray cluster ('auto' or HOST:PORT) rather than one on this machine."
@@ -91,6 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
+    from reproduce.native import DECODER
 
     if not arguments.no_publish:
         require_mlflow()
@@ -114,11 +120,14 @@ def _run(arguments: argparse.Namespace) -> int:
         concurrent=arguments.concurrent,
         recording=Recording(telemetry_hz=arguments.telemetry_hz, heartbeat_s=arguments.heartbeat_s),
         retry_failed=arguments.retry_failed,
+        allow_other_machine=arguments.allow_other_machine,
         node_patience_s=arguments.node_patience_s,
     )
     settled = {row.planned.key for row in read_rows(entries, records) if row.state.status in options.settled}
     left = [run for run in (start_with_part(runs, *part_asked) if part_asked else runs) if run.key not in settled]
     _verify_data(left, arguments.data, console)
+    if left and arguments.address is None:  # elsewhere, the nodes of the cluster decode
+        DECODER.implementation()  # raises an error that says what is missing
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else start_publisher(records)

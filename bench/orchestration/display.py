@@ -150,7 +150,7 @@ def summary(rows: Sequence[Row], concurrency: int) -> Text:
 
 
 def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None) -> list[RenderableType]:
-    """Lay out a grid as a summary, a table, a line per failed run, and a line per run without full GPU telemetry.
+    """Lay out a grid as a summary, a table, and a line per run that failed, was refused or lacks GPU telemetry.
 
     Args:
         rows: The runs of the grid.
@@ -166,9 +166,10 @@ def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None
     errors = [
         Text(f"{row.planned.name}: {row.state.error}", style="red") for row in shown if row.state.status == "failed"
     ]
+    refused = [Text(_refusal_line(row), style="yellow") for row in shown if row.state.refused]
     without_telemetry = [Text(_telemetry_line(row), style="yellow") for row in shown if row.state.gpu_absent]
     table = FittedTable(COLUMNS, [_cells(row) for row in shown])
-    return [summary(rows, concurrency), table, *hidden, *errors, *without_telemetry]
+    return [summary(rows, concurrency), table, *hidden, *errors, *refused, *without_telemetry]
 
 
 def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -176,7 +177,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         For each run a dictionary with the keys run (its name), key, arm, seed, state, epochs_done, epochs, metrics,
-        error, reason, gpu_absent and seconds_left. The last four are None where they do not apply.
+        error, reason, refused, gpu_absent and seconds_left. The last five are None where they do not apply.
     """
     return [
         {
@@ -190,6 +191,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "metrics": row.state.metrics,
             "error": row.state.error,
             "reason": row.state.reason,
+            "refused": row.state.refused,
             "gpu_absent": row.state.gpu_absent,
             "seconds_left": row.seconds_left,
         }
@@ -229,6 +231,10 @@ def _progress_line(row: Row) -> str:
     if row.state.status == "failed":
         line += f": {row.state.error}"
     return line
+
+
+def _refusal_line(row: Row) -> str:
+    return f"{row.planned.name}: not resumed: {row.state.refused}"
 
 
 def _telemetry_line(row: Row) -> str:

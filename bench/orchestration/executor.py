@@ -10,13 +10,15 @@ import traceback
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from bench.machine.computation import Computation
 from bench.orchestration.run_queue import RunQueue
 from bench.orchestration.worker import LOG_FILE, Outcome
 from bench.orchestration.worker_group import StartCancelledError, StartFailedError
 from bench.records.event_log import RunBusyError
 from bench.records.record import Record, Recording
+from bench.records.refusals import why_not_resumed, write_refusal
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.disk import naming_full_disk
@@ -25,11 +27,15 @@ from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
+REFUSED: Final = "refused"
 STOP_GRACE_S = 120.0  # the time that a stopped run has to write its checkpoint before its workers are killed
 
 
 class TrainingGroup(Protocol):
-    """The methods of a `WorkerGroup` that an executor calls."""
+    """The part of a `WorkerGroup` that an executor uses."""
+
+    @property
+    def computation(self) -> Computation | None: ...
 
     def train(
         self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]
@@ -61,6 +67,8 @@ class ExecutionOptions:
     """How often telemetry and progress are written."""
     retry_failed: bool = False
     """Whether to train runs again whose record says that they failed."""
+    allow_other_machine: bool = False
+    """Whether runs are resumed that another kind of machine, other code or another decoder began."""
     node_patience_s: float = 600
     """Seconds to wait for lost nodes to come back if the remaining ones are too few for a single run. After that, all
     runs are stopped."""
@@ -107,6 +115,8 @@ class Executor:
         self._group: TrainingGroup | None = None
         self._stop_reason: str | None = None
         self._stopped_at = math.inf
+        self._refused: set[str] = set()
+        """Keys of the runs that the current group may not resume."""
         self.errors: list[Exception] = []
         """Unexpected exceptions that could not be recorded, or that ending the worker group raised."""
 
@@ -132,12 +142,15 @@ class Executor:
         while self._stop_reason is None:
             try:
                 with naming_full_disk(self._options.records):
-                    claimed = self._queue.claim()
+                    claimed = self._queue.claim(but=self._refused)
                     if claimed is None:
                         break
                     run, lease = claimed
                     with lease:
-                        self.execute(run)
+                        outcome = self.execute(run)
+                    if outcome is not None and outcome.status == REFUSED:
+                        self._refused.add(run.key)
+                        self._queue.give_back(run)
             except CannotContinueError as error:
                 self._stop_all(str(error))
             except Exception as error:
@@ -179,7 +192,7 @@ class Executor:
     def _train_with_retries(self, run: PlannedRun, folder: Path) -> Outcome:
         for retries_left in range(self._resources.retries, -1, -1):
             outcome = self._attempt(run, folder)
-            if outcome.status != schema.FINISHED:
+            if outcome.status not in (schema.FINISHED, REFUSED):
                 self._discard_group()  # some of its workers may still be in a collective operation
             if not outcome.retry or self._stop_reason is not None:
                 break
@@ -195,6 +208,10 @@ class Executor:
             _log_traceback(folder)
             return Outcome(schema.FAILED, str(error), retry=True)
         options = self._options
+        if not options.allow_other_machine and group.computation is not None:
+            reason = why_not_resumed(folder, group.computation)
+            if reason is not None:
+                return Outcome(REFUSED, reason)
         return group.train(run.config, folder, options.data, options.recording, self._stop_grace_is_over)
 
     def _start(self) -> TrainingGroup:
@@ -208,6 +225,7 @@ class Executor:
     def _discard_group(self) -> None:
         with self._lock:
             group, self._group = self._group, None
+        self._refused.clear()
         if group is not None:
             group.kill()
 
@@ -226,7 +244,11 @@ class Executor:
         return Outcome(schema.FAILED, error)
 
     def _record_end(self, run: PlannedRun, folder: Path, outcome: Outcome) -> None:
-        """Record how the run ended if its rank 0 has not done so."""
+        """Record how the run ended if its rank 0 has not done so. A refused run is left as it was, with a note."""
+        if outcome.status == REFUSED:
+            log.info("%s: not resumed: %s", run.name, outcome.error)
+            write_refusal(folder, outcome.error)
+            return
         try:
             if self._stop_reason is not None and outcome.status != schema.FINISHED:
                 Record(folder).interrupt(self._stop_reason)

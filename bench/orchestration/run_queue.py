@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from bench.orchestration.leases import Lease, try_acquire
@@ -23,11 +23,15 @@ class RunQueue:
 
     def __init__(self, runs: Sequence[PlannedRun], records: Path) -> None:
         self._waiting = list(runs)
+        self._refused: set[str] = set()
         self._records = records
         self._lock = threading.Lock()
 
-    def claim(self) -> tuple[PlannedRun, Lease] | None:
+    def claim(self, but: Set[str] = frozenset()) -> tuple[PlannedRun, Lease] | None:
         """Take the first run whose lease is free out of the queue and acquire its lease. Does not wait.
+
+        Args:
+            but: Keys of runs that are skipped and stay in the queue.
 
         Returns:
             The run and its lease, which the caller releases; None if there is no such run.
@@ -37,7 +41,7 @@ class RunQueue:
                 removed from the queue; otherwise every later call would fail on it.
         """
         with self._lock:
-            for run in list(self._waiting):
+            for run in [run for run in self._waiting if run.key not in but]:
                 try:
                     lease = try_acquire(run_folder(self._records, run.key))
                 except BaseException:
@@ -48,11 +52,17 @@ class RunQueue:
                     return run, lease
         return None
 
+    def give_back(self, run: PlannedRun) -> None:
+        """Put a run back that an executor may not resume, for executors whose workers compute differently."""
+        with self._lock:
+            self._waiting.append(run)
+            self._refused.add(run.key)
+
     @property
     def unclaimed(self) -> list[PlannedRun]:
-        """The runs that have not been handed out.
+        """The runs that have neither been handed out nor been given back.
 
         Once `claim` has returned None, these are the runs whose leases other drivers hold.
         """
         with self._lock:
-            return list(self._waiting)
+            return [run for run in self._waiting if run.key not in self._refused]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
+from bench.machine.computation import Computation
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
+from bench.records.refusals import last_computation
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.data import DamagedDataError, verify_changed
@@ -20,6 +26,8 @@ from reproduce.training.checkpoint import resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
 from reproduce.training.loop import train
 
+log = logging.getLogger(__name__)
+
 
 def train_and_record(
     config: RunConfig,
@@ -27,6 +35,7 @@ def train_and_record(
     *,
     gpus: Sequence[str] = (),
     gpus_elsewhere: int = 0,
+    computation: Computation | None = None,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TrainingResult:
@@ -41,6 +50,7 @@ def train_and_record(
         context: The setup of rank 0. Its folder receives the record, and it says when to stop.
         gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES. Telemetry samples them; empty on CPUs.
         gpus_elsewhere: Number of the run's GPUs on other hosts, which telemetry does not sample.
+        computation: How all ranks compute, for the record.
         recording: How often telemetry and progress are written.
         stop_reason: Returns why the run was stopped. It is called only if a stop ended the training.
 
@@ -54,8 +64,13 @@ def train_and_record(
         Exception: Any exception of `train`.
     """
     check_data(config, context.data_root)
-    record = Record(context.folder, progress_every_s=recording.heartbeat_s)
+    precision = resolve_precision(config.recipe.precision, context.device)
+    if computation is not None and precision.dtype is torch.float32:
+        computation = dataclasses.replace(computation, kernels=None)  # they compute in bf16 only
     resume, damaged = resume_point(context.folder, config.key)
+    if resume is not None and last_computation(context.folder) is None:
+        log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
+    record = Record(context.folder, progress_every_s=recording.heartbeat_s)
     attempt = record.begin(
         config,
         environment=environment(),
@@ -65,8 +80,9 @@ def train_and_record(
             "cpus_per_worker": context.threads,
             "gpus_per_worker": context.gpu_share if gpus else 0,
             "compile": context.compiled,
-            **resolve_precision(config.recipe.precision, context.device).describe(),
+            **precision.describe(),
         },
+        computation=computation,
         resume=resume,
         damaged=damaged,
         code_diff=code_diff(),

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 
+from bench.machine.computation import Computation, this_computation
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
 from bench.records.record import Recording, RunFinishedError
 from reproduce.disk import DiskFullError, naming_full_disk
@@ -48,9 +49,10 @@ class RankPlacement:
 class Outcome:
     """How an attempt at a run ended, as a worker or its group reports it to the executor."""
 
-    status: Literal["finished", "interrupted", "failed"]
+    status: Literal["finished", "interrupted", "failed", "refused"]
+    """A refused run was not started, since this would have resumed it with another computation."""
     error: str = ""
-    """Why the attempt failed; empty if it did not."""
+    """Why the attempt failed or was refused; empty if neither."""
     retry: bool = False
     """Whether another attempt at the failed run may succeed."""
     stop_all: str = ""
@@ -156,13 +158,24 @@ class Worker:
             timeout=COLLECTIVE_TIMEOUT,
         )
 
+    def computation(self) -> Computation:
+        """How this rank computes. Valid only after `join`."""
+        return this_computation(self.device(), threads=self.resources.cpus_per_worker, compiled=self.resources.compile)
+
     def device(self) -> torch.device:
         """The torch device that this rank trains on. Valid only after `join`."""
         import torch
 
         return torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
 
-    def train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
+    def train(
+        self,
+        config: RunConfig,
+        folder: Path,
+        data_root: Path,
+        recording: Recording,
+        computation: Computation | None = None,
+    ) -> Outcome:
         """Train a run from its checkpoint, or from the start if it has none.
 
         Collective: all ranks call it with the same run. Rank 0 writes the record. During the call, the standard output
@@ -173,6 +186,7 @@ class Worker:
             folder: The run's record folder, on storage that all ranks share. It is created if necessary.
             data_root: The folder of the prepared data sets.
             recording: How often rank 0 writes telemetry and progress.
+            computation: How all ranks compute, which rank 0 records.
 
         Returns:
             How the attempt ended on this rank. An `Exception` of the training is not raised but becomes a failed
@@ -185,14 +199,16 @@ class Worker:
                 with _redirecting_output(folder / LOG_FILE):
                     try:
                         with naming_full_disk(folder):
-                            return self._train(config, folder, data_root, recording)
+                            return self._train(config, folder, data_root, recording, computation)
                     except Exception as error:  # whatever it is, it becomes the run's outcome
                         traceback.print_exc()
                         return _failure(error)
         except DiskFullError as error:  # there was no room for the log
             return _failure(error)
 
-    def _train(self, config: RunConfig, folder: Path, data_root: Path, recording: Recording) -> Outcome:
+    def _train(
+        self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, computation: Computation | None
+    ) -> Outcome:
         import torch
 
         from bench.orchestration.session import check_data, train_and_record
@@ -219,6 +235,7 @@ class Worker:
                 context,
                 gpus=self.gpus,
                 gpus_elsewhere=self.gpus_elsewhere,
+                computation=computation,
                 recording=recording,
                 stop_reason=lambda: self.stop_reason,
             )

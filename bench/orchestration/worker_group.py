@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from bench.machine.computation import Computation, merged
 from bench.orchestration.worker import CONTROL, Outcome, Worker
 from bench.records.record import Recording
 from reproduce import schema
@@ -49,6 +50,8 @@ class WorkerGroup:
         self._placement_group = placement_group
         self.workers = workers
         """Ray's handles of the actors, by rank."""
+        self.computation: Computation | None = None
+        """How the workers compute. None until they have joined."""
         self._stop_answer: Any = None
 
     @classmethod
@@ -117,6 +120,7 @@ class WorkerGroup:
         placements = _answers([worker.placement.remote() for worker in self.workers], check)
         port = _answers([self.workers[0].create_store.remote()], check)[0] if len(self.workers) > 1 else 0
         _answers([worker.join.remote(placements, port) for worker in self.workers], check)
+        self.computation = merged(_answers([worker.computation.remote() for worker in self.workers], check))
 
     def train(
         self,
@@ -142,7 +146,8 @@ class WorkerGroup:
         Returns:
             How the attempt ended. Exceptions of workers and of Ray are not raised but become a failed outcome.
         """
-        pending = [worker.train.remote(config, folder, data_root, recording) for worker in self.workers]
+        run = (config, folder, data_root, recording, self.computation)
+        pending = [worker.train.remote(*run) for worker in self.workers]
         outcome = Outcome(schema.INTERRUPTED)
         try:
             while pending:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bench.machine.computation import Computation, changes
 from bench.machine.revision import CodeDiff
 from bench.records.event_log import EventLog
 from bench.records.predictions import write_predictions
-from bench.records.states import EVENTS, PROGRESS, seconds_of
+from bench.records.states import EVENTS, PROGRESS, REFUSED, seconds_of
 from reproduce import schema
 from reproduce.atomic import write_atomically
 from reproduce.redaction import redacted
@@ -84,6 +85,7 @@ class Record:
         world_size: int,
         device: str,
         resources: Mapping[str, float | str] | None = None,
+        computation: Computation | None = None,
         resume: Mapping[str, int] | None = None,
         damaged: Sequence[str] = (),
         code_diff: CodeDiff | None = None,
@@ -99,6 +101,8 @@ class Record:
             device: The device of rank 0, as torch names it.
             resources: What each worker has and computes with: cpus_per_worker, gpus_per_worker, compile and the fields
                 of the resolved precision, which older records lack.
+            computation: How the run is computed, which older records lack. If the attempt resumes, what differs from
+                the last attempt is recorded with it.
             resume: The position in the checkpoint from which the attempt resumes, with the keys epoch and step, both
                 from 0; None if it starts from the beginning.
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
@@ -130,6 +134,9 @@ class Record:
                     write_atomically(self.folder / code_diff.name, code_diff.content)
             write_atomically(self.folder / schema.ARTIFACT_ENVIRONMENT, json.dumps(environment, indent=1).encode())
             (self.folder / PROGRESS).unlink(missing_ok=True)
+            (self.folder / REFUSED).unlink(missing_ok=True)
+            computed = vars(computation) if computation is not None else None
+            before = attempts[-1][0].get("computation") if attempts and resume is not None else None
             self._began = time.monotonic()
             self._append(
                 schema.START,
@@ -138,6 +145,8 @@ class Record:
                 device=device,
                 epochs=run.recipe.epochs,
                 resources=dict(resources or {}),
+                computation=computed,
+                changes=changes(before, computed),
                 resume=dict(resume) if resume is not None else None,
                 **({"damaged": list(damaged)} if damaged else {}),
             )

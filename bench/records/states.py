@@ -19,6 +19,7 @@ its lock, and afterwards has the outcome of its last attempt. A run whose proces
 
 EVENTS = schema.ARTIFACT_EVENTS
 PROGRESS = "progress.json"
+REFUSED = "refused.txt"
 PROGRESS_VALUES = ("images_per_s", "loss", "top1")
 LOCK = "lock"
 
@@ -52,6 +53,8 @@ class RunState:
     gpu_absent: str | None = None
     """What telemetry of the last attempt could not read of the run's GPUs, and why. None if it read everything or the
     run uses no GPU."""
+    refused: str | None = None
+    """Why a driver did not resume the run since its last attempt, see `bench.records.refusals`. None if none did."""
     started: float | None = None
     """When the first attempt started, in seconds since 1970; None before."""
     updated: float | None = None
@@ -151,6 +154,7 @@ def read_state(folder: Path) -> RunState:
         reason=last.get("reason") if ended else None,
         progress=progress,
         gpu_absent=_gpu_absent(last if ended else progress),
+        refused=_read_refusal(folder) if status in ("interrupted", "failed") else None,
         started=events[0]["t"],
         updated=updated,
         duration_s=duration + (updated - last["t"]),
@@ -162,6 +166,13 @@ def _gpu_absent(content: Mapping[str, Any] | None) -> str | None:
     telemetry = (content or {}).get("telemetry", content) or {}
     reason: str | None = telemetry.get("gpu_absent")
     return None if reason == schema.NO_GPU_USED else reason
+
+
+def _read_refusal(folder: Path) -> str | None:
+    try:
+        return (folder / REFUSED).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _read_progress(folder: Path) -> dict[str, Any] | None:

@@ -299,6 +299,13 @@ def _start_tags(event: Event) -> dict[str, str]:
         f"{schema.TAG_ENVIRONMENT}python": machine["python"],
         f"{schema.TAG_ENVIRONMENT}cpu": f"{machine['cpu']}, {machine['cores']} cores",
     }
+    if computation := event.get("computation"):  # absent before 2026-11-27
+        facts = {**computation, "precision": event["resources"].get("precision")}
+        tags |= {
+            f"{schema.TAG_COMPUTATION}{fact}": "-" if value is None else str(value) for fact, value in facts.items()
+        }
+    for fact, (before, now) in event.get("changes", {}).items():
+        tags[f"{schema.TAG_CHANGES}{fact}"] = f"{before} -> {now}"
     if "commit" in environment:
         tags |= {schema.TAG_COMMIT: environment["commit"], schema.TAG_DIRTY: str(environment["dirty"]).lower()}
     return tags

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 
-from reproduce.native import DECODER
+from reproduce.native import DECODER, UnavailableError
 
 MESSAGE_SIZE = 200  # bytes; libjpeg's JMSG_LENGTH_MAX
 TURBOJPEG = "libturbojpeg.so.0"
@@ -57,20 +57,31 @@ def with_restart_markers(jpeg: bytes) -> bytes | None:
     profiles are dropped.
 
     Returns:
-        The new JPEG. None if this process does not use the native decoder, if libjpeg reports an error or a warning for
-        the input, if the input is progressive and lacks coefficients, or if the new JPEG would be more than an eighth
-        larger than the input.
+        The new JPEG. None if the native decoder is not selected or is unavailable, if libjpeg reports an error or a
+        warning for the input, if the input is progressive and lacks coefficients, or if the new JPEG would be more than
+        an eighth larger than the input.
 
     Raises:
         ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
             native decoder is unavailable.
     """
-    if not DECODER.implementation().native:
+    if not _has_library():
         return None
     capacity = int(len(jpeg) * (1 + GROWTH))
     out = ctypes.create_string_buffer(capacity)
     size = _library().with_restart_markers(jpeg, len(jpeg), out, capacity)
     return out.raw[:size] if size else None
+
+
+def _has_library() -> bool:
+    """Whether this process writes markers. Since these change no pixel, it also does without the library if unasked."""
+    if DECODER.requested():
+        return DECODER.implementation().native
+    try:
+        DECODER.load()
+    except UnavailableError:
+        return False
+    return True
 
 
 @functools.cache

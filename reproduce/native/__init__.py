@@ -1,8 +1,10 @@
-"""Libraries written in C for speed, each with a fallback for machines on which it cannot be built.
+"""Libraries written in C for speed, each with a fallback that the user can select.
 
 Sources in C and the machine's compiler come in; loaded libraries go out. The decoder makes crops, as arrays, from the
 bytes of JPEGs or of uncompressed pixels; it also puts restart markers into JPEGs. The kernels compute layers of the
-network on torch's tensors. Results of a fallback may differ from those of its library: see `DECODER` and `KERNELS`.
+network on torch's tensors. A fallback computes other numbers than its library: other pixels in the case of the decoder,
+which is therefore used only on request, and the same up to rounding in the case of the kernels, which take its place
+wherever they cannot be built. See `DECODER` and `KERNELS`. Every attempt at a run records which of the two it used.
 
 Importing this package imports neither torch nor FFCV, so that every command can check the environment variables that
 select implementations before it starts.
@@ -38,11 +40,13 @@ DECODER = Library(
         "conda: conda install -c conda-forge c-compiler libjpeg-turbo)"
     ),
     links=("-ljpeg", "-lm"),
+    on_request="decodes with FFCV's own decoder to other pixels",
 )
 """The library of the decoder: crops of images in FFCV files (`reproduce.data.loading.cropping`) and restart markers in
 JPEGs (`reproduce.data.markers`).
 
-Its fallback is FFCV's own decoder, which makes the same crops with slightly different pixels. Without the library,
+Its fallback is FFCV's own decoder, which makes the same crops with other pixels, by far more than rounding at edges. It
+is used only on request. The library's own pixels are the same for every number of threads. Without the library,
 `deeper data prepare` writes no restart markers.
 """
 
@@ -58,7 +62,7 @@ KERNELS = Library(
 (`reproduce.native.kernels`).
 
 Its fallback is torch's implementation of these layers. Both give equal pooled maps; their other results differ by
-rounding.
+rounding, and so do those of the library for other numbers of threads.
 """
 
 LIBRARIES = (DECODER, KERNELS)

@@ -65,7 +65,8 @@ class Library:
     """A shared library written in C, and the fallback for machines where it is unavailable.
 
     The user selects one by an environment variable, whose name is `variable`. Its value is `native` or the name of the
-    fallback. If it is unset, the library is used wherever it can be built.
+    fallback. If it is unset, the library is used wherever it can be built. Elsewhere the fallback takes its place,
+    unless it has to be asked for.
     """
 
     sources: tuple[Path, ...]
@@ -80,6 +81,9 @@ class Library:
     """What to install if the library cannot be built."""
     links: tuple[str, ...] = ()
     """Linker options, such as `-ljpeg`."""
+    on_request: str = ""
+    """What the fallback changes in the results, if that is more than rounding. The fallback is then used only if the
+    environment variable asks for it. Empty if it changes nothing else."""
     openmp: bool = False
     """Whether the library uses OpenMP. It is then linked to no OpenMP runtime but uses the one that torch loads."""
 
@@ -108,8 +112,9 @@ class Library:
         Unless the fallback is selected, this loads the library, and builds it first if necessary (see `load`).
 
         Raises:
-            ImplementationError: The environment variable has an invalid value, or is `native` and the library is
-                unavailable.
+            ImplementationError: The environment variable has an invalid value, or the library is unavailable and the
+                variable does not allow the fallback: it is `native`, or it is unset and the fallback changes results
+                (see `on_request`).
         """
         return _implementation(self, self.requested())
 
@@ -212,6 +217,11 @@ def _implementation(library: Library, requested: str) -> Implementation:
         return Implementation("native", loaded.built_with().decode() + (f", precompiled for {level}" if level else ""))
     if requested == "native":
         raise ImplementationError(f"{library.variable}=native: {loaded}; {library.hint}")
+    if library.on_request:
+        raise ImplementationError(
+            f"{library.role}: {loaded}; {library.hint}, or set {library.variable}={library.fallback}, which "
+            f"{library.on_request}"
+        )
     return Implementation(library.fallback, loaded, library.hint)
 
 

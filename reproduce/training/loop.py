@@ -1,9 +1,9 @@
 """Train one run on one rank: epochs, validation, checkpoints, and stopping.
 
-Every rank calls `train` with the same run. On CPUs, a run that is stopped or killed at any step and then resumed ends
-with the same weights and metrics (except times), bit for bit, as an uninterrupted run. Order and augmentation are
-functions of the epoch and the image. A checkpoint holds the state of dropout's generators, of the optimiser, of the
-weight average and of the current epoch's metrics.
+Every rank calls `train` with the same run. On CPUs, a run that is stopped or killed at any step and then resumed on the
+same kind of machine, with the same number of threads, ends with the same weights and metrics (except times), bit for
+bit, as an uninterrupted run. Order and augmentation are functions of the epoch and the image. A checkpoint holds the
+state of dropout's generators, of the optimiser, of the weight average and of the current epoch's metrics.
 """
 
 from __future__ import annotations

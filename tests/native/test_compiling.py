@@ -111,12 +111,16 @@ def test_a_library_that_others_can_write_or_that_is_a_link_is_not_trusted(tmp_pa
     assert not is_trusted(library)
 
 
-def test_without_a_compiler_the_fallbacks_say_why() -> None:
-    assert output(start(SHOW, CC="no-such-compiler")) == [
-        "stock (no C compiler: no-such-compiler: No such file or directory)",
+def test_without_a_compiler_the_fallback_of_the_kernels_says_why_and_that_of_the_decoder_has_to_be_asked_for() -> None:
+    assert output(start(SHOW, CC="no-such-compiler", DEEPER_DECODER="stock")) == [
+        "stock (DEEPER_DECODER=stock)",
         "torch (no C compiler: no-such-compiler: No such file or directory)",
     ]
-    forced = output(start(SHOW, CC="no-such-compiler", DEEPER_KERNELS="native"))[-1]
+    refused = output(start(SHOW, CC="no-such-compiler"))[-1]
+    assert "ImplementationError: decoder: no C compiler: no-such-compiler" in refused
+    assert DECODER.hint in refused
+    assert refused.endswith("or set DEEPER_DECODER=stock, which decodes with FFCV's own decoder to other pixels")
+    forced = output(start(SHOW, CC="no-such-compiler", DEEPER_DECODER="stock", DEEPER_KERNELS="native"))[-1]
     assert "ImplementationError: DEEPER_KERNELS=native: no C compiler: no-such-compiler" in forced
     assert KERNELS.hint in forced
 

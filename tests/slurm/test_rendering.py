@@ -302,6 +302,7 @@ def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> Non
         arms=("it's; one", "$two"),
         seeds=(0, 3),
         retry_failed=True,
+        allow_other_machine=True,
     )
     node.run()
     launcher = node.srun[node.srun.index("env") :]
@@ -311,6 +312,7 @@ def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> Non
         *("--records", str(tmp_path / "my records"), "--data", str(tmp_path / "my data")),
         *("--scratch", "$TMPDIR/a b", "--interface", "ib0", "--object-store-mib", "512", "--"),
         *("--arm", "it's; one", "--arm", "$two", "--seed", "0", "--seed", "3", "--retry-failed"),
+        "--allow-other-machine",
     ]
     assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=2", "--gpus-per-node=2", "--no-kill"} <= set(node.srun)
 

@@ -10,6 +10,7 @@ import torch
 from bench.console.checks import Check
 from bench.machine import nvml
 from bench.planning import core_usage
+from reproduce.execution.precision import resolve_precision
 
 GIB = 2**30
 
@@ -43,15 +44,14 @@ def check_free(name: str, free: float, wanted_gib: int, found: str, hint: str) -
 
 
 def _precision() -> Check:
-    if torch.cuda.is_available():
-        device, native = "GPU", torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        capabilities = torch.cpu.get_capabilities()
-        device = "CPU"
-        native = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    if native:
-        return Check("bf16", "ok", f"{device} has bf16 arithmetic")
-    return Check("bf16", "warn", f"{device} has no bf16 arithmetic: precision auto trains in float32, which is slower")
+    """Report in which precision `auto` trains on this machine: on its GPU if it has one, otherwise on its CPU."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, auto = {"cuda": "GPU", "cpu": "CPU"}[device.type], resolve_precision("auto", device)
+    if auto.dtype is torch.bfloat16:
+        return Check("bf16", "ok", f"{name} has bf16 arithmetic ({auto.instructions}): precision auto trains in bf16")
+    return Check(
+        "bf16", "warn", f"{name} has no bf16 arithmetic that training uses: precision auto trains in float32, slower"
+    )
 
 
 def _gpus() -> Check:

@@ -84,5 +84,6 @@ def _compiled(library: Library) -> Check:
     try:
         found = library.implementation()
     except ImplementationError as error:
-        return Check(library.role, "fail", str(error), f"unset {library.variable}")
+        hint = f"unset {library.variable}" if library.requested() else "see the sentence on decoders in docs/guide.md"
+        return Check(library.role, "fail", str(error), hint)
     return Check(library.role, "warn" if found.hint else "ok", str(found), found.hint)

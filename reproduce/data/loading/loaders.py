@@ -9,7 +9,6 @@ requested; clone it to keep it longer. Labels and image numbers stay valid.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,8 +95,6 @@ class TrainLoader:
     these. The remaining images at the end, too few for a step, are left out of the epoch. Crops, flips and distortions
     of an image are drawn from (seed_augmentation, epoch, image number).
 
-    The loader warns if it falls back on FFCV's own decoder because the native decoder is unavailable.
-
     Args:
         folder: A prepared data set.
         config: Order, augmentation, batches and device.
@@ -105,8 +102,8 @@ class TrainLoader:
     Raises:
         DataError: The manifest is missing or invalid, an FFCV file is missing or has the wrong size, or there are too
             few images for one step.
-        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
-            native decoder is unavailable.
+        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or the native decoder is
+            unavailable and the variable does not ask for FFCV's own.
     """
 
     def __init__(self, folder: Path, config: TrainLoaderConfig) -> None:
@@ -168,16 +165,14 @@ class ValLoader:
     last batch. The images are valid until the next batch is requested. A damaged image raises `DataError` during the
     iteration, unless FFCV's own decoder is used, which does not report it.
 
-    The loader warns if it falls back on FFCV's own decoder because the native decoder is unavailable.
-
     Args:
         folder: A prepared data set.
         config: Images, crop, batches and device.
 
     Raises:
         DataError: The manifest is missing or invalid, or an FFCV file is missing or has the wrong size.
-        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or is `native` and the
-            native decoder is unavailable.
+        ImplementationError: The environment variable `DEEPER_DECODER` has an invalid value, or the native decoder is
+            unavailable and the variable does not ask for FFCV's own.
     """
 
     def __init__(self, folder: Path, config: ValLoaderConfig) -> None:
@@ -246,9 +241,6 @@ class _Pipeline:
         normalise = None if dtype is torch.uint8 else Normalise(dtype)
         file = beton(folder, split)
         decoder = DECODER.implementation()
-        if decoder.hint:
-            hint = f"{decoder.hint[0].upper()}{decoder.hint[1:]}"
-            warnings.warn(f"decoding with stock FFCV: {decoder.detail}. {hint}", stacklevel=1)
         self._decoder: CropDecoder
         self._finish: Callable[[Tensor], Tensor] = lambda images: images.view(dtype)
         if decoder.native:

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench import cli
-from bench.commands.doctor import command, storage
+from bench.commands.doctor import command, hardware, software, storage
 from bench.console.checks import Check
 from bench.machine import filesystems
+from reproduce.execution.precision import resolve_precision
+from reproduce.native import Implementation, ImplementationError, Library
 
 CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
@@ -142,3 +145,31 @@ def test_a_failing_check_sets_the_exit_code(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split(maxsplit=2) == ["fail", "[red]", "not :a: package"]
     assert lines[2].strip() == "hint: install it"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "status"),
+    [({"amx_bf16": True}, "ok"), ({"avx512_bf16": True}, "ok"), ({"bf16": True}, "warn"), ({}, "warn")],
+    ids=["AMX", "AVX-512", "Arm", "none"],
+)
+def test_bf16_is_judged_as_training_judges_it(
+    capabilities: dict[str, bool], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    (found,) = (check for check in hardware.checks() if check.name == "bf16")
+    assert found.status == status
+    trains = resolve_precision("auto", torch.device("cpu")).describe()["precision"]
+    assert f"precision auto trains in {trains}" in found.detail
+
+
+def test_a_decoder_that_is_missing_fails_and_says_how_to_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def implementation(library: Library) -> Implementation:
+        raise ImplementationError("decoder: no C compiler: cc; install one, or set DEEPER_DECODER=stock")
+
+    monkeypatch.delenv("DEEPER_DECODER", raising=False)
+    monkeypatch.setattr(Library, "implementation", implementation)
+    (found,) = (check for check in software.checks() if check.name == "decoder")
+    assert found.status == "fail"
+    assert "or set DEEPER_DECODER=stock" in found.detail
+    assert "unset" not in found.hint

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.machine.computation import Computation
 from bench.orchestration.executor import ExecutionOptions
 from bench.orchestration.worker import Outcome
 from bench.records.record import Record, Recording
@@ -23,6 +24,7 @@ class FakeGroup:
 
     def __init__(self, groups: FakeGroups) -> None:
         self._groups = groups
+        self.computation = groups.computation
         self.trained: list[str] = []
         self.stop_requested = threading.Event()
         self.reason: str | None = None
@@ -61,6 +63,8 @@ class FakeGroups:
         self.started: list[FakeGroup] = []
         self.endings: list[Ending] = []
         """How the next calls of `train` end; once the list is empty, they finish."""
+        self.computation: Computation | None = None
+        """How groups compute that are started from now on."""
         self.starts: list[Exception | None] = []
         """What the next starts raise; once the list is empty, they succeed."""
 

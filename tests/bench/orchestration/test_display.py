@@ -108,3 +108,12 @@ def test_an_interrupted_run_with_a_long_name_is_never_cut(width: int) -> None:
     assert "interrupted (interrupted by hand)" in text
     assert "…" not in text
     assert max(map(len, captured.get().splitlines())) <= width
+
+
+def test_a_run_that_was_not_resumed_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("a s0", "interrupted", done=3, refused="its checkpoint comes from other code"), row("a s1", "waiting")]
+    console = plain_console()
+    console.width = 200
+    show(console, *render_grid(rows, 1))
+    assert "a s0: not resumed: its checkpoint comes from other code" in capsys.readouterr().out.splitlines()
+    assert [run["refused"] for run in rows_as_json(rows)] == ["its checkpoint comes from other code", None]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.machine.computation import Computation
 from bench.orchestration import executor as module
 from bench.orchestration.executor import ExecutionOptions, Executor
 from bench.orchestration.run_queue import RunQueue
@@ -292,3 +293,90 @@ def test_what_goes_wrong_during_a_stop_leaves_the_run_to_be_continued(
     executor.execute_all()
     assert state(options, runs[0]).status == "interrupted"
     assert "Ray was shut down" in log_of(options, runs[0])
+
+
+# --- resuming --------------------------------------------------------------------------------------
+
+HERE = Computation(
+    machine="amd avx2", code="c0de", decoder="native", kernels="torch", threads=1, compiled=False, torch="2.14"
+)
+ELSEWHERE = dataclasses.replace(HERE, machine="intel amx_bf16")
+
+
+def begun(options: ExecutionOptions, run: PlannedRun, computation: Computation | None) -> None:
+    """Leave a run as a killed attempt does that has written a checkpoint."""
+    folder = run_folder(options.records, run.key)
+    with Record(folder) as record:
+        record.begin(run.config, environment={}, world_size=1, device="cpu", computation=computation)
+    (folder / "checkpoint.pt").touch()
+
+
+def test_a_run_of_another_kind_of_machine_is_left_as_it_is_and_the_others_go_on(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], ELSEWHERE)
+    events = read_events(run_folder(options.records, runs[0].key))
+    groups.computation = HERE
+    executor = make(runs, options, groups)
+    executor.execute_all()
+    (group,) = groups.started
+    assert group.trained == [runs[1].key]
+    found = state(options, runs[0])
+    assert (found.status, found.error) == ("interrupted", None)
+    assert found.refused is not None
+    assert "another kind of machine (intel amx_bf16, here amd avx2)" in found.refused
+    assert read_events(run_folder(options.records, runs[0].key)) == events
+    assert executor.errors == []
+
+
+def test_a_refused_run_is_resumed_where_it_is_allowed(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], ELSEWHERE)
+    groups.computation = HERE
+    make(runs[:1], options, groups).execute_all()
+    assert state(options, runs[0]).refused
+    make(runs[:1], dataclasses.replace(options, allow_other_machine=True), groups).execute_all()
+    assert state(options, runs[0]).status == "finished"
+    assert state(options, runs[0]).refused is None
+
+
+def test_another_executor_with_workers_of_the_right_kind_takes_a_refused_run(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], ELSEWHERE)
+    queue = RunQueue(runs[:1], options.records)
+    first, second = (
+        Executor(queue, ResourcesConfig(), options, start_group=groups, keep_waiting=lambda _: True) for _ in range(2)
+    )
+    groups.computation = HERE
+    first.execute_all()
+    assert state(options, runs[0]).status == "interrupted"
+    assert queue.unclaimed == [], "no other driver holds it"
+    groups.computation = ELSEWHERE
+    second.execute_all()
+    assert state(options, runs[0]).status == "finished"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [None, HERE, dataclasses.replace(HERE, threads=2, kernels="native", torch="2.15")],
+    ids=["an older record", "the same", "equal up to rounding"],
+)
+def test_a_run_is_resumed_unasked_if_nothing_essential_is_known_to_differ(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, before: Computation | None
+) -> None:
+    begun(options, runs[0], before)
+    groups.computation = HERE
+    make(runs[:1], options, groups).execute_all()
+    assert state(options, runs[0]).status == "finished"
+
+
+def test_a_run_without_a_checkpoint_starts_afresh_anywhere(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], ELSEWHERE)
+    (run_folder(options.records, runs[0].key) / "checkpoint.pt").unlink()
+    groups.computation = HERE
+    make(runs[:1], options, groups).execute_all()
+    assert state(options, runs[0]).status == "finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RaySystemError, RayTaskError
 
+from bench.machine.computation import Computation
 from bench.orchestration import worker_group as module
 from bench.orchestration.worker import Outcome, RankPlacement
 from bench.orchestration.worker_group import StartCancelledError, StartFailedError, WorkerGroup
@@ -24,6 +26,9 @@ DIED.error_msg += "\n\tclass_name: Worker\n\tpid: 4711\nThe actor is dead becaus
 RAISED = RayTaskError(
     "Worker.join", "\x1b[36mray::Worker.join()\x1b[39m (pid=4711)\n  ...", ValueError("not 2 ranks\nbut 1")
 ).as_instanceof_cause()
+COMPUTATION = Computation(
+    machine="amd avx2", code="c0de", decoder="native", kernels="torch", threads=3, compiled=False, torch="2.14"
+)
 PENDING = object()
 """What a call is answered with that does not return."""
 
@@ -122,7 +127,14 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Ray:
 
 def starting(rank: int, **answers: Any) -> Handle:
     """A worker that starts as it should, but for the given answers."""
-    return Handle(**{"placement": RankPlacement("192.0.2.1", (str(rank),)), "create_store": 4711, **answers})
+    return Handle(
+        **{
+            "placement": RankPlacement("192.0.2.1", (str(rank),)),
+            "create_store": 4711,
+            "computation": COMPUTATION,
+            **answers,
+        }
+    )
 
 
 # --- start -----------------------------------------------------------------------------------------
@@ -137,6 +149,13 @@ def test_workers_are_placed_together_and_joined_with_what_each_needs_to_know(ray
     placements = [RankPlacement("192.0.2.1", ("0",)), RankPlacement("192.0.2.1", ("1",))]
     assert [worker.calls["join"] for worker in group.workers] == [(placements, 4711)] * 2
     assert not ray.killed
+
+
+def test_a_group_of_several_kinds_of_machine_says_so(ray: Ray) -> None:
+    other = dataclasses.replace(COMPUTATION, machine="amd avx512_bf16")
+    ray.handles = [starting(0, computation=other), starting(1), starting(2)]
+    group = WorkerGroup.start(ResourcesConfig(workers=3))
+    assert group.computation == dataclasses.replace(COMPUTATION, machine="amd avx2 + amd avx512_bf16")
 
 
 def test_a_single_worker_needs_no_store(ray: Ray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import yaml
 
+from bench.machine.computation import Computation
 from bench.machine.revision import CodeDiff
 from bench.records.event_log import RunBusyError
 from bench.records.record import Record, RunFinishedError
+from bench.records.refusals import write_refusal
 from bench.records.states import events_from, is_held, read_events, read_state
 from reproduce import schema
 from reproduce.spec import RunConfig
@@ -192,3 +195,34 @@ def test_lines_lost_to_a_zeroed_block_are_skipped_and_their_epochs_recorded_agai
     epochs = [event for event in read_events(tmp_path) if event["kind"] == "epoch"]
     assert {event["epoch"]: event["metrics"][schema.VAL_TOP1] for event in epochs} == {0: 0.0, 1: 0.1, 2: 0.2}
     assert len(epochs) == 3
+
+
+COMPUTATION = Computation(
+    machine="amd avx2", code="c0de", decoder="native", kernels="torch", threads=1, compiled=False, torch="2.14"
+)
+
+
+def test_a_resume_records_what_is_computed_differently_and_a_fresh_start_does_not(tmp_path: Path, begun: Begin) -> None:
+    elsewhere = dataclasses.replace(COMPUTATION, machine="intel amx_bf16", threads=2)
+    begun(tmp_path, computation=COMPUTATION, resume=None).close()
+    begun(tmp_path, computation=elsewhere, resume={"epoch": 0, "step": 3}).close()
+    begun(tmp_path, computation=elsewhere, resume={"epoch": 0, "step": 5}).close()
+    begun(tmp_path, computation=COMPUTATION, resume=None).close()
+    begun(tmp_path, resume={"epoch": 1, "step": 0}).close()
+    begun(tmp_path, computation=COMPUTATION, resume={"epoch": 1, "step": 0}).close()
+    starts = read_events(tmp_path)
+    assert starts[0]["computation"] == vars(COMPUTATION)
+    assert [start["changes"] for start in starts] == [
+        {},
+        {"machine": ["amd avx2", "intel amx_bf16"], "threads": [1, 2]},
+        *({}, {}, {}, {}),
+    ]
+
+
+def test_a_note_that_a_run_was_refused_lasts_until_the_next_attempt(tmp_path: Path, begun: Begin) -> None:
+    begun(tmp_path).close()
+    write_refusal(tmp_path, "its checkpoint comes from other code")
+    assert read_state(tmp_path).refused == "its checkpoint comes from other code"
+    assert read_state(tmp_path).status == "interrupted"
+    begun(tmp_path).close()
+    assert read_state(tmp_path).refused is None

@@ -226,3 +226,18 @@ def test_a_long_plan_is_cut_into_pieces_that_any_server_takes() -> None:
     pieces = [tags[f"deeper.plan.aa.{index}"] for index in range(json.loads(tags["deeper.plan.aa"])["pieces"])]
     assert max(map(len, pieces)) < 5000
     assert json.loads("".join(pieces)) == {"full": {str(entry.seed): entry.key for entry in entries}}
+
+
+def test_how_an_attempt_is_computed_becomes_tags_and_a_change_stays_one() -> None:
+    computation = {"machine": "H200", "code": "c0de", "threads": None}
+    resources = {"precision": "bf16"}
+    first = start(computation=computation, resources=resources, changes={"code": ["beef", "c0de"]})
+    later = start(attempt=2, computation=computation, resources=resources, changes={})
+    tags = shape_run_news("first", ENTRY, news(first, later), epoch=0).tags
+    assert {name: value for name, value in tags.items() if "comput" in name or "changes" in name} == {
+        "deeper.computation.machine": "H200",
+        "deeper.computation.code": "c0de",
+        "deeper.computation.threads": "-",
+        "deeper.computation.precision": "bf16",
+        "deeper.changes.code": "beef -> c0de",
+    }

@@ -204,7 +204,21 @@ def test_both_decoders_show_the_same_crops(photo_data: Path, monkeypatch: pytest
     assert (seen[0][0] - seen[1][0]).abs().mean() < 3
 
 
-def test_without_a_compiler_the_fallback_says_why_and_what_to_install(synthetic_data: Path) -> None:
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_pixels_do_not_depend_on_the_number_of_threads(
+    photo_data: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for decoder in ("native", "stock"):
+        monkeypatch.setenv(DECODER.variable, decoder)
+        one, several = (
+            TrainLoader(photo_data, TrainLoaderConfig(batch_size=5, seed_order=1, seed_augmentation=2, threads=count))
+            for count in (1, threads)
+        )
+        for (images, _), (others, _) in zip(one.epoch(0, 64), several.epoch(0, 64), strict=True):
+            assert torch.equal(images, others)
+
+
+def test_without_a_compiler_other_pixels_have_to_be_asked_for(synthetic_data: Path) -> None:
     loads = (
         "import pathlib; from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig; "
         f"loader = ValLoader(pathlib.Path({str(synthetic_data)!r}), ValLoaderConfig(batch_size=24, resolution=32)); "
@@ -218,6 +232,7 @@ def test_without_a_compiler_the_fallback_says_why_and_what_to_install(synthetic_
         text=True,
         encoding="utf-8",
     )
-    assert "decoding with stock FFCV: no C compiler: no-such-compiler" in done.stdout
-    assert "Install a C compiler and libjpeg-turbo's header" in done.stdout
-    assert "24 images" in done.stdout
+    assert done.returncode == 1
+    assert "ImplementationError: decoder: no C compiler: no-such-compiler" in done.stdout
+    assert "install a C compiler and libjpeg-turbo's header" in done.stdout
+    assert "or set DEEPER_DECODER=stock" in done.stdout
