@@ -311,10 +311,6 @@ def _download_fashion_mnist() -> Path:
         ) from error
 
 
-def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # leaves the ~ of an unknown user as it is, where `Path.expanduser` raises
-
-
 def _numbers(text: str) -> dict[str, int]:
     """Parse the parameters of a synthetic data set, such as `classes=10,size=64`. Raises `DataError`."""
     known = ("classes", "images", "size", "seed")
