@@ -123,7 +123,9 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise DataError(f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}")
+        raise DamagedDataError(
+            f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}"
+        )
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -131,7 +133,9 @@ def load_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise DataError(f"{path}: not a manifest: {where}: {first['msg']}; prepare it again with --force") from error
+        raise DamagedDataError(
+            f"{path}: not a manifest: {where}: {first['msg']}; prepare it again with --force"
+        ) from error
     for split, expected in manifest.splits.items():
         file = beton(folder, split)
         if not file.is_file():

@@ -28,7 +28,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -70,7 +70,7 @@ def save(folder: Path, content: dict[str, Any]) -> None:
     newest = folder / FILE_NAME
     with replacing(newest) as file:
         hashing = _HashingFile(file)
-        torch.save(content, hashing)
+        torch.save(content, cast(BinaryIO, hashing))
         hashing.raise_error()
         file.write(MARK + hashing.digest.hexdigest().encode() + b"\n")
         file.flush()
