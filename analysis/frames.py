@@ -19,6 +19,7 @@ import pandas as pd
 
 from reproduce import schema
 from reproduce.errors import UserError
+from reproduce.markdown import from_markdown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,7 +104,12 @@ def read(experiment: str, *, tracking_uri: str) -> Recorded:
 
     try:
         found = client.get_experiment_by_name(experiment)
-        if found is None or found.lifecycle_stage == "deleted":
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise AnalysisError(
+                f"experiment: {experiment!r} was deleted in {tracking_uri}; restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        if found is None:
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
             raise NothingRecordedError(
                 f"experiment: {experiment!r} is not in {tracking_uri}; "
@@ -219,7 +225,8 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 def _prose(note: str) -> str:
     """Extract the prose of an experiment's Markdown note, without headings and tables."""
-    return " ".join(line.strip() for line in note.splitlines() if line.strip() and line.lstrip()[0] not in "#|")
+    lines = (line.strip() for line in note.splitlines())
+    return " ".join(from_markdown(line) for line in lines if line and line[0] not in "#|")
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:

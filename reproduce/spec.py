@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reproduce.config import ADDED
+from reproduce.config import ADDED, ArmName, DataPath
 
 # Exported from here as well, for callers that use them with the configs of this module.
 from reproduce.config import Config as Config
@@ -27,7 +27,6 @@ from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
 from reproduce.errors import SpecError as SpecError
 from reproduce.errors import did_you_mean
-from reproduce.names import ArmName, DataPath
 from reproduce.yaml_files import read_text
 
 Reduction = Literal["reduced", "unreduced", "naive"]

@@ -86,9 +86,10 @@ def parse_yaml(text: str, *, where: str) -> Any:
         said = ", ".join(part for part in (error.context, error.problem) if part)
         raise SpecError(f"{where}: {'' if isinstance(error, _RefusedError) else 'not YAML: '}{line}{said}") from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        number = text.count("\n", 0, error.position) + 1
         raise SpecError(
-            f"{where}: not YAML: line {line}: the character U+{error.character:04X} is not text; is it the right file?"
+            f"{where}: not YAML: line {number}: the character U+{error.character:04X} is not text; "
+            "is it the right file?"
         ) from error
 
 
@@ -121,7 +122,7 @@ class _UserLoader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
         self._values += 1
-        mark = self.peek_event().start_mark
+        mark: Mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self._depth > LARGEST_DEPTH:
             raise _RefusedError(f"nested more than {LARGEST_DEPTH} levels deep; close the brackets", mark)
         if self._values > MOST_VALUES:
@@ -148,13 +149,13 @@ class _UserLoader(yaml.SafeLoader):
         self.flatten_mapping(node)  # puts what `<<` names before the mapping's own keys, which replace it
         return {_name(key): self.construct_object(value, deep=deep) for key, value in node.value}
 
-    def construct_text(self, node: Node) -> str:
+    def construct_text(self, node: ScalarNode) -> str:
         text: str = self.construct_scalar(node)
         if surrogate := re.search("[\ud800-\udfff]", text):
             raise _RefusedError(f"U+{ord(surrogate[0]):04X} is not a character on its own; remove it", node.start_mark)
         return text
 
-    def construct_number(self, node: Node) -> int:
+    def construct_number(self, node: ScalarNode) -> int:
         text: str = self.construct_scalar(node)
         if not PLAIN_INTEGER.fullmatch(text):
             raise _RefusedError(
@@ -168,7 +169,7 @@ class _UserLoader(yaml.SafeLoader):
             )
         return int(text)
 
-    def construct_decimal(self, node: Node) -> float:
+    def construct_decimal(self, node: ScalarNode) -> float:
         text: str = self.construct_scalar(node)
         try:
             return float(re.sub(r"\.(?=inf|nan)", "", text.lower()))
@@ -177,7 +178,7 @@ class _UserLoader(yaml.SafeLoader):
                 f'{_short(text)} is not a number; for text write "{_short(text)}"', node.start_mark
             ) from None
 
-    def construct_truth(self, node: Node) -> bool:
+    def construct_truth(self, node: ScalarNode) -> bool:
         text: str = self.construct_scalar(node)
         truth = self.bool_values.get(text.lower())
         if truth is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bench.console.options import Verbs, add_verb
+from bench.commands.experiments.names import recorded_name
+from bench.console.options import Verbs, add_verb, port, require_writable_records
 
 EXAMPLES = """examples:
   deeper dashboard                          # http://127.0.0.1:5000
@@ -19,10 +20,15 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     parser = add_verb(verbs, places, "dashboard", _dashboard, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Open the pages at this experiment.")
     parser.add_argument("--host", default="127.0.0.1", help="The address to listen at. Default: 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=5000, help="The port to listen at. Default: 5000.")
+    parser.add_argument("--port", type=port, default=5000, help="The port to listen at. Default: 5000.")
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
     from bench.tracking.dashboard import run_dashboard
+    from bench.tracking.location import tracking_uri
 
-    return run_dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=arguments.experiment)
+    experiment = arguments.experiment
+    if experiment is not None and tracking_uri(arguments.records).startswith("sqlite:"):
+        experiment = recorded_name(experiment, arguments.records)
+    require_writable_records(arguments)
+    return run_dashboard(arguments.records, host=arguments.host, port=arguments.port, experiment=experiment)

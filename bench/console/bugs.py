@@ -42,7 +42,7 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
     for folder in (*([records / "logs"] if records else []), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content, encoding="utf-8")
+            (folder / name).write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError:
             continue
         return folder / name
