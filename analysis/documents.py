@@ -81,7 +81,9 @@ def _goals(results: Path, _: str, *, sources: bool = True) -> str:
             for goal in comparison["goals"]
         ]
         if rows:
-            table = Table("", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}))
+            table = Table(
+                "", ["What", "Median (range)", "Goal"], rows, text_columns=frozenset({0, 2}), holds_markdown=True
+            )
             parts += [f"**On {kind}**:", table.markdown(), *(map(_source, found) if sources else ())]
     return "\n\n".join(parts) or NOTHING
 

@@ -21,6 +21,7 @@ import pandas as pd
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from reproduce import schema
 from reproduce.errors import UserError
+from reproduce.markdown import from_markdown
 from reproduce.redaction import redacted
 
 if TYPE_CHECKING:
@@ -122,7 +123,12 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
 
     try:
         found = client.get_experiment_by_name(experiment)
-        if found is None or found.lifecycle_stage == "deleted":
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise AnalysisError(
+                f"experiment: {experiment!r} was deleted in {tracking_uri}; restore it: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        if found is None:
             known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
             raise NothingRecordedError(
                 f"experiment: {experiment!r} is not in {shown}; "
@@ -247,7 +253,8 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 def _prose(note: str) -> str:
     """Extract the prose of an experiment's Markdown note, without headings and tables."""
-    return " ".join(line.strip() for line in note.splitlines() if line.strip() and line.lstrip()[0] not in "#|")
+    lines = (line.strip() for line in note.splitlines())
+    return " ".join(from_markdown(line) for line in lines if line and line[0] not in "#|")
 
 
 def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from reproduce.markdown import as_cell, as_markdown
+
 DASH = "—"
 """The text for a missing value."""
 MINUS = "−"
@@ -119,12 +121,15 @@ class Table:
     """The rows, each with one cell for each column."""
     text_columns: frozenset[int] = field(default_factory=lambda: frozenset({0}))
     """Indices, from 0, of the columns that are aligned left. The others hold numbers and are aligned right."""
+    holds_markdown: bool = False
+    """Whether headings and cells are Markdown of ours, rather than text that is shown as it is, such as names."""
 
     def markdown(self) -> str:
         """Render the table as a Markdown table, without the caption."""
-        head = "| " + " | ".join(self.columns) + " |"
+        show = as_cell if self.holds_markdown else as_markdown
+        head = "| " + " | ".join(map(show, self.columns)) + " |"
         rule = "|" + "|".join("---" if i in self.text_columns else "--:" for i in range(len(self.columns))) + "|"
-        body = ["| " + " | ".join(cell.plain.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
+        body = ["| " + " | ".join(show(cell.plain) for cell in row) + " |" for row in self.rows]
         return "\n".join([head, rule, *body])
 
     def latex(self, label: str) -> str:

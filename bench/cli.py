@@ -26,6 +26,8 @@ from bench.commands.evaluate import command as evaluate
 from bench.commands.experiments import authoring, listing, plan, report, status
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
+from bench.console.options import folder
+from bench.console.output import printable
 from bench.console.parser import Parser
 from reproduce.disk import FULL, describe_full_disk
 from reproduce.errors import UserError
@@ -111,16 +113,16 @@ def build_parser() -> Parser:
     places = argparse.ArgumentParser(add_help=False)
     places.add_argument(
         "--records",
-        type=Path,
+        type=folder,
         metavar="FOLDER",
-        default=Path(os.environ.get("DEEPER_RECORDS", "records")),
+        default=os.environ.get("DEEPER_RECORDS", "records"),
         help="The folder of the records and of the tracking store. Default: $DEEPER_RECORDS, else ./records.",
     )
     places.add_argument(
         "--data",
-        type=Path,
+        type=folder,
         metavar="FOLDER",
-        default=Path(os.environ.get("DEEPER_DATA", "data")),
+        default=os.environ.get("DEEPER_DATA", "data"),
         help="The folder of the prepared data sets. Default: $DEEPER_DATA, else ./data.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
@@ -165,7 +167,7 @@ def _records_of(parsed: argparse.Namespace) -> Path | None:
 
 def _print_error(message: str) -> None:
     for line in redacted(message).splitlines():
-        print(f"deeper: {line}", file=sys.stderr)
+        print(f"deeper: {printable(line)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

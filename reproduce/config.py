@@ -1,20 +1,19 @@
-"""Define the base class of all configs, and read configs from YAML with one line of message for each mistake."""
+"""Define the base class of all configs and the names in them, and read configs from YAML.
+
+Each mistake in a config is a line of a message.
+"""
 
 from __future__ import annotations
 
+import reprlib
+import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from reproduce.errors import UserError, did_you_mean
-
-
-class SpecError(UserError):
-    """Raised when an experiment or another config is not valid. The message has one line for each mistake."""
-
+from reproduce.errors import SpecError, did_you_mean
+from reproduce.yaml_files import parse_yaml
 
 ADDED = "added after results were committed"
 """Marks a field, by `Annotated`, that enters a run's key only if its value differs from the default.
@@ -36,19 +35,38 @@ class Config(BaseModel):
 
 C = TypeVar("C", bound=Config)
 
+MOST_MISTAKES = 20
+"""Mistakes that one message names. A file of another kind has as many as it has lines."""
 
-def read_text(path: Path) -> str:
-    """Read a text file that a user wrote.
-
-    Raises:
-        SpecError: The file cannot be read, or its text is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+_VALID = {
+    "bool_parsing": "use true or false",
+    "bool_type": "use true or false",
+    "dict_type": "use a mapping of names to values",
+    "finite_number": "use a finite number",
+    "float_parsing": "use a number",
+    "float_type": "use a number",
+    "greater_than": "use more than {gt:g}",
+    "greater_than_equal": "use at least {ge:g}",
+    "int_from_float": "use a whole number",
+    "int_parsing": "use a whole number",
+    "int_parsing_size": "use a smaller number",
+    "int_type": "use a whole number",
+    "less_than": "use less than {lt:g}",
+    "less_than_equal": "use at most {le:g}",
+    "list_type": "use a list, such as [a, b]",
+    "literal_error": "use {expected}",
+    "model_type": "use a mapping of names to values",
+    "string_too_long": "use at most {max_length} characters",
+    "string_too_short": "use at least {min_length} character",
+    "string_type": "use text, in quotes where YAML would read it as a number or a truth value",
+    "too_long": "use at most {max_length}",
+    "too_short": "use at least {min_length}",
+    "tuple_type": "use a list, such as [a, b]",
+}
+"""What is valid, by the type of pydantic's validation error, with the context of the error filled in."""
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 80
+_SHOWN.maxlong = 40
 
 
 def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:
@@ -63,10 +81,7 @@ def from_yaml(model: type[C], text: str, *, what: str, where: str) -> C:
     Raises:
         SpecError: The text is not YAML, or not a valid config.
     """
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{where}: not YAML: {error}") from error
+    content = parse_yaml(text, where=where)
     if not isinstance(content, Mapping):
         raise SpecError(f"{where}: {what} is a mapping with {', '.join(model.model_fields)}")
     return validated(model, content, where=f"{where}: ")
@@ -87,24 +102,44 @@ def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        lines = [_sentence(model, mistake) for mistake in error.errors()]
+        mistakes = error.errors()
+        lines = [_sentence(model, mistake) for mistake in mistakes[:MOST_MISTAKES]]
+        if len(mistakes) > MOST_MISTAKES:
+            lines.append(f"there are {len(mistakes) - MOST_MISTAKES} more mistakes; is this the right file?")
         raise SpecError("\n".join(f"{where}{line}" for line in lines)) from error
 
 
 def _sentence(model: type[Config], mistake: Any) -> str:
     """Turn one of pydantic's validation errors into a line that names the field, the value and what is valid."""
-    location = [str(part) for part in mistake["loc"]]
+    of_a_key = mistake["loc"][-1:] == ("[key]",)
+    location = [_brief(str(part)) for part in mistake["loc"][: -1 if of_a_key else None]]
     field = ".".join(location) or "experiment"
-    if mistake["type"] == "extra_forbidden":
+    kind, value = mistake["type"], _SHOWN.repr(mistake["input"])
+    if kind == "extra_forbidden":
         known = _known_keys(model, location[:-1])
         hint = did_you_mean(location[-1], known)
         return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
-    if mistake["type"] == "missing":
+    if kind == "missing":
         return f"{field}: missing; it has no default"
-    if mistake["type"] == "value_error":
-        message = str(mistake["ctx"]["error"])  # starts with the field, see the validators above
-        return f"{field}.{message}" if location else message
-    return f"{field}: {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
+    if kind == "value_error":
+        message = str(mistake["ctx"]["error"])
+        if of_a_key:
+            return f"{field}: {message}"
+        return f"{field}.{message}" if location else message  # starts with the field, see the validators of the configs
+    if kind == "string_pattern_mismatch":
+        return f"{field}: {value}: does not match the pattern {mistake['ctx']['pattern']}"
+    valid = _VALID.get(kind, f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}").format(**mistake.get("ctx", {}))
+    hint = ""
+    if kind == "literal_error":
+        hint = did_you_mean(
+            str(mistake["input"]), mistake["ctx"]["expected"].replace("'", "").replace(" or", ",").split(", ")
+        )
+    return f"{field}: {value}: {valid}{hint}"
+
+
+def _brief(part: str) -> str:
+    """Shorten a part of a location, which may be a key of the user's, and make an empty one visible."""
+    return (part if len(part) <= 80 else f"{part[:77]}...") or "''"
 
 
 def _known_keys(model: type[Config], location: list[str]) -> list[str]:
@@ -120,3 +155,35 @@ def _config_in(annotation: Any) -> type[Config] | None:
     if isinstance(annotation, type) and issubclass(annotation, Config):
         return annotation
     return next(filter(None, map(_config_in, get_args(annotation))), None)
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+LONGEST_NAME = 100
+"""Characters that the name of an arm may have."""
+SEPARATORS = ":/"
+"""Characters that separate the parts of a run's name on the command line, as in EXPERIMENT:ARM:SEED."""
+
+
+def arm_name(text: str) -> str:
+    """Check the name of an arm, and return it in Unicode's normal form C.
+
+    Raises:
+        ValueError: The name is empty or too long, has spaces around it, or has characters that cannot be shown or that
+            separate names.
+    """
+    name = unicodedata.normalize("NFC", text)
+    if not name.strip():
+        raise ValueError("an arm needs a name; give it a word, such as baseline")
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"the name of this arm has {len(name)} characters; use at most {LONGEST_NAME}")
+    if name != name.strip() or not name.isprintable():
+        raise ValueError(f"the name of this arm, {name!r}, has spaces around it or characters that cannot be shown")
+    if found := next((character for character in SEPARATORS if character in name), None):
+        raise ValueError(f"the name of this arm has a {found!r}, which separates names of runs; use a hyphen")
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(arm_name)]
+DataPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A path of one line."""

@@ -23,6 +23,10 @@ class CannotContinueError(UserError):
     """
 
 
+class SpecError(UserError):
+    """Raised when an experiment or another config is not valid. The message has one line for each mistake."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the known name that is most similar to a mistyped word.
 

@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from reproduce.config import C, SpecError, validated
+from reproduce.config import C, validated
+from reproduce.errors import SpecError
 from reproduce.spec import (
     ArmConfig,
     DataConfig,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -18,14 +19,15 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from reproduce.config import ADDED, read_text
+from reproduce.config import ADDED, ArmName, DataPath
 
 # Exported from here as well, for callers that use them with the configs of this module.
 from reproduce.config import Config as Config
-from reproduce.config import SpecError as SpecError
 from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
+from reproduce.errors import SpecError as SpecError
 from reproduce.errors import did_you_mean
+from reproduce.yaml_files import read_text
 
 Reduction = Literal["reduced", "unreduced", "naive"]
 Branches = Literal["mixed", "1x1", "3x3", "5x5"]
@@ -34,7 +36,7 @@ Schedule = Literal["constant", "step", "paper", "poly", "cosine", "one-cycle"]
 ProbeName = Literal["train_accuracy", "channel_clusters"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
-SMALLEST_INPUT = 32  # the network halves its input five times
+SMALLEST_INPUT, LARGEST_INPUT = 32, 4096  # the network halves its input five times
 
 ALL_PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
 
@@ -89,7 +91,7 @@ class NetworkConfig(Config):
     about the same multiply-adds as the three together. The pooling branch stays."""
     classes: int = Field(1000, ge=2)
     """Number of classes. In an experiment it follows from the data set."""
-    resolution: int = Field(224, ge=SMALLEST_INPUT)
+    resolution: int = Field(224, ge=SMALLEST_INPUT, le=LARGEST_INPUT)
     """Nominal side of the input in pixels, for which the linear layers of the classifiers are sized. In an experiment,
     it follows from the recipe."""
 
@@ -108,7 +110,7 @@ class NetworkConfig(Config):
 class DataConfig(Config):
     """A prepared data set, which is a folder with `train.beton`, `val.beton` and `manifest.json`."""
 
-    path: str
+    path: DataPath
     """Folder of the prepared data set, relative to the data root (`--data`, `$DEEPER_DATA` or `./data`)."""
     source: Literal["folder", "imagenette", "fashion-mnist", "synthetic"] | None = None
     """Source from which `deeper run --prepare` prepares the data set if it is missing. Without a source, it must be
@@ -121,13 +123,13 @@ class DataConfig(Config):
 class RecipeConfig(Config):
     """The recipe, which configures how a network is trained and validated."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=1_000_000)
     """Number of passes over the training images."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=10**9)
     """Images of one optimiser step, over all workers."""
-    resolution: int = Field(224, ge=SMALLEST_INPUT)
+    resolution: int = Field(224, ge=SMALLEST_INPUT, le=LARGEST_INPUT)
     """Side of the training and validation images in pixels."""
-    resolution_start: int | None = Field(None, ge=SMALLEST_INPUT)
+    resolution_start: int | None = Field(None, ge=SMALLEST_INPUT, le=LARGEST_INPUT)
     """Side of the training images in the first epoch, in pixels, for progressive resizing. The side grows to
     `resolution` over the first three quarters of the epochs, in steps of 16 pixels. None: all epochs have the
     side `resolution`."""
@@ -202,9 +204,9 @@ class RecipeConfig(Config):
 class ResourcesConfig(Config):
     """The resources of each run. Of these fields, only `workers` and `deterministic` are part of a run's key."""
 
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, le=100_000)
     """Number of worker processes that train one run together (ranks of PyTorch's DistributedDataParallel)."""
-    cpus_per_worker: int = Field(1, ge=1)
+    cpus_per_worker: int = Field(1, ge=1, le=100_000)
     """CPU cores of each worker. On a CPU, results for other numbers of cores are equal up to rounding."""
     gpus_per_worker: float = Field(0, ge=0, le=1)
     """GPUs of each worker: 1 for a whole GPU, 0 for none. With a fraction, several runs share a GPU and each may use
@@ -216,7 +218,7 @@ class ResourcesConfig(Config):
     compile: bool = False
     """Whether torch.compile compiles the parts of the network for training. Results change by rounding only, so this
     field is not part of a run's key."""
-    retries: int = Field(2, ge=0)
+    retries: int = Field(2, ge=0, le=1000)
     """Number of times that a failed run is tried again from its last checkpoint. A run is not tried again if its loss
     became infinite or NaN, or if it failed because of a user's mistake."""
 
@@ -322,7 +324,7 @@ class PlannedRun(Config):
 class ExperimentConfig(Config):
     """The content of an experiment file: what is trained, with which data, and how often."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
     """Name of the experiment: lower-case letters, digits, dots, underscores and hyphens."""
     description: str = ""
     """One line that says what the experiment compares."""
@@ -339,9 +341,9 @@ class ExperimentConfig(Config):
 
     train_accuracy: accuracy on training images without augmentation and dropout.
     channel_clusters: whether correlated channels gather in one branch of an Inception module."""
-    arms: dict[str, ArmConfig] = Field(min_length=1)
+    arms: dict[ArmName, ArmConfig] = Field(min_length=1)
     """The arms, by name: the variants that the experiment compares."""
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(min_length=1)
     """Seeds of the runs. Each arm is trained once with each seed."""
 
     @model_validator(mode="before")
@@ -384,17 +386,14 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
         SpecError: There is no such experiment, or it is not valid.
     """
     path = Path(name_or_path)
+    names = shipped_experiments()
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            shipped = ", ".join(shipped_experiments())
-            raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {shipped}")
+        if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
+            raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {', '.join(names)}")
         text = read_text(path)
     else:
-        names = shipped_experiments()
         if str(name_or_path) not in names:
-            hint = did_you_mean(str(name_or_path), names)
-            raise SpecError(
-                f"experiment: {name_or_path!r} is neither a file (*.yaml) nor one of {', '.join(names)}{hint}"
-            )
+            known = ", ".join(names) + did_you_mean(str(name_or_path), names)
+            raise SpecError(f"experiment: {name_or_path!r} is neither a file (*.yaml) nor one of {known}")
         text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))

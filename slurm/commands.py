@@ -9,7 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.console.options import add_choice, add_experiment, add_retry, add_verb
+from bench.console.options import (
+    add_choice,
+    add_experiment,
+    add_retry,
+    add_verb,
+    output_folder,
+    require_writable_records,
+)
 
 if TYPE_CHECKING:
     from reproduce.spec import ExperimentConfig, PlannedRun
@@ -56,7 +63,9 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
         return parser
 
     render = action("render", _render, "Print the job scripts. Needs neither SLURM nor prepared data.")
-    render.add_argument("--output", type=Path, metavar="DIR", help="Write the scripts into a folder, ready for sbatch.")
+    render.add_argument(
+        "--output", type=output_folder, metavar="DIR", help="Write the scripts into a folder, ready for sbatch."
+    )
     submit = action("submit", _submit, "Submit an experiment as a job, and a job for its report that follows it.")
     submit.add_argument("--no-report", action="store_true", help="Submit no job for the report.")
     submit.add_argument(
@@ -94,6 +103,8 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     # Before what is slow to import: a typing error is frequent.
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+    if not arguments.dry_run:
+        require_writable_records(arguments)
 
     from bench.planning.plan import check_disk, make_plan
     from bench.records.plan import plan_hash, write_experiment, write_plan

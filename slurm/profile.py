@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, model_validator
 from reproduce.private_folders import home
 from reproduce.redaction import SECRET_NAME
 from reproduce.spec import Config, SpecError, from_yaml
+from reproduce.yaml_files import read_text
 from slurm.profile_fields import LauncherOption, NodeResource, SbatchOption, fields_with
 from slurm.queries import parse_seconds
 
@@ -176,7 +177,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     """
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
             raise SpecError(f"profile: no file {path}")
     else:
         known = profiles()
@@ -186,7 +187,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
                 f"your own profiles belong in {own_folder()}"
             )
         path = known[str(name_or_path)]
-    return from_yaml(Profile, path.read_text(encoding="utf-8"), what="a profile", where=str(path))
+    return from_yaml(Profile, read_text(path), what="a profile", where=str(path))
 
 
 def profiles() -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jinja2
 
+from reproduce.spec import SpecError
 from slurm.profile import Profile
 from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_with
 
@@ -44,7 +45,7 @@ class Job:
     @property
     def log(self) -> Path:
         """Path of the log of the experiment's job, with sbatch's placeholders such as %j for the job's id."""
-        return self.folder / ("grid-%A_%a.log" if self.split else "grid-%j.log")
+        return _escaped(self.folder) / ("grid-%A_%a.log" if self.split else "grid-%j.log")
 
 
 def render_job(job: Job, profile: Profile) -> str:
@@ -85,7 +86,7 @@ def render_report(job: Job, profile: Profile) -> str:
         "ntasks": 1,
         "cpus-per-task": 1,
         "mem": f"{REPORT_MEMORY_GIB}G",
-        "output": job.folder / "report-%j.log",
+        "output": _escaped(job.folder) / "report-%j.log",
     }
     return _render("report.sh.j2", job, profile, directives=_directives(options))
 
@@ -106,7 +107,14 @@ def _directives(options: dict[str, object]) -> list[str]:
     ]
 
 
+def _escaped(folder: Path) -> Path:
+    """Return a path for `sbatch --output`, where a percent sign otherwise begins a placeholder."""
+    return Path(str(folder).replace("%", "%%"))
+
+
 def _directive(name: str, value: str) -> str:
+    if not value.isprintable():  # a line break would end the directive, and what follows would be a command
+        raise SpecError(f"--{name}: {value!r} has a character that a job script cannot hold; use another name")
     return f"#SBATCH --{name}={shlex.quote(value)}" if value else f"#SBATCH --{name}"
 
 

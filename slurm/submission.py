@@ -25,6 +25,7 @@ import yaml
 from bench.records.plan import experiment_folder
 from reproduce.atomic import write_atomically
 from reproduce.spec import SpecError
+from reproduce.yaml_files import read_text
 from slurm.job.config import PLAN_HASH
 from slurm.profile import Profile
 from slurm.queries import SlurmError
@@ -41,7 +42,7 @@ def read_experiment_text(name_or_path: str) -> str:
         name_or_path: The name of a shipped experiment or the path of a file, which `load_experiment` has accepted.
     """
     if Path(name_or_path).suffix in (".yaml", ".yml"):
-        return Path(name_or_path).read_text(encoding="utf-8")
+        return read_text(Path(name_or_path))
     return (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
 
 

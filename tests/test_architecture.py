@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # The composition root: the one place that knows the verbs of both.
     "bench.cli": ("bench.commands", "bench.console", "slurm", "reproduce"),
     # From recorded runs to reports.
-    "analysis": ("reproduce.errors", "reproduce.redaction", "reproduce.schema", "reproduce.claims"),
+    "analysis": (
+        *("reproduce.errors", "reproduce.markdown", "reproduce.redaction", "reproduce.schema", "reproduce.claims"),
+    ),
     # To clusters.
     "slurm": (
         *("bench.console", "bench.machine", "bench.orchestration", "bench.planning", "bench.records"),

@@ -77,7 +77,7 @@ def test_names_that_yaml_would_read_as_something_else_survive() -> None:
     arms = {
         "off": {"network": {"aux": "none"}},
         "001": {"network": {"aux": "aux1"}},
-        "a: b": {"network": {"aux": "aux2"}},
+        "a # b": {"network": {"aux": "aux2"}},
     }
     experiment = changed("quickstart", arms=arms, description="half: #1, 'quoted'")
     again = parsed(experiment_text(experiment, "mine"))

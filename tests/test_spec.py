@@ -84,7 +84,7 @@ def test_claims_of_one_network_share_its_runs() -> None:
     [
         (
             {"recipe": {"epochs": 0, "batch_size": 8, "learning_rate": 0.1}},
-            "small.yaml: recipe.epochs: 0: input should",
+            "small.yaml: recipe.epochs: 0: use at least 1",
         ),
         ({"recipes": {}}, "recipes: unknown key; known here: arms, data, description, name"),
         ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
@@ -94,13 +94,13 @@ def test_claims_of_one_network_share_its_runs() -> None:
         ),
         (
             {"resources": {"gpus_per_worker": 2}},
-            "resources.gpus_per_worker: 2: input should be less than or",
+            "resources.gpus_per_worker: 2: use at most 1",
         ),
         ({"seeds": [1, 1]}, r"seeds: \[1, 1\] names a seed twice"),
         ({"network": {"classes": 5}}, "network.classes: 5 is taken from the data set"),
         (
             {"recipe": {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "resolution": 28}},
-            "recipe.resolution: 28: input should be greater than or equal to 32",
+            "recipe.resolution: 28: use at least 32",
         ),
     ],
 )
@@ -122,7 +122,7 @@ def test_other_probes_give_another_key_and_all_of_them_keep_older_keys() -> None
     assert planned(experiment(probes=["channel_clusters", "train_accuracy"]))[0].key == key
     assert planned(experiment(probes=["train_accuracy"]))[0].key != key
     assert planned(experiment(probes=["train_accuracy"]))[0].config.probes == ("train_accuracy",)
-    with pytest.raises(SpecError, match=r"probes\.1: 'accuracy': input should be 'train_accuracy' or"):
+    with pytest.raises(SpecError, match=r"probes\.1: 'accuracy': use 'train_accuracy' or"):
         experiment(probes=["train_accuracy", "accuracy"])
 
 
@@ -163,7 +163,7 @@ def test_every_mistake_is_named_at_once() -> None:
             "arms.b: is the same as arms.a; change a field",
         ),
         ({"arms": {"a": {"network": {"auxx": "none"}}}}, "arms.a.network.auxx: unknown key.*did you mean aux?"),
-        ({"arms": {"a": {"network": {"aux": "three"}}}}, "arms.a.network.aux: 'three': input should be 'none'"),
+        ({"arms": {"a": {"network": {"aux": "three"}}}}, "arms.a.network.aux: 'three': use 'none'"),
         ({"resources": {"workers": 3}}, "batch_size: 64 is not divisible by resources.workers 3; use 63"),
     ],
 )

@@ -88,7 +88,7 @@ def ledger_table(rows: Iterable[Mapping[str, Any]], caption: str = "Claims") -> 
         caption: Caption of the table.
     """
     cells = [[Cell(str(row[field]), sort=str(row[field])) for field in COLUMNS.values()] for row in rows]
-    return Table(caption, list(COLUMNS), cells, text_columns=frozenset(range(len(COLUMNS))))
+    return Table(caption, list(COLUMNS), cells, text_columns=frozenset(range(len(COLUMNS))), holds_markdown=True)
 
 
 def parts_table(parts: Iterable[PartFinding], caption: str = "") -> Table:
@@ -101,7 +101,7 @@ def parts_table(parts: Iterable[PartFinding], caption: str = "") -> Table:
         [Cell(text) for text in (p.name, p.expected, p.measured + deviation_text(p.deviation), p.verdict, p.note)]
         for p in parts
     ]
-    return Table(caption, PART_COLUMNS, cells, text_columns=frozenset(range(len(PART_COLUMNS))))
+    return Table(caption, PART_COLUMNS, cells, text_columns=frozenset(range(len(PART_COLUMNS))), holds_markdown=True)
 
 
 def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: str) -> str:

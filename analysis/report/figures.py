@@ -150,7 +150,7 @@ def forest(effects: pd.DataFrame) -> Plot | None:
         name = row["contrast"] if row["kind"] == "pairwise" else f"{row['effect']}: {row['contrast']}"
         if row["kind"] == "interaction":
             name = f"Interaction {row['effect']}"
-        axes.text(0, y + 0.26, name, transform=axes.get_yaxis_transform(), ha="left", va="bottom")
+        axes.text(0, y + 0.26, name, transform=axes.get_yaxis_transform(), ha="left", va="bottom", parse_math=False)
     axes.set(xlabel="difference in top-1, points", ylim=(-len(rows) + 0.5, 0.85))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

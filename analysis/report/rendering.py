@@ -6,13 +6,19 @@ The page is self-contained: styles, script and figures are inlined, and nothing 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
 
+from analysis.frames import AnalysisError
 from analysis.report import figures
 from analysis.report.sections import Sections
 from analysis.tables import DASH, counted
+from reproduce.markdown import as_markdown
+
+MARK = b"deeper report"
+"""Text that the page and the Markdown of every report contain: the command that makes them."""
 
 
 def write_files(sections: Sections, out: Path) -> Path:
@@ -21,6 +27,9 @@ def write_files(sections: Sections, out: Path) -> Path:
     Args:
         sections: The content of the report.
         out: The folder. It is created if necessary, and files of an earlier report in it are overwritten.
+
+    Raises:
+        AnalysisError: The folder holds files that would be overwritten and are not of a report, or cannot be written.
     """
     tables = {"results": sections.results_table}
     if sections.effects_table.rows:
@@ -31,15 +40,28 @@ def write_files(sections: Sections, out: Path) -> Path:
         "arms": sections.summary,
         "effects": sections.effects,
     }
-    (out / "tables").mkdir(parents=True, exist_ok=True)
-    for name, frame in frames.items():
-        frame.to_csv(out / f"{name}.csv", index=False, encoding="utf-8")
-    for name, table in tables.items():
-        (out / "tables" / f"{name}.tex").write_text(table.latex(name), encoding="utf-8")
-    (out / "results.md").write_text(render_markdown(sections), encoding="utf-8")
-    index = out / "index.html"
-    index.write_text(render_page(sections), encoding="utf-8")
-    return index
+    texts = {"index.html": render_page(sections), "results.md": render_markdown(sections)}  # first what marks a report
+    texts |= {f"{name}.csv": frame.to_csv(index=False) for name, frame in frames.items()}
+    texts |= {f"tables/{name}.tex": table.latex(name) for name, table in tables.items()}
+    try:
+        _check_foreign(out, texts)
+        (out / "tables").mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise AnalysisError(f"--output: {out} cannot be written: {error.strerror}; name another folder") from error
+    return out / "index.html"
+
+
+def _check_foreign(out: Path, names: Iterable[str]) -> None:
+    """Raise `AnalysisError` if a file would be overwritten that is not of an earlier report."""
+    foreign = [name for name in names if (out / name).exists()]
+    marked = (out / name for name in ("index.html", "results.md") if (out / name).is_file())
+    if foreign and not any(MARK in path.read_bytes() for path in marked):
+        raise AnalysisError(
+            f"--output: {out} holds {foreign[0]}, which is not of a report and would be overwritten; "
+            "name another folder, or move the file away"
+        )
 
 
 def render_page(sections: Sections) -> str:
@@ -71,7 +93,9 @@ def render_markdown(sections: Sections) -> str:
     if recorded.choice.plan is not None and recorded.notices:
         facts.append(f"plan {recorded.choice.plan}, {counted(recorded.others, 'other run')} left out")
     facts += [
-        f"{name.lower()}: {value}" for name, value in sections.environment if value != DASH and name != "Tracking"
+        f"{name.lower()}: {as_markdown(value)}"
+        for name, value in sections.environment
+        if value != DASH and name != "Tracking"
     ]
     tables = [sections.results_table]
     if sections.effects_table.rows:

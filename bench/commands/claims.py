@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import own_plan
-from bench.console.options import add_json, add_plan, add_verb
-from bench.console.output import plain_console, print_result
-from reproduce.disk import naming_full_disk
+from bench.console.options import add_json, add_plan, add_verb, output_file
+from bench.console.output import plain_console, print_result, write_output
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +45,9 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     parser.add_argument("--static", action="store_true", help="Only claims that the network alone decides.")
     parser.add_argument("--id", action="append", default=[], help="Only this claim, with its parts. May be repeated.")
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="Another ledger than the shipped one.")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="Write the findings with all parts to this file.")
+    parser.add_argument(
+        "--markdown", type=output_file, metavar="FILE", help="Write the findings with all parts to this file."
+    )
     add_plan(parser)
     add_json(parser)
 
@@ -60,6 +61,7 @@ def measurements() -> dict[Kind, Collection[str]]:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
+    from rich.text import Text
 
     from analysis.claims import rendering
     from bench.machine.environment import environment
@@ -79,15 +81,14 @@ def _claims(arguments: argparse.Namespace) -> int:
     findings = []
     with plain_console(stderr=True).status("") as status:
         for number, claim in enumerate(claims, 1):
-            status.update(f"{number} of {len(claims)}: {claim.id}")
+            status.update(Text(f"{number} of {len(claims)}: {claim.id}"))  # not a string, which would be markup
             findings.append(_decide(claim, material))
     for notice in material.notices:
         print(notice, file=sys.stderr)
     content = {**rendering.as_json(findings, environment()), "notices": material.notices}
     print_result(arguments, content, lambda: _print(plain_console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
-        with naming_full_disk(arguments.markdown):
-            arguments.markdown.write_text(rendering.markdown(findings, ledger.documents, _origin()), encoding="utf-8")
+        write_output("--markdown", arguments.markdown, rendering.markdown(findings, ledger.documents, _origin()))
     return 0
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bench.console.options import Verbs, add_verb
+from bench.commands.experiments.names import recorded_name
+from bench.console.options import Verbs, add_verb, port, require_writable_records
 
 EXAMPLES = """examples:
   deeper dashboard                          # http://127.0.0.1:5000
@@ -24,16 +25,21 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Allow a --host that others reach: everyone there can read, change and delete what MLflow holds.",
     )
-    parser.add_argument("--port", type=int, default=5000, help="The port to listen at. Default: 5000.")
+    parser.add_argument("--port", type=port, default=5000, help="The port to listen at. Default: 5000.")
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:
     from bench.tracking.dashboard import run_dashboard
+    from bench.tracking.location import tracking_uri
 
+    experiment = arguments.experiment
+    if experiment is not None and tracking_uri(arguments.records).startswith("sqlite:"):
+        experiment = recorded_name(experiment, arguments.records)
+    require_writable_records(arguments)
     return run_dashboard(
         arguments.records,
         host=arguments.host,
         port=arguments.port,
-        experiment=arguments.experiment,
+        experiment=experiment,
         without_password=arguments.without_password,
     )

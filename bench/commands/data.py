@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb
+from bench.console.options import Verbs, add_json, add_verb, output_folder, whole_number
 from bench.console.output import plain_console, print_result, show
 
 if TYPE_CHECKING:
@@ -61,14 +61,21 @@ def _add_prepare(actions: Verbs) -> None:
         "synthetic[:classes=10,images=2000,size=64,seed=0].",
     )
     prepare.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="Write the prepared files to this folder."
+        "--output", type=output_folder, required=True, metavar="FOLDER", help="Write the prepared files to this folder."
     )
-    prepare.add_argument("--workers", type=int, metavar="N", help="The number of processes. Default: one a core.")
     prepare.add_argument(
-        "--max-resolution", type=int, metavar="PIXELS", help="Shrink images whose shorter side is larger than this."
+        "--workers", type=whole_number(1), metavar="N", help="The number of processes. Default: one a core."
+    )
+    prepare.add_argument(
+        "--max-resolution",
+        type=whole_number(1),
+        metavar="PIXELS",
+        help="Shrink images whose shorter side is larger than this.",
     )
     prepare.add_argument("--write-mode", choices=("auto", "jpg", "raw", "proportion"), help="How images are stored.")
-    prepare.add_argument("--jpeg-quality", type=int, metavar="1..100", help="The quality of images encoded again.")
+    prepare.add_argument(
+        "--jpeg-quality", type=whole_number(1, 100), metavar="1..100", help="The quality of images encoded again."
+    )
     prepare.add_argument("--skip-bad", action="store_true", help="Leave out unreadable images, and count them.")
     prepare.add_argument("--force", action="store_true", help="Replace other files in the folder.")
 

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from bench.console.exit_codes import DONE, FAILED
-from bench.console.options import add_verb
+from bench.console.options import add_verb, require_writable_records
 
 EXAMPLES = """examples:
   deeper publish --once
@@ -42,6 +42,7 @@ def _publish(arguments: argparse.Namespace) -> int:
     from reproduce.redaction import redacted
 
     require_mlflow()
+    require_writable_records(arguments)
     records = arguments.records.resolve()
     if not experiments(records):
         raise UserError(f"records: {records} holds no experiment; run one first: deeper run quickstart")

@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
-from bench.console.options import Verbs, add_choice, add_experiment, add_retry, add_verb
+from bench.console.options import (
+    Verbs,
+    add_choice,
+    add_experiment,
+    add_retry,
+    add_verb,
+    cluster_address,
+    not_negative_number,
+    positive_number,
+    require_writable_records,
+    whole_number,
+)
 from bench.console.output import plain_console, show
 
 if TYPE_CHECKING:
@@ -46,11 +57,19 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--prepare", action="store_true", help="Prepare the data set first if it is not there.")
     run.add_argument(
-        "--address", help="Use a running Ray cluster ('auto' or HOST:PORT) rather than one on this machine."
+        "--address",
+        type=cluster_address,
+        help="Use a running Ray cluster ('auto' or HOST:PORT) rather than one on this machine.",
     )
-    run.add_argument("--concurrent", type=int, metavar="N", help="The most runs at once. Default: as many as fit.")
     run.add_argument(
-        "--telemetry-hz", type=float, default=1.0, metavar="HZ", help="Samples of host and GPUs a second. Default: 1."
+        "--concurrent", type=whole_number(1), metavar="N", help="The most runs at once. Default: as many as fit."
+    )
+    run.add_argument(
+        "--telemetry-hz",
+        type=positive_number,
+        default=1.0,
+        metavar="HZ",
+        help="Samples of host and GPUs a second. Default: 1.",
     )
     batch = run.add_argument_group("options for batch jobs")
     batch.add_argument("--part", metavar="I/N", help="Start with this part of the runs, then help with the others.")
@@ -68,14 +87,14 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     batch.add_argument("--no-publish", action="store_true", help="Only write records; MLflow gets them later.")
     batch.add_argument(
         "--heartbeat-s",
-        type=float,
+        type=positive_number,
         default=1.0,
         metavar="SECONDS",
         help="The time between heartbeats in a run's folder. Default: 1.",
     )
     batch.add_argument(
         "--node-patience-s",
-        type=float,
+        type=not_negative_number,
         default=600,
         metavar="SECONDS",
         help="How long to wait for lost nodes that are needed. Default: 600.",
@@ -86,6 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
 
     experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+    require_writable_records(arguments)
     part_asked = _parse_part(arguments.part) if arguments.part else None
 
     from bench.orchestration.display import read_rows, render_grid

@@ -44,8 +44,8 @@ def log_bug(error: Exception, command: Sequence[str], records: Path | None) -> P
     for folder in (*([records / "logs"] if records else []), Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / name, "x", encoding="utf-8") as file:  # follows no link that others have planted
-                file.write(content)
+            with open(folder / name, "x", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(content)  # follows no link that others have planted
         except OSError:
             continue
         return folder / name

@@ -1,12 +1,23 @@
-"""Adds subcommands to the parser, and options that several subcommands share."""
+"""Adds subcommands to the parser and options that several subcommands share, and checks the values of options.
+
+A function that checks a value is passed to `add_argument` as `type`. It raises `argparse.ArgumentTypeError`, whose
+message argparse prints with the option's name before it ends the command with exit code 2.
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import re
 import textwrap
+import unicodedata
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+
+from reproduce.errors import UserError
 
 HELP_WIDTH = 80
 
@@ -65,8 +76,10 @@ def add_experiment(parser: argparse.ArgumentParser) -> None:
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
     """Add --arm and --seed, which choose among the runs of a plan. Both may be repeated."""
-    parser.add_argument("--arm", action="append", default=[], help="Take only this arm. May be repeated.")
-    parser.add_argument("--seed", action="append", default=[], type=int, help="Take only this seed. May be repeated.")
+    parser.add_argument("--arm", action="append", default=[], type=name, help="Take only this arm. May be repeated.")
+    parser.add_argument(
+        "--seed", action="append", default=[], type=whole_number(0), help="Take only this seed. May be repeated."
+    )
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -86,4 +99,121 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json, which prints the result as JSON, and --output, which writes the JSON to a file as well."""
     parser.add_argument("--json", action="store_true", help="Print JSON to standard output in place of text.")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="Write the JSON to this file as well.")
+    parser.add_argument("--output", type=output_file, metavar="FILE", help="Write the JSON to this file as well.")
+
+
+def require_writable_records(arguments: argparse.Namespace) -> None:
+    """Check that the folder of --records can be written or created.
+
+    Only subcommands that write records call this: others may show those of somebody else.
+
+    Raises:
+        UserError: The folder can neither be written nor created.
+    """
+    try:
+        _check_writable(arguments.records, str(arguments.records))
+    except ArgumentTypeError as error:
+        raise UserError(f"--records: {error}") from None
+
+
+# --- values of options -------------------------------------------------------------------------------
+
+
+def name(text: str) -> str:
+    """Read a name in the form of Unicode in which names are recorded."""
+    return unicodedata.normalize("NFC", text)
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return a function that reads a whole number from `least` to `most`, or without an upper limit."""
+    valid = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[-+]?[0-9]{1,18}", text.strip()):
+            raise ArgumentTypeError(f"{_shown(text)} is not a whole number; use one {valid}")
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            raise ArgumentTypeError(f"{value} is not {valid}")
+        return value
+
+    return read
+
+
+def positive_number(text: str) -> float:
+    """Read a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{_shown(text)} is not a positive number; use one above 0, such as 1 or 0.5")
+    return value
+
+
+def not_negative_number(text: str) -> float:
+    """Read a finite number that is 0 or above."""
+    return 0.0 if re.fullmatch(r"[-+]?0*\.?0+", text.strip()) else positive_number(text)
+
+
+port = whole_number(1, 65535)
+"""Reads the number of a TCP port."""
+
+
+def cluster_address(text: str) -> str:
+    """Read the address of a Ray cluster: HOST:PORT, with an IPv6 address in brackets, or `auto`."""
+    match = re.fullmatch(r"(?:\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})", text)
+    if text != "auto" and not (match and 1 <= int(match[1]) <= 65535):
+        raise ArgumentTypeError(f"{_shown(text)} is not the address of a Ray cluster; use auto or HOST:PORT")
+    return text
+
+
+def folder(text: str) -> Path:
+    """Read the path of a folder, which need not exist."""
+    path = Path(text)
+    _look_at(path, text)
+    if os.path.lexists(path) and not path.is_dir():
+        raise ArgumentTypeError(f"{_shown(text)} is not a folder; name a folder, which need not exist yet")
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """Read the path of a folder that can be written, or that can be created."""
+    path = folder(text)
+    _check_writable(path, text)
+    return path
+
+
+def output_file(text: str) -> Path:
+    """Read the path of a file that can be written. Its folder need not exist."""
+    path = Path(text)
+    _look_at(path, text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{_shown(text)} is a folder; name a file")
+    _check_writable(path, text)
+    return path
+
+
+def _look_at(path: Path, text: str) -> None:
+    """Check that the system takes a path at all, whether or not something is there."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # which part of the path is to blame is found out elsewhere
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ArgumentTypeError(f"{_shown(text)} cannot be used: {reason}; name another place") from error
+
+
+def _check_writable(path: Path, text: str) -> None:
+    """Check that a file or folder can be written or, if it does not exist, can be created below what does."""
+    there = path.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if there != path.absolute() and not there.is_dir():
+        raise ArgumentTypeError(f"{_shown(text)} cannot be written, since {there} is not a folder; name another place")
+    if not os.access(there, os.W_OK):
+        raise ArgumentTypeError(f"{_shown(text)} cannot be written: {there} does not allow it; name another place")
+
+
+def _shown(text: str) -> str:
+    return repr(text) if len(text) <= 80 else f"{text[:40]!r}... ({len(text)} characters)"

@@ -17,6 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from bench.console.output import printable
+
 Cell = str | Text
 
 GAP = 2
@@ -130,7 +132,9 @@ class FittedTable:
 
 
 def _as_text(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text(cell)
+    text = cell.copy() if isinstance(cell, Text) else Text(cell)
+    text.plain = printable(text.plain)  # before it is measured
+    return text
 
 
 def _longest_word(text: Text) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import Protocol, TypeVar
 
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
+from reproduce.data.manifest import MANIFEST
 from reproduce.grid import arm_data, plan, plan_without_data
 from reproduce.models.cost import cost
-from reproduce.spec import ExperimentConfig, NetworkConfig, PlannedRun, SpecError
+from reproduce.spec import DataConfig, ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
 CHECKPOINTS = 2  # the newest and the one before
@@ -79,6 +81,8 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
         try:
             manifests[data.path] = load_manifest(data_root / data.path)
         except DataError as error:
+            if not (data_root / data.path / MANIFEST).exists():
+                raise SpecError(_not_prepared(data, data_root / data.path)) from error
             raise SpecError(f"data.path: {data.path}: {error}") from error
     train_images, val_images = (
         {path: manifest.splits[split].images for path, manifest in manifests.items()} for split in ("train", "val")
@@ -93,6 +97,15 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
     by_network = {network: _costs(network) for network in networks}
     costs = {run.key: by_network[run.config.network] for run in runs}
     return Plan(experiment, tuple(runs), costs, train_images, val_images)
+
+
+def _not_prepared(data: DataConfig, folder: Path) -> str:
+    if data.source in (None, "folder"):
+        source, hint = "/path/to/images", "prepare it from a folder or a tar of images, such as"
+    else:
+        source, hint = str(data.source), "prepare it with"
+    command = f"deeper data prepare {source} --output {shlex.quote(str(folder))}"
+    return f"data.path: {data.path} is not prepared in {folder.parent}; {hint}: {command}"
 
 
 def proposed_gpu_share(experiment: ExperimentConfig) -> float | None:

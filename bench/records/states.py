@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +21,17 @@ PROGRESS = "progress.json"
 REFUSED = "refused.txt"
 PROGRESS_VALUES = ("images_per_s", "loss", "top1")
 LOCK = "lock"
+
+
+EVERY_EVENT: Mapping[str, Any] = {"t": (int, float), "attempt": int, "kind": str}
+"""Fields of every event, and their types."""
+NEEDED: Mapping[str, set[str]] = {
+    schema.START: {"epochs"},
+    schema.EPOCH: {"epoch", "metrics"},
+    schema.END: {"outcome", "error", "metrics", "duration_s"},
+}
+"""Further fields without which an event of a kind cannot be used."""
+OUTCOMES = (schema.FINISHED, schema.FAILED, schema.INTERRUPTED)
 
 
 def run_folder(records: Path, key: str) -> Path:
@@ -83,8 +93,8 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Read the complete events that begin at or after a byte offset in `events.jsonl`.
 
-    An incomplete line that a crash left inside the file is skipped. An incomplete line at the end of the file is left
-    for the next call.
+    A line inside the file that is no event, such as one that a crash left incomplete, is skipped. An incomplete line at
+    the end of the file is left for the next call.
 
     Args:
         folder: The run's record folder, which need not exist.
@@ -103,11 +113,28 @@ def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            with contextlib.suppress(ValueError):  # a torn line that a later attempt closed
-                event = json.loads(line)
-                if "metrics" in event:
-                    event["metrics"] = {name: float(value) for name, value in event["metrics"].items()}
+            if (event := _event(line)) is not None:
                 yield event, offset
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    """Read a line of `events.jsonl`. A torn line that a later attempt closed, or a damaged one, is None."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not all(isinstance(event.get(name), kind) for name, kind in EVERY_EVENT.items()):
+        return None
+    if not NEEDED.get(event["kind"], {"kind unknown"}) <= event.keys():
+        return None
+    if event["kind"] == schema.END and event["outcome"] not in OUTCOMES:
+        return None
+    if "metrics" in event:
+        try:
+            event["metrics"] = {name: float(value) for name, value in event["metrics"].items()}
+        except (AttributeError, TypeError, ValueError):  # a damaged line, since records hold numbers
+            return None
+    return event
 
 
 def is_held(folder: Path) -> bool:
@@ -177,8 +204,10 @@ def _read_refusal(folder: Path) -> str | None:
 
 def _read_progress(folder: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = json.loads((folder / PROGRESS).read_bytes())
+    except (FileNotFoundError, ValueError):  # a ValueError says that the file is damaged; the next heartbeat mends it
+        return None
+    if not isinstance(content, dict) or not {"t", "attempt", "epoch", "epochs", "step", "steps"} <= content.keys():
         return None
     return {name: float(value) if name in PROGRESS_VALUES else value for name, value in content.items()}
 

@@ -19,6 +19,7 @@ from bench.records.plan import PlanEntry, RecordedPlan, planned_under
 from bench.records.states import RunState
 from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
 from reproduce import schema
+from reproduce.markdown import as_markdown
 
 RUNNING = "RUNNING"
 STATUS = {schema.FINISHED: "FINISHED", schema.FAILED: "FAILED", schema.INTERRUPTED: "KILLED"}
@@ -253,9 +254,9 @@ def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
             rows.append((title, f"{state.metrics[name]:.2%}"))
     rows.append(("duration", f"{state.duration_s / 60:.1f} min"))
     if state.error:
-        rows.append(("error", " ".join(state.error.split())[:500].replace("|", "\\|")))
+        rows.append(("error", as_markdown(" ".join(state.error.split())[:500])))
     table = "\n".join(f"| {title} | {value} |" for title, value in rows)
-    title = f"**{entry.arm}**, seed {entry.seed}, of experiment *{experiment}* (key `{entry.key}`)"
+    title = f"**{as_markdown(entry.arm)}**, seed {entry.seed}, of experiment *{experiment}* (key `{entry.key}`)"
     return f"{title}\n\n| | |\n|---|---|\n{table}"
 
 
@@ -269,7 +270,7 @@ def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mappin
             May be empty.
     """
     plan = plans[0].entries
-    lines = [f"## {name}", experiment.get("description") or ""]
+    lines = [f"## {name}", as_markdown(experiment.get("description") or "")]
     runs = f"{len(plan)} run{'' if len(plan) == 1 else 's'}"
     lines += ["", f"#### Plan `{plans[0].hash}`: {runs}, `{plan_filter(plans[0].hash)}`"]
     if older := len(planned_under(plans)) - len({entry.key for entry in plan}):
@@ -280,7 +281,7 @@ def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mappin
         count = sum(other.arm == arm for other in plan)
         costs = [entry.costs.get(cost) for cost in (schema.COST_PARAMETERS, schema.COST_MACS)]
         parameters, macs = ("-" if cost is None else f"{cost / 1e6:,.2f} M" for cost in costs)
-        lines.append(f"| {arm} | {what} | {count} | {parameters} | {macs} |")
+        lines.append(f"| {as_markdown(arm)} | {as_markdown(what)} | {count} | {parameters} | {macs} |")
     return "\n".join(lines)[:NOTE_CHARACTERS]
 
 
@@ -318,7 +319,7 @@ def _end_tags(event: Event) -> dict[str, str]:
         schema.TAG_GPU_ABSENT: absent if absent and absent != schema.NO_GPU_USED else "-",
     }
     if event["error"]:
-        tags[schema.TAG_ERROR] = event["error"][:ERROR_CHARACTERS]
+        tags[schema.TAG_ERROR] = _storable(event["error"])[:ERROR_CHARACTERS]
     return tags
 
 
@@ -336,6 +337,11 @@ def describe_devices(start: Event) -> str:
         return f"not used ({', '.join(names)})"
     share = start.get("resources", {}).get("gpus_per_worker", 1)
     return ", ".join(names) + (f", {share:g} of one a run" if share < 1 else "")
+
+
+def _storable(text: str) -> str:
+    """Return a text that every store takes: without null characters and halves of characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _metrics(values: Mapping[str, float], seconds: float, step: int) -> list[Metric]:

@@ -9,15 +9,16 @@ This module imports no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from reproduce.spec import Config, SpecError, validated
+from reproduce.yaml_files import parse_yaml, read_text
 
 Kind = Literal["static", "empirical"]
 Value = bool | int | float | str | tuple[int, ...]
@@ -163,14 +164,11 @@ def load_ledger(path: Path | None = None) -> Ledger:
         SpecError: The file is missing or is not a ledger, or a row is invalid: it has an unknown key or document, lacks
             a field that its kind of claim requires, or repeats an id. The message names the row and the field.
     """
-    file = path or resources.files("reproduce") / "claims" / "ledger.yaml"
-    if not file.is_file():
+    file = resources.files("reproduce") / "claims" / "ledger.yaml"
+    if path is not None and not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
         raise SpecError(f"ledger: no file {path}")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SpecError(f"ledger {path}: not YAML: {error}") from error
-    match content:
+    text = read_text(path) if path else file.read_text(encoding="utf-8")
+    match parse_yaml(text, where=str(path or "ledger")):
         case {"documents": dict(documents), "claims": list(rows), **others} if not others:
             pass
         case _:
@@ -192,8 +190,10 @@ def _claim(row: Any, number: int) -> Claim:
     if not isinstance(row, Mapping):
         raise SpecError(f"ledger: row {number} is not a mapping; a claim has {', '.join(Claim.model_fields)}")
     where = str(row.get("id", f"ledger: row {number}"))
-    parts = [
-        validated(Part, part, where=f"{where}: parts.{index}.") if isinstance(part, Mapping) else part
-        for index, part in enumerate(row.get("parts", ()), 1)
-    ]
+    parts = row.get("parts", ())
+    if isinstance(parts, list):
+        parts = [
+            validated(Part, part, where=f"{where}: parts.{index}.") if isinstance(part, Mapping) else part
+            for index, part in enumerate(parts, 1)
+        ]
     return validated(Claim, {**row, "parts": parts}, where=f"{where}: ")

@@ -105,7 +105,7 @@ def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
         ({"measurement": None}, "S-one: measurement: missing; a static claim names the function that decides it"),
         ({"statment": "?"}, r"S-one: statment: unknown key; known here: .*; did you mean statement\?"),
         ({"source": {"document": "Q"}}, "S-one: source.document: 'Q' is unknown; known: S"),
-        ({"kind": "both"}, "S-one: kind: 'both': input should be 'static' or 'empirical'"),
+        ({"kind": "both"}, "S-one: kind: 'both': use 'static' or 'empirical'"),
         ({"kind": "empirical", "measurement": None}, "S-one: needs: missing; an empirical claim says what"),
         ({"experiment": "quickstart"}, "S-one: experiment: 'quickstart' is for empirical claims; leave it out"),
         ({"parts": None}, "S-one: parts: missing; they say what count must give"),

@@ -129,8 +129,8 @@ def test_data_that_is_not_prepared_is_reported_before_anything_starts(place: Pat
     write(place, EXPERIMENT, name="elsewhere", data={"path": "nowhere"})
     refused = deeper(place, "run", "elsewhere.yaml")
     assert refused.returncode == 2
-    assert "data.path: nowhere:" in refused.stderr
-    assert "deeper data prepare SOURCE --output" in refused.stderr
+    assert "data.path: nowhere is not prepared in" in refused.stderr
+    assert "deeper data prepare /path/to/images --output" in refused.stderr
 
 
 LONG = {

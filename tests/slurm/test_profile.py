@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line_with_the_field_the_value_and_a_hint(
 def test_a_time_that_yaml_reads_as_a_number_must_be_quoted(tmp_path: Path) -> None:
     path = tmp_path / "unquoted.yaml"
     path.write_text("time: 24:00:00\ncpus_per_node: 1\n", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"time: 86400: .* write it in quotes"):
+    with pytest.raises(SpecError, match=r"line 1: 24:00:00 .* write \"24:00:00\""):
         load_profile(path)
 
 

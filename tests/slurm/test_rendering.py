@@ -5,6 +5,7 @@ After a change of the templates, run DEEPER_GOLDEN=write pytest tests/slurm/test
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from reproduce.spec import SpecError
 from slurm.profile import SHIPPED, Profile, load_profile
 from slurm.rendering import Job, render_job, render_report
 
@@ -63,6 +67,32 @@ def test_shellcheck_accepts_the_golden_files(golden: Path) -> None:
     if not shutil.which("shellcheck") and not os.environ.get("CI"):
         pytest.skip("shellcheck is not installed")
     assert subprocess.run(["shellcheck", golden], capture_output=True, text=True, encoding="utf-8").stdout == ""
+
+
+def test_a_percent_sign_in_a_path_is_no_placeholder_of_sbatch() -> None:
+    job = dataclasses.replace(golden_job({}), folder=Path("/data/100%j"))
+    assert "#SBATCH --output=/data/100%%j/grid-%j.log" in render_job(job, golden_profile("cpu")).splitlines()
+    assert "#SBATCH --output=/data/100%%j/report-%j.log" in render_report(job, golden_profile("cpu")).splitlines()
+
+
+def test_a_line_break_in_a_path_cannot_end_a_directive() -> None:
+    job = dataclasses.replace(golden_job({}), folder=Path("/data/a\nrm -rf b"))
+    with pytest.raises(SpecError, match="has a character that a job script cannot hold"):
+        render_job(job, golden_profile("cpu"))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(st.characters(exclude_categories=["C", "Z"]) | st.sampled_from(" '\"$`\\;#&|%"), min_size=1))
+def test_any_name_reaches_the_launcher_as_it_is(name: str) -> None:
+    job = dataclasses.replace(golden_job({}), arms=(name,), data=Path("/data") / name.replace("/", ""))
+    script = render_job(job, golden_profile("cpu"))
+    array = script[script.index("launcher=(") : script.index("\n)", script.index("launcher=(")) + 2]
+    said = subprocess.run(
+        ["bash"], input=f"folder=/f\n{array}\nprintf '%s\\0' \"${{launcher[@]}}\"".encode(), stdout=-1
+    )
+    words = said.stdout.decode().split("\0")
+    assert words[words.index("--arm") + 1] == name
+    assert words[words.index("--data") + 1] == str(job.data)
 
 
 # --- run for real, with stubs of SLURM's commands --------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_plan, add_verb
+from bench.console.options import Verbs, add_json, add_plan, add_verb, require_writable_records
 from bench.console.output import print_result
 from reproduce.errors import UserError
 from reproduce.evaluation.protocols import CROPS, is_imagenet
@@ -76,6 +76,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    require_writable_records(arguments)
     for run in arguments.run:
         if ":" in run:
             recorded_name(run.partition(":")[0], arguments.records)

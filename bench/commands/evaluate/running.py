@@ -74,7 +74,7 @@ def run_evaluation(
     title = f"{len(sources)} model{'s' * (len(sources) > 1)}, {protocol}"
     if finished is not None:
         show(console, f"{title}: {len(finished.number)} images are done, {left} to do")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=left)
         lines = _ProgressLines(console, title, left)

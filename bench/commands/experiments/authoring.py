@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb
+from bench.console.options import Verbs, add_json, add_verb, output_file
 from bench.console.output import print_result
 from reproduce.errors import UserError
 
@@ -44,7 +44,7 @@ def add_to(verbs: Verbs) -> None:
         help="The experiment to start from: a file, or a name that `deeper experiments` lists. Default: quickstart.",
     )
     new.add_argument(
-        "--output", type=Path, metavar="FILE", help="The file to write. Default: NAME.yaml in this folder."
+        "--output", type=output_file, metavar="FILE", help="The file to write. Default: NAME.yaml in this folder."
     )
 
     help = "Show what differs between two experiments, and which runs they share."

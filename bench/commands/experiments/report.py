@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_experiment, add_plan, add_verb
+from bench.console.options import Verbs, add_experiment, add_plan, add_verb, output_folder
 from reproduce.disk import naming_full_disk
+from reproduce.errors import UserError
 
 EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html
@@ -25,7 +26,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     add_plan(parser)
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
+        "--output", type=output_folder, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
     )
 
 
@@ -35,10 +36,20 @@ def _report(arguments: argparse.Namespace) -> int:
     uri = tracking_uri(arguments.records)
     name = published_name(arguments.experiment, arguments.records, uri)
 
+    from analysis.frames import NothingRecordedError
     from analysis.report.writing import write_report
+    from bench.records.plan import experiments
 
-    folder = arguments.output or Path("reports") / name
+    folder = arguments.output or output_folder(str(Path("reports") / name))
     own = own_plan(arguments.records, name)
-    with naming_full_disk(folder):
-        print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
+    try:
+        with naming_full_disk(folder):
+            print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
+    except NothingRecordedError as error:
+        if name not in experiments(arguments.records):
+            raise
+        raise UserError(
+            f"experiment: {name!r} has records in {arguments.records}, but none of its runs is in {uri}; "
+            f"publish them first: deeper publish {name} --once --records {arguments.records}"
+        ) from error
     return DONE

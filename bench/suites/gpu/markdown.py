@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.suites.gpu.probe import BoundCheck, ProbeResult, ProbeTable, Value
+from reproduce.markdown import as_markdown
 
 DASH = "—"
+FAILED = "**failed**"
 
 
 def render(results: Sequence[ProbeResult], heading: str) -> str:
@@ -51,7 +53,7 @@ def _table(probe: str, table: ProbeTable) -> str:
 def _check(check: BoundCheck) -> list[str]:
     bounds = (("≥", check.at_least), ("≤", check.at_most))
     bound = ", ".join(f"{sign} {value:g}" for sign, value in bounds if value is not None)
-    return [check.what, _shown(check.value), bound, "ok" if check.passed else "**failed**"]
+    return [check.what, _shown(check.value), bound, "ok" if check.passed else FAILED]
 
 
 def _shown(value: Value) -> str:
@@ -62,7 +64,7 @@ def _shown(value: Value) -> str:
 
 def _rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in Markdown, with cells padded so that its source is readable as well."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    cells = [[cell if cell == FAILED else as_markdown(cell) for cell in row] for row in (columns, *rows)]
     widths = [max(3, *(len(row[index]) for row in cells)) for index in range(len(columns))]
     numeric = [index for index in range(1, len(columns)) if all(_is_number(row[index]) for row in cells[1:])]
     lines = ["| " + " | ".join(_padded(row, widths, numeric)) + " |" for row in cells]

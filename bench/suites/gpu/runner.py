@@ -27,8 +27,10 @@ import psutil
 import torch
 from pydantic import Field
 from rich.console import Console
+from rich.text import Text
 
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.console.output import plain_console
 from bench.machine.environment import environment
 from bench.orchestration.interruption import Interruption
 from bench.results.store import COMMITTED, this_machine_kind, to_json, with_provenance
@@ -86,7 +88,7 @@ def main(options: GpuOptions, probes: Sequence[Probe]) -> int:
     kind, name = this_machine_kind(), _device_name()
     store = ProbeStore(options.output or COMMITTED / kind, kind, name)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     console.print(f"{name}; results go to {store.folder}", highlight=False, soft_wrap=True)
     with Interruption() as interruption:
         runner = ProbeRunner(store, device, console, stop_reason=lambda: interruption.reason)
@@ -190,11 +192,11 @@ class ProbeRunner:
             self._print(title)
             yield lambda text: None
             return
-        with self._console.status(title) as status:
+        with self._console.status(Text(title)) as status:  # not a string, which would be markup
 
             def show_activity(text: str) -> None:
                 left_s = max(0.0, end - time.monotonic())
-                status.update(f"{title}; {text}; {left_s:.0f} s left for all probes", spinner_style="")
+                status.update(Text(f"{title}; {text}; {left_s:.0f} s left for all probes"), spinner_style="")
 
             yield show_activity
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bench.console.output import plain_console
 from bench.results.store import latest_results_folder, to_json, with_provenance, write_result
 from bench.suites.harness.comparison import Comparison
 from bench.suites.harness.printing import print_comparison
@@ -26,12 +27,12 @@ class ResultOutput:
 
     def table_console(self) -> Console:
         """Return a console for the tables: standard output, or standard error if `json` is set."""
-        return Console(stderr=self.json)
+        return plain_console(stderr=self.json)
 
 
 def progress_console() -> Console:
     """Return a console for progress, which is standard error, so that standard output receives only results."""
-    return Console(stderr=True)
+    return plain_console(stderr=True)
 
 
 def report_comparisons(

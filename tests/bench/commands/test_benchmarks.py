@@ -41,8 +41,8 @@ def test_repetitions_have_the_name_of_committed_commands_too(option: str) -> Non
     ("arguments", "message"),
     [
         (["overhead", "--workers", "99"], "workers: 99 do not fit on"),
-        (["overhead", "--repetitions", "0"], "repetitions: 0: input should be greater than or equal to 1"),
-        (["training", "nowhere", "--batch", "0"], "batch: 0: input should be greater than or equal to 1"),
+        (["overhead", "--repetitions", "0"], "repetitions: 0: use at least 1"),
+        (["training", "nowhere", "--batch", "0"], "batch: 0: use at least 1"),
         (["scaling", "--ranks", "99"], "ranks: 99 of"),
         ([], "which suite?"),
     ],

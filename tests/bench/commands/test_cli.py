@@ -165,7 +165,7 @@ def test_records_that_cannot_be_written_send_the_log_to_the_temporary_folder(
     monkeypatch.setattr("bench.records.plan.experiments", lambda records: 1 / 0)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "records").write_text("a file, so that no folder can be made here", encoding="utf-8")
-    assert cli.main(["status", "quickstart", "--records", str(tmp_path / "records")]) == BUG
+    assert cli.main(["status", "quickstart", "--records", str(tmp_path / "records" / "below")]) == BUG
     assert len(list(tmp_path.glob("bug-*.log"))) == 1
 
 

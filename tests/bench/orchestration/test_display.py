@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Group
 
 from bench.console.output import plain_console, show
@@ -117,3 +121,27 @@ def test_a_run_that_was_not_resumed_says_why(capsys: pytest.CaptureFixture[str])
     show(console, *render_grid(rows, 1))
     assert "a s0: not resumed: its checkpoint comes from other code" in capsys.readouterr().out.splitlines()
     assert [run["refused"] for run in rows_as_json(rows)] == ["its checkpoint comes from other code", None]
+
+
+ANY_TEXT = st.text(st.characters(), max_size=30) | st.sampled_from(
+    ["[/...", "[/b]", "[red]", ":a:", "\x1b[31m", "$5^$"]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arm=ANY_TEXT, error=ANY_TEXT, reason=ANY_TEXT, absent=ANY_TEXT, width=st.integers(20, 200))
+def test_a_grid_shows_any_text_and_survives_it(arm: str, error: str, reason: str, absent: str, width: int) -> None:
+    rows = [
+        row(f"{arm} s0", "failed", error=error),
+        row(f"{arm} s1", "interrupted", reason=reason, gpu_absent=absent),
+    ]
+    console = plain_console()
+    console.width = width
+    with console.capture() as captured:
+        console.print(Group(*render_grid(rows, 1)))
+        ProgressLines(console).update(rows)
+    shown = captured.get()
+    assert not set(shown) & set("\x07\x1b\x9b")
+    for text in ("[/...", "[red]", ":a:", "$5^$"):
+        assert text not in error or text in "".join(shown.split("\n"))
+    json.dumps(rows_as_json(rows), allow_nan=False)

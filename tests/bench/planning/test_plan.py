@@ -95,3 +95,22 @@ def test_a_mistake_in_an_arm_is_named_before_any_data_set_is_asked_for(tmp_path:
     wrong = experiment.model_copy(update={"arms": {"odd": ArmConfig(network={"aux": "bth"})}})
     with pytest.raises(SpecError, match=r"arms\.odd\.network\.aux: 'bth'"):
         make_plan(wrong, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "command"),
+    [
+        ("fashion-mnist", "prepare it with: deeper data prepare fashion-mnist --output '{root}/my set'"),
+        (
+            None,
+            "from a folder or a tar of images, such as: deeper data prepare /path/to/images --output '{root}/my set'",
+        ),
+    ],
+)
+def test_data_that_is_not_prepared_is_answered_with_the_command(
+    source: str | None, command: str, tmp_path: Path
+) -> None:
+    experiment = load_experiment("quickstart").model_copy(update={"data": DataConfig(path="my set", source=source)})
+    with pytest.raises(SpecError) as raised:
+        make_plan(experiment, tmp_path)
+    assert str(raised.value).endswith(command.format(root=tmp_path))

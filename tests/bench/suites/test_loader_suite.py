@@ -110,10 +110,10 @@ def test_only_photographs_of_imagenets_size_have_goals(monkeypatch: pytest.Monke
     ("arguments", "message"),
     [
         (["--size", "large", "{folder}"], "size: 'large' is not a size; give WIDTHxHEIGHT"),
-        (["--size", "500x8", "{folder}"], "size.1: 8: input should be greater than or equal to 16"),
+        (["--size", "500x8", "{folder}"], "size.1: 8: use at least 16"),
         (["--size", "500x375"], "size: mosaics are made of the photographs of a folder"),
         (["--images", "8"], "images: 8 are fewer than one batch of 32"),
-        (["--side", "0"], "sides.0: 0: input should be"),
+        (["--side", "0"], "sides.0: 0: use at least"),
         (["{empty}"], "no folder train/ in it"),
         (["{folder}"], "3 RGB JPEGs in train/<class>/, not 512"),
     ],

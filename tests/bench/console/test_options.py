@@ -1,0 +1,91 @@
+"""The values of options: what is valid, and what a wrong one is answered with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import cli
+from bench.console.options import (
+    cluster_address,
+    folder,
+    name,
+    not_negative_number,
+    output_file,
+    output_folder,
+    port,
+    positive_number,
+    whole_number,
+)
+
+READERS: tuple[Callable[[str], Any], ...] = (
+    *(cluster_address, folder, name, not_negative_number, output_file, output_folder, port, positive_number),
+    whole_number(0),
+)
+
+
+@given(
+    st.sampled_from(READERS), st.text() | st.sampled_from(["nan", "inf", "-1", "0", "1e999", "9" * 5000, "x" * 5000])
+)
+def test_any_value_is_read_or_answered_with_a_sentence(read: Callable[[str], Any], text: str) -> None:
+    try:
+        read(text)
+    except argparse.ArgumentTypeError as error:
+        said = str(error)
+        assert len(said) < 250
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "quickstart", "--telemetry-hz", "0"], "--telemetry-hz: '0' is not a positive number"),
+        (["run", "quickstart", "--heartbeat-s", "nan"], "--heartbeat-s: 'nan' is not a positive number"),
+        (["run", "quickstart", "--node-patience-s", "-1"], "--node-patience-s: '-1' is not a positive number"),
+        (["run", "quickstart", "--concurrent", "0"], "--concurrent: 0 is not at least 1"),
+        (["run", "quickstart", "--concurrent", "-1"], "--concurrent: -1 is not at least 1"),
+        (["run", "quickstart", "--address", "bad"], "--address: 'bad' is not the address of a Ray cluster"),
+        (["run", "quickstart", "--address", "host:99999"], "--address: 'host:99999' is not the address"),
+        (["run", "quickstart", "--seed", "-1"], "--seed: -1 is not at least 0"),
+        (["dashboard", "--port", "99999"], "--port: 99999 is not from 1 to 65535"),
+        (["status", "quickstart", "--records", "FILE"], "FILE' is not a folder; name a folder"),
+        (["status", "quickstart", "--output", "FOLDER"], "FOLDER' is a folder; name a file"),
+        (["status", "quickstart", "--output", "FILE/x"], "FILE is not a folder; name another place"),
+        (["report", "quickstart", "--output", "FILE"], "FILE' is not a folder"),
+        (["claims", "--static", "--markdown", "FOLDER"], "FOLDER' is a folder"),
+        (["data", "prepare", "synthetic", "--output", "FILE/x"], "FILE is not a folder"),
+        (["data", "prepare", "synthetic", "--output", "x", "--workers", "0"], "--workers: 0 is not at least 1"),
+        (["slurm", "render", "quickstart", "--profile", "cpu", "--output", "FILE"], "FILE' is not a folder"),
+        (["plan", "quickstart", "--records", "x" * 5000], "cannot be used: File name too long"),
+    ],
+)
+def test_a_wrong_value_is_one_sentence_with_exit_code_2(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").touch()
+    Path("FOLDER").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert sentence in said
+    assert len(said) < 300
+
+
+def test_records_that_cannot_be_made_are_named_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for words in (["run", "quickstart"], ["publish"], ["dashboard"]):
+        assert cli.main([*words, "--records", str(tmp_path / "file" / "records")]) == 2
+        assert "file is not a folder; name another place" in capsys.readouterr().err
+
+
+def test_names_are_read_in_one_form_of_unicode() -> None:
+    assert name("cafe\u0301") == "caf\u00e9"
