@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.statistics import ALPHA, NAN, Estimate, holm, welch
+from analysis.statistics import ALPHA, NAN, NEGLIGIBLE, Estimate, holm, welch
 
 AUX = "network.aux"
 REDUCTION = "network.reduction"
@@ -132,8 +132,8 @@ class FactorialFit:
     """A least-squares fit of an outcome to the factors of a grid of arms, with effects coding.
 
     If the runs cover all combinations of levels, the model has main effects and two-way interactions, otherwise main
-    effects alone. One residual variance is estimated for all arms together. The fit is computed when the object is
-    created.
+    effects alone. One residual variance is estimated for all arms together. If the runs have no spread around the fit,
+    estimates have no interval. The fit is computed when the object is created.
 
     Args:
         runs: Runs in the format of `analysis.frames.Recorded.runs`.
@@ -153,6 +153,8 @@ class FactorialFit:
         self.interactions = len(factors) > 1 and len(levels.drop_duplicates()) == size
         x = np.array([self._row(tuple(combination)) for combination in levels.to_numpy()])
         y = runs[outcome].to_numpy(dtype=float)
+        self._scale = float(np.abs(y).max()) or 1.0  # scaled outcomes have squares within the range of floats
+        y = y / self._scale
         rank = int(np.linalg.matrix_rank(x))
         self.identified = rank == x.shape[1]
         self._beta, *_ = np.linalg.lstsq(x, y, rcond=None)
@@ -160,6 +162,8 @@ class FactorialFit:
         self._n = len(y)
         self._df = self._n - rank
         residual = y - x @ self._beta
+        if np.abs(residual).max() <= NEGLIGIBLE:
+            residual = np.zeros_like(residual)
         self._variance = float(residual @ residual) / self._df if self._df else NAN
 
     def main(self, factor: Factor, contrast: Contrast) -> Estimate:
@@ -209,7 +213,7 @@ class FactorialFit:
 
     def _estimate(self, weights: npt.NDArray[np.float64]) -> Estimate:
         se = math.sqrt(max(self._variance * float(weights @ self._inverse @ weights), 0)) if self._df else NAN
-        return Estimate(float(weights @ self._beta), self._n, se=se, df=self._df or NAN)
+        return Estimate(self._scale * float(weights @ self._beta), self._n, se=self._scale * se, df=self._df or NAN)
 
 
 EFFECT_COLUMNS = [
@@ -283,7 +287,8 @@ def verdict(difference: float, p: float, p_holm: float) -> str:
 
     Returns:
         `HIGHER` or `LOWER` if `p_holm` is below `ALPHA`, `NOT_CLEAR_AFTER_CORRECTION` if only `p` is,
-        `NO_CLEAR_DIFFERENCE` if neither is, and `NO_INTERVAL` if `p` is NaN.
+        `NO_CLEAR_DIFFERENCE` if neither is, and `NO_INTERVAL` if `p` is NaN: there are too few runs, or they have no
+        spread.
     """
     if math.isnan(p):
         return NO_INTERVAL

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
@@ -78,7 +81,10 @@ class Recorded:
     """One row for each epoch of each run.
 
     The columns are run_id, arm, seed and epoch (counted from 0), then the metrics with one value per epoch, by name.
+    Values are as they were recorded, infinity included. One that was not recorded is NaN.
     """
+    not_finite: Mapping[str, int] = field(default_factory=dict)
+    """Number of values of `epochs` that were recorded as infinity or NaN, by the metric's name, if there are any."""
     choice: PlanChoice = field(default_factory=PlanChoice)
     """The plan of the runs, and the other plans under the experiment's name."""
     others: int = 0
@@ -88,6 +94,11 @@ class Recorded:
     def notices(self) -> list[str]:
         """Sentences on the other runs and plans under the experiment's name; empty if there are none."""
         return notices(self.choice, self.runs, self.others)
+
+    @property
+    def finite_epochs(self) -> pd.DataFrame:
+        """The frame `epochs` with NaN in place of infinity, for means and figures."""
+        return self.epochs.replace([math.inf, -math.inf], math.nan)
 
     @property
     def finished(self) -> pd.DataFrame:
@@ -142,7 +153,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
         others = len(set(all_runs["key"]) - set(runs["key"]))
         kept = set(runs["run_id"].dropna())
-        epochs = epochs_frame(client, [run for run in recorded if run.info.run_id in kept])
+        points = epoch_values(client, [run for run in recorded if run.info.run_id in kept])
     except MlflowException as error:
         first_line = redacted(str(error).splitlines()[0])
         raise AnalysisError(f"tracking_uri: {shown} does not answer as an MLflow store: {first_line}") from error
@@ -153,7 +164,8 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         runs=runs,
         choice=choice,
         others=others,
-        epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
+        epochs=runs[["run_id", "arm", "seed"]].merge(epochs_frame(points), on="run_id"),
+        not_finite={str(name): len(own) for name, own in points[~np.isfinite(points["value"])].groupby("metric")},
     )
 
 
@@ -187,7 +199,11 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
                 "started": run.info.start_time / 1000,
                 "ended": run.info.end_time / 1000 if run.info.end_time else None,
                 **run.data.params,
-                **{name: value for name, value in run.data.metrics.items() if not name.startswith(EPOCH_PREFIXES)},
+                **{
+                    name: _as_recorded(value)
+                    for name, value in run.data.metrics.items()
+                    if not name.startswith(EPOCH_PREFIXES)
+                },
                 **own,
             }
         )
@@ -199,14 +215,14 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
     return frame.drop(columns="_unfinished").sort_values("started", kind="stable", ignore_index=True)
 
 
-def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
+def epoch_values(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
     """Read the metrics of all epochs of the given runs, with several requests to MLflow at a time.
 
     If several attempts at a run wrote the same epoch, the value that was written last is used.
 
     Returns:
-        A frame with one row for each epoch of each run: run_id, epoch (counted from 0), then the metrics by name. A
-        metric that was not recorded in an epoch is NaN.
+        A frame with one row for each value, as it was recorded: run_id, metric, epoch (counted from 0), timestamp and
+        value. Values may be infinite or NaN.
 
     Raises:
         MlflowException: The store does not answer.
@@ -218,16 +234,30 @@ def epochs_frame(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
         histories = list(pool.map(lambda pair: client.get_metric_history(*pair), wanted))
     points = pd.DataFrame(
         [
-            (run_id, name, point.step, point.timestamp, point.value)
+            (run_id, name, point.step, point.timestamp, _as_recorded(point.value))
             for (run_id, name), history in zip(wanted, histories, strict=True)
             for point in history
         ],
         columns=["run_id", "metric", "epoch", "timestamp", "value"],
     )
-    latest = points.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "metric", "epoch"], keep="last")
-    wide = latest.pivot(index=["run_id", "epoch"], columns="metric", values="value")
+    return points.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "metric", "epoch"], keep="last")
+
+
+def epochs_frame(points: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the values of epochs that `epoch_values` returns.
+
+    Returns:
+        A frame with one row for each epoch of each run: run_id, epoch (counted from 0), then the metrics by name. A
+        metric that was not recorded in an epoch is NaN.
+    """
+    wide = points.pivot(index=["run_id", "epoch"], columns="metric", values="value")
     wide.columns.name = None
     return wide.reset_index()
+
+
+def _as_recorded(value: float) -> float:
+    """Return infinity for the largest float of the same sign, which MLflow's stores hold in place of it."""
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
 
 
 def _connect(tracking_uri: str) -> MlflowClient:

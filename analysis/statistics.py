@@ -7,6 +7,7 @@ the true value far less often than their level says.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,14 +23,22 @@ ALPHA = 1 - LEVEL
 POWER = 0.8
 """The probability with which a test finds an effect of the smallest detectable size."""
 NAN = float("nan")
+MAX = sys.float_info.max
+MAX_LOGARITHM = math.log(MAX)
+NEGLIGIBLE = 1e-12
+"""The largest spread that counts as none, as a fraction of the numbers' magnitude.
+
+The mean of equal numbers may differ from them in the last digit, and so may differences that ought to be equal: some
+1e-16 of their magnitude. Measured values differ by far more, or not at all: accuracies on 50 000 images by 2e-5.
+"""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """An estimate of a mean or of a difference of means, with its interval and a test against 0.
 
-    An estimate has no interval if there are too few values to estimate their spread, or if they have no spread. Then
-    `low`, `high`, `half_width`, `p` and `detectable` are NaN.
+    An estimate has no interval if there are too few values to estimate their spread, if they have no spread, or if the
+    interval exceeds the range of floats. Then `low`, `high`, `half_width`, `p` and `detectable` are NaN.
     """
 
     value: float
@@ -37,7 +46,7 @@ class Estimate:
     n: int
     """The number of values behind the estimate."""
     se: float = NAN
-    """Standard error of `value`; NaN if it is unknown."""
+    """Standard error of `value`; 0 if the values have no spread, NaN if it is unknown."""
     df: float = NAN
     """Degrees of freedom of the standard error; NaN if it is unknown."""
 
@@ -46,7 +55,9 @@ class Estimate:
 
     @property
     def _has_interval(self) -> bool:
-        return self.se > 0 and self.df > 0
+        if not (self.se > 0 and self.df > 0 and math.isfinite(self.value)):
+            return False
+        return math.isfinite(abs(self.value) + _critical(self.df) * self.se)
 
     @property
     def half_width(self) -> float:
@@ -66,7 +77,9 @@ class Estimate:
     @property
     def p(self) -> float:
         """The two-sided p value of the hypothesis that the true value is 0."""
-        return 2 * float(special.stdtr(self.df, -abs(self.value) / self.se)) if self._has_interval else NAN
+        if not self._has_interval:
+            return NAN
+        return 2 * float(special.stdtr(self.df, -min(abs(self.value) / self.se, MAX)))
 
     @property
     def detectable(self) -> float:
@@ -79,7 +92,7 @@ class Ratio:
     """A geometric mean of ratios with its interval.
 
     Value and interval are those of the mean logarithm, transformed back to factors. If the mean logarithm has no
-    interval, `low`, `high` and `detectable` are NaN.
+    interval, `low`, `high` and `detectable` are NaN. Factors above the range of floats are infinite.
     """
 
     log: Estimate
@@ -91,7 +104,7 @@ class Ratio:
     @property
     def value(self) -> float:
         """The geometric mean of the ratios."""
-        return math.exp(self.log.value)
+        return _exp(self.log.value)
 
     @property
     def n(self) -> int:
@@ -101,17 +114,17 @@ class Ratio:
     @property
     def low(self) -> float:
         """The lower end of the 95 % interval, as a factor."""
-        return math.exp(self.log.low)
+        return _exp(self.log.low)
 
     @property
     def high(self) -> float:
         """The upper end of the 95 % interval, as a factor."""
-        return math.exp(self.log.high)
+        return _exp(self.log.high)
 
     @property
     def detectable(self) -> float:
         """The smallest true factor above 1 that a t test on the logarithms would find with a power of 80 %."""
-        return math.exp(self.log.detectable)
+        return _exp(self.log.detectable)
 
 
 def is_clear(estimate: Estimate | Ratio) -> bool:
@@ -122,25 +135,39 @@ def is_clear(estimate: Estimate | Ratio) -> bool:
     return estimate.low > estimate.no_effect or estimate.high < estimate.no_effect
 
 
-def mean(values: npt.ArrayLike) -> Estimate:
+def mean(values: npt.ArrayLike, *, magnitude: float = 0.0) -> Estimate:
     """Estimate the mean of independent values, with the interval of a one-sample t test.
 
-    With fewer than two values the estimate has no interval, and without values its `value` is NaN.
+    With fewer than two values, and with values that agree up to `NEGLIGIBLE`, the estimate has no interval. Without
+    values, and with values that are not finite, its `value` is NaN.
+
+    Args:
+        values: The values.
+        magnitude: The magnitude of the numbers from which the values were computed, if it is larger than that of the
+            values. Differences of equal numbers keep a residue of rounding that is in proportion to the numbers.
     """
     array = np.asarray(values, dtype=float)
     n = len(array)
+    if not n or not np.isfinite(array).all():
+        return Estimate(NAN, n)
+    scale = float(np.abs(array).max()) or 1.0  # scaled values have sums and squares within the range of floats
+    scaled = array / scale
+    value = scale * min(max(float(scaled.mean()), float(scaled.min())), float(scaled.max()))
     if n < 2:
-        return Estimate(float(array.mean()) if n else NAN, n)
-    return Estimate(float(array.mean()), n, se=float(array.std(ddof=1)) / math.sqrt(n), df=n - 1)
+        return Estimate(value, n)
+    if float(np.ptp(scaled)) <= NEGLIGIBLE * max(1.0, magnitude / scale):
+        return Estimate(value, n, se=0.0, df=n - 1)
+    return Estimate(value, n, se=scale * (float(scaled.std(ddof=1)) / math.sqrt(n)), df=n - 1)
 
 
-def ratio(logarithms: npt.ArrayLike) -> Ratio:
+def ratio(logarithms: npt.ArrayLike, *, magnitude: float = 0.0) -> Ratio:
     """Estimate the geometric mean of independent ratios.
 
     Args:
         logarithms: The natural logarithms of the ratios.
+        magnitude: The magnitude of the logarithms from which those of the ratios were computed, as in `mean`.
     """
-    return Ratio(mean(logarithms))
+    return Ratio(mean(logarithms, magnitude=magnitude))
 
 
 def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
@@ -151,10 +178,12 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
     """
     first, second = mean(a), mean(b)
     value, n = first.value - second.value, first.n + second.n
-    va, vb = first.se**2, second.se**2
-    if not va + vb > 0:
-        return Estimate(value, n)
-    return Estimate(value, n, se=math.sqrt(va + vb), df=(va + vb) ** 2 / (va**2 / first.df + vb**2 / second.df))
+    se = math.hypot(first.se, second.se)
+    if not 0 < se < math.inf:
+        return Estimate(value, n, se=se if se == 0 else NAN)
+    # Shares of the variance: the variance itself may leave the range of floats.
+    a_share, b_share = (first.se / se) ** 2, (second.se / se) ** 2
+    return Estimate(value, n, se=se, df=1 / (a_share**2 / first.df + b_share**2 / second.df))
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -210,7 +239,7 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
     """
     if math.isnan(estimate.low):
         return 1  # a further seed shows whether there is any spread
-    deviation = (estimate.high - estimate.low) / 2 / _mean_half_width(estimate.n)
+    deviation = (estimate.high / 2 - estimate.low / 2) / _mean_half_width(estimate.n)
     more = (k for k in range(1, at_most) if deviation * _mean_half_width(estimate.n + k) < distance)
     return next(more, at_most)
 
@@ -218,6 +247,11 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
 def _mean_half_width(n: int) -> float:
     """Compute half the width of the interval of a mean of `n` values, in standard deviations of one value."""
     return _critical(n - 1) / math.sqrt(n)
+
+
+def _exp(logarithm: float) -> float:
+    """Compute the exponential function. The result is infinite above the range of floats."""
+    return math.exp(logarithm) if logarithm <= MAX_LOGARITHM or math.isnan(logarithm) else math.inf
 
 
 def _critical(df: float) -> float:

@@ -53,7 +53,7 @@ def summarise_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
         for name, metric in VARYING.items():
             values = own[metric].dropna().to_numpy(dtype=float) if metric in own else np.empty(0)
             average = mean(values)
-            sd = float(values.std(ddof=1)) if len(values) > 1 else NAN
+            sd = average.se * math.sqrt(average.n)
             row |= {name: average.value, f"{name}_low": average.low, f"{name}_high": average.high, f"{name}_sd": sd}
         for name, metric in CONSTANT.items():
             row[name] = own[metric].iloc[0] if metric in own and len(own) else NAN

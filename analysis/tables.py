@@ -1,7 +1,7 @@
 """Formats numbers as text, and tables as Markdown and LaTeX. The report's page renders the same tables as HTML.
 
 Reports, findings on claims and documents share one format each for percentages, points, intervals and p values. A
-missing number (None or NaN) is shown as a dash.
+missing number (None or NaN) is shown as a dash, and an infinite one as ∞.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from reproduce.markdown import as_cell, as_markdown
 DASH = "—"
 """The text for a missing value."""
 MINUS = "−"
+LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
+)
+"""LaTeX's special characters, escaped."""
+LATEX_COMMANDS = {DASH: "---", MINUS: "$-$", "×": r"$\times$", "∞": r"$\infty$", "\u202f": r"\,", "< ": "$<$ "}
+"""Symbols of tables and the commands that print them."""
 
 
 def is_missing(value: object) -> bool:
@@ -24,14 +35,21 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def special(value: float) -> str:
+    """Format a value that is missing or infinite. The result is empty for any other number."""
+    if is_missing(value):
+        return DASH
+    return f"{MINUS if value < 0 else ''}∞" if math.isinf(value) else ""
+
+
 def number(value: float, digits: int = 0) -> str:
     """Format a number with digits in groups of three and `digits` decimals, for example "1 234.5"."""
-    return DASH if is_missing(value) else f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
+    return special(value) or f"{value:z,.{digits}f}".replace("-", MINUS).replace(",", "\u202f")
 
 
 def signed(value: float, digits: int = 2) -> str:
     """Format a number with its sign and `digits` decimals, for example "+1.20"."""
-    return DASH if is_missing(value) else f"{value:+z.{digits}f}".replace("-", MINUS)
+    return special(value) or f"{value:+z.{digits}f}".replace("-", MINUS)
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -68,8 +86,8 @@ def quantity(value: float) -> str:
 
     A quantity below 1000 has no prefix and up to six digits.
     """
-    if is_missing(value):
-        return DASH
+    if text := special(value):
+        return text
     for power, prefix in ((9, "G"), (6, "M"), (3, "k")):
         if abs(value) >= 10**power * 0.9995:
             scaled = value / 10**power
@@ -79,8 +97,8 @@ def quantity(value: float) -> str:
 
 def duration(seconds: float) -> str:
     """Format a time given in seconds as seconds, minutes or hours, for example "6.7 min"."""
-    if is_missing(seconds):
-        return DASH
+    if text := special(seconds):
+        return text
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -135,8 +153,7 @@ class Table:
     def latex(self, label: str) -> str:
         """Render the table as a LaTeX table environment with the caption, for use with the package booktabs.
 
-        Dashes, minus signs, × and narrow spaces are written as LaTeX commands. Of the caption's special characters,
-        only the percent sign is escaped.
+        LaTeX's special characters are escaped. Dashes, minus signs, ×, ∞ and narrow spaces are written as commands.
 
         Args:
             label: Name of the table. The label of the environment is `tab:` followed by this name.
@@ -146,11 +163,11 @@ class Table:
         text = styler.to_latex(
             hrules=True,
             column_format="".join("l" if i in self.text_columns else "r" for i in range(len(self.columns))),
-            caption=self.caption.replace("%", r"\%"),
+            caption=self.caption.translate(LATEX),
             label=f"tab:{label}",
             position="tbp",
             position_float="centering",
         )
-        for symbol, command in ((DASH, "---"), (MINUS, "$-$"), ("×", r"$\times$"), ("\u202f", r"\,"), ("< ", "$<$ ")):
+        for symbol, command in LATEX_COMMANDS.items():
             text = text.replace(symbol, command)
         return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from reproduce.config import C, validated
@@ -64,6 +65,7 @@ def plan(
                 data_hash=data_hashes[data.path],
                 network=network,
                 recipe=recipe,
+                train_images=_where_rounding_differs(train_images[data.path], data.train_fraction),
                 seeds=Seeds.of(seed),
                 workers=experiment.resources.workers,
                 deterministic=experiment.resources.deterministic,
@@ -73,6 +75,27 @@ def plan(
         for seed in experiment.seeds
         for name, (data, network, recipe) in arms.items()
     ]
+
+
+def used_images(run: RunConfig, images: int) -> int:
+    """Return how many of the `images` training images of its data set a run uses."""
+    return run.train_images or int(images * run.data.train_fraction)
+
+
+def _share(images: int, fraction: float) -> int:
+    """Compute a fraction of a number of images, rounded down. The fraction is the decimal number that was written."""
+    return int(images * Decimal(repr(fraction)))
+
+
+def _where_rounding_differs(images: int, fraction: float) -> int | None:
+    """Compute the field `RunConfig.train_images`.
+
+    Until 2026-11-27 the product of the number of images and the fraction was rounded down in floating point: 0.29 of
+    100 images were 28. Runs of that time mean that number. The field is None where it is right, so that their keys
+    stay; elsewhere it holds the right number, and the key is another one.
+    """
+    used = _share(images, fraction)
+    return None if used == int(images * fraction) else used
 
 
 def arm_data(experiment: ExperimentConfig) -> list[DataConfig]:
@@ -111,7 +134,7 @@ def _resolve_arm(
             f"arms.{name}.recipe.batch_size: {recipe.batch_size} is not divisible by resources.workers {workers}; "
             f"use {recipe.batch_size - recipe.batch_size % workers or workers}"
         )
-    images = int(train_images[data.path] * data.train_fraction)
+    images = _share(train_images[data.path], data.train_fraction)
     if images < recipe.batch_size:
         raise SpecError(
             f"arms.{name}.recipe.batch_size: {recipe.batch_size} is more than the {images} training images; "

@@ -116,8 +116,7 @@ class DataConfig(Config):
     """Source from which `deeper run --prepare` prepares the data set if it is missing. Without a source, it must be
     prepared beforehand with `deeper data prepare`."""
     train_fraction: Fraction = 1.0
-    """Share of the training images that is used. The images are chosen by a fixed shuffle and balanced over the classes
-    as far as their images allow."""
+    """Share of the training images that is used: chosen by a fixed shuffle, balanced over the classes if possible."""
 
 
 class RecipeConfig(Config):
@@ -281,6 +280,8 @@ class RunConfig(Config):
     deterministic: Annotated[bool, ADDED] = False
     probes: Annotated[Probes, ADDED] = ALL_PROBES
     """Probes that measure the finished network."""
+    train_images: Annotated[int | None, ADDED] = Field(None, ge=1)
+    """Number of training images, where `data.train_fraction` times all of them is rounded wrongly (see `grid.plan`)."""
 
     @property
     def key(self) -> str:

@@ -15,11 +15,16 @@ from slurm.queries import Partition, SlurmError
 UNUSABLE = ("down", "drained", "draining", "drain", "fail", "maint", "unknown")
 
 
+NO_CLUSTER = "Could not establish a configuration source"
+"""What SLURM's commands say on a machine that has the packages and no configuration, as after `setup.sh`."""
+
+
 def slurm_check() -> Check:
     """Check whether SLURM is installed on this machine and answers.
 
     Returns:
-        `ok` with SLURM's version, `ok` if it is not installed, or `warn` if `sinfo` fails or takes more than 10 s.
+        `ok` with SLURM's version, `ok` if it is not installed or belongs to no cluster, or `warn` if `sinfo` fails for
+        another reason or takes more than 10 s.
     """
     if not shutil.which("sinfo"):
         return Check("SLURM", "ok", "not installed here; it is only needed to submit to a cluster")
@@ -28,6 +33,8 @@ def slurm_check() -> Check:
             ["sinfo", "--version"], capture_output=True, text=True, timeout=10, check=True, encoding="utf-8"
         )
     except (OSError, subprocess.SubprocessError) as error:
+        if NO_CLUSTER in (getattr(error, "stderr", None) or ""):
+            return Check("SLURM", "ok", "installed, as for the tests, but this machine belongs to no cluster")
         return Check("SLURM", "warn", f"sinfo does not answer: {error}", "ask the cluster's operator")
     return Check("SLURM", "ok", answer.stdout.strip())
 
@@ -42,19 +49,21 @@ def cluster_checks(profile: str | None, *, records: Path, data: Path) -> list[Ch
 
     Returns:
         One check for each partition and, if a profile is given, one for each of its mismatches or one `ok` if it has
-        none. If SLURM does not answer, one `warn`. If SLURM is not installed, one `warn` for the profile, or an empty
-        list if none is given.
+        none. If SLURM does not answer, one `warn`. If SLURM is not installed or this machine belongs to no cluster, one
+        `warn` for the profile, or an empty list if none is given.
 
     Raises:
         SpecError: There is no such profile, or it is invalid.
     """
     asked = None if profile is None else load_profile(profile)
+    lacking = Check(f"profile {profile}", "warn", "no SLURM here to compare it with", "try on a login node")
     if not shutil.which("sinfo"):
-        lacking = Check(f"profile {profile}", "warn", "no SLURM here to compare it with", "try on a login node")
         return [lacking] if profile else []
     try:
         partitions = queries.partitions()
     except SlurmError as error:
+        if NO_CLUSTER in str(error):
+            return [lacking] if profile else []
         return [Check("partitions", "warn", str(error), "ask the cluster's operator")]
     checks = [_partition(partition) for partition in partitions]
     if asked is None:

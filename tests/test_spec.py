@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from reproduce.grid import plan
+from reproduce.grid import plan, used_images
 from reproduce.spec import (
     Branches,
     ExperimentConfig,
@@ -115,6 +115,22 @@ def test_being_deterministic_is_part_of_a_key_and_not_being_so_keeps_older_keys(
     assert free.key == planned(experiment(resources={"deterministic": False, "gpus_per_worker": 0.5}))[0].key
     older = {name: value for name, value in free.model_dump().items() if name != "deterministic"}
     assert RunConfig(**older).key == free.key
+
+
+@pytest.mark.parametrize(
+    ("fraction", "images", "used", "before"),
+    [(0.29, 100, 29, 28), (0.57, 100, 57, 56), (0.5, 100, 50, 50), (1 / 3, 100, 33, 33), (1.0, 9469, 9469, 9469)],
+)
+def test_a_fraction_of_the_images_is_counted_in_decimal_numbers(
+    fraction: float, images: int, used: int, before: int
+) -> None:
+    recipe = {"epochs": 1, "batch_size": 8, "learning_rate": 0.1, "resolution": 32}
+    spec = experiment(data={"path": "x", "train_fraction": fraction}, recipe=recipe)
+    (run, *_) = plan(spec, data_hashes={"x": "h"}, classes={"x": 10}, train_images={"x": images})
+    old = run.config.model_copy(update={"train_images": None})
+    assert used_images(run.config, images) == used
+    assert used_images(old, images) == before
+    assert (run.key == old.key) == (used == before)
 
 
 def test_other_probes_give_another_key_and_all_of_them_keep_older_keys() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.claims import evaluations, runs
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, seeds_needed
-from analysis.tables import counted
+from analysis.tables import DASH, counted
 from reproduce.claims.ledger import Claim, Part, load_ledger
 from reproduce.claims.verdicts import (
     MAX_SEEDS,
@@ -134,7 +134,7 @@ def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
     return PartFinding(
         name=part.label,
         expected=expectation(part),
-        measured=f"{value.value:.4g} [{value.low:.4g}, {value.high:.4g}], n = {value.n}",
+        measured=f"{_text(value)}, n = {value.n}",
         value=_fields(value),
         deviation=deviation(part, value.value),
         verdict=verdict,
@@ -143,8 +143,16 @@ def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
     )
 
 
+def _text(estimate: Estimate | Ratio) -> str:
+    """Format a value with its interval, for example "1.5 [1, 2]"."""
+    value = DASH if math.isnan(estimate.value) else f"{estimate.value:.4g}"
+    if math.isnan(estimate.low):
+        return f"{value} (no interval)"
+    return f"{value} [{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
 def _fields(estimate: Estimate | Ratio) -> dict[str, float | None]:
-    """Convert an estimate to plain data, with None for NaN, which JSON lacks."""
+    """Convert an estimate to plain data, with None for NaN and infinity, which JSON lacks."""
     names = ("value", "low", "high", "n", "detectable")
     values = (getattr(estimate, name) for name in names)
-    return {name: None if math.isnan(value) else value for name, value in zip(names, values, strict=True)}
+    return {name: value if math.isfinite(value) else None for name, value in zip(names, values, strict=True)}

@@ -9,11 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
-from analysis.statistics import Estimate, Ratio, is_clear
-from analysis.tables import interval, signed
+from analysis.statistics import Estimate, Ratio, is_clear, mean
+from analysis.tables import interval, number, signed
 from reproduce.claims.verdicts import NotMeasured
+
+
+def require(runs: pd.DataFrame, *columns: str) -> None:
+    """Raise `NotMeasured` if a frame of runs lacks one of these config fields or metrics."""
+    for column in columns:
+        if column not in runs:
+            raise NotMeasured(f"no run has recorded {column}")
 
 
 def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
@@ -31,8 +39,7 @@ def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
     Raises:
         NotMeasured: No run has recorded the field or the metric.
     """
-    if field not in runs or metric not in runs:
-        raise NotMeasured(f"no run has recorded {field if field not in runs else metric}")
+    require(runs, field, metric)
     alike = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) and c != field]
     return runs.fillna(dict.fromkeys(alike, "")).pivot_table(index=["seed", *alike], columns=field, values=metric)
 
@@ -62,6 +69,38 @@ def differences(table: pd.DataFrame, plus: str, minus: str) -> list[float]:
     return values
 
 
+def paired_difference(table: pd.DataFrame, plus: str, minus: str) -> Estimate:
+    """Estimate the difference of two columns of a frame of `pairs`, with one value for each seed.
+
+    Arguments and errors are those of `differences`.
+    """
+    values = differences(table, plus, minus)
+    return mean(values, magnitude=float(table[[plus, minus]].abs().max(axis=None)))
+
+
+def paired_ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: str) -> Ratio:
+    """Estimate the ratio of a metric between two values of a config field, with one ratio for each seed.
+
+    Values that have no logarithm (0 and what is not finite) are left out.
+
+    Args:
+        runs: Finished runs, in the format of `analysis.frames.Recorded.finished`.
+        field: The config field, for example `network.aux`.
+        metric: Column of `runs` with the values.
+        plus: Value of the field whose runs are the numerator.
+        minus: Value of the field whose runs are the denominator.
+
+    Raises:
+        NotMeasured: No run has recorded the field or the metric, or no seed has runs of both kinds.
+    """
+    return Ratio(paired_difference(logarithms(pairs(runs, field, metric)), plus, minus))
+
+
+def logarithms(table: pd.DataFrame) -> pd.DataFrame:
+    """Take the natural logarithms of a frame. Values that have none (0 and what is not finite) become NaN."""
+    return np.log(table.where((table > 0) & (table < math.inf)))
+
+
 def difference_text(difference: Estimate) -> str:
     """Format a difference with its interval, for example "+1.2 points [−0.3, +2.7] (no clear difference)".
 
@@ -73,7 +112,7 @@ def difference_text(difference: Estimate) -> str:
 
 def ratio_text(ratio: Ratio) -> str:
     """Format a ratio with its interval, for example "1.20 times [1.05, 1.37]"."""
-    return f"{ratio.value:.2f} times {_interval(ratio, _factor, 2)}"
+    return f"{number(ratio.value, 2)} times {_interval(ratio, number, 2)}"
 
 
 def power_text(estimate: Estimate | Ratio) -> str:
@@ -90,7 +129,7 @@ def power_text(estimate: Estimate | Ratio) -> str:
     if math.isnan(estimate.detectable):
         return seeds
     if isinstance(estimate, Ratio):
-        return f"{seeds}, smallest detectable factor {estimate.detectable:.2f}"
+        return f"{seeds}, smallest detectable factor {number(estimate.detectable, 2)}"
     return f"{seeds}, smallest detectable effect {estimate.detectable:.1f} points"
 
 
@@ -99,7 +138,3 @@ def _interval(estimate: Estimate | Ratio, show: Callable[[float, int], str], dig
         return "(no interval)"
     text = interval(estimate.low, estimate.high, show, digits)
     return text if is_clear(estimate) else f"{text} (no clear difference)"
-
-
-def _factor(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}"

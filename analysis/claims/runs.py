@@ -8,32 +8,40 @@ and the resolution of the runs, because the claims are about ImageNet.
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
-from analysis.claims.pairs import difference_text, differences, pairs, power_text, ratio_text
+from analysis.claims.curves import early_top1, top1_after
+from analysis.claims.pairs import (
+    difference_text,
+    logarithms,
+    paired_difference,
+    paired_ratio,
+    pairs,
+    power_text,
+    ratio_text,
+    require,
+)
 from analysis.effects import AUX, REDUCTION
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, mean, ratio
-from analysis.tables import interval, number, percent, signed
+from analysis.tables import counted, interval, number, percent, signed
 from reproduce import schema
 from reproduce.claims.verdicts import Measured, NotMeasured
 
 BRANCHES, HEAD = "network.branches", "network.head"
 FRACTION, RESOLUTION, CLASSES = "data.train_fraction", "recipe.resolution", "network.classes"
 SINGLE_SCALES = ("1x1", "3x3", "5x5")
-EARLY = 0.25
-"""Fraction of the epochs after which the early accuracy is taken."""
 TARGET = 0.9
 """The accuracy to which epochs are counted, as a fraction of the mean final top-1 of runs with mixed branches."""
 IMAGENET_CLASSES = 1000
 MIN_POOLED_RESOLUTION = 64
 """The resolution in pixels from which runs decide claims on pooling.
 
-At 32 pixels, the last maps are 1x1, and pooling has nothing to average.
+Below, the last maps are 1x1 or little larger, and pooling has nothing or hardly anything to average.
 """
 
 RunsMeasured = Measured[float | Estimate | Ratio]
@@ -48,21 +56,13 @@ def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
         also reports this difference after the first quarter of the epochs.
     """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
-    difference = mean(differences(top1, "both", "none"))
-    early = mean(differences(100 * pairs(_early(recorded), AUX, schema.VAL_TOP1), "both", "none"))
+    difference = paired_difference(top1, "both", "none")
+    early = paired_difference(100 * pairs(early_top1(recorded), AUX, schema.VAL_TOP1), "both", "none")
     return Measured(
         values={"both less none": difference},
         summary=difference_text(difference),
         evidence=f"{scale(recorded)}; {power_text(difference)}; after a quarter of the epochs {difference_text(early)}",
     )
-
-
-def _early(recorded: Recorded) -> pd.DataFrame:
-    """Add to the finished runs their validation top-1 after the first quarter of their epochs, rounded up."""
-    epochs = recorded.epochs.assign(done=recorded.epochs["epoch"] + 1)
-    last = epochs.groupby("run_id")["done"].transform("max")
-    early = epochs[epochs["done"].eq(np.ceil(EARLY * last))]
-    return recorded.finished.merge(early[["run_id", schema.VAL_TOP1]], on="run_id")
 
 
 def single_head(recorded: Recorded) -> RunsMeasured:
@@ -75,10 +75,10 @@ def single_head(recorded: Recorded) -> RunsMeasured:
         - `both less the better single head`: both minus the better of the two single ones, in percentage points.
     """
     top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
-    gain = mean(differences(top1, "both", "none"))
-    singles = {head: mean(differences(top1, head, "none")) for head in ("aux1", "aux2")}
+    gain = paired_difference(top1, "both", "none")
+    singles = {head: paired_difference(top1, head, "none") for head in ("aux1", "aux2")}
     better = max(singles, key=lambda head: singles[head].value)
-    difference = mean(differences(top1, "both", better))
+    difference = paired_difference(top1, "both", better)
     return Measured(
         values={"both less none": gain, "both less the better single head": difference},
         summary=f"both less none {difference_text(gain)}; both less {better} {difference_text(difference)}",
@@ -92,20 +92,27 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
 
     Returns:
         The measured value `ratio in the stem`: the norm with both over that with none, each averaged over the epochs of
-        a run. The evidence also reports the ratios in stages 3, 4 and 5.
+        a run. Norms that are not finite are left out. The evidence says how many, and reports the ratios in stages 3, 4
+        and 5.
     """
     stages = [f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5")]
-    norms = recorded.epochs.groupby("run_id")[[stage for stage in stages if stage in recorded.epochs]].mean()
+    epochs = recorded.finite_epochs
+    norms = epochs.groupby("run_id")[[stage for stage in stages if stage in epochs]].mean()
     runs = recorded.finished.merge(norms, on="run_id")
-    stem, *others = (_ratio(runs, AUX, stage, "both", "none") for stage in stages)
-    plain = runs[runs[AUX].eq("none")]
-    deep = ratio([math.log(a / b) for a, b in zip(plain[stages[0]], plain[stages[-1]], strict=True)])
+    stem, *others = (paired_ratio(runs, AUX, stage, "both", "none") for stage in stages)
+    plain = logarithms(runs.loc[runs[AUX].eq("none"), [stages[0], stages[-1]]]).dropna()
+    deep = ratio(plain[stages[0]] - plain[stages[-1]], magnitude=float(plain.abs().max(axis=None)))
+    left_out = "".join(
+        f"; {name} was not finite in {counted(count, 'epoch')}"
+        for name, count in recorded.not_finite.items()
+        if name in stages
+    )
     return Measured(
         values={"ratio in the stem": stem},
         summary=f"stem {ratio_text(stem)}",
         evidence=f"{scale(recorded)}; {power_text(stem)}; "
         + ", ".join(f"stage {name} {ratio_text(other)}" for name, other in zip("345", others, strict=True))
-        + f"; the stem over stage 5 without heads {ratio_text(deep)}",
+        + f"; the stem over stage 5 without heads {ratio_text(deep)}{left_out}",
     )
 
 
@@ -120,24 +127,22 @@ def reduction_cost(recorded: Recorded) -> RunsMeasured:
         - `images/s`: ratio of the training throughputs.
 
         The evidence also reports the ratios of peak memory and energy if they were recorded.
+
+    Raises:
+        NotMeasured: No run has recorded its cost or its images/s, or no seed has runs of both kinds.
     """
     runs = _with_peaks(recorded)
-    ratios = {
-        name: _ratio(runs, REDUCTION, metric, "reduced", "unreduced")
-        for name, metric in (
-            ("images/s", schema.FINAL_IMAGES_PER_S),
-            ("peak memory", schema.PEAK_MEMORY_GIB),
-            ("energy", schema.GPU_ENERGY_J),
-        )
-        if metric in runs
-    }
+    require(runs, schema.COST_PARAMETERS, schema.COST_MACS)
+    speed = paired_ratio(runs, REDUCTION, schema.FINAL_IMAGES_PER_S, "reduced", "unreduced")
+    further = []
+    for name, metric in (("peak memory", schema.PEAK_MEMORY_GIB), ("energy", schema.GPU_ENERGY_J)):
+        with contextlib.suppress(NotMeasured):
+            further.append(f"{name} {ratio_text(paired_ratio(runs, REDUCTION, metric, 'reduced', 'unreduced'))}")
     cost = runs.groupby(REDUCTION)[[schema.COST_PARAMETERS, schema.COST_MACS]].mean().T
     parameters, macs = (cost["reduced"] / cost["unreduced"]).tolist()
-    further = [f"{name} {ratio_text(ratios[name])}" for name in ratios if name != "images/s"]
     if "naive" in cost:
         more = (cost["naive"] / cost["reduced"]).tolist()
         further.append(f"naive: {more[0]:.1f} times the parameters, {more[1]:.1f} times the multiply-adds")
-    speed = ratios["images/s"]
     return Measured(
         values={"parameters": parameters, "multiply-adds": macs, "images/s": speed},
         summary=f"{percent(parameters, 0)} % of the parameters, {percent(macs, 0)} % of the multiply-adds, "
@@ -149,12 +154,7 @@ def reduction_cost(recorded: Recorded) -> RunsMeasured:
 def _with_peaks(recorded: Recorded) -> pd.DataFrame:
     """Add to the finished runs the largest peak memory of their epochs, if it was recorded."""
     peaks = [name for name in recorded.epochs if name == schema.PEAK_MEMORY_GIB]
-    return recorded.finished.merge(recorded.epochs.groupby("run_id")[peaks].max(), on="run_id")
-
-
-def _ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: str) -> Ratio:
-    """Estimate the ratio of a metric between two values of a config field, paired by seed."""
-    return ratio(differences(pairs(runs, field, metric).map(math.log), plus, minus))
+    return recorded.finished.merge(recorded.epochs.groupby("run_id")[peaks].max(), on="run_id", how="left")
 
 
 def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
@@ -165,10 +165,10 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
         The evidence also reports this difference at equal compute.
     """
     top1 = 100 * pairs(recorded.finished, REDUCTION, schema.FINAL_TOP1)
-    difference = mean(differences(top1, "reduced", "unreduced"))
-    further = [f"at equal compute {difference_text(mean(_at_equal_compute(recorded, top1)))}"]
+    difference = paired_difference(top1, "reduced", "unreduced")
+    further = [f"at equal compute {difference_text(mean(_at_equal_compute(recorded, top1), magnitude=100))}"]
     if "naive" in top1:
-        naive = mean(differences(top1, "reduced", "naive"))
+        naive = paired_difference(top1, "reduced", "naive")
         further.append(f"reduced less naive {difference_text(naive)}")
     return Measured(
         values={"reduced less unreduced": difference},
@@ -186,19 +186,13 @@ def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
     Returns:
         For each seed, final top-1 of the reduced runs minus top-1 of the unreduced runs, in percentage points.
     """
+    require(recorded.finished, schema.COST_MACS_TRAINING)
     macs = recorded.finished.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
     fraction = float(macs["reduced"] / macs["unreduced"])
     unreduced = recorded.finished[recorded.finished[REDUCTION].eq("unreduced")]
-    reached = unreduced.assign(reached=[_top1_after(recorded, run, fraction) for run in unreduced["run_id"]])
+    reached = unreduced.assign(reached=[top1_after(recorded, run, fraction) for run in unreduced["run_id"]])
     by_seed = 100 * reached.groupby("seed")["reached"].mean()
     return list((top1["reduced"].groupby(level="seed").mean() - by_seed).dropna())
-
-
-def _top1_after(recorded: Recorded, run_id: str, fraction: float) -> float:
-    """Interpolate the validation top-1 of a run after a fraction of its epochs; NaN before the first validation."""
-    curve = recorded.epochs[recorded.epochs["run_id"].eq(run_id)].sort_values("epoch")
-    done = curve["epoch"] + 1
-    return float(np.interp(fraction * done.max(), done, curve[schema.VAL_TOP1], left=math.nan))
 
 
 def overfitting(recorded: Recorded) -> RunsMeasured:
@@ -216,8 +210,7 @@ def overfitting(recorded: Recorded) -> RunsMeasured:
           on both.
     """
     runs = recorded.finished
-    if schema.FINAL_TRAIN_TOP1_PLAIN not in runs:
-        raise NotMeasured(f"no run has recorded {schema.FINAL_TRAIN_TOP1_PLAIN}")
+    require(runs, schema.FINAL_TRAIN_TOP1_PLAIN, schema.COST_PARAMETERS)
     gap = 100 * (runs[schema.FINAL_TRAIN_TOP1_PLAIN] - runs[schema.FINAL_TOP1])
     table = runs.assign(gap=gap, fraction=runs[FRACTION].astype(float), doublings=np.log2(runs[schema.COST_PARAMETERS]))
     wide = table.pivot_table(index="seed", columns=["fraction", "doublings"], values="gap")
@@ -226,8 +219,11 @@ def overfitting(recorded: Recorded) -> RunsMeasured:
     common = few.columns.intersection(many.columns)
     if len(fractions) < 2 or len(common) < 2:
         raise NotMeasured("all runs have the same fraction of the images, or the same number of parameters")
-    slopes = [mean([float(np.polyfit(own.columns, row, 1)[0]) for row in own.to_numpy()]) for own in (many, few)]
-    fewer = mean(list((few[common].mean(axis=1) - many[common].mean(axis=1)).dropna()))
+    slopes = [
+        mean([float(np.polyfit(own.columns, row, 1)[0]) for row in own.to_numpy()], magnitude=100)
+        for own in (many, few)
+    ]
+    fewer = mean(list((few[common].mean(axis=1) - many[common].mean(axis=1)).dropna()), magnitude=100)
     return Measured(
         values={
             "slope on most images": slopes[0],
@@ -252,7 +248,8 @@ def scales(recorded: Recorded) -> RunsMeasured:
         top-1 with each single size, in percentage points.
     """
     top1 = 100 * pairs(recorded.finished, BRANCHES, schema.FINAL_TOP1)
-    found = {f"mixed less {kernel}": mean(differences(top1, "mixed", kernel)) for kernel in SINGLE_SCALES}
+    found = {f"mixed less {kernel}": paired_difference(top1, "mixed", kernel) for kernel in SINGLE_SCALES}
+    require(recorded.finished, schema.COST_MACS)
     macs = recorded.finished.groupby(BRANCHES)[schema.COST_MACS].mean()
     deviation = float((macs / macs["mixed"] - 1).abs().max())
     return Measured(
@@ -276,14 +273,13 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
         - `more than untrained`: the difference minus that of the same network before training.
     """
     runs = recorded.finished
-    if schema.CLUSTER_DIFFERENCE not in runs:
-        raise NotMeasured(f"no run has recorded {schema.CLUSTER_DIFFERENCE}")
+    require(runs, schema.CLUSTER_DIFFERENCE)
     mixed = runs[runs[BRANCHES].eq("mixed")].dropna(subset=schema.CLUSTER_DIFFERENCE)
     if mixed.empty:
         raise NotMeasured("no finished run has mixed branches")
     difference = mixed[schema.CLUSTER_DIFFERENCE]
-    above = mean(list(difference - mixed[schema.CLUSTER_PERMUTED_95]))
-    gained = mean(list(difference - mixed[schema.CLUSTER_UNTRAINED]))
+    above = mean(list(difference - mixed[schema.CLUSTER_PERMUTED_95]), magnitude=1)
+    gained = mean(list(difference - mixed[schema.CLUSTER_UNTRAINED]), magnitude=1)
     within, across, band, untrained = (
         float(mixed[name].mean())
         for name in (
@@ -325,9 +321,11 @@ def pooling(recorded: Recorded) -> RunsMeasured:
     resolution = int(recorded.finished[RESOLUTION].astype(int).min())
     if resolution < MIN_POOLED_RESOLUTION:
         raise NotMeasured(
-            f"at {resolution} px the last maps are 1x1: there is nothing to pool below {MIN_POOLED_RESOLUTION} px"
+            f"at {resolution} px there is hardly anything to pool; runs at {MIN_POOLED_RESOLUTION} px or more decide "
+            "this claim"
         )
-    difference = mean(differences(100 * pairs(recorded.finished, HEAD, schema.FINAL_TOP1), "avgpool", "fc"))
+    difference = paired_difference(100 * pairs(recorded.finished, HEAD, schema.FINAL_TOP1), "avgpool", "fc")
+    require(recorded.finished, schema.COST_PARAMETERS)
     cost = recorded.finished.groupby(HEAD)[schema.COST_PARAMETERS].mean()
     return Measured(
         values={"avgpool less fc": difference},
@@ -359,7 +357,8 @@ def recipe(recorded: Recorded) -> RunsMeasured:
     Raises:
         NotMeasured: A finished run was not trained on ImageNet.
     """
-    return _on_imagenet(recorded, {"top-5 error": mean(list(100 * (1 - recorded.finished[schema.FINAL_TOP5])))})
+    errors = list(100 * (1 - recorded.finished[schema.FINAL_TOP5]))
+    return _on_imagenet(recorded, {"top-5 error": mean(errors, magnitude=100)})
 
 
 def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasured:

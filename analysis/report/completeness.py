@@ -69,7 +69,7 @@ def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
 
 
 def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
-    """Write sentences on the limits of the results: power, missing runs, sharing, computation and telemetry.
+    """Write sentences on the limits of the results: power, missing runs and values, sharing, computation, telemetry.
 
     Args:
         recorded: An experiment with at least one finished run.
@@ -92,11 +92,16 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
             "The smallest detectable effects on top-1, in points, with a power of 80 % and the observed spread: "
             f"{', '.join(found)}."
         )
+    elif len(effects):
+        lines.append("No effect has an interval: the seeds of an arm are too few, or have no spread.")
     if recorded.choice.plan is None:
         lines.append(
             "The tracking store holds no plan of this experiment, so that runs that never started cannot be counted; "
             "`deeper publish --once` publishes it from the records."
         )
+    if recorded.not_finite:
+        counts_of = ", ".join(f"{name} in {counted(count, 'epoch')}" for name, count in recorded.not_finite.items())
+        lines.append(f"Values that are not finite were recorded of {counts_of}; means and figures leave them out.")
     if counts.min() != counts.max() or len(counts) < len(recorded.arms):
         lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
     if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:

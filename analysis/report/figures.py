@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
+from analysis.tables import counted
 from reproduce import schema
 
 INK, FAINT = "#010203", "#040506"
@@ -93,7 +94,7 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str
     """Draw validation top-1 and training loss by epoch, with a thin line for each run and a thick one for the mean.
 
     Args:
-        epochs: Epochs in the format of `analysis.frames.Recorded.epochs`.
+        epochs: Epochs in the format of `analysis.frames.Recorded.finite_epochs`.
         arms: Names of the arms, in the order of their colours.
         finished: Ids of the finished runs, over which the mean is taken.
 
@@ -209,17 +210,22 @@ def against_cost(summary: pd.DataFrame) -> list[Plot]:
 
 
 @mpl.rc_context(STYLE)
-def gradients(epochs: pd.DataFrame, arms: Sequence[str]) -> list[Plot]:
+def gradients(epochs: pd.DataFrame, arms: Sequence[str], not_finite: Mapping[str, int]) -> list[Plot]:
     """Draw the gradient norm by stage in the first epoch, and the gradient norm of the first stage by epoch.
 
     Args:
-        epochs: Epochs in the format of `analysis.frames.Recorded.epochs`.
+        epochs: Epochs in the format of `analysis.frames.Recorded.finite_epochs`.
         arms: Names of the arms, in the order of their colours.
+        not_finite: Number of values that are not finite, by metric, as in `analysis.frames.Recorded`.
 
     Returns:
-        Two plots, or none if no gradient norm was recorded.
+        Two plots, or none if no gradient norm was recorded. Captions say how many values are not drawn.
     """
-    stages = [stage for stage in STAGES if schema.GRADIENT_NORM + stage in epochs]
+    stages = [
+        stage
+        for stage in STAGES
+        if schema.GRADIENT_NORM + stage in epochs and epochs[schema.GRADIENT_NORM + stage].gt(0).any()
+    ]
     if not stages:
         return []
     columns = [schema.GRADIENT_NORM + stage for stage in stages]
@@ -239,6 +245,10 @@ def gradients(epochs: pd.DataFrame, arms: Sequence[str]) -> list[Plot]:
     for each in (axes, over):
         _log_scale(each)
     caption = "Means over sampled steps and seeds; logarithmic scale."
+    left_out = {stage: not_finite.get(schema.GRADIENT_NORM + stage, 0) for stage in stages}
+    if any(left_out.values()):
+        counts = ", ".join(f"{counted(count, 'epoch')} of stage {stage}" for stage, count in left_out.items() if count)
+        caption += f" Norms that are not finite are left out ({counts})."
     return [
         Plot("Gradient norm by stage, first epoch", _svg(by_stage, "gradient-stage"), caption),
         Plot(f"Gradient norm of stage {stages[0]} by epoch", _svg(by_epoch, "gradient-epoch"), caption),

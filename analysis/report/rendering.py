@@ -34,6 +34,8 @@ def write_files(sections: Sections, out: Path) -> Path:
     tables = {"results": sections.results_table}
     if sections.effects_table.rows:
         tables["effects"] = sections.effects_table
+    else:
+        (out / "tables" / "effects.tex").unlink(missing_ok=True)  # of an earlier report
     frames = {
         "runs": sections.recorded.runs,
         "epochs": sections.recorded.epochs,
@@ -67,6 +69,7 @@ def _check_foreign(out: Path, names: Iterable[str]) -> None:
 def render_page(sections: Sections) -> str:
     """Render the report as a self-contained HTML page that states the current time as its date."""
     recorded = sections.recorded
+    epochs = recorded.finite_epochs
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -78,9 +81,9 @@ def render_page(sections: Sections) -> str:
         forest=figures.forest(sections.top1_effects),
         legend=[(arm, i, figures.marker(i)) for i, arm in enumerate(recorded.arms)],
         palette=figures.PALETTE,
-        curves=figures.learning_curves(recorded.epochs, recorded.arms, finished=set(recorded.finished["run_id"])),
+        curves=figures.learning_curves(epochs, recorded.arms, finished=set(recorded.finished["run_id"])),
         cost=figures.against_cost(sections.summary),
-        gradients=figures.gradients(recorded.epochs, recorded.arms),
+        gradients=figures.gradients(epochs, recorded.arms, recorded.not_finite),
         seeds=sorted(recorded.runs["seed"].unique()),
         dash=DASH,
     )

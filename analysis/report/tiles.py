@@ -16,7 +16,7 @@ from analysis.effects import (
     REDUCTION,
 )
 from analysis.frames import Recorded
-from analysis.statistics import ALPHA, welch
+from analysis.statistics import ALPHA, NEGLIGIBLE, welch
 from analysis.tables import MINUS, counted, interval, is_missing, percent, points
 from reproduce import schema
 
@@ -25,7 +25,7 @@ HEADLINES = {
     LOWER: "Lowers top-1",
     NO_CLEAR_DIFFERENCE: "No clear difference",
     NOT_CLEAR_AFTER_CORRECTION: "Not clear after Holm's correction",
-    NO_INTERVAL: "No interval: each arm needs at least two seeds",
+    NO_INTERVAL: "No interval: too few seeds, or no spread between them",
 }
 """The tiles' wording of the verdicts of `analysis.effects.verdict`."""
 
@@ -91,11 +91,12 @@ def _best(finished: pd.DataFrame, summary: pd.DataFrame) -> Tile:
     if len(ranked) > 1:
         second = ranked.iloc[1]["arm"]
         values = [finished.loc[finished["arm"] == arm, schema.FINAL_TOP1].tolist() for arm in (first["arm"], second)]
-        p = welch(*values).p
-        if is_missing(p):
-            verdict = f"Ahead of {second}, without an interval"
+        difference = welch(*values)
+        if is_missing(difference.p):
+            level = difference.value <= NEGLIGIBLE * first["top1"]
+            verdict = f"{'Level with' if level else 'Ahead of'} {second}, without an interval"
         else:
-            verdict = f"Ahead of {second}" if p < ALPHA else f"No clear difference from {second}"
+            verdict = f"Ahead of {second}" if difference.p < ALPHA else f"No clear difference from {second}"
     return Tile(
         label=f"Best arm: {first['arm']}",
         value=f"{percent(first['top1'])} %",

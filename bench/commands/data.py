@@ -140,6 +140,13 @@ def prepare_with_progress(
 
         config = PrepareConfig(options=options, workers=workers, skip_bad=skip_bad, force=force)
         manifest = prepare(source, folder, config, progress=progress)
+    if manifest.numbers_as_text:
+        first = ", ".join(manifest.classes[:4])
+        show(
+            console,
+            f"{folder}: the classes are numbered in the order of text ({first}, ...), not by their names; folders with "
+            "leading zeros (000, 001, ...) have the same order in both",
+        )
     for name, split in manifest.splits.items():
         marked = f", {split.marked} JPEGs with restart markers" if split.marked else ""
         skipped = f", {split.skipped} unreadable left out" if split.skipped else ""

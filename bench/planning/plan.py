@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
 from reproduce.data.manifest import MANIFEST
-from reproduce.grid import arm_data, plan, plan_without_data
+from reproduce.grid import arm_data, plan, plan_without_data, used_images
 from reproduce.models.cost import cost
 from reproduce.spec import DataConfig, ExperimentConfig, NetworkConfig, PlannedRun, SpecError
 
@@ -47,7 +47,7 @@ class Plan:
 
         A backward pass is counted as two forward passes.
         """
-        images = self.train_images[run.config.data.path] * run.config.data.train_fraction
+        images = used_images(run.config, self.train_images[run.config.data.path])
         return 3 * self.costs[run.key][schema.COST_MACS_TRAINING] * images * run.config.recipe.epochs
 
     @property

@@ -29,6 +29,7 @@ from bench.records.plan import experiments, read_plan
 from bench.records.states import read_events, run_folder
 from bench.results.store import COMMITTED, latest_results_folder
 from reproduce import schema
+from reproduce.grid import used_images
 from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, SpecError
 
@@ -208,7 +209,7 @@ def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:
     """Training images of an epoch, plus its validation images weighted by their lower cost without backward pass."""
     costs, data = plan.costs[run.key], run.config.data
     validation_cost = costs[schema.COST_MACS] / (3 * costs[schema.COST_MACS_TRAINING])
-    return plan.train_images[data.path] * data.train_fraction + plan.val_images[data.path] * validation_cost
+    return used_images(run.config, plan.train_images[data.path]) + plan.val_images[data.path] * validation_cost
 
 
 def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:

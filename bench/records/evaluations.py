@@ -108,7 +108,7 @@ def evaluation_table(records: Path, plans: Mapping[str, str | None] | None = Non
         - `top1`, `top5`: accuracies from 0 to 1.
         - `images`, `classes`: numbers of validation images and of classes.
         - `data`, `data_hash`: name of the data set's source, and the data hash.
-        - `imagenet`: whether the validation set has the size of ILSVRC 2014's.
+        - `imagenet`: whether the validation set has the size and the order of classes of ILSVRC 2014's.
         - `published`: whether the only model is torchvision's published weights.
         - `date`: text in the format `DATE`.
         - `evaluation`: name of the evaluation's folder.
@@ -164,7 +164,7 @@ def _table_row(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
         "classes": data["classes"],
         "data": data["source"],
         "data_hash": data["hash"],
-        "imagenet": is_imagenet(data["classes"], data["images"]),
+        "imagenet": is_imagenet(data),
         "published": len(models) == 1 and models[0].get("sha256", "").startswith(PUBLISHED),
         "evaluation": name,
     }

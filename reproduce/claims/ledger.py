@@ -172,7 +172,7 @@ def load_ledger(path: Path | None = None) -> Ledger:
         case {"documents": dict(documents), "claims": list(rows), **others} if not others:
             pass
         case _:
-            raise SpecError("ledger: has to be a mapping with documents and a list of claims, and nothing else")
+            raise SpecError(f"ledger {file}: has to be a mapping with documents and a list of claims, and nothing else")
     claims: dict[str, Claim] = {}
     for number, row in enumerate(rows, 1):
         claim = _claim(row, number)
@@ -190,10 +190,10 @@ def _claim(row: Any, number: int) -> Claim:
     if not isinstance(row, Mapping):
         raise SpecError(f"ledger: row {number} is not a mapping; a claim has {', '.join(Claim.model_fields)}")
     where = str(row.get("id", f"ledger: row {number}"))
-    parts = row.get("parts", ())
+    parts = row.get("parts")
     if isinstance(parts, list):
         parts = [
             validated(Part, part, where=f"{where}: parts.{index}.") if isinstance(part, Mapping) else part
             for index, part in enumerate(parts, 1)
         ]
-    return validated(Claim, {**row, "parts": parts}, where=f"{where}: ")
+    return validated(Claim, {**row, "parts": () if parts is None else parts}, where=f"{where}: ")

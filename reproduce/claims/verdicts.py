@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -72,7 +73,7 @@ class PartFinding:
     measured: str
     """The measured value as text."""
     value: Value | Mapping[str, float | None]
-    """The measured value for programs. For an estimate, its fields by name, with None for those that are NaN."""
+    """The measured value for programs. For an estimate, its fields by name, with None for those that are not finite."""
     deviation: float | None = None
     """Deviation of the value from the expected number as a fraction of that number, for example -0.02.
 
@@ -147,8 +148,13 @@ def compare_value(part: Part, value: Value) -> PartFinding:
 
     A number or a boolean holds if it lies within the `bounds` of the part, ends included. A string or a shape holds if
     it equals `part.expected`.
+
+    Raises:
+        NotMeasured: The value is NaN.
     """
-    if isinstance(value, str | tuple):
+    if isinstance(value, float) and math.isnan(value):
+        raise NotMeasured(f"{part.label}: no number was measured")
+    if isinstance(value, str | tuple) or isinstance(part.expected, str | tuple):
         holds = value == part.expected
     else:
         low, high = bounds(part)
@@ -167,10 +173,12 @@ def compare_value(part: Part, value: Value) -> PartFinding:
 def bounds(part: Part) -> tuple[float, float]:
     """Return the smallest and the largest number at which a part holds.
 
-    A side without a bound is infinite. Both are infinite if the part expects a string or a shape.
+    A side without a bound is infinite. Both are infinite if the part expects a string or a shape. The bounds are those
+    of the decimal numbers that the ledger states: 0.7 ± 0.1 ends at 0.8, where the sum of the floats is smaller.
     """
     if isinstance(part.expected, int | float):
-        return part.expected - part.within, part.expected + part.within
+        expected, within = Decimal(repr(float(part.expected))), Decimal(repr(part.within))
+        return float(expected - within), float(expected + within)
     low = -math.inf if part.at_least is None else part.at_least
     return low, math.inf if part.at_most is None else part.at_most
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from reproduce.data.manifest import DataError
+from reproduce.data.manifest import WORDNET_ID, DataError
 from reproduce.data.readers import Listing, Progress, Sample
 from reproduce.data.trees import members
 
@@ -34,7 +33,6 @@ CHECKSUMS: dict[str, str] = {
 """MD5 of the official archives (torchvision 0.29, torchvision/datasets/imagenet.py)."""
 META = "data/meta.mat"
 GROUND_TRUTH = "data/ILSVRC2012_validation_ground_truth.txt"
-WORDNET_ID = re.compile(r"n\d{8}")
 BLOCK = 1 << 22  # bytes of an archive between two reports of progress
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from reproduce.spec import Config, Fraction
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 MANIFEST = "manifest.json"
+WORDNET_ID = re.compile(r"n\d{8}")
 
 
 class DataError(UserError):
@@ -91,6 +93,20 @@ class Manifest(Config):
     notes: tuple[str, ...] = ()
     """What preparing passed over in the source, with counts, and what else may surprise; one sentence each. It changes
     neither the fingerprint nor the hash."""
+
+    @property
+    def by_wordnet_id(self) -> bool:
+        """Whether the classes are named by WordNet ids in ascending order, by which ImageNet's labels are numbered."""
+        return all(WORDNET_ID.fullmatch(name) for name in self.classes) and list(self.classes) == sorted(self.classes)
+
+    @property
+    def numbers_as_text(self) -> bool:
+        """Whether the names of the classes are numbers that are in the order of text: 0, 1, 10, 11, ..., 2, 20.
+
+        Class folders are listed in this order, as by torchvision's `ImageFolder`. Labels are then not the numbers.
+        """
+        numbers = [int(name) for name in self.classes if name.isdecimal()]
+        return len(numbers) == len(self.classes) and numbers != sorted(numbers)
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:

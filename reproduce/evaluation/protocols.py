@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Protocol = Literal["single", "10-crop", "144-crop"]
 
@@ -61,9 +62,13 @@ PUBLISHED = "1378be20"
 """Start of the SHA-256 of torchvision's googlenet-1378be20.pth, the weights IMAGENET1K_V1."""
 
 
-def is_imagenet(classes: int, images: int) -> bool:
-    """Check whether a validation set has the size of ILSVRC 2014's: 1000 classes and 50 000 images.
+def is_imagenet(data: Mapping[str, Any]) -> bool:
+    """Check whether a validation set looks like ILSVRC 2014's: 50 000 images in 1000 classes in ImageNet's order.
 
     Only then are its errors comparable with published ones. The images themselves are not compared.
+
+    Args:
+        data: The entry `data` of an `evaluation.json`: `classes` and `images` are numbers, and `by_wordnet_id` says
+            whether the classes are in ImageNet's order. Evaluations before 2026-11-27 lack it and go by the numbers.
     """
-    return (classes, images) == (1000, 50_000)
+    return (data["classes"], data["images"]) == (1000, 50_000) and bool(data.get("by_wordnet_id", True))

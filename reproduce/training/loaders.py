@@ -33,6 +33,7 @@ def build_train_loader(run: RunConfig, setup: RankSetup) -> TrainLoader:
             flip=recipe.flip,
             photometric=recipe.photometric,
             train_fraction=run.data.train_fraction,
+            train_images=run.train_images,
             threads=setup.threads,
             device=setup.device,
             dtype=_pixel_dtype(run, setup),

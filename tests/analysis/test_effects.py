@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.effects import Contrast, FactorialFit, baseline, effects, factors
@@ -93,6 +95,29 @@ def test_one_run_an_arm_has_effects_but_no_intervals() -> None:
     assert found["difference"].notna().all()
     assert found[["low", "high", "p", "detectable"]].isna().all(axis=None)
     assert set(found["verdict"]) == {"no interval"}
+
+
+@pytest.mark.parametrize(("plus", "minus"), [(0.1, 0.1), (0.5, 0.25), (0.7, 0.7), (1e-5, 1e5)])
+def test_seeds_that_agree_exactly_get_no_interval_and_no_verdict(plus: float, minus: float) -> None:
+    found = effects(grid({("both", "reduced"): [plus] * 5, ("none", "reduced"): [minus] * 3}), TOP1)
+    assert set(found["kind"]) == {"main", "pairwise"}
+    assert set(found["verdict"]) == {"no interval"}
+    assert found[["low", "high", "p", "p_holm", "detectable"]].isna().all(axis=None)
+    assert found["difference"].tolist() == pytest.approx([plus - minus, minus - plus], abs=1e-12)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    both=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+    none=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4),
+)
+def test_any_finite_outcomes_have_effects_with_whole_intervals_or_none(both: list[float], none: list[float]) -> None:
+    found = effects(grid({("both", "reduced"): both, ("none", "reduced"): none}), TOP1)
+    assert found["difference"].notna().all()
+    numbers = found[["low", "high", "p", "p_holm", "detectable"]]
+    without = numbers.isna()
+    assert (without.all(axis=1) | ~without.any(axis=1)).all()
+    assert without["p"].tolist() == found["verdict"].eq("no interval").tolist()
 
 
 def test_noise_is_no_clear_difference() -> None:

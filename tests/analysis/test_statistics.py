@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
+import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from analysis import statistics
@@ -33,6 +37,61 @@ def test_welch_agrees_with_scipy() -> None:
     interval = reference.confidence_interval(0.95)
     assert estimate.p == pytest.approx(reference.pvalue)
     assert (estimate.low, estimate.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_arms_whose_seeds_agree_exactly_have_no_interval() -> None:
+    draw = random.Random(0)
+    for _ in range(1200):
+        value, other = draw.random(), draw.random()
+        few, many = draw.randint(2, 10), draw.randint(2, 10)
+        for estimate in (
+            statistics.mean([value] * few),
+            statistics.welch([value] * few, [value] * many),
+            statistics.welch([value] * few, [other] * many),
+        ):
+            assert math.isnan(estimate.p)
+            assert math.isnan(estimate.low)
+            assert not statistics.is_clear(estimate)
+        assert statistics.mean([value] * few).value == value
+
+
+def test_a_residue_of_rounding_is_no_spread() -> None:
+    accuracies = [(0.1 + 0.1 * seed, 0.4 + 0.1 * seed) for seed in range(3)]
+    differences = [100 * b - 100 * a for a, b in accuracies]
+    assert len(set(differences)) > 1
+    assert math.isnan(statistics.mean(differences, magnitude=60).low)
+    assert not math.isnan(statistics.mean([0.5, 0.5, 0.50002]).low)  # one image of 50 000
+
+
+def test_an_arm_without_spread_is_compared_by_the_spread_of_the_other() -> None:
+    estimate = statistics.welch([0.5] * 3, [0.6, 0.7, 0.65])
+    assert (estimate.df, estimate.se) == pytest.approx((2, statistics.mean([0.6, 0.7, 0.65]).se))
+
+
+FINITE = st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=0, max_size=6)
+
+
+@given(a=FINITE, b=FINITE)
+def test_any_finite_values_have_a_whole_interval_or_none(a: list[float], b: list[float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for estimate in (statistics.mean(a), statistics.welch(a, b)):
+            known = [not math.isnan(x) for x in (estimate.low, estimate.high, estimate.p, estimate.detectable)]
+            assert all(known) or not any(known)
+            if known[0]:
+                assert estimate.low <= estimate.value <= estimate.high
+                assert 0 <= estimate.p <= 1
+        factor = statistics.ratio(a)
+        assert math.isnan(factor.value) == (not a)
+        assert statistics.seeds_needed(factor, 0.1, at_most=9) >= 1
+    if a:
+        assert min(a) <= statistics.mean(a).value <= max(a)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_values_that_are_not_finite_have_no_mean(value: float) -> None:
+    assert math.isnan(statistics.mean([0.5, value]).value)
+    assert math.isnan(statistics.welch([0.5, value], [0.5, 0.6]).p)
 
 
 def test_holm_steps_down_and_ignores_what_was_not_tested() -> None:

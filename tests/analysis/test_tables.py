@@ -31,7 +31,18 @@ from analysis import tables
         (tables.duration(45), "45 s"),
         (tables.duration(126), "2.1 min"),
         (tables.duration(3600 * 5), "5.0 h"),
+        (tables.duration(math.inf), "∞"),
+        (tables.quantity(-math.inf), "−∞"),
+        (tables.percent(math.inf), "∞"),
+        (tables.interval(0.5, math.inf, tables.number, 1), "[0.5, ∞]"),
     ],
 )
 def test_numbers_as_text(text: str, shown: str) -> None:
     assert text == shown
+
+
+def test_a_caption_in_latex_may_hold_any_character() -> None:
+    latex = tables.Table(r"100 % of a_b & {c} #1 $ ~ ^ \x", ["a"], [[tables.Cell("∞")]]).latex("name")
+    escaped = r"100 \% of a\_b \& \{c\} \#1 \$ \textasciitilde{} \textasciicircum{} \textbackslash{}x"
+    assert rf"\caption{{{escaped}}}" in latex
+    assert latex.isascii()

@@ -147,3 +147,21 @@ def test_an_unknown_id_is_answered_with_those_there_are(tmp_path: Path) -> None:
     assert [claim.id for claim in ledger.only(["S-two"]).claims] == ["S-two"]
     with pytest.raises(SpecError, match="claim: 'S-three' is not in the ledger; there are S-one, S-two"):
         ledger.only(["S-three"])
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "null", "[]", "claims: []", "documents: {}\nclaims:\n"])
+def test_a_file_that_is_no_ledger_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(SpecError, match=r"own\.yaml: has to be a mapping with documents and a list of claims"):
+        load_ledger(file)
+
+
+@pytest.mark.parametrize("parts", ["", "5"])
+def test_parts_that_are_no_list_are_a_mistake(tmp_path: Path, parts: str) -> None:
+    file = tmp_path / "own.yaml"
+    row = "id: S-one, kind: static, statement: s, source: {document: S}, claimed: c, rule: r, protocol: p"
+    row = f"{{{row}, measurement: m, parts: {parts}}}"
+    file.write_text(f"documents: {{S: notes}}\nclaims:\n- {row}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="S-one: parts"):
+        load_ledger(file)

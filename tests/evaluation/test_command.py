@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from fixtures import run_model
+from PIL import Image
 from torchvision.models import googlenet
 
 from bench.cli import main
@@ -22,9 +23,11 @@ from bench.records.plan import write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
 from reproduce import schema
+from reproduce.data.manifest import Manifest
 from reproduce.evaluation import ensemble
 from reproduce.evaluation.ensemble import EvaluationConfig, evaluate
 from reproduce.evaluation.models import RunModel
+from reproduce.evaluation.protocols import is_imagenet
 from reproduce.execution.metrics import topk_correct
 from reproduce.execution.ranks import Ranks
 from reproduce.spec import PlannedRun
@@ -203,6 +206,57 @@ def test_weights_of_other_classes_are_refused(deeper: Any, tmp_path: Path, raw_d
     )
     assert code == 2
     assert error.startswith("deeper: --weights: three.pth has 3 classes, ")
+
+
+def test_classes_that_are_numbers_in_the_order_of_text_are_not_taken_for_those_of_weights(
+    deeper: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        for number in range(11):
+            place = tmp_path / "source" / split / str(number)
+            place.mkdir(parents=True)
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(place / "0.png")
+    data, weights = tmp_path / "data", tmp_path / "eleven.pth"
+    code, printed, _ = deeper_data(capsys, "prepare", tmp_path / "source", "--output", data, "--workers", 1)
+    assert code == 0
+    assert "numbered in the order of text (0, 1, 10, 2, ...)" in " ".join(printed.split())
+    torch.save(googlenet(num_classes=11, aux_logits=False, init_weights=False).state_dict(), weights)
+    words = ["--weights", str(weights), "--transform-input", "no", "--on", str(data)]
+    code, _, error = deeper(*words)
+    assert code == 2
+    assert "--class-order: missing" in error
+    assert "(0, 1, 10, 2, ...)" in error
+    assert deeper(*words, "--class-order", "text")[0] == 0
+
+
+def deeper_data(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = main(["data", *map(str, words)])
+    return code, *capsys.readouterr()
+
+
+def test_imagenet_is_known_by_its_counts_and_by_the_order_of_its_classes() -> None:
+    counts = {"classes": 1000, "images": 50_000}
+    assert is_imagenet(counts)  # as evaluations recorded it before the order was
+    assert is_imagenet({**counts, "by_wordnet_id": True})
+    assert not is_imagenet({**counts, "by_wordnet_id": False})
+    assert not is_imagenet({**counts, "images": 49_999})
+
+
+@pytest.mark.parametrize(
+    ("classes", "by_wordnet_id", "numbers_as_text"),
+    [
+        (("n01440764", "n01443537"), True, False),
+        (("n01443537", "n01440764"), False, False),
+        (("0", "1", "10", "2"), False, True),
+        (("00", "01", "02", "10"), False, False),
+        (("cat", "dog"), False, False),
+    ],
+)
+def test_the_order_of_classes_is_recognised(
+    classes: tuple[str, ...], by_wordnet_id: bool, numbers_as_text: bool
+) -> None:
+    manifest = Manifest.model_construct(classes=classes)
+    assert (manifest.by_wordnet_id, manifest.numbers_as_text) == (by_wordnet_id, numbers_as_text)
 
 
 def test_the_papers_numbers_are_compared_with_imagenet_only() -> None:

@@ -14,7 +14,7 @@ from bench.machine import filesystems
 from reproduce.spec import ResourcesConfig
 from slurm import status
 from slurm.checks import check_submission, partition_mismatches, path_mismatches, slurm_time, world_size_mismatches
-from slurm.doctor import cluster_checks
+from slurm.doctor import cluster_checks, slurm_check
 from slurm.profile import Profile
 from slurm.queries import SlurmError, parse_partitions
 
@@ -305,3 +305,15 @@ def test_status_lists_the_jobs_of_a_real_cluster(cluster: Cluster) -> None:
     assert f"of 5 min 00 s 0 grid-{grid}.log" in told
     assert f"{report} report PENDING (Dependency) - 0 s of 5 min 00 s 0 report-{report}.log" in told
     cluster.login("scancel", grid, report)
+
+
+def test_a_slurm_without_a_cluster_is_no_fault_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "sinfo: error: fetch_config: DNS SRV lookup failed\nsinfo: fatal: Could not establish a configuration source"
+    program = tmp_path / "sinfo"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert slurm_check().status == "ok"
+    assert cluster_checks(None, records=tmp_path, data=tmp_path) == []
+    [check] = cluster_checks("cpu", records=tmp_path, data=tmp_path)
+    assert (check.name, check.detail) == ("profile cpu", "no SLURM here to compare it with")

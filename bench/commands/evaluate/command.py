@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reproduce.data import Manifest
     from reproduce.evaluation.models import ModelReference
 
+IMAGENET_CLASSES = 1000
 EXAMPLES = """examples:
   deeper evaluate ablation-imagenette:reduced-both:0 --protocol 144-crop
   deeper evaluate ablation-imagenette:reduced-both --protocol 10-crop       # all seeds, as an ensemble
@@ -29,8 +30,8 @@ EXAMPLES = """examples:
   deeper evaluate --weights googlenet-1378be20.pth --on data/imagenet
 
 Probabilities are averaged over crops and then over models. The table has the layout of the paper's Table 3 and includes
-earlier evaluations of the same models. The classes of weights are those of the data set, sorted by name. After Ctrl-C,
-the same command resumes; an evaluation that is complete is shown and not repeated.
+earlier evaluations of the same models. The classes of weights are those of the data set, sorted by name as text.
+After Ctrl-C, the same command resumes; an evaluation that is complete is shown and not repeated.
 """
 
 
@@ -60,6 +61,11 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         "--transform-input",
         choices=("yes", "no"),
         help="Whether the weights expect torchvision's transform_input. Known for the published file.",
+    )
+    parser.add_argument(
+        "--class-order",
+        choices=("text",),
+        help="Confirm that the weights number classes called 0, 1, 2, ... in the order of text (0, 1, 10, ...).",
     )
     parser.add_argument(
         "--on", type=Path, metavar="FOLDER", help="The prepared data set. Default: that of the runs, below --data."
@@ -99,7 +105,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             print(f"{name}: {len(others)} other recorded runs are not in the plan and are left out", file=sys.stderr)
     sources, descriptions = _models(arguments, runs)
     folder, manifest = _data_set(arguments, runs)
-    _check_classes(sources[len(runs) :], folder, manifest)
+    _check_classes(sources[len(runs) :], folder, manifest, arguments.class_order)
     identities = [source.identity() for source in sources]
     target = evaluation_folder(arguments.records, arguments.protocol, identities, manifest.hash)
     content = read_evaluation(target)
@@ -119,7 +125,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             other = evaluation_folder(arguments.records, protocol, identities[:count], manifest.hash)
             related.append(read_evaluation(other))
     data = content["data"]
-    rows = table_rows(filter(None, related), imagenet=is_imagenet(data["classes"], data["images"]))
+    rows = table_rows(filter(None, related), imagenet=is_imagenet(data))
     result = {"folder": str(target), **content, "table": [asdict(row) for row in rows]}
     print_result(arguments, result, lambda: show_evaluation(content, rows, target))
     return DONE
@@ -174,7 +180,7 @@ def _data_set(arguments: argparse.Namespace, runs: Sequence[RecordedRun]) -> tup
     return folder, manifest
 
 
-def _check_classes(files: Iterable[ModelReference], folder: Path, manifest: Manifest) -> None:
+def _check_classes(files: Sequence[ModelReference], folder: Path, manifest: Manifest, order: str | None) -> None:
     from reproduce.evaluation.models import EvaluationError
 
     for file in files:
@@ -183,4 +189,17 @@ def _check_classes(files: Iterable[ModelReference], folder: Path, manifest: Mani
             raise EvaluationError(
                 f"--weights: {file.name} has {file.classes} classes, {folder} has {len(manifest.classes)}; "
                 "the models of an evaluation and its data need the same classes"
+            )
+        if manifest.numbers_as_text and order is None:
+            raise EvaluationError(
+                f"--class-order: missing; the classes of {folder} are numbers in the order of text "
+                f"({', '.join(manifest.classes[:4])}, ...); if {file.name} numbers them in this order, as trained with "
+                "torchvision's ImageFolder, give text; if by the numbers, rename the folders with leading zeros "
+                "(000, 001, ...) and prepare them again"
+            )
+        if len(manifest.classes) == IMAGENET_CLASSES and not manifest.by_wordnet_id:
+            print(
+                f"{folder}: its classes ({', '.join(manifest.classes[:3])}, ...) are not sorted WordNet ids; weights "
+                f"of ImageNet, such as {file.name} may be, number them in another order",
+                file=sys.stderr,
             )

@@ -24,7 +24,7 @@ def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder
         folder: The evaluation's folder, whose path is printed.
     """
     data = content["data"]
-    comparable = is_imagenet(data["classes"], data["images"])
+    comparable = is_imagenet(data)
     console = plain_console()
     names = ", ".join(model["name"] for model in content["models"])
     show(
@@ -45,7 +45,8 @@ def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder
     else:
         show(
             console,
-            "The paper's Table 3 is not shown, because it is of ImageNet's 50 000 validation images in 1000 classes.",
+            "The paper's Table 3 is not shown, because it is of ImageNet's 50 000 validation images in 1000 classes, "
+            "sorted by their WordNet ids.",
         )
     show(console, f"kept: {folder}")
 

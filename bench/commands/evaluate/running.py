@@ -96,6 +96,7 @@ def run_evaluation(
             "origin": manifest.origin,
             "hash": manifest.hash,
             "classes": len(manifest.classes),
+            "by_wordnet_id": manifest.by_wordnet_id,
             "images": images,
         },
         "loss": validation.loss,

@@ -69,6 +69,8 @@ class TrainLoaderConfig(LoaderConfig):
     """Distort brightness, contrast and colour, see `photometric.distorted`."""
     train_fraction: float = 1.0
     """Share of the training images that are used; `subset` chooses them."""
+    train_images: int | None = None
+    """Number of training images that are used, see `RunConfig.train_images`. None computes it from the share."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,7 +118,7 @@ class TrainLoader:
             self._distort = lambda images, key, numbers: finish(distorted(images, key, numbers))
         self._pipeline = _Pipeline(folder, "train", crop, config, decoded)
         labels = self._pipeline.labels
-        self._subset = subset(labels, int(len(labels) * config.train_fraction))
+        self._subset = subset(labels, config.train_images or int(len(labels) * config.train_fraction))
         step = config.batch_size * config.world_size
         self.steps = len(self._subset) // step
         """Number of optimiser steps of an epoch, the same on every rank."""

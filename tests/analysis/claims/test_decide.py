@@ -11,9 +11,9 @@ from scipy import stats
 
 from analysis.claims.decide import compare
 from analysis.claims.rendering import as_json, markdown
-from analysis.statistics import Estimate, Ratio
+from analysis.statistics import Estimate, Ratio, mean
 from reproduce.claims.ledger import Claim, Part
-from reproduce.claims.verdicts import Finding, Measured, Verdict, compare_value, find
+from reproduce.claims.verdicts import Finding, Measured, NotMeasured, Verdict, compare_value, find
 
 
 def estimate(low: float, high: float, n: int = 3) -> Estimate:
@@ -66,6 +66,34 @@ def test_an_estimate_is_decided_by_its_whole_interval(
 def test_a_plain_number_is_compared_as_it_is() -> None:
     part = Part(of="x", at_most=0.5)
     assert compare(part, 0.4) == compare_value(part, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "verdict"),
+    [
+        ({"expected": 0.7, "within": 0.1}, 0.8, Verdict.HOLDS),
+        ({"expected": 0.7, "within": 0.1}, 0.8000001, Verdict.FAILS),
+        ({"expected": 0.3, "within": 0.1}, 0.2, Verdict.HOLDS),
+        ({"expected": "equal"}, 5, Verdict.FAILS),
+        ({"expected": (1, 1)}, 1.0, Verdict.FAILS),
+        ({"expected": True}, True, Verdict.HOLDS),
+    ],
+)
+def test_the_ends_of_a_bound_are_those_of_the_decimal_numbers(
+    part: dict[str, Any], value: float, verdict: Verdict
+) -> None:
+    assert compare_value(Part(of="x", **part), value).verdict is verdict
+
+
+def test_what_is_no_number_is_not_measured() -> None:
+    with pytest.raises(NotMeasured, match="x: no number was measured"):
+        compare_value(Part(of="x", at_least=0), math.nan)
+
+
+def test_values_without_spread_show_no_interval() -> None:
+    (part,) = decided({"of": "x", "at_least": 0}, x=mean([0.1] * 5)).parts
+    assert part.measured == "0.1 (no interval), n = 5"
+    assert (part.verdict, part.more) == (Verdict.NOT_ENOUGH, 1)
 
 
 def test_a_part_that_fails_outweighs_one_without_enough_runs() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -182,7 +184,44 @@ def test_pooling_is_not_decided_where_there_is_nothing_to_pool() -> None:
     arms = [{"recipe.resolution": "32"}, {"recipe.resolution": "32", "network.head": "fc"}]
     finding = decided("P-avgpool", *arms)
     assert finding.verdict is NOT_MEASURED
-    assert "at 32 px the last maps are 1x1" in finding.evidence
+    assert "at 32 px there is hardly anything to pool; runs at 64 px or more decide this claim" in finding.evidence
+
+
+def test_differences_that_agree_up_to_rounding_have_no_interval_and_no_verdict() -> None:
+    finding = decided("S-aux-helps", *heads(0.60, 0.62, 0.61, 0.63), noise=0.0)
+    assert finding.verdict is NOT_ENOUGH
+    assert "+3.0 points (no interval)" in finding.measured
+    assert "nan" not in finding.evidence + finding.measured + finding.parts[0].measured
+
+
+def without(recorded: Recorded, *metrics: str) -> Recorded:
+    return replace(recorded, runs=recorded.runs.drop(columns=list(metrics)))
+
+
+@pytest.mark.parametrize("metric", [schema.FINAL_IMAGES_PER_S, schema.COST_MACS])
+def test_a_metric_that_no_run_has_recorded_is_named(metric: str) -> None:
+    finding = decide(CLAIMS["S-reduce-cheap"], without(recorded(*reductions({}, {})), metric))
+    assert finding.verdict is NOT_MEASURED
+    assert f"no run has recorded {metric}" in finding.evidence
+
+
+def test_energy_of_some_runs_alone_does_not_keep_the_cost_of_reductions_from_its_verdict() -> None:
+    made = recorded(*reductions({}, {}))
+    energy = made.runs["arm"].map({"0": 5.0})
+    finding = decide(CLAIMS["S-reduce-cheap"], replace(made, runs=made.runs.assign(**{schema.GPU_ENERGY_J: energy})))
+    assert finding.verdict is HOLDS
+    assert "energy" not in finding.evidence
+
+
+@pytest.mark.parametrize("norm", [math.inf, math.nan, 0.0])
+def test_gradient_norms_without_a_logarithm_are_left_out_and_counted(norm: float) -> None:
+    made = recorded({"network.aux": "none"}, {"network.aux": "both", "gradient": 1.4})
+    stem = f"{schema.GRADIENT_NORM}stem"
+    made.epochs.loc[[0, 3], stem] = norm
+    finding = decide(CLAIMS["S-vanishing"], replace(made, not_finite={stem: 2}))
+    assert "stem 1." in finding.measured
+    assert not re.search(r"\b(nan|inf)\b", finding.measured + finding.evidence)
+    assert f"{stem} was not finite in 2 epochs" in finding.evidence
 
 
 def test_accuracy_at_equal_compute_is_read_from_the_epochs_of_the_costlier_runs() -> None:

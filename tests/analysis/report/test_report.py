@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from analysis.frames import AnalysisError, epochs_frame, read
+from analysis.frames import AnalysisError, epoch_values, read
 from analysis.report.writing import write_report
 from reproduce import schema
+from tests.analysis.conftest import STARTED, build_store
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +42,44 @@ def test_of_several_attempts_the_last_written_epoch_counts(tracking_uri: str) ->
     run_id = client.create_run(empty.experiment_id).info.run_id  # without a key it is no run of ours
     later_first = [Metric(schema.VAL_TOP1, 0.6, 2000, 0), Metric(schema.VAL_TOP1, 0.9, 1000, 0)]
     client.log_batch(run_id, metrics=later_first)
-    epochs = epochs_frame(client, [client.get_run(run_id)])
-    assert epochs[schema.VAL_TOP1].tolist() == [0.6]
+    values = epoch_values(client, [client.get_run(run_id)])
+    assert values["value"].tolist() == [0.6]
+
+
+def test_infinity_is_read_back_and_left_out_of_means_and_figures(tmp_path: Path) -> None:
+    uri = build_store(tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    grid = client.get_experiment_by_name("grid")
+    assert grid is not None
+    run = client.search_runs([grid.experiment_id], order_by=["start_time"])[0]
+    norms = [
+        Metric(f"{schema.GRADIENT_NORM}stem", value, STARTED + 10**6, epoch)
+        for epoch, value in enumerate((math.inf, math.nan))
+    ]
+    client.log_batch(run.info.run_id, metrics=[*norms, Metric("final/odd", -math.inf, STARTED, 0)])
+    (stored, _) = client.get_metric_history(run.info.run_id, "gradient/stem")[-2:]
+    assert stored.value == sys.float_info.max  # what MLflow makes of it
+
+    recorded = read("grid", tracking_uri=uri)
+    mine = recorded.epochs[recorded.epochs["run_id"] == run.info.run_id]["gradient/stem"].tolist()
+    assert mine[0] == math.inf
+    assert math.isnan(mine[1])
+    assert recorded.not_finite == {"gradient/stem": 2}
+    assert recorded.finite_epochs["gradient/stem"].max() < 10
+    assert -math.inf in recorded.runs["final/odd"].tolist()
+
+    page = write_report("grid", tracking_uri=uri, out=tmp_path / "report").read_text(encoding="utf-8")
+    assert "Values that are not finite were recorded of gradient/stem in 2 epochs" in page
+    assert "Norms that are not finite are left out (2 epochs of stage stem)." in page
+    assert "e+308" not in (tmp_path / "report" / "epochs.csv").read_text(encoding="utf-8")
+    assert math.inf in pd.read_csv(tmp_path / "report" / "epochs.csv")["gradient/stem"].tolist()
+
+
+def test_a_table_of_effects_of_an_earlier_report_does_not_stay(tracking_uri: str, tmp_path: Path) -> None:
+    write_report("claim-heads", tracking_uri=tracking_uri, out=tmp_path)
+    assert (tmp_path / "tables" / "effects.tex").exists()
+    write_report("single", tracking_uri=tracking_uri, out=tmp_path)
+    assert not (tmp_path / "tables" / "effects.tex").exists()
 
 
 def test_a_shared_gpu_and_missing_telemetry_are_among_the_limits(tracking_uri: str, tmp_path: Path) -> None:

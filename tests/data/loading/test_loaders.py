@@ -211,6 +211,11 @@ def test_a_subset_is_equal_over_classes_and_part_of_a_larger_one() -> None:
     assert subset(labels, None).tolist() == list(range(160))
 
 
+def test_a_number_of_images_takes_precedence_over_the_share(synthetic_data: Path) -> None:
+    assert train_loader(synthetic_data, train_fraction=0.5).images == 48
+    assert train_loader(synthetic_data, train_fraction=0.5, train_images=49).images == 49
+
+
 def test_too_few_images_for_a_step_and_a_truncated_file_are_refused(synthetic_data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="96 training images are fewer than one step of 100"):
         train_loader(synthetic_data, batch_size=100)
