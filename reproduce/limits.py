@@ -62,6 +62,15 @@ def usable_memory(root: Path = ROOT, environment: Mapping[str, str] = os.environ
     return Memory(min(total), min(*total, *available))
 
 
+def processes_killed_for_memory(root: Path = ROOT) -> int:
+    """Return how many processes the kernel has killed since the machine was started, because memory was short.
+
+    The number is 0 if the kernel does not count them (before Linux 4.13).
+    """
+    counts = dict(line.split() for line in _lines(root / "proc/vmstat"))
+    return int(counts.get("oom_kill", 0))
+
+
 def _slurm_cpus(environment: Mapping[str, str]) -> int | None:
     """The CPUs of this node in the job. `salloc` sets only the second variable, whose first node is this one."""
     text = environment.get("SLURM_CPUS_ON_NODE") or environment.get("SLURM_JOB_CPUS_PER_NODE") or ""

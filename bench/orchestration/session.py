@@ -10,6 +10,7 @@ from bench.records.record import Record, Recording
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.execution.precision import resolve_precision
+from reproduce.execution.ranks import failed_elsewhere
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
@@ -28,7 +29,8 @@ def train_and_record(
     """Train a run on rank 0 and record the attempt in `context.folder`.
 
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
-    of the training is recorded as the attempt's failure and raised again.
+    of the training is recorded as the attempt's failure and raised again. If it says only that another rank has ended,
+    the attempt stays without an end, and the driver records the cause.
 
     Args:
         config: The run.
@@ -46,43 +48,47 @@ def train_and_record(
         RunFinishedError: The run is finished already.
         Exception: Any exception of `train`.
     """
-    record = Record(context.folder, progress_every_s=recording.heartbeat_s)
-    attempt = record.begin(
-        config,
-        environment=environment(),
-        world_size=context.world_size,
-        device=str(context.device),
-        resources={
-            "cpus_per_worker": context.threads,
-            "gpus_per_worker": context.gpu_share if gpus else 0,
-            "compile": context.compiled,
-            **resolve_precision(config.recipe.precision, context.device).describe(),
-        },
-        resume=resume_point(context.folder, config.key),
-        code_diff=code_diff(),
-    )
-    telemetry = Sampler(
-        context.folder,
-        attempt=attempt,
-        devices=gpus,
-        share=context.gpu_share,
-        elsewhere=gpus_elsewhere,
-        rate_hz=recording.telemetry_hz,
-    ).start()
-    record.gpu_absent = telemetry.gpu_absent
-    try:
-        result = train(config, context, record)
-    except BaseException as error:
-        metrics = telemetry.stop()
-        record.end(
-            schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
+    with Record(context.folder, progress_every_s=recording.heartbeat_s) as record:  # it releases the lock in any case
+        attempt = record.begin(
+            config,
+            environment=environment(),
+            world_size=context.world_size,
+            device=str(context.device),
+            resources={
+                "cpus_per_worker": context.threads,
+                "gpus_per_worker": context.gpu_share if gpus else 0,
+                "compile": context.compiled,
+                **resolve_precision(config.recipe.precision, context.device).describe(),
+            },
+            resume=resume_point(context.folder, config.key),
+            code_diff=code_diff(),
         )
-        raise
-    metrics = {**result.metrics, **telemetry.stop()}
-    record.end(
-        schema.FINISHED if result.finished else schema.INTERRUPTED,
-        reason=None if result.finished else stop_reason(),
-        metrics=metrics,
-        telemetry=telemetry.summary(),
-    )
-    return result
+        telemetry = Sampler(
+            context.folder,
+            attempt=attempt,
+            devices=gpus,
+            share=context.gpu_share,
+            elsewhere=gpus_elsewhere,
+            rate_hz=recording.telemetry_hz,
+        ).start()
+        record.gpu_absent = telemetry.gpu_absent
+        try:
+            result = train(config, context, record)
+        except BaseException as error:
+            metrics = telemetry.stop()
+            if not failed_elsewhere(error):  # otherwise the driver records why, which only another rank knows
+                record.end(
+                    schema.FAILED,
+                    error=f"{type(error).__name__}: {error}",
+                    metrics=metrics,
+                    telemetry=telemetry.summary(),
+                )
+            raise
+        metrics = {**result.metrics, **telemetry.stop()}
+        record.end(
+            schema.FINISHED if result.finished else schema.INTERRUPTED,
+            reason=None if result.finished else stop_reason(),
+            metrics=metrics,
+            telemetry=telemetry.summary(),
+        )
+        return result

@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from bench.cli import main
-from bench.console.exit_codes import BUG
+from bench.console.exit_codes import BUG, DONE, INTERRUPTED
 from bench.orchestration import cluster, orchestrator
+from bench.orchestration.orchestrator import Orchestrator
+from bench.records.leases import try_acquire
 from bench.records.plan import read_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
@@ -29,7 +33,8 @@ def command(
     """The arguments of a command with two runs, and the folder of its records."""
     double = functools.partial(orchestrator.Orchestrator, start_group=groups, capacity=lambda _: 1)
     monkeypatch.setattr(orchestrator, "Orchestrator", double)
-    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext())
+    alive = SimpleNamespace(lost=lambda: None)
+    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext(alive))
     experiment = {
         "name": "small",
         "data": {"path": synthetic_data.name},
@@ -72,3 +77,42 @@ def test_what_cannot_be_recorded_is_logged_as_a_bug_after_the_other_runs(
     assert "could not be recorded" in log.read_text(encoding="utf-8")
     states = [read_state(run_folder(records, entry.key)).status for entry in read_plan(records, "small")]
     assert states == ["interrupted", "finished"]
+
+
+def test_runs_that_another_driver_has_are_named_and_the_command_is_not_done(
+    command: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, records = command
+    main([*arguments, "--seed", "0"])
+    capsys.readouterr()
+    waiting = next(entry for entry in read_plan(records, "small") if entry.seed == 1)
+    with try_acquire(run_folder(records, waiting.key)) or pytest.fail("nobody holds it"):
+        assert main(arguments) == INTERRUPTED
+        said = capsys.readouterr().out
+        assert f"{waiting.name}: left to the driver on" in said
+        assert f"1 run is left to other drivers; once they have ended: {shlex.join(['deeper', *arguments])}" in said
+        assert "next:" not in said
+        assert main([*arguments, "--part", "1/2"]) == DONE, "a job of a batch ends, and another one does the rest"
+
+
+def test_a_lost_cluster_stops_the_command_which_says_how_to_go_on(
+    command: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, _ = command
+    dead = SimpleNamespace(lost=lambda: "Ray's process raylet died")
+    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext(dead))
+    monkeypatch.setattr(Orchestrator, "busy", property(lambda self: self.stop_reason is None))
+    assert main(arguments) == INTERRUPTED
+    resume = shlex.join(["deeper", *arguments])
+    assert f"stopped (Ray's process raylet died); to resume: {resume}" in capsys.readouterr().out
+
+
+def test_the_next_commands_name_the_records_unless_they_are_where_they_are_looked_for(
+    command: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, records = command
+    assert main(arguments) == DONE
+    assert f"next: deeper report small --records {records}, deeper dashboard --records" in capsys.readouterr().out
+    monkeypatch.setenv("DEEPER_RECORDS", str(records))
+    assert main(arguments) == DONE
+    assert "next: deeper report small, deeper dashboard\n" in capsys.readouterr().out
