@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,17 @@ def _create(path: Path, mode: int) -> BinaryIO:
     except FileExistsError:  # left behind by a killed process that had the same number
         path.unlink()
         return open(path, "xb", opener=opener)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files of `replacing` from a folder into which no process is writing. Killed ones leave them.
+
+    Args:
+        folder: A folder whose files are all replaced by this module, under a lock that the caller holds.
+    """
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.\d+", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:

@@ -25,14 +25,15 @@ KILLED = ActorDiedError()
 KILLED.error_msg += (
     "\n\tpid: 4711\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
     "Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. "
-    "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop --force was called, or (3) the worker "
-    "crashed unexpectedly due to SIGSEGV or another unexpected error."
+    "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop "
+    "--force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another unexpected error."
 )
 """What Ray says of a worker that SIGKILL, SIGSEGV or the kernel's OOM killer has ended."""
 SHORT_OF_MEMORY = ActorDiedError()
 SHORT_OF_MEMORY.error_msg += (
     "\n\tpid: 4711\nThe actor is dead because its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY "
-    "Worker exit detail: Task was killed due to the node running low on memory.\nMemory on the node (IP: 192.0.2.1) was 30.4GB."
+    "Worker exit detail: Task was killed due to the node running low on memory.\n"
+    "Memory on the node (IP: 192.0.2.1) was 30.4GB."
 )
 RAISED = RayTaskError(
     "Worker.join", "\x1b[36mray::Worker.join()\x1b[39m (pid=4711)\n  ...", ValueError("not 2 ranks\nbut 1")
