@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without UTF-8 shows "?" for what it cannot encode
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a command as Ctrl-C does
-    parsed = argparse.Namespace()
+    words = sys.argv[1:] if arguments is None else arguments
+    parsed = argparse.Namespace(command_line=shlex.join(["deeper", *words]))
     try:
         build_parser().parse_args(arguments, parsed)
         _check_environment()
@@ -101,7 +103,7 @@ def build_parser() -> Parser:
     """Return the parser of `deeper` with all subcommands, including those of the extensions.
 
     The defaults of --records and --data are read from the environment when the function is called. The parsed command
-    line has the function that runs the subcommand as `call`.
+    line has the function that runs the subcommand as `call`; `main` adds the whole line as `command_line`.
     """
     parser = Parser(
         prog="deeper",

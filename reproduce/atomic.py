@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,17 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
             raise
         if durable:
             sync_folder(path.parent)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove the temporary files of `replacing` from a folder into which no process is writing. Killed ones leave them.
+
+    Args:
+        folder: A folder whose files are all replaced by this module, under a lock that the caller holds.
+    """
+    for path in folder.iterdir():
+        if re.fullmatch(r"\..+\.[0-9a-f]{16}", path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes, *, durable: bool = True, mode: int = DEFAULT_MODE) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import re
+import shlex
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +43,12 @@ EXAMPLES = """examples:
   deeper run ablation-imagenet --address auto       # on a running Ray cluster
 
 On Ctrl-C, every run writes a checkpoint and stops; the same command resumes. A second Ctrl-C ends the command at once.
-The command may be started several times at once, on one host or on several: no run is done twice.
+The command may be started several times at once, on one host or on several: no run is done twice. One that ends while
+others still train says so and ends with code 75.
 """
+
+CLUSTER_GRACE_S = 20.0
+"""Seconds that workers have for their checkpoints after the cluster was lost. Ray kills the driver after a minute."""
 
 
 def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
@@ -99,6 +107,14 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="How long to wait for lost nodes that are needed. Default: 600.",
     )
+    batch.add_argument(
+        "--step-patience-s",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="How long a run may make no step before its workers are killed and it is tried again; ten times its "
+        "slowest step so far if that is longer, and three times as long before the first step. Default: 600.",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -142,6 +158,7 @@ def _run(arguments: argparse.Namespace) -> int:
         retry_failed=arguments.retry_failed,
         allow_other_machine=arguments.allow_other_machine,
         node_patience_s=arguments.node_patience_s,
+        step_patience_s=arguments.step_patience_s,
     )
     settled = {row.planned.key for row in read_rows(entries, records) if row.state.status in options.settled}
     left = [run for run in (start_with_part(runs, *part_asked) if part_asked else runs) if run.key not in settled]
@@ -161,9 +178,16 @@ def _run(arguments: argparse.Namespace) -> int:
     rows = read_rows(entries, records)
     show(console, *render_grid(rows, 1))
     if stopped is not None:
-        show(console, f"stopped ({stopped}); to resume: deeper run {arguments.experiment}")
+        show(console, f"stopped ({stopped}); to resume: {arguments.command_line}")
         return INTERRUPTED
-    show(console, f"next: deeper report {experiment.name}, deeper dashboard")
+    if unfinished := [row for row in rows if row.state.status in ("running", "waiting")]:
+        count = f"{len(unfinished)} run{'s are' if len(unfinished) > 1 else ' is'}"
+        show(console, f"{count} left to other drivers; once they have ended: {arguments.command_line}")
+        if not arguments.part and not arguments.stop_file:  # the jobs of a batch end as soon as others do the rest
+            return INTERRUPTED
+    else:
+        places = _places_given(arguments)
+        show(console, f"next: deeper report {experiment.name}{places}, deeper dashboard{places}")
     return FAILED if any(row.state.status in ("failed", "interrupted") for row in rows) else DONE
 
 
@@ -181,21 +205,30 @@ def _run_grid(
 
     from bench.orchestration.cluster import cluster
     from bench.orchestration.display import GridWatch, ProgressLines, render_grid
-    from bench.orchestration.leases import holder
     from bench.orchestration.orchestrator import Orchestrator
+    from bench.records.leases import holder
     from bench.records.states import run_folder
 
     show(console, f"{len(entries)} runs, {len(left)} to do; starting Ray ...")
     ray_log = options.records / "logs" / "ray.log"
-    with cluster(options.address, ray_log), Orchestrator(left, resources, options) as orchestrator:
+    with (
+        cluster(options.address, ray_log) as ray_cluster,
+        Orchestrator(left, resources, options) as orchestrator,
+    ):
         watch = GridWatch(entries, options.records, interval_s=options.recording.heartbeat_s)
 
         def follow(update: Callable[[Sequence[Row]], None]) -> None:
-            while orchestrator.busy:
-                if orchestrator.stop_reason is None and interruption.reason:
-                    orchestrator.stop(interruption.reason)
-                    reason = orchestrator.stop_reason
-                    show(console, f"stopping ({reason}): every run writes a checkpoint first")
+            give_up_at = math.inf
+            while orchestrator.busy and time.monotonic() < give_up_at:
+                lost = ray_cluster.lost() if give_up_at == math.inf else None
+                if lost:
+                    give_up_at = time.monotonic() + CLUSTER_GRACE_S
+                if orchestrator.stop_reason is None and (reason := lost or interruption.reason):
+                    orchestrator.stop(reason)
+                    show(
+                        console,
+                        f"stopping ({reason}): every run {'that can ' if lost else ''}writes a checkpoint first",
+                    )
                 update(watch.rows())
                 interruption.wait(1)
 
@@ -213,6 +246,12 @@ def _run_grid(
         for run in orchestrator.held_elsewhere:
             show(console, f"{run.name}: left to the driver on {holder(run_folder(options.records, run.key))}")
     return orchestrator.stop_reason
+
+
+def _places_given(arguments: argparse.Namespace) -> str:
+    """The option that names the folder of the records in the commands that follow, unless it is the default."""
+    default = Path(os.environ.get("DEEPER_RECORDS", "records"))
+    return "" if arguments.records == default else f" --records {shlex.quote(str(arguments.records))}"
 
 
 def _parse_part(text: str) -> tuple[int, int]:

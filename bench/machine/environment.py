@@ -14,6 +14,7 @@ import psutil
 from bench.machine import nvml
 from bench.machine.cpu import this_cpu
 from bench.machine.revision import revision
+from reproduce.limits import usable_cpus, usable_memory
 from reproduce.native import LIBRARIES, ImplementationError, Library
 
 PACKAGES = (
@@ -51,7 +52,8 @@ def environment() -> dict[str, Any]:
 
         - commit, dirty: see `bench.machine.revision.revision`; absent if the revision is unknown.
         - packages: the versions of the installed `PACKAGES`.
-        - machine: host name, operating system, Python, CPU, numbers of cores, and memory in GiB.
+        - machine: host name, operating system, Python, CPU, numbers of cores, memory in GiB and, of it, the
+          memory that this process may use.
         - gpus: name and UUID of each GPU that NVML lists.
         - gpu_driver: the version of the NVIDIA driver; absent without GPUs.
         - gpu_absent: why there are no GPUs; absent if there are some.
@@ -91,6 +93,7 @@ def _machine() -> dict[str, Any]:
         "cores_physical": psutil.cpu_count(logical=False),
         "cores": psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 2),
+        "memory_usable_gib": round(usable_memory().total / 2**30, 2),
     }
 
 
@@ -113,4 +116,4 @@ def _implementation(library: Library) -> str:
 def _threads() -> dict[str, Any]:
     names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "NUMBA_NUM_THREADS")
     given = {name: os.environ[name] for name in names if name in os.environ}
-    return {"usable_cpus": len(os.sched_getaffinity(0)), **given}
+    return {"usable_cpus": usable_cpus(), **given}

@@ -7,7 +7,10 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
+import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,11 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 
+from bench.machine.temporary_folders import temporary_folder
+from reproduce.errors import UserError
+from reproduce.limits import usable_cpus
 from reproduce.spec import ResourcesConfig, SpecError
 
 GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -23,35 +30,127 @@ GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 these signals blocked. Otherwise they would end at once, before the runs have written their checkpoints; the driver
 decides when they end."""
 
+LONGEST_FOLDER = 107 - len("/session_2026-11-27_02-17-26_175251_1234567/sockets/plasma_store")
+"""The most bytes of the path of Ray's folder: Linux allows 107 for the path of a socket, and Ray adds this to it."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds for a connection to the control service of a cluster at a given address. Ray itself tries for two minutes and
+then ends the process."""
+CHECK_EVERY_S = 2.0
+"""Seconds between two connections to the control service of a cluster that was joined."""
+LOST_AFTER_S = 10.0
+"""Seconds without an answer after which such a cluster is lost. Ray itself ends the process after a minute."""
+ESSENTIAL = ("gcs_server", "raylet")
+"""The processes without which a local cluster trains nothing."""
+
+
+class Cluster:
+    """Watches the connected Ray cluster.
+
+    Args:
+        address: Address of the cluster that was joined; None if it was started here.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        self._joined = address is not None
+        self._answered_at = self._checked_at = time.monotonic()
+
+    def lost(self) -> str | None:
+        """Say why the cluster can train no longer; None if it can. To be called every few seconds, from one thread.
+
+        A local cluster is lost as soon as one of its processes has died, because nothing starts it again. A cluster
+        that was joined is lost once its control service accepts no connections for `LOST_AFTER_S`.
+        """
+        node = ray_worker._global_node
+        dead: list[str] = [] if node is None else [name for name, _ in node.dead_processes()]
+        if died := [name for name in ESSENTIAL if name in dead]:
+            return f"Ray's process {died[0]} died"
+        now = time.monotonic()
+        if not self._joined or now - self._checked_at < CHECK_EVERY_S:
+            return None
+        address = ray.get_runtime_context().gcs_address
+        try:
+            _connect(address, timeout_s=CHECK_EVERY_S)
+            self._answered_at = time.monotonic()
+        except OSError as error:
+            if now - self._answered_at > LOST_AFTER_S:
+                return f"Ray's control service at {address} does not answer ({error.strerror or error})"
+        finally:
+            self._checked_at = time.monotonic()
+        return None
+
 
 @contextlib.contextmanager
-def cluster(address: str | None, log: Path) -> Iterator[None]:
+def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
     """Connect this process to a Ray cluster for the duration of the `with` block.
 
-    A process can have only one connection at a time. A cluster that was started here ends with the block; one that was
-    joined keeps running. While the block runs, file descriptor 2 of this process leads to `log`, and `sys.stderr` is
-    replaced by a stream to the original standard error.
+    A process can have only one connection at a time. A cluster that was started here offers the CPUs that this process
+    may use, keeps its files in a short private folder and ends with the block; one that was joined keeps running. While
+    the block runs, file descriptor 2 of this process leads to `log`, and `sys.stderr` is replaced by a stream to the
+    original standard error.
 
     Args:
         address: Address of a running cluster, as HOST:PORT or `auto`. None starts a cluster on this machine.
         log: The file to which Ray's native code appends its standard error. Its folder is created if necessary.
+
+    Yields:
+        An object that says whether the cluster is lost.
+
+    Raises:
+        UserError: There is no cluster at the address, or Ray does not start on this machine.
     """
+    if address and address != "auto":
+        _check_address(address)
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # Ray's native handler of SIGTERM aborts the driver
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    local: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 256 * 2**20}
-    with _redirecting_native_stderr(log), _thread_with_blocked_signals() as thread:
+    with contextlib.ExitStack() as stack:
+        local: dict[str, Any] = {}
+        if address is None:
+            folder = stack.enter_context(temporary_folder("deeper-ray-", longest=LONGEST_FOLDER))
+            local = {"include_dashboard": False, "object_store_memory": 256 * 2**20, "num_cpus": usable_cpus()}
+            local["_temp_dir"] = str(folder)
+        stack.enter_context(_redirecting_native_stderr(log))
+        thread = stack.enter_context(_thread_with_blocked_signals())
         try:
-            thread.submit(
-                ray.init,
-                address=address or "local",
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                **({} if address else local),
-            ).result()
-            yield
+            start = thread.submit(
+                ray.init, address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local
+            )
+            try:
+                start.result()
+            except Exception as error:  # whatever Ray cannot do here, it is no bug of this project
+                with log.open("a", encoding="utf-8") as file:
+                    traceback.print_exc(file=file)
+                raise UserError(_refusal(address, error, log)) from error
+            yield Cluster(address)
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise `UserError` unless something accepts connections at HOST:PORT."""
+    try:
+        _connect(address, timeout_s=CONNECT_TIMEOUT_S)
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(_refusal(address, error)) from None
+
+
+def _connect(address: str, *, timeout_s: float) -> None:
+    """Connect to HOST:PORT and disconnect. Raises `ValueError` for what is no address, otherwise `OSError`."""
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal()):
+        raise ValueError("it is not HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
+
+
+def _refusal(address: str | None, error: Exception, log: Path | None = None) -> str:
+    reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    place = f"; details are in {log}" if log else ""
+    if address is None:
+        return f"Ray does not start on this machine: {reason}; see `deeper doctor`{place}"
+    return (
+        f"--address: {address}: no Ray cluster can be joined there: {reason}; name HOST:PORT of one that runs, `auto` "
+        f"for one on this machine, or leave the option out to start one{place}"
+    )
 
 
 @contextlib.contextmanager
@@ -108,6 +207,7 @@ def capacity(resources: ResourcesConfig) -> int:
     if workers < resources.workers:
         raise SpecError(
             f"resources.workers: {resources.workers} workers with {resources.cpus_per_worker} CPUs and "
-            f"{resources.gpus_per_worker:g} GPUs each do not fit; {workers} would, on {'; '.join(offers)}"
+            f"{resources.gpus_per_worker:g} GPUs each do not fit; "
+            + (f"{workers} would, on {'; '.join(offers)}" if offers else "no node of the Ray cluster is alive")
         )
     return workers // resources.workers

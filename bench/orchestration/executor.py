@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from bench.machine.computation import Computation
 from bench.orchestration.run_queue import RunQueue
 from bench.orchestration.worker import LOG_FILE, Outcome
-from bench.orchestration.worker_group import StartCancelledError, StartFailedError
+from bench.orchestration.worker_group import STEP_PATIENCE_S, StartCancelledError, StartFailedError
 from bench.records.event_log import RunBusyError
 from bench.records.record import Record, Recording
 from bench.records.refusals import why_not_resumed, write_refusal
@@ -38,7 +38,13 @@ class TrainingGroup(Protocol):
     def computation(self) -> Computation | None: ...
 
     def train(
-        self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]
+        self,
+        config: RunConfig,
+        folder: Path,
+        data_root: Path,
+        recording: Recording,
+        give_up: Callable[[], bool],
+        step_patience_s: float,
     ) -> Outcome: ...
 
     def stop(self, reason: str) -> None: ...
@@ -72,6 +78,8 @@ class ExecutionOptions:
     node_patience_s: float = 600
     """Seconds to wait for lost nodes to come back if the remaining ones are too few for a single run. After that, all
     runs are stopped."""
+    step_patience_s: float = STEP_PATIENCE_S
+    """Seconds without a step of a run after which its workers are killed and it is tried again."""
 
     @property
     def settled(self) -> Set[str]:
@@ -196,6 +204,8 @@ class Executor:
                 self._discard_group()  # some of its workers may still be in a collective operation
             if not outcome.retry or self._stop_reason is not None:
                 break
+            if read_state(folder).status == schema.FINISHED:
+                return Outcome(schema.FINISHED)  # the worker died after it had recorded the end
             log.warning("%s: %s; %d retries left", run.name, outcome.error, retries_left)
         return outcome
 
@@ -212,7 +222,8 @@ class Executor:
             reason = why_not_resumed(folder, group.computation)
             if reason is not None:
                 return Outcome(REFUSED, reason)
-        return group.train(run.config, folder, options.data, options.recording, self._stop_grace_is_over)
+        grace_is_over, patience_s = self._stop_grace_is_over, options.step_patience_s
+        return group.train(run.config, folder, options.data, options.recording, grace_is_over, patience_s)
 
     def _start(self) -> TrainingGroup:
         group = self._start_group(self._resources, self._keep_waiting)

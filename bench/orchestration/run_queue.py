@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence, Set
 from pathlib import Path
 
-from bench.orchestration.leases import Lease, try_acquire
+from bench.records.leases import Lease, try_acquire
 from bench.records.states import run_folder
 from reproduce.spec import PlannedRun
 

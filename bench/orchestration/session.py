@@ -21,6 +21,7 @@ from reproduce.data import DamagedDataError, verify_changed
 from reproduce.disk import DiskFullError, naming_full_disk
 from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
+from reproduce.execution.ranks import failed_elsewhere
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
@@ -44,6 +45,8 @@ def train_and_record(
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
     of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` is recorded as an
     interruption and raised again.
+    If the exception says only that another rank has ended, the attempt stays without an end, and the driver records
+    the cause.
 
     Args:
         config: The run.
@@ -70,33 +73,32 @@ def train_and_record(
     resume, damaged = resume_point(context.folder, config.key)
     if resume is not None and last_computation(context.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
-    record = Record(context.folder, progress_every_s=recording.heartbeat_s)
-    attempt = record.begin(
-        config,
-        environment=environment(),
-        world_size=context.world_size,
-        device=str(context.device),
-        resources={
-            "cpus_per_worker": context.threads,
-            "gpus_per_worker": context.gpu_share if gpus else 0,
-            "compile": context.compiled,
-            **precision.describe(),
-        },
-        computation=computation,
-        resume=resume,
-        damaged=damaged,
-        code_diff=code_diff(),
-    )
-    telemetry = Sampler(
-        context.folder,
-        attempt=attempt,
-        devices=gpus,
-        share=context.gpu_share,
-        elsewhere=gpus_elsewhere,
-        rate_hz=recording.telemetry_hz,
-    ).start()
-    record.gpu_absent = telemetry.gpu_absent
-    with record:
+    with Record(context.folder, progress_every_s=recording.heartbeat_s) as record:  # it releases the lock in any case
+        attempt = record.begin(
+            config,
+            environment=environment(),
+            world_size=context.world_size,
+            device=str(context.device),
+            resources={
+                "cpus_per_worker": context.threads,
+                "gpus_per_worker": context.gpu_share if gpus else 0,
+                "compile": context.compiled,
+                **precision.describe(),
+            },
+            computation=computation,
+            resume=resume,
+            damaged=damaged,
+            code_diff=code_diff(),
+        )
+        telemetry = Sampler(
+            context.folder,
+            attempt=attempt,
+            devices=gpus,
+            share=context.gpu_share,
+            elsewhere=gpus_elsewhere,
+            rate_hz=recording.telemetry_hz,
+        ).start()
+        record.gpu_absent = telemetry.gpu_absent
         try:
             with naming_full_disk(context.folder):
                 result = train(config, context, record)
@@ -108,9 +110,13 @@ def train_and_record(
             raise
         except BaseException as error:
             metrics = telemetry.stop()
-            record.end(
-                schema.FAILED, error=f"{type(error).__name__}: {error}", metrics=metrics, telemetry=telemetry.summary()
-            )
+            if not failed_elsewhere(error):  # otherwise the driver records why, which only another rank knows
+                record.end(
+                    schema.FAILED,
+                    error=f"{type(error).__name__}: {error}",
+                    metrics=metrics,
+                    telemetry=telemetry.summary(),
+                )
             raise
         metrics = {**result.metrics, **telemetry.stop()}
         record.end(

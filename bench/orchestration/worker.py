@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 LOG_FILE = "log.txt"
 CONTROL = "control"  # the concurrency group of methods that answer while a run trains
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+COLLECTIVE_TIMEOUT = timedelta(days=1)
+"""Time-out of each collective operation. It is no guard: the driver ends a run whose ranks make no steps."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class RankPlacement:
     gpus: tuple[str, ...]
     """The GPUs of the rank, empty on CPUs. They are named as in the CUDA_VISIBLE_DEVICES with which Ray was started, or
     by their index if it was not set."""
+    process: int = 0
+    """Number of the rank's process on its node."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Outcome:
     """Whether another attempt at the failed run may succeed."""
     stop_all: str = ""
     """Why no other run can go on either, such as a full disk; empty if others can."""
+    elsewhere: bool = False
+    """Whether the attempt failed because another rank did, so that only that one knows why."""
 
 
 class Worker:
@@ -76,6 +82,8 @@ class Worker:
         self.store: Any = None
         self.stop_reason: str | None = None
         self.is_stepping = False
+        self.steps = 0
+        """Steps of training and batches of validation since the start of this process."""
         self.gpus: list[str] = []
         """The run's GPUs on this host."""
         self.gpus_elsewhere = 0
@@ -104,11 +112,27 @@ class Worker:
     def _stop_requested(self) -> bool:
         """Whether to stop. The training calls this as `RankSetup.stop_requested`."""
         self.is_stepping = True
+        self.steps += 1
         return self.stop_reason is not None
 
+    @ray.method(concurrency_group=CONTROL)
+    def steps_so_far(self) -> int:
+        """How many times the trainings of this process have looked for a stop request, which they do in every step."""
+        return self.steps
+
+    @ray.method(concurrency_group=CONTROL)
+    def stacks(self) -> str:
+        """The Python stacks of all threads of this process, as text."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return "\n".join(
+            f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
+            for number, frame in sys._current_frames().items()
+        )
+
     def placement(self) -> RankPlacement:
-        """The node and the GPUs that Ray has assigned to this rank."""
-        return RankPlacement(host=ray.util.get_node_ip_address(), gpus=tuple(str(gpu) for gpu in ray.get_gpu_ids()))
+        """The node, the GPUs and the process that Ray has assigned to this rank."""
+        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+        return RankPlacement(host=ray.util.get_node_ip_address(), gpus=gpus, process=os.getpid())
 
     def create_store(self) -> int:
         """Create the rendezvous store of the process group. Called on rank 0 only, before any rank joins.
@@ -252,12 +276,14 @@ def _failure(error: Exception) -> Outcome:
     or the run is finished already. Everything else may be the machine's fault, and even a bug may depend on timing. An
     error that lets no run go on interrupts this one and stops the others.
     """
+    from reproduce.execution.ranks import failed_elsewhere
     from reproduce.training.interface import NonFiniteLossError
 
     if isinstance(error, CannotContinueError):
         return Outcome("interrupted", stop_all=f"{error} (on {socket.gethostname()})")
     repeats = isinstance(error, NonFiniteLossError | UserError | RunFinishedError)
-    return Outcome("failed", f"{type(error).__name__}: {error} (on {socket.gethostname()})", retry=not repeats)
+    sentence = f"{type(error).__name__}: {error} (on {socket.gethostname()})"
+    return Outcome("failed", sentence, retry=not repeats, elsewhere=failed_elsewhere(error))
 
 
 @contextlib.contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,15 +22,20 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bench.machine.computation import Computation, merged
-from bench.orchestration.worker import CONTROL, Outcome, Worker
+from bench.orchestration.watchdog import Watchdog, process_state, stacks_from_outside
+from bench.orchestration.worker import CONTROL, LOG_FILE, Outcome, RankPlacement, Worker
 from bench.records.record import Recording
 from reproduce import schema
+from reproduce.limits import processes_killed_for_memory
 from reproduce.spec import ResourcesConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 600.0  # a node may have to read torch from a network file system that has not cached it
 POLL_S = 0.5  # how soon a stop or the end of a run is noticed
+STEP_PATIENCE_S = 600.0
+CAUSE_PATIENCE_S = 5.0  # for the rank that failed, once another one has said that it misses a rank
+STACKS_TIMEOUT_S = 5.0
 
 
 class StartCancelledError(Exception):
@@ -52,6 +59,7 @@ class WorkerGroup:
         """Ray's handles of the actors, by rank."""
         self.computation: Computation | None = None
         """How the workers compute. None until they have joined."""
+        self._placements: list[RankPlacement] = []
         self._stop_answer: Any = None
 
     @classmethod
@@ -117,7 +125,7 @@ class WorkerGroup:
             self.workers.append(placed.remote(rank, resources))
 
     def _join(self, check: Callable[[], None]) -> None:
-        placements = _answers([worker.placement.remote() for worker in self.workers], check)
+        placements = self._placements = _answers([worker.placement.remote() for worker in self.workers], check)
         port = _answers([self.workers[0].create_store.remote()], check)[0] if len(self.workers) > 1 else 0
         _answers([worker.join.remote(placements, port) for worker in self.workers], check)
         self.computation = merged(_answers([worker.computation.remote() for worker in self.workers], check))
@@ -129,8 +137,9 @@ class WorkerGroup:
         data_root: Path,
         recording: Recording,
         give_up: Callable[[], bool] = lambda: False,
+        step_patience_s: float = STEP_PATIENCE_S,
     ) -> Outcome:
-        """Train one run on all workers and wait until every worker has returned or one has failed.
+        """Train one run on all workers and wait until every worker has returned or one has failed or hangs.
 
         If the run is stopped before its first step, it has nothing to save, so this returns without waiting for the
         workers. After any outcome other than finished, the workers may still be busy, and the caller must kill the
@@ -142,27 +151,55 @@ class WorkerGroup:
             data_root: The folder of the prepared data sets.
             recording: How often telemetry and progress are written.
             give_up: Called about every `POLL_S` seconds; if it returns True, the wait ends with an interrupted outcome.
+            step_patience_s: Seconds without a step after which the attempt has failed; see `Watchdog`. The log in the
+                folder then holds the stacks of the ranks.
 
         Returns:
-            How the attempt ended. Exceptions of workers and of Ray are not raised but become a failed outcome.
+            How the attempt ended. Exceptions of workers and of Ray are not raised but become a failed outcome. If
+            several ranks failed, it is the outcome of one that did not fail because of another.
         """
         run = (config, folder, data_root, recording, self.computation)
         pending = [worker.train.remote(*run) for worker in self.workers]
-        outcome = Outcome(schema.INTERRUPTED)
-        try:
-            while pending:
-                done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
-                if done:
-                    outcome = cast(Outcome, ray.get(done[0]))
-                    if outcome.status == schema.FAILED or outcome.stop_all:
-                        break  # the others may wait for the failed one until the collective timeout
-                if pending and (self._stopped_before_first_step() or give_up()):
+        killed_before = processes_killed_for_memory()
+        steps = _StepCounters(self.workers, step_patience_s)
+        outcome, deadline = Outcome(schema.INTERRUPTED), math.inf
+        while pending and time.monotonic() < deadline:
+            done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
+            if done:
+                latest = _result(done[0], killed_before)
+                if outcome.status != schema.FAILED or (latest.status == schema.FAILED and not latest.elsewhere):
+                    outcome = latest
+                if outcome.stop_all:
+                    break
+                if outcome.status == schema.FAILED:
+                    if not outcome.elsewhere:
+                        break  # the others may wait for the failed one for ever
+                    deadline = min(deadline, time.monotonic() + CAUSE_PATIENCE_S)
+            if pending and outcome.status != schema.FAILED:
+                if self._stopped_before_first_step() or give_up():
                     return Outcome(schema.INTERRUPTED)
-        except RayActorError as error:
-            return Outcome(schema.FAILED, f"a worker died: {_one_line(error)}", retry=True)
-        except RayError as error:
-            return Outcome(schema.FAILED, f"Ray: {_one_line(error)}", retry=True)
+                if (pause_s := steps.pause_s()) is not None:
+                    return Outcome(schema.FAILED, self._describe_hang(pause_s, folder / LOG_FILE), retry=True)
         return outcome
+
+    def _describe_hang(self, pause_s: float, log_file: Path) -> str:
+        """Append the stacks of all ranks to a log, and say in one line which ranks hang."""
+        requests = [worker.stacks.remote() for worker in self.workers]
+        ray.wait(requests, num_returns=len(requests), timeout=STACKS_TIMEOUT_S)
+        here, silent, stacks = ray.util.get_node_ip_address(), [], []
+        for rank, (request, placed) in enumerate(zip(requests, self._placements, strict=True)):
+            if ray.wait([request], timeout=0)[0]:
+                with contextlib.suppress(RayError):
+                    stacks.append(f"rank {rank}, as it says itself:\n{ray.get(request)}")
+            else:
+                state = f": its process is {process_state(placed.process)}" if placed.host == here else ""
+                silent.append(f"rank {rank} (process {placed.process} on {placed.host}) does not answer{state}")
+            if placed.host == here:
+                stacks.append(f"rank {rank}, from outside:\n{stacks_from_outside(placed.process)}")
+        sentence = f"the run hangs: no step for {pause_s:.0f} s; {'; '.join(silent) or 'all ranks answer'}"
+        with log_file.open("a", encoding="utf-8") as file:
+            file.write("\n".join([sentence, *stacks, ""]))
+        return f"{sentence}; the stacks are in {LOG_FILE}"
 
     def _stopped_before_first_step(self) -> bool:
         if self._stop_answer is None or not ray.wait([self._stop_answer], timeout=0)[0]:
@@ -214,11 +251,57 @@ def _answers(references: list[Any], check: Callable[[], None]) -> list[Any]:
     return list(ray.get(references))
 
 
+class _StepCounters:
+    """Asks the ranks of a group, again and again, how many steps they have made, and never waits for an answer."""
+
+    def __init__(self, workers: Sequence[Any], patience_s: float) -> None:
+        self._workers = workers
+        self._watchdog = Watchdog(len(workers), patience_s, time.monotonic())
+        self._requests: dict[int, Any] = {}
+
+    def pause_s(self) -> float | None:
+        """The seconds without a step if they are too many, see `Watchdog.look`; otherwise None."""
+        for rank, worker in enumerate(self._workers):
+            if rank not in self._requests:
+                self._requests[rank] = worker.steps_so_far.remote()
+        answered = {rank: request for rank, request in self._requests.items() if ray.wait([request], timeout=0)[0]}
+        steps = {}
+        for rank, request in answered.items():
+            del self._requests[rank]
+            with contextlib.suppress(RayError):  # the call to `train` reports it, too
+                steps[rank] = int(ray.get(request))
+        return self._watchdog.look(steps, time.monotonic())
+
+
+def _result(reference: Any, killed_before: int) -> Outcome:
+    """The outcome that a rank has returned, or a failed one that says why it has not.
+
+    Args:
+        reference: Ray's reference to the result of `Worker.train`.
+        killed_before: How many processes the kernel had killed on this machine for want of memory before.
+    """
+    try:
+        return cast(Outcome, ray.get(reference))
+    except RayActorError as error:
+        reason = f"a worker died: {_one_line(error)}"
+        if processes_killed_for_memory() > killed_before:
+            reason += "; the kernel has meanwhile killed a process of this machine because memory was short"
+        return Outcome(schema.FAILED, reason, retry=True)
+    except RayError as error:
+        return Outcome(schema.FAILED, f"Ray: {_one_line(error)}", retry=True)
+
+
 def _one_line(error: RayError) -> str:
-    """The first line of an error's message, after the type of the exception if a worker raised it."""
+    """The cause of an error in one line: the exception that a worker raised, or what Ray knows of a worker's death."""
     if isinstance(error, RayTaskError):
         return f"{type(error.cause).__name__}: {_first_line(error.cause)}"
-    return _first_line(error)
+    detail = re.search(r"Worker exit detail: (.*)", str(error))
+    if detail is None:
+        return _first_line(error)
+    known = re.split(r" (?:Some common causes|There are some potential)", detail[1])[0]
+    if "connection error" in known:  # all that Ray sees of a signal
+        return "its process ended without a word: it was killed, by hand or for want of memory, or it crashed"
+    return known
 
 
 def _first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from bench.records.event_log import EventLog
 from bench.records.predictions import write_predictions
 from bench.records.states import EVENTS, PROGRESS, REFUSED, seconds_of
 from reproduce import schema
-from reproduce.atomic import write_atomically
+from reproduce.atomic import remove_partial_files, write_atomically
 from reproduce.redaction import redacted
 from reproduce.spec import RunConfig
 
@@ -92,7 +92,7 @@ class Record:
     ) -> int:
         """Take the run's lock, write its configuration and environment, and record the start of an attempt.
 
-        If it raises an exception, the lock is released.
+        If it raises an exception, the lock is released. Temporary files of a killed attempt are removed.
 
         Args:
             run: Everything that determines the run's result.
@@ -119,6 +119,7 @@ class Record:
         """
         self._log = EventLog(self.folder, patience_s=self._lock_patience_s)
         try:
+            remove_partial_files(self.folder)
             attempts = self._log.attempts()
             events = [event for attempt in attempts for event in attempt]
             if events and events[-1].get("outcome") == schema.FINISHED:

@@ -19,7 +19,6 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import psutil
 import torch
 import torchvision
 from pydantic import Field
@@ -33,6 +32,7 @@ from reproduce.evaluation.models import FileModel
 from reproduce.evaluation.protocols import CROPS, Protocol
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import Ranks
+from reproduce.limits import usable_cores
 from reproduce.spec import Config
 
 GOAL = 0.8
@@ -71,7 +71,7 @@ def main(options: EvaluationOptions, *, output: ResultOutput) -> int:
     """
     data = options.data
     manifest = load_manifest(data)
-    threads = psutil.cpu_count(logical=False) or 1
+    threads = usable_cores()
     ranks = Ranks(0, 1, device_of(0))
     prepare_process(ranks.device, threads)
     with tempfile.TemporaryDirectory(prefix="deeper-evaluation-") as scratch:

@@ -28,7 +28,6 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
-import psutil
 import torch
 import torch.distributed as dist
 from pydantic import Field
@@ -44,6 +43,7 @@ from bench.suites.harness.worker_process import WorkerProcess, received_requests
 from reproduce.errors import UserError
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import leave_process_group
+from reproduce.limits import usable_cores
 from reproduce.models.cost import cost
 from reproduce.spec import Config, NetworkConfig, RunConfig
 from reproduce.training.step import build_step
@@ -96,7 +96,7 @@ def main(options: ScalingOptions, *, output: ResultOutput) -> int:
         WorkerProcessError: The process of a rank ended before it replied.
     """
     console = progress_console()
-    gpus, cores = torch.cuda.device_count(), psutil.cpu_count(logical=False) or 1
+    gpus, cores = torch.cuda.device_count(), usable_cores()
     backend, devices = ("nccl", gpus) if gpus > 1 else ("gloo", cores)
     max_ranks = options.ranks or devices
     if not 2 <= max_ranks <= devices:

@@ -25,7 +25,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import torchvision
 from pydantic import Field
@@ -44,6 +43,7 @@ from reproduce.data.manifest import Split
 from reproduce.data.writing import prepare
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
+from reproduce.limits import usable_cores
 from reproduce.models.folding import folded
 from reproduce.spec import Config, DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
 from reproduce.training.step import build_step
@@ -89,7 +89,7 @@ def main(options: TrainingOptions, *, output: ResultOutput) -> int:
     for split in ("train", "val"):
         if not (photographs / split).is_dir():
             raise DataError(f"{photographs}: no folder {split}/ in it; name an ImageNet-style folder (train/<class>/*)")
-    threads = psutil.cpu_count(logical=False) or 1
+    threads = usable_cores()
     console = progress_console()
     with tempfile.TemporaryDirectory(prefix="deeper-training-") as scratch:
         data = Path(scratch) / "photographs"

@@ -122,8 +122,9 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
         uri: The URI of the tracking store.
         missing: The number of runs and evaluations that `pending` counts, at least 1.
     """
+    what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
     return (
-        f"{missing} run{'s are' if missing > 1 else ' is'} not wholly in MLflow at {redacted(uri)} (is the server "
-        f"away? see {log_file(records, 'publisher')}); nothing is lost. Publish later with: "
+        f"{missing} {what} not wholly in MLflow at {redacted(uri)} (is the server away? see "
+        f"{log_file(records, 'publisher')}); nothing is lost. Publish later with: "
         f"deeper publish --once --records {records}"
     )

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from reproduce.data.manifest import WORDNET_ID, DataError
 from reproduce.data.readers import Listing, Progress, Sample
 from reproduce.data.trees import members
+from reproduce.limits import usable_cpus
 
 TRAIN = "ILSVRC2012_img_train.tar"
 VAL = "ILSVRC2012_img_val.tar"
@@ -149,7 +150,7 @@ def _list_train(
         return sorted(samples)
 
     listed: list[Sample] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for done, samples in enumerate(pool.map(list_class, sorted(members)), 1):
             listed += samples
             progress("listing classes", done, len(members))

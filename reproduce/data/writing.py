@@ -44,6 +44,7 @@ from reproduce.data.readers import Listing, Progress
 from reproduce.data.sources import Source
 from reproduce.data.verification import stamp_written
 from reproduce.disk import naming_full_disk
+from reproduce.limits import usable_cpus
 from reproduce.spec import Config
 
 PARTIAL = ".partial"
@@ -255,7 +256,7 @@ class _Preparation:
     def _write_split(self, split: Split) -> SplitManifest:
         samples, skip_bad = self.listing.splits[split], self.config.skip_bad
         encoder = Encoder(self.listing.reader, self.config.options, self.config.markers)
-        workers = self.config.workers or len(os.sched_getaffinity(0))
+        workers = self.config.workers or usable_cpus()
         path, partial = beton(self.out, split), beton(self.out, split).with_suffix(f".beton{PARTIAL}")
         bad: list[Unreadable] = []
         labels: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import signal
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import ProcessException, start_processes
 
 from reproduce.errors import UserError
@@ -63,6 +65,10 @@ def evaluate_in_workers(
             for error in shared.glob("error-*"):
                 raise pickle.loads(error.read_bytes()) from None
             raise
+        finally:  # after Ctrl-C, the workers would go on
+            for process in processes.processes:
+                process.kill()
+                process.join()
         validation: Validation = pickle.loads((shared / "result").read_bytes())
     return validation
 
@@ -88,6 +94,8 @@ def _evaluate_here(config: EvaluationConfig, progress: Callable[[int], None]) ->
 
 def _run_rank(rank: int, workers: int, shared: Path, config: EvaluationConfig, counter: Synchronized[int]) -> None:
     """Evaluate as one worker process. `shared` is a folder for the rendezvous, pickled `UserError`s and the result."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends its workers
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)  # torch sets SIGINT, which is ignored now
     device = device_of(rank)
     prepare_process(device, config.threads)
     # gloo on GPUs as well, because the ranks only exchange their results, which are objects in CPU memory.

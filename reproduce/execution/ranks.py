@@ -67,6 +67,11 @@ class Ranks:
         return [count > 0 for count in message[: len(flags)].tolist()]
 
 
+def failed_elsewhere(error: BaseException) -> bool:
+    """Return whether a collective operation raised this error, most likely because another rank has ended."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
 def leave_process_group() -> NoReturn:
     """Destroy the process group and end the process at once with exit code 0. It never returns.
 

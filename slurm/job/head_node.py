@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from bench.console.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
 from bench.console.options import add_choice
-from bench.orchestration.leases import try_acquire
 from bench.planning.plan import select
+from bench.records.event_log import RunBusyError
+from bench.records.leases import try_acquire
 from bench.records.plan import read_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
@@ -206,6 +207,8 @@ def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
         try:
             if read_state(folder).status in ("waiting", "interrupted"):
                 Record(folder).abandon(sentence)
+        except RunBusyError as error:  # a worker has begun it since; it records the end itself
+            log(str(error))
         finally:
             lease.release()
     log("the remaining runs are marked as failed; once that is mended: deeper slurm submit EXPERIMENT --retry-failed")

@@ -11,6 +11,7 @@ from bench.console.checks import Check
 from bench.machine import nvml
 from bench.planning import core_usage
 from reproduce.execution.precision import resolve_precision
+from reproduce.limits import usable_cpus, usable_memory
 
 GIB = 2**30
 
@@ -71,7 +72,7 @@ def _gpus() -> Check:
 
 
 def _cores() -> Check:
-    allowed = len(psutil.Process().cpu_affinity() or [])
+    allowed = usable_cpus()
     return Check("cores", "ok" if allowed > 1 else "warn", f"{allowed} of {psutil.cpu_count()} may be used")
 
 
@@ -86,7 +87,7 @@ def _threads_and_ranks() -> Check:
 
 
 def _memory() -> Check:
-    memory = psutil.virtual_memory()
+    memory = usable_memory()
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
     return check_free("memory", memory.available, MEMORY_GIB, found, "use fewer workers, or fewer runs at once")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from reproduce.evaluation.ensemble import EvaluationConfig, enlarged
 from reproduce.evaluation.image_results import read_results
 from reproduce.evaluation.models import EvaluationError
 from reproduce.evaluation.protocols import CROPS, sides
+from reproduce.limits import usable_cpus
 
 if TYPE_CHECKING:
     from reproduce.data import Manifest
@@ -65,7 +65,7 @@ def run_evaluation(
     workers = max(1, torch.cuda.device_count()) if workers is None else workers
     if workers < 1:
         raise EvaluationError(f"--workers: {workers} is too few; use at least 1")
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = max(1, usable_cpus() // workers)
     images = manifest.splits["val"].images
     start = time.perf_counter()
     finished = read_results(parts_folder(target))

@@ -16,14 +16,12 @@ The same command continues with what is missing.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import torch
 from pydantic import Field
 from rich.console import Console
@@ -41,6 +39,7 @@ from bench.suites.gpu.worker import LOG, serve
 from bench.suites.harness.errors import WorkerProcessError
 from bench.suites.harness.worker_process import WorkerProcess
 from reproduce.errors import UserError
+from reproduce.limits import usable_cores
 from reproduce.spec import Config
 
 MINUTES = 8.0  # the total time for which `Probe.seconds` are chosen
@@ -207,7 +206,7 @@ class ProbeRunner:
         with tempfile.TemporaryDirectory(prefix="deeper-gpu-", ignore_cleanup_errors=True) as scratch:
             context = ProbeContext(
                 device_name=str(self._device),
-                threads=min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0))),
+                threads=usable_cores(),
                 deadline=start + limit_s,
                 scratch=Path(scratch),
             )

@@ -44,9 +44,12 @@ class WorkerProcess:
         """Send a request, which is pickled, without waiting for the reply.
 
         Raises:
-            BrokenPipeError: The process has ended.
+            WorkerProcessError: The process has ended.
         """
-        self._pipe.send(request)
+        try:
+            self._pipe.send(request)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._ended() from None
 
     def receive(self, timeout_s: float | None = None) -> Any:
         """Wait for the next object that the process sends, and return it.
@@ -62,17 +65,17 @@ class WorkerProcess:
             if timeout_s is not None and not self._pipe.poll(timeout_s):
                 raise TimeoutError
             return self._pipe.recv()
-        except EOFError:
-            self._process.join()
-            raise WorkerProcessError(
-                f"{self.name}: its process ended with exit code {self._process.exitcode}"
-            ) from None
+        except (EOFError, ConnectionResetError):
+            raise self._ended() from None
+
+    def _ended(self) -> WorkerProcessError:
+        self._process.join()
+        return WorkerProcessError(f"{self.name}: its process ended with exit code {self._process.exitcode}")
 
     def request(self, request: Any) -> Any:
         """Send a request, wait for the reply without a time limit, and return it.
 
         Raises:
-            BrokenPipeError: The process had ended before the request was sent.
             WorkerProcessError: The process ended before it replied.
         """
         self.send(request)

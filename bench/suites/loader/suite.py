@@ -22,7 +22,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 from pydantic import Field, model_validator
 from rich.console import Console
 
@@ -34,6 +33,7 @@ from bench.suites.loader.implementations import LOADERS, LoaderWorkload
 from bench.suites.loader.pictures import Pictures, generated, mosaics, photographs
 from bench.suites.loader.worker import EFFICIENCY, started_loader
 from reproduce.errors import UserError
+from reproduce.limits import usable_cores
 from reproduce.spec import Config
 
 OURS, FFCV, PIL = "deeper", "FFCV jpeg", "torchvision, PIL"
@@ -69,7 +69,7 @@ class LoaderOptions(Config):
     """Repetitions that are kept, beside the first one, which is dropped."""
     seconds: float = Field(1.0, gt=0)
     """Shortest duration of a repetition of one loader, in seconds."""
-    threads: int = Field(psutil.cpu_count(logical=False) or 1, ge=1)
+    threads: int = Field(default_factory=usable_cores, ge=1)
     """Decoding threads in an additional comparison at the end; 1 omits it. All other comparisons decode with one
     thread."""
 

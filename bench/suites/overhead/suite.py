@@ -46,6 +46,7 @@ from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 from reproduce.errors import UserError
+from reproduce.limits import usable_cores
 from reproduce.spec import Config, ExperimentConfig, PlannedRun, validated
 
 OURS, PLAIN, TORCHRUN = "deeper", "plain process", "torchrun"
@@ -125,7 +126,7 @@ def quick(console: Console) -> list[Comparison]:
 def _prepare_workspace(options: OverheadOptions, scratch: Path) -> Workspace:
     import torch
 
-    cores, gpus = psutil.cpu_count(logical=False) or 1, torch.cuda.device_count()
+    cores, gpus = usable_cores(), torch.cuda.device_count()
     if options.workers > (gpus or cores):
         raise UserError(f"workers: {options.workers} do not fit on {gpus or cores} {'GPUs' if gpus else 'cores'}")
     source = synthetic(classes=10, images=options.images, size=options.side, seed=0)

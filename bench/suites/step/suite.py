@@ -24,7 +24,6 @@ from dataclasses import asdict
 from statistics import median
 from typing import Annotated, Any
 
-import psutil
 import torch
 from pydantic import Field
 from rich.console import Console
@@ -37,6 +36,7 @@ from bench.suites.harness.reporting import ResultOutput, progress_console, repor
 from bench.suites.step.implementations import BASELINE, OURS, port_network, step_names
 from bench.suites.step.worker import StepMeasurements, StepWorkload, step_workers
 from reproduce.execution.precision import resolve_precision
+from reproduce.limits import usable_cores
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
 from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
@@ -112,7 +112,7 @@ def quick(console: Console) -> list[Comparison]:
 def _measure(options: StepOptions, console: Console) -> tuple[list[Comparison], dict[str, Any]]:
     """Measure all workloads and the ceilings of the device, and return the comparisons and their setting."""
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    threads = options.threads or psutil.cpu_count(logical=False) or 1
+    threads = options.threads or usable_cores()
     torch.set_num_threads(threads)
     dtype = resolve_precision("auto", device).dtype
     before = measured_ceiling(device, dtype)

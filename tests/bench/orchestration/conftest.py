@@ -31,7 +31,13 @@ class FakeGroup:
         self.killed = False
 
     def train(
-        self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, give_up: Callable[[], bool]
+        self,
+        config: RunConfig,
+        folder: Path,
+        data_root: Path,
+        recording: Recording,
+        give_up: Callable[[], bool],
+        step_patience_s: float,
     ) -> Outcome:
         assert not self.killed
         self.trained.append(config.key)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.orchestration.executor import ExecutionOptions
-from bench.orchestration.leases import try_acquire
 from bench.orchestration.orchestrator import Orchestrator
 from bench.orchestration.worker import Outcome
 from bench.orchestration.worker_group import StartCancelledError
+from bench.records.leases import try_acquire
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce import schema

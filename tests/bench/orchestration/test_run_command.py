@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from bench.cli import main
-from bench.console.exit_codes import BUG, INTERRUPTED, WRONG_INPUT
+from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.orchestration import cluster, orchestrator
+from bench.orchestration.orchestrator import Orchestrator
 from bench.orchestration.worker import Outcome
+from bench.records.leases import try_acquire
 from bench.records.plan import read_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
@@ -31,7 +35,8 @@ def command(
     """The arguments of a command with two runs, and the folder of its records."""
     double = functools.partial(orchestrator.Orchestrator, start_group=groups, capacity=lambda _: 1)
     monkeypatch.setattr(orchestrator, "Orchestrator", double)
-    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext())
+    alive = SimpleNamespace(lost=lambda: None)
+    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext(alive))
     experiment = {
         "name": "small",
         "data": {"path": synthetic_data.name},
@@ -96,3 +101,42 @@ def test_a_full_disk_ends_the_command_with_its_sentence_and_the_command_that_res
     groups.endings = [Outcome("interrupted", stop_all="the disk /scratch is full")]
     assert main(arguments) == INTERRUPTED
     assert "stopped (the disk /scratch is full); to resume: deeper run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_runs_that_another_driver_has_are_named_and_the_command_is_not_done(
+    command: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, records = command
+    main([*arguments, "--seed", "0"])
+    capsys.readouterr()
+    waiting = next(entry for entry in read_plan(records, "small") if entry.seed == 1)
+    with try_acquire(run_folder(records, waiting.key)) or pytest.fail("nobody holds it"):
+        assert main(arguments) == INTERRUPTED
+        said = capsys.readouterr().out
+        assert f"{waiting.name}: left to the driver on" in said
+        assert f"1 run is left to other drivers; once they have ended: {shlex.join(['deeper', *arguments])}" in said
+        assert "next:" not in said
+        assert main([*arguments, "--part", "1/2"]) == DONE, "a job of a batch ends, and another one does the rest"
+
+
+def test_a_lost_cluster_stops_the_command_which_says_how_to_go_on(
+    command: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, _ = command
+    dead = SimpleNamespace(lost=lambda: "Ray's process raylet died")
+    monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext(dead))
+    monkeypatch.setattr(Orchestrator, "busy", property(lambda self: self.stop_reason is None))
+    assert main(arguments) == INTERRUPTED
+    resume = shlex.join(["deeper", *arguments])
+    assert f"stopped (Ray's process raylet died); to resume: {resume}" in capsys.readouterr().out
+
+
+def test_the_next_commands_name_the_records_unless_they_are_where_they_are_looked_for(
+    command: tuple[list[str], Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, records = command
+    assert main(arguments) == DONE
+    assert f"next: deeper report small --records {records}, deeper dashboard --records" in capsys.readouterr().out
+    monkeypatch.setenv("DEEPER_RECORDS", str(records))
+    assert main(arguments) == DONE
+    assert "next: deeper report small, deeper dashboard\n" in capsys.readouterr().out

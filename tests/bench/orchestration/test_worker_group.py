@@ -22,7 +22,21 @@ from reproduce.spec import ResourcesConfig
 
 FINISHED, INTERRUPTED = Outcome(schema.FINISHED), Outcome(schema.INTERRUPTED)
 DIED = ActorDiedError()
-DIED.error_msg += "\n\tclass_name: Worker\n\tpid: 4711\nThe actor is dead because its worker process has died."
+DIED.error_msg += "\n\tclass_name: Worker\n\tpid: 4711\nThe actor is dead because it was killed by `ray.kill`."
+KILLED = ActorDiedError()
+KILLED.error_msg += (
+    "\n\tpid: 4711\nThe actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR "
+    "Worker exit detail: Worker unexpectedly exits with a connection error code 2. End of file. "
+    "Some common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ray stop "
+    "--force was called, or (3) the worker crashed unexpectedly due to SIGSEGV or another unexpected error."
+)
+"""What Ray says of a worker that SIGKILL, SIGSEGV or the kernel's OOM killer has ended."""
+SHORT_OF_MEMORY = ActorDiedError()
+SHORT_OF_MEMORY.error_msg += (
+    "\n\tpid: 4711\nThe actor is dead because its worker process has died. Worker exit type: NODE_OUT_OF_MEMORY "
+    "Worker exit detail: Task was killed due to the node running low on memory.\n"
+    "Memory on the node (IP: 192.0.2.1) was 30.4GB."
+)
 RAISED = RayTaskError(
     "Worker.join", "\x1b[36mray::Worker.join()\x1b[39m (pid=4711)\n  ...", ValueError("not 2 ranks\nbut 1")
 ).as_instanceof_cause()
@@ -44,7 +58,7 @@ class Handle:
     """Stands for Ray's handle of an actor: `handle.method.remote(...)` returns a reference at once."""
 
     def __init__(self, **answers: Any) -> None:
-        self.answers = answers
+        self.answers = {"steps_so_far": 0, "stacks": "in all_reduce", **answers}
         self.calls: dict[str, tuple[Any, ...]] = {}
 
     def __getattr__(self, method: str) -> Any:
@@ -80,6 +94,7 @@ class Ray:
         self.on_poll: Callable[[], None] = lambda: None
         """Called when `wait` returns without an answer."""
         self._deadline = time.monotonic() + 60
+        self.util = SimpleNamespace(get_node_ip_address=lambda: "192.0.2.9")
 
     def placement_group(self, bundles: list[dict[str, float]], strategy: str) -> PlacementGroup:
         self.bundles = bundles
@@ -129,7 +144,7 @@ def starting(rank: int, **answers: Any) -> Handle:
     """A worker that starts as it should, but for the given answers."""
     return Handle(
         **{
-            "placement": RankPlacement("192.0.2.1", (str(rank),)),
+            "placement": RankPlacement("192.0.2.1", (str(rank),), 4710 + rank),
             "create_store": 4711,
             "computation": COMPUTATION,
             **answers,
@@ -146,7 +161,7 @@ def test_workers_are_placed_together_and_joined_with_what_each_needs_to_know(ray
     assert ray.bundles == [{"CPU": 3.0, "GPU": 1.0}] * 2
     assert [(given["num_cpus"], given["num_gpus"]) for given in ray.options] == [(3, 1)] * 2
     assert [given["scheduling_strategy"].placement_group_bundle_index for given in ray.options] == [0, 1]
-    placements = [RankPlacement("192.0.2.1", ("0",)), RankPlacement("192.0.2.1", ("1",))]
+    placements = [RankPlacement("192.0.2.1", ("0",), 4710), RankPlacement("192.0.2.1", ("1",), 4711)]
     assert [worker.calls["join"] for worker in group.workers] == [(placements, 4711)] * 2
     assert not ray.killed
 
@@ -255,6 +270,12 @@ def test_the_first_failure_is_the_outcome_and_the_others_are_not_waited_for(ray:
     ("error", "message"),
     [
         (DIED, "a worker died: The actor died unexpectedly before finishing this task."),
+        (
+            KILLED,
+            "a worker died: its process ended without a word: it was killed, by hand or for want of memory, or it "
+            "crashed",
+        ),
+        (SHORT_OF_MEMORY, "a worker died: Task was killed due to the node running low on memory."),
         (RAISED, "Ray: ValueError: not 2 ranks"),
         (RaySystemError("the control plane is gone"), "Ray: System error: the control plane is gone"),
     ],
@@ -263,7 +284,43 @@ def test_a_failure_of_ray_is_worth_another_attempt(ray: Ray, error: Exception, m
     assert train(trained_by(ray, PENDING, error)) == Outcome(schema.FAILED, message, retry=True)
 
 
-def test_a_run_that_hangs_is_given_up(ray: Ray) -> None:
+def test_a_rank_that_the_kernel_killed_for_want_of_memory_is_recorded_so(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([0, 1])
+    monkeypatch.setattr(module, "processes_killed_for_memory", lambda: next(counts))
+    error = train(trained_by(ray, KILLED)).error
+    assert error.endswith("; the kernel has meanwhile killed a process of this machine because memory was short")
+
+
+@pytest.mark.parametrize("cause", [Outcome(schema.FAILED, "DataError: torn file (on node1)"), KILLED])
+def test_the_rank_that_failed_is_the_outcome_and_not_the_one_that_missed_it(ray: Ray, cause: Any) -> None:
+    missed = Outcome(schema.FAILED, "RuntimeError: gloo: Connection closed by peer", retry=True, elsewhere=True)
+    outcome = train(trained_by(ray, missed, cause))
+    assert outcome.status == schema.FAILED
+    assert "gloo" not in outcome.error
+
+
+def test_if_every_rank_only_misses_another_one_says_so(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CAUSE_PATIENCE_S", 0.0)
+    missed = Outcome(schema.FAILED, "RuntimeError: gloo: Connection closed by peer", retry=True, elsewhere=True)
+    assert train(trained_by(ray, missed, PENDING)) == missed
+
+
+def test_a_rank_that_makes_no_step_fails_the_attempt_with_the_stacks_of_those_that_answer(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "STACKS_TIMEOUT_S", 0.0)
+    ray.handles = [starting(0, train=PENDING), starting(1, train=PENDING, steps_so_far=PENDING, stacks=PENDING)]
+    group = WorkerGroup.start(ResourcesConfig(workers=2))
+    config: Any = None
+    outcome = group.train(config, tmp_path, Path("data"), Recording(), step_patience_s=-1.0)
+    assert (outcome.status, outcome.retry) == (schema.FAILED, True)
+    assert "rank 1 (process 4711 on 192.0.2.1) does not answer; the stacks are in log.txt" in outcome.error
+    assert "rank 0, as it says itself:\nin all_reduce" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_run_that_does_not_end_after_a_stop_is_given_up(ray: Ray) -> None:
     polls: list[int] = []
     ray.on_poll = lambda: polls.append(1)
     assert train(trained_by(ray, FINISHED, PENDING), lambda: len(polls) > 2) == INTERRUPTED

@@ -86,6 +86,15 @@ def test_a_torn_line_is_skipped_and_closed_by_the_next_attempt(tmp_path: Path, b
     assert [event["kind"] for event, _ in events_from(tmp_path, offset)] == ["start"]
 
 
+def test_the_next_attempt_removes_what_a_killed_one_had_not_written_to_the_end(tmp_path: Path, begun: Begin) -> None:
+    begun(tmp_path).close()
+    (tmp_path / ".checkpoint.pt.4711").touch()
+    (tmp_path / "checkpoint.pt").touch()
+    begun(tmp_path).close()
+    assert not (tmp_path / ".checkpoint.pt.4711").exists()
+    assert (tmp_path / "checkpoint.pt").exists()
+
+
 def test_a_run_has_one_writer_and_a_killed_writer_releases_it(tmp_path: Path, begun: Begin, config: RunConfig) -> None:
     script = (
         "import json, sys, time\n"

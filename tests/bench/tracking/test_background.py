@@ -15,7 +15,7 @@ def test_a_server_that_is_away_is_reported_and_nothing_is_lost(one_run: Path, fr
     publisher = start_publisher(one_run, uri=away)
     message = stop_publisher(publisher, timeout_s=4)
     assert message is not None
-    assert "1 run is not wholly in MLflow" in message
+    assert "1 run or evaluation is not wholly in MLflow" in message
     assert away in message
     assert f"deeper publish --once --records {one_run}" in message
     assert pending(one_run, away) == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
-from bench.orchestration.leases import try_acquire
+from bench.records.leases import try_acquire
 from bench.records.plan import read_plan, read_plans, write_plan
 from bench.records.states import read_state, run_folder
 from reproduce.grid import plan_without_data

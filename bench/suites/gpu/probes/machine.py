@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 
 import torch
@@ -11,6 +10,7 @@ from bench.machine.environment import environment
 from bench.suites.gpu.probe import ProbeContext, Reporter, Value
 from bench.suites.harness.ceilings import measured_ceiling
 from reproduce.execution.precision import resolve_precision
+from reproduce.limits import usable_cpus
 
 
 def machine(context: ProbeContext, reporter: Reporter) -> None:
@@ -22,7 +22,7 @@ def machine(context: ProbeContext, reporter: Reporter) -> None:
     here, packages = found["machine"], found["packages"]
     rows: dict[str, str] = {
         "CPU": f"{here['cpu']} ({', '.join(here['cpu_flags'])})",
-        "cores": f"{here['cores_physical']}, {len(os.sched_getaffinity(0))} usable",
+        "cores": f"{here['cores_physical']}, {usable_cpus()} usable",
         "memory": f"{here['memory_gib']:.0f} GiB",
         "GPUs": ", ".join(gpu["name"] for gpu in found["gpus"]) or f"none ({found.get('gpu_absent', '')})",
         "driver": found.get("gpu_driver", ""),

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from bench.orchestration import leases
-from bench.orchestration.leases import holder, try_acquire
 from bench.orchestration.run_queue import RunQueue
+from bench.records import leases
+from bench.records.leases import holder, try_acquire
 from bench.records.states import run_folder
 from reproduce.spec import PlannedRun
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from bench.orchestration.leases import try_acquire
+from bench.records.leases import try_acquire
 assert try_acquire(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(600)

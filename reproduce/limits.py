@@ -1,0 +1,153 @@
+"""The CPU cores and the memory that this process may use of its machine, which may be less than the machine has.
+
+The number of cores is limited by the CPU affinity, by the quotas of control groups, and by what SLURM has granted;
+memory by control groups and SLURM. On other systems than Linux only the machine itself sets a limit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory that this process may use together with the others that share its limits, in bytes."""
+
+    total: int
+    available: int
+    """What may still be allocated without swapping."""
+
+
+def usable_cpus(root: Path = ROOT, environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of logical CPUs that this process may use, at least 1.
+
+    Args:
+        root: The folder below which `/proc` and the control groups are read.
+        environment: Environment variables, among them those that SLURM sets.
+    """
+    limits = [len(os.sched_getaffinity(0)), *_cpu_quotas(root)]
+    if (granted := _slurm_cpus(environment)) is not None:
+        limits.append(granted)
+    return max(1, int(min(limits)))
+
+
+def usable_cores(root: Path = ROOT, environment: Mapping[str, str] = os.environ) -> int:
+    """Return the number of threads that computations may use: the physical cores, within `usable_cpus`."""
+    cpus = usable_cpus(root, environment)
+    return min(cpus, psutil.cpu_count(logical=False) or cpus)
+
+
+def usable_memory(root: Path = ROOT, environment: Mapping[str, str] = os.environ) -> Memory:
+    """Return the memory that this process may use: at most that of the machine.
+
+    Args:
+        root: The folder below which `/proc` and the control groups are read.
+        environment: Environment variables, among them those that SLURM sets.
+    """
+    machine = psutil.virtual_memory()
+    total, available = [machine.total], [machine.available]
+    for limit, used in _memory_limits(root):
+        total.append(limit)
+        available.append(max(0, limit - used))
+    if (granted := _slurm_memory(environment)) is not None:
+        total.append(granted)
+    return Memory(min(total), min(*total, *available))
+
+
+def processes_killed_for_memory(root: Path = ROOT) -> int:
+    """Return how many processes the kernel has killed since the machine was started, because memory was short.
+
+    The number is 0 if the kernel does not count them (before Linux 4.13).
+    """
+    counts = dict(line.split() for line in _lines(root / "proc/vmstat"))
+    return int(counts.get("oom_kill", 0))
+
+
+def _slurm_cpus(environment: Mapping[str, str]) -> int | None:
+    """The CPUs of this node in the job. `salloc` sets only the second variable, whose first node is this one."""
+    text = environment.get("SLURM_CPUS_ON_NODE") or environment.get("SLURM_JOB_CPUS_PER_NODE") or ""
+    number = re.match(r"\d+", text)  # of, for example, 4(x2),3
+    return int(number[0]) if number and int(number[0]) else None
+
+
+def _slurm_memory(environment: Mapping[str, str]) -> int | None:
+    """The bytes of this node in the job; None if SLURM does not limit them, for which it also says 0."""
+    if mib := int(environment.get("SLURM_MEM_PER_NODE") or 0):
+        return mib * 2**20
+    mib = int(environment.get("SLURM_MEM_PER_CPU") or 0)
+    cpus = _slurm_cpus(environment)
+    return mib * 2**20 * cpus if mib and cpus else None
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """The quotas of this process's control groups, in CPUs."""
+    for folder in _control_groups(root, "cpu"):
+        quota, period = (_words(folder / "cpu.max") or ["max", "0"])[:2]  # version 2
+        if quota == "max":
+            (quota,), (period,) = (
+                (_words(folder / f"cpu.cfs_{name}_us") or ["-1"])[:1] for name in ("quota", "period")
+            )
+        if int(quota) > 0 and int(period) > 0:
+            yield int(quota) / int(period)
+
+
+def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use of each of this process's control groups that limits memory, in bytes.
+
+    Files that are cached but not in active use do not count as used, because the kernel drops them first.
+    """
+    names = (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    )
+    for folder in _control_groups(root, "memory"):
+        for limit_name, used_name, cached_name in names:
+            limit, used = _words(folder / limit_name), _words(folder / used_name)
+            if limit and used and limit[0] != "max":
+                words = _words(folder / "memory.stat")
+                statistics = dict(zip(words[::2], words[1::2], strict=False))
+                yield int(limit[0]), max(0, int(used[0]) - int(statistics.get(cached_name, 0)))
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of this process's control groups with a controller, each followed by those that enclose it.
+
+    Both versions are looked through, since a machine may use version 1 for some controllers and 2 for others. See
+    cgroups(7) for /proc/self/cgroup, and proc(5) for mountinfo.
+    """
+    own: dict[str, str] = {}
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        own |= dict.fromkeys(controllers.split(","), path)  # version 2 names no controllers
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        mounted, mount_point = before.split(" ")[3:5]
+        kind, _, options = after.split(" ", 2)
+        name = controller if kind == "cgroup" and controller in options.split(",") else ""
+        if name not in own or not (name or kind == "cgroup2"):
+            continue
+        top = root / mount_point.lstrip("/")
+        path = own[name]
+        if mounted != "/":  # a container sees the control group of the container as the top
+            path = path.removeprefix(mounted)
+        folder = top / path.strip("/")
+        yield from (place for place in (folder, *folder.parents) if place.is_relative_to(top))
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def _words(path: Path) -> list[str]:
+    return " ".join(_lines(path)).split()

@@ -1,0 +1,126 @@
+"""What this process may use of its machine: affinity, control groups of both versions, and SLURM's grant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from reproduce.limits import usable_cores, usable_cpus, usable_memory
+
+ALLOWED = len(os.sched_getaffinity(0))
+NO_SLURM: dict[str, str] = {}
+
+# A service of systemd with CPUQuota=150% and MemoryMax=1G: files and formats of cgroups(7) and proc(5).
+VERSION_2 = {
+    "proc/self/cgroup": "0::/system.slice/train.service\n",
+    "proc/self/mountinfo": (
+        "25 30 0:23 / /sys rw,nosuid,nodev,noexec,relatime shared:7 - sysfs sysfs rw\n"
+        "33 25 0:28 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+    ),
+    "sys/fs/cgroup/system.slice/cpu.max": "max 100000\n",
+    "sys/fs/cgroup/system.slice/memory.max": "max\n",
+    "sys/fs/cgroup/system.slice/memory.current": "5368709120\n",
+    "sys/fs/cgroup/system.slice/train.service/cpu.max": "150000 100000\n",
+    "sys/fs/cgroup/system.slice/train.service/memory.max": "1073741824\n",
+    "sys/fs/cgroup/system.slice/train.service/memory.current": "805306368\n",
+    "sys/fs/cgroup/system.slice/train.service/memory.stat": "anon 536870912\nfile 268435456\ninactive_file 268435456\n",
+}
+# A container under version 1: its own control group is the top of what it sees.
+VERSION_1 = {
+    "proc/self/cgroup": "5:memory:/docker/c0ffee\n3:cpu,cpuacct:/docker/c0ffee\n0::/docker/c0ffee\n",
+    "proc/self/mountinfo": (
+        "40 39 0:30 /docker/c0ffee /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n"
+        "41 39 0:31 /docker/c0ffee /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n"
+    ),
+    "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "100000\n",
+    "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
+    "sys/fs/cgroup/memory/memory.usage_in_bytes": "805306368\n",
+    "sys/fs/cgroup/memory/memory.stat": "inactive_file 1\ntotal_inactive_file 268435456\n",
+}
+UNLIMITED_1 = {
+    **VERSION_1,
+    "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1\n",
+    "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+}
+
+
+def recorded(root: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("files", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
+def test_a_control_group_limits_cores_and_memory(tmp_path: Path, files: dict[str, str]) -> None:
+    root = recorded(tmp_path, files)
+    assert usable_cpus(root, NO_SLURM) == usable_cores(root, NO_SLURM) == 1
+    memory = usable_memory(root, NO_SLURM)
+    assert (memory.total, memory.available) == (2**30, 2**29)
+
+
+def test_a_control_group_without_limits_leaves_the_machine(tmp_path: Path) -> None:
+    root = recorded(tmp_path, UNLIMITED_1)
+    assert usable_cpus(root, NO_SLURM) == ALLOWED
+    assert usable_memory(root, NO_SLURM).total == psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("granted", "cpus"),
+    [
+        ({"SLURM_CPUS_ON_NODE": "1", "SLURM_JOB_CPUS_PER_NODE": "64(x2)"}, 1),
+        ({"SLURM_JOB_CPUS_PER_NODE": "1(x2),3"}, 1),  # salloc
+        ({"SLURM_JOB_CPUS_PER_NODE": "4096"}, ALLOWED),
+        ({"SLURM_CPUS_ON_NODE": ""}, ALLOWED),
+    ],
+)
+def test_no_more_cores_are_used_than_slurm_has_granted(tmp_path: Path, granted: dict[str, str], cpus: int) -> None:
+    assert usable_cpus(tmp_path, granted) == cpus
+
+
+@pytest.mark.parametrize(
+    "granted", [{"SLURM_MEM_PER_NODE": "256"}, {"SLURM_MEM_PER_CPU": "128", "SLURM_CPUS_ON_NODE": "2"}]
+)
+def test_no_more_memory_is_counted_than_slurm_has_granted(tmp_path: Path, granted: dict[str, str]) -> None:
+    memory = usable_memory(tmp_path, granted)
+    assert memory.total == 256 * 2**20
+    assert memory.available <= memory.total
+
+
+def test_memory_that_slurm_does_not_limit_is_that_of_the_machine(tmp_path: Path) -> None:
+    assert usable_memory(tmp_path, {"SLURM_MEM_PER_NODE": "0"}).total == psutil.virtual_memory().total
+
+
+def test_affinity_limits_the_cores_of_a_process() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "from reproduce.limits import usable_cpus; print(usable_cpus())"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout.strip() == b"1"
+
+
+def test_the_quota_of_a_real_control_group_is_found() -> None:
+    """Needs a control group of version 1 or 2 in which this user may create another one."""
+    places = [Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")]
+    group = next((place for place in places if (place / "cgroup.procs").exists()), places[0]) / f"test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be created: {error}")
+    try:
+        limits = {"cpu.max": "100000 100000"} if (group / "cpu.max").exists() else {"cpu.cfs_quota_us": "100000"}
+        try:
+            for name, value in limits.items():
+                (group / name).write_text(value, encoding="utf-8")
+        except OSError as error:
+            pytest.skip(f"a control group has no quota here: {error}")
+        code = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+        code += "from reproduce.limits import usable_cpus; print(usable_cpus())"
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+        assert done.stdout.strip() == b"1"
+    finally:
+        group.rmdir()
