@@ -239,7 +239,7 @@ def epoch_values(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
             for point in history
         ],
         columns=["run_id", "metric", "epoch", "timestamp", "value"],
-    )
+    ).astype({"value": float})
     return points.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "metric", "epoch"], keep="last")
 
 

@@ -75,6 +75,14 @@ def test_infinity_is_read_back_and_left_out_of_means_and_figures(tmp_path: Path)
     assert math.inf in pd.read_csv(tmp_path / "report" / "epochs.csv")["gradient/stem"].tolist()
 
 
+def test_runs_without_an_epoch_can_be_read(tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    tags = {schema.TAG_KEY: "k", schema.TAG_ARM: "a", schema.TAG_SEED: "0"}
+    client.create_run(client.create_experiment("new", artifact_location=tmp_path.as_uri()), tags=tags)
+    recorded = read("new", tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (len(recorded.runs), len(recorded.epochs), recorded.not_finite) == (1, 0, {})
+
+
 def test_a_table_of_effects_of_an_earlier_report_does_not_stay(tracking_uri: str, tmp_path: Path) -> None:
     write_report("claim-heads", tracking_uri=tracking_uri, out=tmp_path)
     assert (tmp_path / "tables" / "effects.tex").exists()
