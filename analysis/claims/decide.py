@@ -52,22 +52,12 @@ def decide(claim: Claim, recorded: Recorded) -> Finding:
     """
     if recorded.finished.empty:
         return not_measured(claim, f"{recorded.experiment} has no finished run")
-    gaps = _gaps(recorded)
+    others = [f"{counted(recorded.others, 'run')} of other plans left out"] if recorded.others else []
     try:
         finding = find(claim, EMPIRICAL[str(claim.measurement)](recorded), compare)
     except NotMeasured as reason:
-        return not_measured(claim, "; ".join([str(reason), *gaps]))
-    return replace(finding, evidence="; ".join([finding.evidence, *gaps]))
-
-
-def _gaps(recorded: Recorded) -> list[str]:
-    """Say which runs of the plan are not finished, and how many runs under the name are not in the plan."""
-    gaps = []
-    if recorded.choice.plan is not None and len(recorded.finished) < len(recorded.runs):
-        gaps.append(f"{len(recorded.finished)} of {counted(len(recorded.runs), 'planned run')} finished")
-    if recorded.others:
-        gaps.append(f"{counted(recorded.others, 'run')} of other plans left out")
-    return gaps
+        return not_measured(claim, "; ".join([str(reason), *others]))
+    return replace(finding, evidence="; ".join([finding.evidence, *others]))
 
 
 def decide_by_evaluations(claim: Claim, table: pd.DataFrame) -> Finding:

@@ -116,10 +116,16 @@ class _Material:
 
     @property
     def notices(self) -> list[str]:
-        """Sentences on other plans and runs under the experiments' names, and on evaluations that are left out."""
+        """Sentences on unfinished runs, on other plans and runs, and on evaluations that are left out."""
         from bench.records.evaluations import evaluation_files
 
-        lines = [f"{name}: {notice}" for name, found in self._recorded.items() if found for notice in found.notices]
+        lines = []
+        for name, found in self._recorded.items():
+            if found is None:
+                continue
+            if found.choice.plan is not None and len(found.finished) < len(found.runs):
+                lines.append(f"{name}: {len(found.finished)} of {len(found.runs)} planned runs are finished.")
+            lines += [f"{name}: {notice}" for notice in found.notices]
         others = len(evaluation_files(self._records)) - len(self.evaluations) if "evaluations" in vars(self) else 0
         if others:
             lines.append(f"evaluations: {others} of runs of other plans left out.")
