@@ -24,8 +24,8 @@ import pandas as pd
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from reproduce import schema
 from reproduce.errors import UserError
-from reproduce.markdown import from_markdown
-from reproduce.redaction import redacted
+from reproduce.text.markdown import from_markdown
+from reproduce.text.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from reproduce.markdown import as_cell, as_markdown
+from reproduce.text.markdown import as_cell, as_markdown
 
 DASH = "—"
 """The text for a missing value."""

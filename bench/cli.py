@@ -30,9 +30,9 @@ from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.options import folder
 from bench.console.output import printable
 from bench.console.parser import Parser
-from reproduce.disk import FULL, describe_full_disk
 from reproduce.errors import UserError
-from reproduce.redaction import redacted
+from reproduce.files.disk import FULL, describe_full_disk
+from reproduce.text.redaction import redacted
 from slurm.extension import EXTENSION as SLURM
 
 EXTENSIONS = (SLURM,)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from reproduce.errors import SpecError, did_you_mean
-from reproduce.yaml_files import parse_yaml
+from reproduce.text.yaml_files import parse_yaml
 
 ADDED = "added after results were committed"
 """Marks a field, by `Annotated`, that enters a run's key only if its value differs from the default.

@@ -27,7 +27,7 @@ from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
 from reproduce.errors import SpecError as SpecError
 from reproduce.errors import did_you_mean
-from reproduce.yaml_files import read_text
+from reproduce.text.yaml_files import read_text
 
 Reduction = Literal["reduced", "unreduced", "naive"]
 Branches = Literal["mixed", "1x1", "3x3", "5x5"]

@@ -17,10 +17,10 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
-from reproduce.private_folders import home
-from reproduce.redaction import SECRET_NAME
+from reproduce.files.private_folders import home
 from reproduce.spec import Config, SpecError, from_yaml
-from reproduce.yaml_files import read_text
+from reproduce.text.redaction import SECRET_NAME
+from reproduce.text.yaml_files import read_text
 from slurm.profile_fields import LauncherOption, NodeResource, SbatchOption, fields_with
 from slurm.queries import parse_seconds
 

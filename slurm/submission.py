@@ -23,9 +23,9 @@ from pathlib import Path
 import yaml
 
 from bench.records.plan import experiment_folder
-from reproduce.atomic import write_atomically
+from reproduce.files.atomic import write_atomically
 from reproduce.spec import SpecError
-from reproduce.yaml_files import read_text
+from reproduce.text.yaml_files import read_text
 from slurm.job.config import PLAN_HASH
 from slurm.profile import Profile
 from slurm.queries import SlurmError

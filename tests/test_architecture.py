@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # What is reproduced. It knows no Ray and no MLflow.
     "reproduce": (),
     # How it is run and measured, from the ground floor up.
-    "bench.console": ("reproduce.errors", "reproduce.redaction"),
+    "bench.console": ("reproduce.errors", "reproduce.text.redaction"),
     "bench.machine": ("reproduce",),
     "bench.results": ("bench.machine", "reproduce"),
     "bench.telemetry": ("bench.machine", "reproduce"),
@@ -41,7 +41,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "bench.cli": ("bench.commands", "bench.console", "slurm", "reproduce"),
     # From recorded runs to reports.
     "analysis": (
-        *("reproduce.errors", "reproduce.markdown", "reproduce.redaction", "reproduce.schema", "reproduce.claims"),
+        *(
+            "reproduce.errors",
+            "reproduce.text",
+            "reproduce.schema",
+            "reproduce.claims",
+        ),
     ),
     # To clusters.
     "slurm": (

@@ -9,9 +9,16 @@ from pathlib import Path
 from reproduce.code import COMPUTING, ROOT, code_hash, source_files
 
 NO_NUMBERS = {
-    *("reproduce", "reproduce.atomic", "reproduce.code", "reproduce.config", "reproduce.errors", "reproduce.schema"),
-    *("reproduce.data", "reproduce.data.encoding", "reproduce.data.imagenet", "reproduce.data.manifest"),
-    *("reproduce.data.markers", "reproduce.data.readers", "reproduce.data.sources", "reproduce.spec"),
+    *(
+        "reproduce",
+        "reproduce.files.atomic",
+        "reproduce.code",
+        "reproduce.config",
+        "reproduce.errors",
+        "reproduce.schema",
+    ),
+    *("reproduce.data", "reproduce.data.encoding", "reproduce.data.reading.imagenet", "reproduce.data.manifest"),
+    *("reproduce.data.markers", "reproduce.data.reading.readers", "reproduce.data.sources", "reproduce.spec"),
 }
 """Modules that a training loads but that do not compute: configurations, which are keyed, and preparation of data."""
 

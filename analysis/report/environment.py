@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.frames import Recorded
 from analysis.tables import DASH, counted
 from reproduce import schema
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
 

@@ -15,7 +15,7 @@ from analysis.frames import AnalysisError
 from analysis.report import figures
 from analysis.report.sections import Sections
 from analysis.tables import DASH, counted
-from reproduce.markdown import as_markdown
+from reproduce.text.markdown import as_markdown
 
 MARK = b"deeper report"
 """Text that the page and the Markdown of every report contain: the command that makes them."""

@@ -39,7 +39,7 @@ def _publish(arguments: argparse.Namespace) -> int:
     from bench.tracking.publisher import PublisherOptions, run_publisher
     from bench.tracking.reader import pending
     from reproduce.errors import UserError
-    from reproduce.redaction import redacted
+    from reproduce.text.redaction import redacted
 
     require_mlflow()
     require_writable_records(arguments)

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 TRACEBACK_VARIABLE = "DEEPER_TRACEBACK"
 """Environment variable that, if it is set and not empty, shows tracebacks on the screen."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLED = ROOT / "bench" / "commit.json"

@@ -21,8 +21,8 @@ from bench.records.record import Record, Recording
 from bench.records.refusals import why_not_resumed, write_refusal
 from bench.records.states import read_state, run_folder
 from reproduce import schema
-from reproduce.disk import naming_full_disk
 from reproduce.errors import CannotContinueError, UserError
+from reproduce.files.disk import naming_full_disk
 from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
 
 log = logging.getLogger(__name__)

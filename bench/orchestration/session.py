@@ -18,10 +18,10 @@ from bench.records.refusals import last_computation
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.data import DamagedDataError, verify_changed
-from reproduce.disk import DiskFullError, naming_full_disk
 from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.ranks import failed_elsewhere
+from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import resume_point
 from reproduce.training.interface import RankSetup, TrainingResult

@@ -23,8 +23,8 @@ import ray
 from bench.machine.computation import Computation, this_computation
 from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
 from bench.records.record import Recording, RunFinishedError
-from reproduce.disk import DiskFullError, naming_full_disk
 from reproduce.errors import CannotContinueError, UserError
+from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.spec import ResourcesConfig, RunConfig
 
 if TYPE_CHECKING:

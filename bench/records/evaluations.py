@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.plan import experiments, read_plan
 from bench.records.predictions import write_predictions
-from reproduce.atomic import write_atomically
 from reproduce.evaluation.protocols import PUBLISHED, is_imagenet
+from reproduce.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

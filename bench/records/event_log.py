@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.records.locks import try_lock
 from bench.records.states import EVENTS, LOCK, attempts_of, read_events
-from reproduce.disk import naming_full_disk
+from reproduce.files.disk import naming_full_disk
 
 
 class RunBusyError(RuntimeError):

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from reproduce.atomic import write_atomically
+from reproduce.files.atomic import write_atomically
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
 PLAN = "plan.json"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reproduce import schema
-from reproduce.atomic import replacing
+from reproduce.files.atomic import replacing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -24,9 +24,9 @@ from bench.records.event_log import EventLog
 from bench.records.predictions import write_predictions
 from bench.records.states import EVENTS, PROGRESS, REFUSED, seconds_of
 from reproduce import schema
-from reproduce.atomic import remove_partial_files, write_atomically
-from reproduce.redaction import redacted
+from reproduce.files.atomic import remove_partial_files, write_atomically
 from reproduce.spec import RunConfig
+from reproduce.text.redaction import redacted
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.machine.computation import Computation, changes, refusal
 from bench.records.states import REFUSED, attempts_of, read_events
-from reproduce.atomic import write_atomically
+from reproduce.files.atomic import write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 

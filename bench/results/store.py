@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.machine.environment import environment
 from bench.machine.revision import ROOT
-from reproduce.atomic import replacing
+from reproduce.files.atomic import replacing
 from reproduce.native import cache
 
 COMMITTED = ROOT / "results" / "bench"

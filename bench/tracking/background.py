@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.tracking.location import log_file, tracking_uri
 from bench.tracking.mlflow_setup import URI
 from bench.tracking.reader import pending
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 HURRY_S = 3.0
 """Seconds that `stop_publisher` waits once its caller is in a hurry."""

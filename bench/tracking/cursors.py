@@ -20,7 +20,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reproduce.atomic import write_atomically
+from reproduce.files.atomic import write_atomically
 
 
 @dataclass(frozen=True)

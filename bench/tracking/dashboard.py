@@ -28,7 +28,7 @@ from bench.tracking.mlflow_setup import QUIET, is_server, require_mlflow
 from bench.tracking.reader import pending
 from bench.tracking.shaping import plan_filter
 from reproduce.errors import UserError
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 SERVER_START_S = 120.0
 """Seconds that the server may take to start. On a loaded machine, 14 to 69 s were measured."""

@@ -13,7 +13,7 @@ from bench.machine.filesystems import filesystem
 from bench.machine.proxies import except_this_machine
 from bench.tracking.mlflow_setup import URI, without_credentials
 from reproduce.errors import UserError
-from reproduce.private_folders import local_folder
+from reproduce.files.private_folders import local_folder
 
 SQLITE = "sqlite:///"
 
@@ -23,8 +23,8 @@ def tracking_uri(records: Path, given: str | None = None) -> str:
 
     The URI is `given` or $MLFLOW_TRACKING_URI if one of them is set, otherwise that of the SQLite file
     `<records>/mlflow.db`. SQLite is not safe on network file systems: if the records are on one, the file is on this
-    host's disk, in `reproduce.private_folders.local_folder()`, which is created. The store itself need not exist yet;
-    it can be filled from the records again at any time.
+    host's disk, in `reproduce.files.private_folders.local_folder()`, which is created. The store itself need not exist
+    yet; it can be filled from the records again at any time.
 
     The environment of this process is made ready for connections to the store: a password in the URI of a server goes
     to the variables that MLflow reads (see `without_credentials`), and a server on this machine is reached without a

@@ -28,7 +28,7 @@ from bench.tracking.mlflow_setup import require_mlflow
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 LONGEST_PAUSE_S = 30.0
 LAST_PASS_PAUSE_S = 0.5

@@ -19,7 +19,7 @@ from bench.records.plan import PlanEntry, RecordedPlan, planned_under
 from bench.records.states import RunState
 from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
 from reproduce import schema
-from reproduce.markdown import as_markdown
+from reproduce.text.markdown import as_markdown
 
 RUNNING = "RUNNING"
 STATUS = {schema.FINISHED: "FINISHED", schema.FAILED: "FAILED", schema.INTERRUPTED: "KILLED"}

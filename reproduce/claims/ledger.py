@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from reproduce.spec import Config, SpecError, validated
-from reproduce.yaml_files import parse_yaml, read_text
+from reproduce.text.yaml_files import parse_yaml, read_text
 
 Kind = Literal["static", "empirical"]
 Value = bool | int | float | str | tuple[int, ...]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from reproduce.data.encoding import Encoded, UnreadableImageError, encode
 from reproduce.data.manifest import DataError, PrepareOptions
-from reproduce.data.readers import Reader, Sample
+from reproduce.data.reading.readers import Reader, Sample
 
 CHUNK = 64  # samples that a worker encodes before it sends the results
 AHEAD = 2  # encoded chunks that a worker keeps unsent before it waits for this process; bounds the memory

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from reproduce.data.imagenet import check_archives, list_archives
 from reproduce.data.manifest import SPLITS, DataError, Split
-from reproduce.data.readers import GratingReader, IdxReader, Listing, Progress, Reader, Sample
-from reproduce.data.trees import LAYOUT, Found, Tree, list_folder, list_tar, printable
+from reproduce.data.reading.imagenet import check_archives, list_archives
+from reproduce.data.reading.readers import GratingReader, IdxReader, Listing, Progress, Reader, Sample
+from reproduce.data.reading.trees import LAYOUT, Found, Tree, list_folder, list_tar, printable
 from reproduce.native import cache
 
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist

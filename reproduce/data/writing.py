@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from reproduce.atomic import replacing, sync_folder
 from reproduce.data.encoding import Encoded
 from reproduce.data.ffcv_file import FFCVFile
 from reproduce.data.manifest import (
@@ -40,10 +39,11 @@ from reproduce.data.manifest import (
     sha256,
 )
 from reproduce.data.pool import Encoder, Unreadable, encode_chunks
-from reproduce.data.readers import Listing, Progress
+from reproduce.data.reading.readers import Listing, Progress
 from reproduce.data.sources import Source
 from reproduce.data.verification import stamp_written
-from reproduce.disk import naming_full_disk
+from reproduce.files.atomic import replacing, sync_folder
+from reproduce.files.disk import naming_full_disk
 from reproduce.limits import usable_cpus
 from reproduce.spec import Config
 

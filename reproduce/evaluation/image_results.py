@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reproduce.atomic import replacing
+from reproduce.files.atomic import replacing
 
 WRITE_EVERY_S = 20.0
 

@@ -11,7 +11,7 @@ import os
 import stat
 from pathlib import Path
 
-from reproduce.private_folders import WRITABLE_BY_OTHERS, home, private_folder
+from reproduce.files.private_folders import WRITABLE_BY_OTHERS, home, private_folder
 
 
 def cache() -> Path:
@@ -20,7 +20,7 @@ def cache() -> Path:
     The folder is not created.
 
     Raises:
-        UserError: The user has no home, and `reproduce.private_folders.home` cannot give another folder.
+        UserError: The user has no home, and `reproduce.files.private_folders.home` cannot give another folder.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "deeper"
 

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.errors import UserError
+from reproduce.files.private_folders import UnsafeFolderError
 from reproduce.native import cpu, precompiled
 from reproduce.native.caching import is_trusted, library_folder
-from reproduce.private_folders import UnsafeFolderError
 
 # The compiler must not fuse a * b + c into one operation: results would depend on whether the CPU has it.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")

@@ -32,8 +32,8 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from reproduce.atomic import replacing, sync_folder
 from reproduce.errors import UserError
+from reproduce.files.atomic import replacing, sync_folder
 
 FILE_NAME = "checkpoint.pt"
 FILE_NAME_BEFORE = "checkpoint-before.pt"

@@ -18,7 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from reproduce.atomic import PRIVATE, write_atomically
+from reproduce.files.atomic import PRIVATE, write_atomically
 
 POLL_S = 0.5
 REPORT_TIMEOUT_S = 300  # for all worker nodes to report; after that the job continues with those that have

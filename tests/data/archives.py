@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from reproduce.data.imagenet import KIT, TRAIN, VAL
+from reproduce.data.reading.imagenet import KIT, TRAIN, VAL
 
 CLASSES = ("n01440764", "n01443537", "n02105855", "n03888257", "n15075141")
 NUMBERS = {"n01440764": 449, "n01443537": 3, "n02105855": 120, "n03888257": 78, "n15075141": 990}

@@ -24,7 +24,7 @@ from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as torchvisions
 
 from reproduce.data import DataError, source_from
-from reproduce.data.imagenet import check_archives, list_archives, read_kit
+from reproduce.data.reading.imagenet import check_archives, list_archives, read_kit
 from reproduce.data.writing import prepare
 
 

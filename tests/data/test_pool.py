@@ -18,7 +18,7 @@ import pytest
 from reproduce.data import DataError, PrepareOptions
 from reproduce.data.encoding import Pixels
 from reproduce.data.pool import Encoder, encode_chunks
-from reproduce.data.readers import IdxReader, Sample
+from reproduce.data.reading.readers import IdxReader, Sample
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = [Sample(f"train/{number}", 0, 0, number) for number in range(130)]

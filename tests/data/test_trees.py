@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from reproduce.data import DataError, folder, load_manifest, tar
-from reproduce.data.trees import list_folder, list_tar
+from reproduce.data.reading.trees import list_folder, list_tar
 from reproduce.data.writing import PrepareConfig, prepare
 
 CONFIG = PrepareConfig(workers=1)

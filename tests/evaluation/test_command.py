@@ -17,8 +17,8 @@ from PIL import Image
 from torchvision.models import googlenet
 
 from bench.cli import main
+from bench.commands.evaluate.paper_table import table_rows
 from bench.records.evaluations import TABLE, evaluation_table
-from bench.records.paper_table import table_rows
 from bench.records.plan import write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder

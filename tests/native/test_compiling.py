@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from reproduce.files.private_folders import UnsafeFolderError
 from reproduce.native import DECODER, KERNELS, LIBRARIES, ImplementationError, Library
 from reproduce.native.caching import is_trusted, library_folder
 from reproduce.native.compiling import FLAGS
-from reproduce.private_folders import UnsafeFolderError
 
 SHOW = "from reproduce.native import LIBRARIES; [print(library.implementation()) for library in LIBRARIES]"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reproduce.disk import DiskFullError
+from reproduce.files.disk import DiskFullError
 from reproduce.training.checkpoint import (
     FILE_NAME,
     FILE_NAME_BEFORE,

@@ -14,7 +14,7 @@ from bench.tracking.location import tracking_uri
 from bench.tracking.mlflow_setup import authorization, is_server
 from reproduce.data import DataError, load_manifest
 from reproduce.errors import UserError
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 RECORDS_GIB = 2
 """Free disk space for records, in GiB, below which the check warns.

@@ -90,11 +90,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.plan and not named:
         raise UserError(f"--plan: {arguments.plan!r} chooses among runs that are named as EXPERIMENT:ARM; leave it out")
 
+    from bench.commands.evaluate.paper_table import table_rows
     from bench.commands.evaluate.printing import show_evaluation
     from bench.commands.evaluate.running import run_evaluation
     from bench.records.evaluations import evaluation_folder, read_evaluation
     from bench.records.finished_runs import find_runs, other_runs, own_validation
-    from bench.records.paper_table import table_rows
     from bench.records.plan import read_plan
     from bench.tracking.mlflow_setup import require_mlflow
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.commands.evaluate.paper_table import TableRow
 from bench.console.output import plain_console, show
 from bench.console.tables import Column, FittedTable
-from bench.records.paper_table import TableRow
 from reproduce.evaluation.protocols import is_imagenet
 
 
@@ -20,7 +20,7 @@ def show_evaluation(content: Mapping[str, Any], rows: Sequence[TableRow], folder
 
     Args:
         content: The content of the evaluation's `evaluation.json`.
-        rows: The rows of the table, as `bench.records.paper_table.table_rows` returns them.
+        rows: The rows of the table, as `bench.commands.evaluate.paper_table.table_rows` returns them.
         folder: The evaluation's folder, whose path is printed.
     """
     data = content["data"]

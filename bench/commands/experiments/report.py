@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Verbs, add_experiment, add_plan, add_verb, output_folder
-from reproduce.disk import naming_full_disk
 from reproduce.errors import UserError
+from reproduce.files.disk import naming_full_disk
 
 EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html

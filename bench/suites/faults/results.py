@@ -9,8 +9,8 @@ from statistics import median
 
 from bench.results.store import with_provenance, write_result
 from bench.suites.faults.kind import FaultKind, TrialResult
-from reproduce.atomic import write_atomically
 from reproduce.errors import UserError
+from reproduce.files.atomic import write_atomically
 from reproduce.spec import validated
 
 COLUMNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.suites.gpu.probe import BoundCheck, ProbeResult, ProbeTable, Value
-from reproduce.markdown import as_markdown
+from reproduce.text.markdown import as_markdown
 
 DASH = "—"
 FAILED = "**failed**"

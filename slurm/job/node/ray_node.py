@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from reproduce.private_folders import temporary_folder
+from reproduce.files.private_folders import temporary_folder
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reproduce.data import load_manifest, verify
-from reproduce.disk import naming_full_disk
 from reproduce.errors import UserError
+from reproduce.files.disk import naming_full_disk
+from reproduce.files.private_folders import private_folder
 from reproduce.grid import arm_data
-from reproduce.private_folders import private_folder
 from reproduce.spec import load_experiment
 from slurm.job.config import LauncherConfig
 from slurm.job.log import log

@@ -18,7 +18,7 @@ from bench.records.leases import try_acquire
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce import schema
-from reproduce.disk import DiskFullError
+from reproduce.files.disk import DiskFullError
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from bench.orchestration import session
 from bench.orchestration.worker import LOG_FILE, Outcome, RankPlacement, Worker
 from bench.records.record import Recording, RunFinishedError
 from reproduce.data import DamagedDataError, DataError, load_manifest
-from reproduce.disk import DiskFullError
+from reproduce.files.disk import DiskFullError
 from reproduce.spec import PlannedRun, ResourcesConfig
 from reproduce.training.interface import NonFiniteLossError, RankSetup, TrainingResult
 

@@ -16,8 +16,8 @@ from bench.machine import filesystems
 from bench.tracking.location import artifact_location, sqlite_file, store_exists, tracking_uri
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
-from reproduce import private_folders
 from reproduce.errors import UserError
+from reproduce.files import private_folders
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reproduce.redaction import redacted
+from reproduce.text.redaction import redacted
 
 SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "hunter22",

@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from reproduce.data.manifest import WORDNET_ID, DataError
-from reproduce.data.readers import Listing, Progress, Sample
-from reproduce.data.trees import members
+from reproduce.data.reading.readers import Listing, Progress, Sample
+from reproduce.data.reading.trees import members
 from reproduce.limits import usable_cpus
 
 TRAIN = "ILSVRC2012_img_train.tar"

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from reproduce.data.manifest import SPLITS, DataError, Split
-from reproduce.data.readers import FileReader, Reader, TarReader
+from reproduce.data.reading.readers import FileReader, Reader, TarReader
 
 LAYOUT = "train/<class>/* and val/<class>/*"
 LEFT_BY_SYSTEMS = frozenset({

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from reproduce.disk import naming_full_disk
+from reproduce.files.disk import naming_full_disk
 
 DEFAULT_MODE, PRIVATE = 0o666, 0o600
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproduce.markdown import as_cell, as_markdown, from_markdown
+from reproduce.text.markdown import as_cell, as_markdown, from_markdown
 
 
 @pytest.mark.parametrize(

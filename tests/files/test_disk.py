@@ -17,11 +17,11 @@ from bench.records.predictions import write_predictions
 from bench.records.states import EVENTS, read_events
 from bench.telemetry.samples import attempt_file, read_samples, write_samples
 from reproduce import schema
-from reproduce.atomic import write_atomically
 from reproduce.data import synthetic
 from reproduce.data.writing import PrepareConfig, _Preparation, prepare
-from reproduce.disk import DiskFullError, naming_full_disk
 from reproduce.errors import CannotContinueError
+from reproduce.files.atomic import write_atomically
+from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.training import checkpoint
 
 FULL = r"small-disk is full \(No space left on device\): \d+ of 1048576 bytes are free"
@@ -89,7 +89,7 @@ def test_the_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from reproduce.atomic import write_atomically
+from reproduce.files.atomic import write_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_atomically(Path(sys.argv[1]), bytes(5000))
 """

@@ -18,7 +18,7 @@ from reproduce.config import from_yaml
 from reproduce.errors import SpecError
 from reproduce.grid import plan_without_data
 from reproduce.spec import ExperimentConfig, load_experiment
-from reproduce.yaml_files import LARGEST_FILE, parse_yaml, read_yaml
+from reproduce.text.yaml_files import LARGEST_FILE, parse_yaml, read_yaml
 from slurm.profile import Profile
 
 EXPERIMENT: dict[str, Any] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from reproduce import private_folders
 from reproduce.errors import UserError
-from reproduce.private_folders import UnsafeFolderError, local_folder, private_folder, temporary_folder
+from reproduce.files import private_folders
+from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder, temporary_folder
 
 ROOT = Path(__file__).parent.parent
 ANOTHER_USER = 12345
@@ -115,7 +115,7 @@ def test_the_folder_on_the_local_disk_has_the_users_name(tmp_path: Path, monkeyp
 
 AS_NOBODY = """
 import sys
-from reproduce import private_folders
+from reproduce.files import private_folders
 private_folders.LOCAL_DISK = private_folders.Path(sys.argv[1])
 from bench import cli
 sys.exit(cli.main(sys.argv[2:]))

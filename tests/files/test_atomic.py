@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.atomic import PRIVATE, replacing, write_atomically
+from reproduce.files.atomic import PRIVATE, replacing, write_atomically
 
 
 @pytest.mark.parametrize("durable", [True, False])
