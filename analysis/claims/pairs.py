@@ -75,7 +75,7 @@ def paired_difference(table: pd.DataFrame, plus: str, minus: str) -> Estimate:
     Arguments and errors are those of `differences`.
     """
     values = differences(table, plus, minus)
-    return mean(values, magnitude=float(table[[plus, minus]].abs().max(axis=None)))
+    return mean(values, magnitude=magnitude(table[[plus, minus]]))
 
 
 def paired_ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: str) -> Ratio:
@@ -98,7 +98,12 @@ def paired_ratio(runs: pd.DataFrame, field: str, metric: str, plus: str, minus: 
 
 def logarithms(table: pd.DataFrame) -> pd.DataFrame:
     """Take the natural logarithms of a frame. Values that have none (0 and what is not finite) become NaN."""
-    return np.log(table.where((table > 0) & (table < math.inf)))
+    return table.where((table > 0) & (table < math.inf)).map(math.log, na_action="ignore")
+
+
+def magnitude(table: pd.DataFrame) -> float:
+    """Return the largest absolute value of a frame; 0 if it is empty."""
+    return float(np.nanmax(np.abs(table.to_numpy(dtype=float)), initial=0))
 
 
 def difference_text(difference: Estimate) -> str:

@@ -18,6 +18,7 @@ from analysis.claims.curves import early_top1, top1_after
 from analysis.claims.pairs import (
     difference_text,
     logarithms,
+    magnitude,
     paired_difference,
     paired_ratio,
     pairs,
@@ -101,7 +102,7 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
     runs = recorded.finished.merge(norms, on="run_id")
     stem, *others = (paired_ratio(runs, AUX, stage, "both", "none") for stage in stages)
     plain = logarithms(runs.loc[runs[AUX].eq("none"), [stages[0], stages[-1]]]).dropna()
-    deep = ratio(plain[stages[0]] - plain[stages[-1]], magnitude=float(plain.abs().max(axis=None)))
+    deep = ratio(plain[stages[0]] - plain[stages[-1]], magnitude=magnitude(plain))
     left_out = "".join(
         f"; {name} was not finite in {counted(count, 'epoch')}"
         for name, count in recorded.not_finite.items()
