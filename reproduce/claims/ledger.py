@@ -172,7 +172,9 @@ def load_ledger(path: Path | None = None) -> Ledger:
         case {"documents": dict(documents), "claims": list(rows), **others} if not others:
             pass
         case _:
-            raise SpecError(f"ledger {file}: has to be a mapping with documents and a list of claims, and nothing else")
+            raise SpecError(
+                f"ledger {path or file}: has to be a mapping with documents and a list of claims, and nothing else"
+            )
     claims: dict[str, Claim] = {}
     for number, row in enumerate(rows, 1):
         claim = _claim(row, number)

@@ -59,7 +59,7 @@ def remove_partial_files(folder: Path) -> None:
         folder: A folder whose files are all replaced by this module, under a lock that the caller holds.
     """
     for path in folder.iterdir():
-        if re.fullmatch(r"\..+\.[0-9a-f]{16}", path.name):
+        if re.fullmatch(r"\..+\.([0-9]+|[0-9a-f]{16})", path.name):
             path.unlink(missing_ok=True)
 
 

@@ -57,13 +57,13 @@ def test_a_checkpoint_for_which_there_is_no_room_leaves_both_older_ones(small_di
 
 def test_an_event_is_written_as_a_whole_or_not_at_all(small_disk: Path) -> None:
     log = EventLog(small_disk, patience_s=0)
-    log.append(schema.START, 1)
+    log.append(schema.START, 1, environment={}, epochs=1)
     fill(small_disk)
     with pytest.raises(DiskFullError, match=rf"events\.jsonl cannot be written: .*{FULL}"):
         log.append(schema.EPOCH, 1, metrics={"noise": 0.5}, text="x" * 5000)
     assert (small_disk / EVENTS).read_bytes().count(b"\n") == 1
     (small_disk / "filling").unlink()
-    log.append(schema.EPOCH, 1, epoch=0)
+    log.append(schema.EPOCH, 1, epoch=0, metrics={})
     log.close()
     assert [event["kind"] for event in read_events(small_disk)] == [schema.START, schema.EPOCH]
 

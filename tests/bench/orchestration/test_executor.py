@@ -347,7 +347,15 @@ def test_another_executor_with_workers_of_the_right_kind_takes_a_refused_run(
     begun(options, runs[0], ELSEWHERE)
     queue = RunQueue(runs[:1], options.records)
     first, second = (
-        Executor(queue, ResourcesConfig(), options, start_group=groups, keep_waiting=lambda _: True) for _ in range(2)
+        Executor(
+            queue,
+            ResourcesConfig(),
+            options,
+            start_group=groups,
+            keep_waiting=lambda _: True,
+            stop_all=lambda reason: pytest.fail(reason),
+        )
+        for _ in range(2)
     )
     groups.computation = HERE
     first.execute_all()

@@ -71,9 +71,10 @@ def test_a_file_with_other_bytes_anywhere_can_be_read_and_shown(tmp_path: Path, 
         plain_console().print(*render_grid([Row(entry, state)], 1))
 
 
-def test_an_attempt_without_its_start_is_left_out(tmp_path: Path) -> None:
+def test_an_attempt_that_has_lost_its_start_keeps_its_epochs_and_its_end(tmp_path: Path) -> None:
     write(tmp_path, b"".join(LINES[1:]))
-    assert read_state(tmp_path).status == "waiting"
+    state = read_state(tmp_path)
+    assert (state.status, state.epochs_done, state.epochs) == ("finished", 2, None)
 
 
 @pytest.mark.parametrize("content", [b"", b"5", b"{", b"[]", b'{"t": 1}', b"\xff"])
