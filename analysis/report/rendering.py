@@ -34,8 +34,6 @@ def write_files(sections: Sections, out: Path) -> Path:
     tables = {"results": sections.results_table}
     if sections.effects_table.rows:
         tables["effects"] = sections.effects_table
-    else:
-        (out / "tables" / "effects.tex").unlink(missing_ok=True)  # of an earlier report
     frames = {
         "runs": sections.recorded.runs,
         "epochs": sections.recorded.epochs,
@@ -48,6 +46,8 @@ def write_files(sections: Sections, out: Path) -> Path:
     try:
         _check_foreign(out, texts)
         (out / "tables").mkdir(parents=True, exist_ok=True)
+        if "effects" not in tables:
+            (out / "tables" / "effects.tex").unlink(missing_ok=True)  # of an earlier report
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:

@@ -37,9 +37,10 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
         OSError: The file could not be written for another reason.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    opener = None if mode == DEFAULT_MODE else functools.partial(os.open, mode=mode)
     with naming_full_disk(path):
         try:
-            with open(partial, "xb", opener=functools.partial(os.open, mode=mode)) as file:
+            with open(partial, "xb", opener=opener) as file:
                 yield file
                 if durable:
                     file.flush()

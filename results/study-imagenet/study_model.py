@@ -106,7 +106,7 @@ class Counted:
     publisher_waiting_calls: float = given(
         3, "`Publisher`: stat events, and two looks for a cursor that is not there yet"
     )
-    checkpoint_calls: float = given(3, "`checkpoint.save`: open, rename, open of the folder")
+    checkpoint_calls: float = given(4, "`checkpoint.save`: open, two renames, open of the folder")
     checkpoint_every_s: float = given(300, "`Context.checkpoint_every_s`; and after every epoch")
     group_start_s: float = given(600, "`worker_group.START_TIMEOUT_S`: workers have to answer by then")
 

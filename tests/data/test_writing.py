@@ -31,6 +31,7 @@ from reproduce.data import (
 )
 from reproduce.data.loading.engine import Loader
 from reproduce.data.writing import PrepareConfig, prepare
+from reproduce.files.disk import DiskFullError
 from reproduce.native import DECODER
 
 
@@ -401,7 +402,7 @@ def test_a_write_that_fails_ends_the_job_in_a_sentence_and_leaves_nothing(tmp_pa
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(DataError, match="cannot be written: File too large"):
+        with pytest.raises(DiskFullError, match="cannot be written: a file may have at most 20000 bytes here"):
             prepare(synthetic(classes=2, images=64, size=32), tmp_path, PrepareConfig(workers=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -19,6 +19,7 @@ UNIFIED_CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux mounts control groups version 2."""
 MEMORY_LIMIT_BYTES = 2**20
 SUSPENDED_S = 5.0
+STEP_PATIENCE_S = 15
 PUBLISHER = "bench.tracking.publisher"
 RANK = "ray::Worker"
 
@@ -60,6 +61,13 @@ def suspend(trial: Trial) -> None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
         time.sleep(wait_s)
+
+
+@contextlib.contextmanager
+def short_patience(trial: Trial) -> Iterator[None]:
+    """Let the command take a run for hanging after `STEP_PATIENCE_S` without a step."""
+    trial.options += ["--step-patience-s", str(STEP_PATIENCE_S)]
+    yield
 
 
 def exhaust_memory(trial: Trial) -> None:

@@ -67,6 +67,7 @@ KINDS: tuple[FaultKind, ...] = (
         promise="The command notices that no step is done, writes the stacks of all ranks to a log, and tries again.",
         inject=partial(processes.signal_rank, signal.SIGSTOP),
         span="ranks",
+        setup=processes.short_patience,
         codes=(DONE,),
         wasted_steps=STEPS,
     ),

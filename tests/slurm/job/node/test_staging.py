@@ -37,7 +37,7 @@ def test_a_damaged_copy_never_gets_its_final_name(synthetic_data: Path, tmp_path
     with (damaged / "val.beton").open("r+b") as file:
         file.seek(5000)
         file.write(b"damage")
-    with pytest.raises(DataError, match=r"val\.beton: damaged"):
+    with pytest.raises(DataError, match=r"val\.beton: changed or damaged"):
         stage(damaged, tmp_path / "scratch")
     assert [path.suffix for path in own_folder(tmp_path / "scratch").iterdir() if path.is_dir()] == [".partial"]
 
