@@ -162,9 +162,9 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     settled = {row.planned.key for row in read_rows(entries, records) if row.state.status in options.settled}
     left = [run for run in (start_with_part(runs, *part_asked) if part_asked else runs) if run.key not in settled]
-    _verify_data(left, arguments.data, console)
     if left and arguments.address is None:  # elsewhere, the nodes of the cluster decode
         DECODER.implementation()  # raises an error that says what is missing
+    _verify_data(left, arguments.data, console)
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else start_publisher(records)

@@ -77,7 +77,7 @@ def test_threads_decoder_and_kernels_share_a_key_and_are_recorded(place: Path) -
     assert len({(facts["machine"], facts["code"], facts["torch"]) for facts in found.values()}) == 1
     losses = {records: read_events(folder)[1]["metrics"]["train/loss"] for records, folder in folders.items()}
     for records in ("two-threads", "torch"):
-        assert losses[records] == pytest.approx(losses["one"], rel=0.02), "equal up to rounding"
+        assert losses[records] == pytest.approx(losses["one"], rel=0.05), "equal up to rounding in bf16"
 
 
 @pytest.mark.long

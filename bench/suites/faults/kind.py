@@ -141,7 +141,7 @@ class TrialResult(Config):
     metrics_twice: int
     """Values of metrics that the tracking store holds more than once."""
     processes_left: int
-    """Processes of the command that still lived ten seconds after its end."""
+    """Processes of the command that still lived ten seconds after its end, without idle helpers of Ray."""
     broken: tuple[str, ...] = ()
     """The promises that were not kept, in words. Empty if all were."""
     duration_s: float

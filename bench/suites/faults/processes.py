@@ -22,6 +22,7 @@ SUSPENDED_S = 5.0
 STEP_PATIENCE_S = 15
 PUBLISHER = "bench.tracking.publisher"
 RANK = "ray::Worker"
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 def signal_driver(number: signal.Signals, trial: Trial) -> None:
@@ -88,6 +89,14 @@ def small_memory_group(trial: Trial) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             group.rmdir()
+
+
+def is_agent(process: psutil.Process) -> bool:
+    """Whether a process is an idle helper of Ray, which tries for a minute to report to a dead cluster."""
+    try:
+        return process.name() in AGENTS
+    except psutil.NoSuchProcess:
+        return False
 
 
 def no_memory_groups() -> str | None:

@@ -24,6 +24,7 @@ from bench.records.states import read_events, read_state, run_folder
 from bench.suites.faults.comparison import compare_with_store, first_difference
 from bench.suites.faults.job import STEPS, FaultJob, prepare_data
 from bench.suites.faults.kind import POLL_S, FaultKind, Span, Trial, TrialResult
+from bench.suites.faults.processes import is_agent
 from bench.suites.harness.errors import BenchmarkError
 from reproduce import schema
 
@@ -132,7 +133,7 @@ def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due_s: float, 
         elif code not in kind.codes:
             broken.append(f"the command ended with exit code {code}: {trial.job.last_line()}")
         watch.pause()
-        left = psutil.wait_procs(started, timeout=LEFT_S)[1]
+        left = psutil.wait_procs([process for process in started if not is_agent(process)], timeout=LEFT_S)[1]
         if left:
             broken.append(f"{len(left)} processes of the command still live")
         try:
