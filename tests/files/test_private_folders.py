@@ -15,7 +15,7 @@ from reproduce.errors import UserError
 from reproduce.files import private_folders
 from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder, temporary_folder
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ANOTHER_USER = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="being another user needs root")
 
