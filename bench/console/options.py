@@ -211,7 +211,7 @@ def _check_writable(path: Path, text: str) -> None:
         there = there.parent
     if there != path.absolute() and not there.is_dir():
         raise ArgumentTypeError(f"{_shown(text)} cannot be written, since {there} is not a folder; name another place")
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK, effective_ids=True):
         raise ArgumentTypeError(f"{_shown(text)} cannot be written: {there} does not allow it; name another place")
 
 
