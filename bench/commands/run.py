@@ -109,7 +109,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     )
     batch.add_argument(
         "--step-patience-s",
-        type=float,
+        type=positive_number,
         default=600,
         metavar="SECONDS",
         help="How long a run may make no step before its workers are killed and it is tried again; ten times its "
