@@ -138,11 +138,11 @@ def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 500
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _await_health(process, address, log_file(records, "dashboard"))
+        await_health(process, address, log_file(records, "dashboard"))
         yield Server(address, process)
     finally:
         signal.signal(signal.SIGTERM, before)
-        _terminate(process)
+        terminate(process)
 
 
 def is_loopback(host: str) -> bool:
@@ -204,7 +204,17 @@ def _check_port(host: str, port: int) -> None:
     raise DashboardError(f"port: {port} on {host}: {reason}; {free} is free")
 
 
-def _await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    """Wait until an MLflow server that was started on this machine answers.
+
+    Args:
+        process: The process of the server.
+        address: The URL of its pages.
+        log: The server's log, which the error names.
+
+    Raises:
+        DashboardError: The server ended, or did not answer within `SERVER_START_S`.
+    """
     deadline = time.monotonic() + SERVER_START_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError):
@@ -214,7 +224,8 @@ def _await_health(process: subprocess.Popen[bytes], address: str, log: Path) -> 
     raise DashboardError(f"the MLflow server did not start within {SERVER_START_S:.0f} s; its log: {log}")
 
 
-def _terminate(process: subprocess.Popen[bytes]) -> None:
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """End a server that leads its process group, with all its processes, and wait for its end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:

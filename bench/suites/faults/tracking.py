@@ -11,15 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from bench.machine.proxies import except_this_machine
 from bench.suites.faults.kind import Trial
-from bench.suites.harness.errors import BenchmarkError
+from bench.tracking.dashboard import await_health, terminate
 
-SERVER_START_S = 120.0
 SLOW_S = 2.0
 HANG_S = 3600.0
 LOCKED_S = 30.0
@@ -43,14 +42,16 @@ class DisturbedServer:
         self._proxy_port = _free_port()
 
     def __enter__(self) -> DisturbedServer:
+        except_this_machine()
         self._folder.mkdir()
         store = self._folder / "mlflow.db"
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}"]
         command += ["--artifacts-destination", str(self._folder / "artifacts"), "--workers", "1"]
         command += ["--host", LOOPBACK, "--port", str(self._port)]
-        with (self._folder / "log.txt").open("wb") as log:
+        log_file = self._folder / "log.txt"
+        with log_file.open("wb") as log:
             self._server = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
-        _await_health(self._port)
+        await_health(self._server, f"http://{LOOPBACK}:{self._port}", log_file)
         self._open()
         self._trial.store = store
         self._trial.environment["MLFLOW_TRACKING_URI"] = f"http://{LOOPBACK}:{self._proxy_port}"
@@ -59,9 +60,7 @@ class DisturbedServer:
     def __exit__(self, *exception: object) -> None:
         self.heal()
         self._close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._server.pid, 15)
-        self._server.wait()
+        terminate(self._server)
 
     def disturb(self, mode: str) -> None:
         """Enter a mode: `down`, `slow`, `hang` or `fail`."""
@@ -200,12 +199,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
-
-
-def _await_health(port: int) -> None:
-    deadline = time.monotonic() + SERVER_START_S
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{LOOPBACK}:{port}/health", timeout=2):
-            return
-        time.sleep(0.3)
-    raise BenchmarkError(f"the MLflow server did not start within {SERVER_START_S:.0f} s")
