@@ -15,7 +15,7 @@ quickstart: setup ## the whole way on a small data set: images, trainings, recor
 	@$(BIN)/deeper report quickstart
 
 test: lint ## static checks and all tests but the long ones
-	@$(BIN)/pytest -m "not long"
+	@$(BIN)/pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: setup ## the tests that take minutes
 	@$(BIN)/pytest -m long

@@ -153,7 +153,7 @@ def test_a_local_cluster_that_dies_ends_the_command_soon_and_the_run_goes_on_lat
     driver.wait_for_epoch()
     for process in driver.children(name):
         process.kill()
-    assert driver.process.wait(timeout=60) == 75, driver.said
+    assert driver.process.wait(timeout=300) == 75, driver.said
     assert f"stopped (Ray's process {name} died); to resume: deeper run" in driver.said
     assert "Traceback" not in driver.said
     assert read_state(driver.run).status == "interrupted"

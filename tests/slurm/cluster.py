@@ -57,7 +57,7 @@ SlurmctldTimeout=30
 TreeWidth=1
 MessageTimeout=5
 SlurmdTimeout=10
-KillWait=5
+KillWait=60
 MinJobAge=3600
 ReturnToService=2
 JobCompType=jobcomp/filetxt
@@ -134,7 +134,7 @@ class Cluster:
         (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}", encoding="utf-8")
         try:
             self._start("login", LOGIN, private=["/run"])
-            until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=20)
+            until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=120)
             for host in HOSTS:
                 self._boot(host)
             for host in HOSTS:
@@ -176,7 +176,7 @@ class Cluster:
         *command: str | Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 60,
+        timeout: float = 180,
         check: bool = True,
         host: str = "login",
     ) -> subprocess.CompletedProcess[str]:
@@ -197,7 +197,7 @@ class Cluster:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def on(
-        self, host: str, *command: str | Path, timeout: float = 60, check: bool = True
+        self, host: str, *command: str | Path, timeout: float = 180, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside a host's namespaces, as `login` does on the login node."""
         return self.login(*command, timeout=timeout, check=check, host=host)
@@ -227,7 +227,7 @@ class Cluster:
         def state() -> str:
             return self.login("sinfo", "--noheader", "--Node", f"--nodes={host}", "--format=%T", check=False).stdout
 
-        until(lambda: set(state().split()) == {"idle"}, f"{host} to be idle", seconds=60)
+        until(lambda: set(state().split()) == {"idle"}, f"{host} to be idle", seconds=180)
 
     def _kill(self, node: str) -> None:
         """Kill a node. Returns when none of its processes is left, since its PID 1 ends last."""
@@ -260,7 +260,7 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
-        until(lambda: _child(self._nodes[name].pid), f"the namespaces of {name}", seconds=20)
+        until(lambda: _child(self._nodes[name].pid), f"the namespaces of {name}", seconds=120)
 
     def _own(self, name: str, place: Path) -> list[str]:
         """Shell lines that mount an empty file system over `place` and bind the shared folders into it."""
@@ -284,7 +284,7 @@ class Cluster:
         line = self.login("scontrol", "show", "job", "-o", str(job_id)).stdout
         return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s[A-Z][\w/:]*=|$)", line.strip())}
 
-    def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = 60) -> str:
+    def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = 180) -> str:
         """Wait until the state of a job is terminal or one of `states`, and return it.
 
         Raises:

@@ -49,11 +49,11 @@ def test_signals_reach_a_command_and_a_slow_command_is_ended(cluster: Cluster) -
     assert command.stdout is not None
     assert command.stdout.readline() == "ready\n"
     command.terminate()
-    assert (command.communicate(timeout=10)[0], command.returncode) == ("told\n", 3)
+    assert (command.communicate(timeout=60)[0], command.returncode) == ("told\n", 3)
     with pytest.raises(AssertionError, match=r"took more than 0\.5 s"):
         cluster.login("sleep", "1000", timeout=0.5)
     late = ("pgrep", "--full", "--exact", "sleep 1000")
-    until(lambda: not cluster.login(*late, check=False).stdout, "the late command's end", seconds=5)
+    until(lambda: not cluster.login(*late, check=False).stdout, "the late command's end", seconds=60)
 
 
 def test_a_cluster_ends_with_the_process_that_made_it(cluster: Cluster, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_cluster_ends_with_the_process_that_made_it(cluster: Cluster, tmp_path
     assert processes_naming(tmp_path)  # a second cluster, beside the first
     owner.kill()
     owner.wait()
-    until(lambda: not processes_naming(tmp_path), "the end of the killed owner's daemons", seconds=10)
+    until(lambda: not processes_naming(tmp_path), "the end of the killed owner's daemons", seconds=60)
     assert cluster.login("sinfo", "--noheader", "--nodes=n1,n2", "--format=%T").stdout
 
 

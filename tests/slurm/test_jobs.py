@@ -172,7 +172,7 @@ def test_a_run_continues_bit_for_bit_after_scancel_and_a_new_submission(
     there.begun(only(there))
     user.cluster.login("scancel", job)
     there.ended("long", job, "CANCELLED")
-    until(lambda: reasons(there.events(only(there))), "the end of the attempt", seconds=30)
+    until(lambda: reasons(there.events(only(there))), "the end of the attempt", seconds=PATIENCE_S)
     assert reasons(there.events(only(there))) == ["cancelled"]
     jobs = there.submit("long", nodes=1)
     there.ended("long", jobs["grid"])

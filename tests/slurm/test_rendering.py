@@ -152,7 +152,7 @@ class Node:
 
     def run(self, **environment: str) -> tuple[int, str]:
         process = self.start(**environment)
-        log, _ = process.communicate(timeout=20)
+        log, _ = process.communicate(timeout=120)
         return process.returncode, log
 
     @property

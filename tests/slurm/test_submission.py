@@ -241,7 +241,7 @@ def test_a_real_slurm_requeues_each_element_and_then_runs_the_report(cluster: An
     code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
     cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2])
     jobs = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))
-    assert cluster.wait(jobs["report"], timeout=90) == "COMPLETED"
+    assert cluster.wait(jobs["report"], timeout=180) == "COMPLETED"
 
     starts = [path.read_text(encoding="utf-8").splitlines() for path in place.glob("*.starts")]
     if split is None:

@@ -79,10 +79,10 @@ def bomb(item: str) -> str:
     ids=lambda value: re.sub(r"\W+", "-", value[:20]) if isinstance(value, str) else None,
 )
 def test_what_a_user_cannot_have_meant_is_one_sentence(text: str, sentence: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(SpecError, match=sentence) as raised:
         parse_yaml(text, where="mine.yaml")
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     assert len(str(raised.value).splitlines()) == 1
     assert str(raised.value).startswith("mine.yaml: ")
 
@@ -182,13 +182,13 @@ DOCUMENTS = st.one_of(
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(DOCUMENTS)
 def test_any_document_gives_a_plan_or_a_sentence_in_two_seconds(text: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with contextlib.suppress(SpecError):  # any other error is a bug
         experiment = from_yaml(ExperimentConfig, text, what="an experiment", where="mine.yaml")
         runs = plan_without_data(experiment)
         again = from_yaml(ExperimentConfig, experiment_text(experiment, experiment.name), what="", where="")
         assert [run.key for run in plan_without_data(again)] == [run.key for run in runs]
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 @settings(max_examples=150, deadline=None)

@@ -29,7 +29,7 @@ def test_a_password_of_the_server_is_on_no_command_line_and_in_no_file(
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter22@127.0.0.1:{free_port}")
     publisher = start_publisher(one_run)
-    command, deadline = b"", time.monotonic() + 30
+    command, deadline = b"", time.monotonic() + 120
     while not command:  # the kernel shows it a moment after the start
         command = Path(f"/proc/{publisher.process.pid}/cmdline").read_bytes()
         assert time.monotonic() < deadline

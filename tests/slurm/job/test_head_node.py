@@ -180,7 +180,7 @@ def test_a_bug_is_raised_and_marks_no_run(
         node.run()
     assert set(submission.statuses().values()) == {"waiting"}
     with pytest.raises(RendezvousError, match="the head node could not start"):
-        wait_for_rendezvous(submission.rendezvous_file, timeout_s=5)
+        wait_for_rendezvous(submission.rendezvous_file, timeout_s=60)
 
 
 def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
@@ -202,7 +202,7 @@ def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
 
 
 def join(submission: Submission, *reports: NodeReport) -> list[RendezvousClient]:
-    rendezvous = wait_for_rendezvous(submission.rendezvous_file, timeout_s=30)
+    rendezvous = wait_for_rendezvous(submission.rendezvous_file, timeout_s=120)
     return [RendezvousClient(rendezvous, report) for report in reports]
 
 

@@ -40,14 +40,14 @@ def server(file: Path) -> Iterator[RendezvousServer]:
 
 def connected(file: Path, server: RendezvousServer) -> RendezvousClient:
     """A client whose report the server has received."""
-    client = RendezvousClient(wait_for_rendezvous(file, timeout_s=5), REPORT)
-    until(lambda: server.reports, "the report", seconds=30)
+    client = RendezvousClient(wait_for_rendezvous(file, timeout_s=60), REPORT)
+    until(lambda: server.reports, "the report", seconds=120)
     return client
 
 
 def test_a_worker_node_learns_where_ray_is_and_reports_its_problem(file: Path, server: RendezvousServer) -> None:
     client = connected(file, server)
-    assert wait_for_rendezvous(file, timeout_s=5).ray_address == RAY_ADDRESS
+    assert wait_for_rendezvous(file, timeout_s=60).ray_address == RAY_ADDRESS
     assert server.reports == [REPORT]
     assert not client.over.is_set()
 
@@ -79,7 +79,7 @@ def test_a_connection_that_ends_without_a_word_means_that_the_head_node_is_lost(
     ],
 )
 def test_a_report_without_the_token_is_ignored(file: Path, server: RendezvousServer, line: str) -> None:
-    rendezvous = wait_for_rendezvous(file, timeout_s=5)
+    rendezvous = wait_for_rendezvous(file, timeout_s=60)
     with socket.create_connection((rendezvous.host, rendezvous.port)) as stranger:
         stranger.sendall(f"{line}\n".encode())
         connected(file, server)
@@ -93,7 +93,7 @@ def test_nobody_else_can_read_the_token(file: Path, server: RendezvousServer) ->
 def test_nobody_waits_for_a_cancelled_rendezvous(file: Path) -> None:
     cancel_rendezvous(file)
     with pytest.raises(RendezvousError, match="the head node could not start"):
-        wait_for_rendezvous(file, timeout_s=5)
+        wait_for_rendezvous(file, timeout_s=60)
 
 
 def test_a_head_node_that_does_not_come_is_waited_for_only_so_long(file: Path) -> None:

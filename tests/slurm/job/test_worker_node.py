@@ -51,7 +51,7 @@ def started(node: WorkerNode) -> threading.Thread:
 
 
 def ended(thread: threading.Thread) -> None:
-    thread.join(timeout=30)
+    thread.join(timeout=120)
     assert not thread.is_alive()
 
 
@@ -59,7 +59,7 @@ def test_a_worker_node_runs_ray_until_the_job_is_over(
     submission: Submission, ray: RayDouble, server: RendezvousServer
 ) -> None:
     thread = started(worker(submission, ray))
-    until(lambda: server.reports, "the report", seconds=30)
+    until(lambda: server.reports, "the report", seconds=120)
     assert server.reports == [NodeReport("n2", str(submission.config.data))]
     assert ray.arguments["head_address"] == "127.0.0.1:33775"
     assert not ray.killed
@@ -75,9 +75,9 @@ def test_ray_is_started_again_when_it_ends(
     waiting = list(rays)
     node = replace(worker(submission, ray), start_ray=lambda *_, **__: waiting.pop(0))  # type: ignore[arg-type, return-value]
     thread = started(node)
-    until(lambda: server.reports, "the report", seconds=30)
+    until(lambda: server.reports, "the report", seconds=120)
     rays[0].is_alive = False
-    until(lambda: not waiting, "the second start", seconds=30)
+    until(lambda: not waiting, "the second start", seconds=120)
     server.close()
     ended(thread)
     assert rays[0].killed
@@ -89,7 +89,7 @@ def test_a_worker_node_without_data_reports_that_and_starts_no_ray(
     submission: Submission, ray: RayDouble, server: RendezvousServer, tmp_path: Path
 ) -> None:
     thread = started(worker(submission, ray, data=tmp_path / "nothing"))
-    until(lambda: server.reports, "the report", seconds=30)
+    until(lambda: server.reports, "the report", seconds=120)
     [report] = server.reports
     assert str(report.problem).startswith("n2: ")
     assert "nothing" in str(report.problem)
@@ -108,7 +108,7 @@ def test_a_job_that_has_lost_its_head_node_is_requeued(
     submission: Submission, ray: RayDouble, server: RendezvousServer, scontrol: Callable[[], str]
 ) -> None:
     thread = started(worker(submission, ray))
-    until(lambda: server.reports, "the report", seconds=30)
+    until(lambda: server.reports, "the report", seconds=120)
     lose_head(server)
     ended(thread)
     assert scontrol() == "requeue 17\n"
@@ -120,7 +120,7 @@ def test_a_job_that_slurm_ends_is_not_requeued(
     submission: Submission, ray: RayDouble, server: RendezvousServer, scontrol: Callable[[], str], reason: str
 ) -> None:
     thread = started(worker(submission, ray, reason))
-    until(lambda: server.reports, "the report", seconds=30)
+    until(lambda: server.reports, "the report", seconds=120)
     lose_head(server)
     ended(thread)
     assert scontrol() == ""
