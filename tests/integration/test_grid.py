@@ -19,13 +19,10 @@ import psutil
 import pytest
 import yaml
 
-from bench.planning.disk import RUN_FILES, STORE_BYTES, predict_disk
-from bench.planning.plan import make_plan
 from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
-from reproduce.spec import load_experiment
 
 EXPERIMENT: dict[str, Any] = {
     "name": "small-grid",
@@ -118,20 +115,6 @@ def test_a_failing_run_leaves_the_others_alone_and_nothing_is_repeated(place: Pa
     page = (place / "reports" / "small-grid" / "index.html").read_text(encoding="utf-8")
     assert "both" in page
     assert "diverging" in page
-
-
-def test_the_plan_predicts_the_disk_of_the_grid_within_a_tenth(place: Path) -> None:
-    """Of the grid that the test before has trained; the run that diverged leaves little and is left out."""
-    plan = make_plan(load_experiment(place / "small-grid.yaml"), place / "data")
-    finished = [run for run in plan.runs if run.arm != "diverging"]
-    folders = [run_folder(place / "records", run.key) for run in finished]
-    files = [path for folder in folders for path in folder.iterdir() if not path.name.startswith("code-")]
-    predicted = predict_disk(plan, finished, {})
-    others = STORE_BYTES + 4000 * len(finished)
-    assert sum(path.stat().st_size for path in files) == pytest.approx(predicted.after_bytes - others, rel=0.1)
-    assert len(files) == RUN_FILES * len(finished)
-    everything = [path for path in (place / "records").rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in everything) < 1.1 * predicted.while_training(2)[0]
 
 
 def test_a_run_larger_than_the_cluster_is_refused_with_what_would_fit(place: Path) -> None:
