@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import benchmarks, claims, dashboard, data, publish, run
+from bench.commands import benchmarks, claims, clean, dashboard, data, publish, run
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
 from bench.commands.experiments import authoring, listing, plan, report, status
+from bench.commands.trained import export, predict
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.options import folder
@@ -134,7 +135,7 @@ def build_parser() -> Parser:
     for command in (data, plan, run, publish):
         command.add_to(verbs, places)
     status.add_to(verbs, places, EXTENSIONS)
-    for command in (dashboard, report, evaluate, claims, benchmarks):
+    for command in (dashboard, report, evaluate, export, predict, clean, claims, benchmarks):
         command.add_to(verbs, places)
     for extension in EXTENSIONS:
         extension.add_verbs(verbs, places)

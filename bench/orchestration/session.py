@@ -23,7 +23,7 @@ from reproduce.execution.precision import resolve_precision
 from reproduce.execution.ranks import failed_elsewhere
 from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.spec import RunConfig
-from reproduce.training.checkpoint import resume_point
+from reproduce.training.checkpoint import drop_before, resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
 from reproduce.training.loop import train
 
@@ -125,6 +125,8 @@ def train_and_record(
             metrics=metrics,
             telemetry=telemetry.summary(),
         )
+        if result.finished:
+            drop_before(context.folder)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Finds the finished runs that are named on the command line. Imports no torch."""
+"""Finds the runs that are named on the command line. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from reproduce.spec import RunConfig, SpecError, validated
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """A finished run whose record has predictions, with the names under which it was planned."""
+    """A run with a record, and the names under which it was planned."""
 
     experiment: str
     """The first experiment that plans the run; empty if none in these records does."""
     arm: str
     """The arm of the run; the run's key if no experiment plans it."""
+    seed: int
+    """The seed of the run, 0 if no experiment plans it."""
     label: str
     """EXPERIMENT:ARM:SEED, or the run's key if no experiment plans it."""
     folder: Path
@@ -32,7 +34,9 @@ class RecordedRun:
     """The configuration in the record."""
 
 
-def find_runs(records: Path, names: Iterable[str], plan: str | None = None) -> list[RecordedRun]:
+def find_runs(
+    records: Path, names: Iterable[str], plan: str | None = None, *, unfinished: bool = False
+) -> list[RecordedRun]:
     """Find finished runs by their names.
 
     Args:
@@ -40,18 +44,20 @@ def find_runs(records: Path, names: Iterable[str], plan: str | None = None) -> l
         names: Each name is a run's key, EXPERIMENT:ARM:SEED, or EXPERIMENT:ARM for all seeds of the arm. A slash may
             replace a colon.
         plan: The hash of the plan of the named experiments, or its beginning. None means their present plans.
+        unfinished: Find runs that are not finished, or that have no predictions, as well.
 
     Returns:
         The runs in the order of the names, each run once.
 
     Raises:
-        SpecError: A name is malformed, or a run or the plan is unknown, or a run is not finished or has no predictions.
+        SpecError: A name is malformed, or a run or the plan is unknown, or a run has not begun, or it is not finished
+            or has no predictions and `unfinished` is not set.
     """
     found: dict[str, RecordedRun] = {}
     for name in names:
         for experiment, entry in _planned(records, name, plan):
             if entry.key not in found:
-                found[entry.key] = _recorded(records, experiment, entry)
+                found[entry.key] = _recorded(records, experiment, entry, unfinished)
     return list(found.values())
 
 
@@ -105,16 +111,22 @@ def _planned(records: Path, name: str, wanted: str | None) -> list[tuple[str, Pl
     return [(experiment, entry) for entry in chosen]
 
 
-def _recorded(records: Path, experiment: str, entry: PlanEntry) -> RecordedRun:
+def _recorded(records: Path, experiment: str, entry: PlanEntry, unfinished: bool) -> RecordedRun:
     label = f"{experiment}:{entry.arm}:{entry.seed}" if experiment else entry.key
     folder = run_folder(records, entry.key)
-    status = read_state(folder).status
-    if status != schema.FINISHED:
-        raise SpecError(f"run: {label} ({entry.key}) is {status}; only a finished run can be evaluated")
-    if not (folder / schema.ARTIFACT_PREDICTIONS).is_file():
-        raise SpecError(
-            f"run: {label} ({entry.key}) has no {schema.ARTIFACT_PREDICTIONS} in {folder}; `deeper run` makes it"
-        )
+    if unfinished:
+        if not (folder / schema.ARTIFACT_CONFIG).is_file():
+            raise SpecError(f"run: {label} ({entry.key}) has not begun; start it with `deeper run`")
+    else:
+        _check_finished(folder, f"{label} ({entry.key})")
     config = yaml.safe_load((folder / schema.ARTIFACT_CONFIG).read_text(encoding="utf-8"))
     where = f"{folder / schema.ARTIFACT_CONFIG}: "
-    return RecordedRun(experiment, entry.arm, label, folder, validated(RunConfig, config, where=where))
+    return RecordedRun(experiment, entry.arm, entry.seed, label, folder, validated(RunConfig, config, where=where))
+
+
+def _check_finished(folder: Path, name: str) -> None:
+    status = read_state(folder).status
+    if status != schema.FINISHED:
+        raise SpecError(f"run: {name} is {status}; only a finished run can be evaluated")
+    if not (folder / schema.ARTIFACT_PREDICTIONS).is_file():
+        raise SpecError(f"run: {name} has no {schema.ARTIFACT_PREDICTIONS} in {folder}; `deeper run` makes it")

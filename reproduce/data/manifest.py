@@ -137,21 +137,7 @@ def load_manifest(folder: Path) -> Manifest:
         DataError: The manifest is missing or invalid, or an FFCV file is missing or has another size. The message names
             the file.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DamagedDataError(
-            f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}"
-        )
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise DamagedDataError(
-            f"{path}: not a manifest: {where}: {first['msg']}; prepare it again with --force"
-        ) from error
+    path, manifest = folder / MANIFEST, read_manifest(folder)
     for split, expected in manifest.splits.items():
         file = beton(folder, split)
         if not file.is_file():
@@ -163,6 +149,29 @@ def load_manifest(folder: Path) -> Manifest:
                 f"{file}: {state}: {size} bytes, {path} says {expected.bytes}; prepare it again with --force"
             )
     return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a prepared folder, which is all that the names of classes and the options need.
+
+    Raises:
+        DataError: The manifest is missing or invalid.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DamagedDataError(
+            f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}"
+        )
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "content"
+        raise DamagedDataError(
+            f"{path}: not a manifest: {where}: {first['msg']}; prepare it again with --force"
+        ) from error
 
 
 def sha256(path: Path) -> str:

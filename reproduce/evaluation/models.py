@@ -66,6 +66,21 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
+class TrainedWeights:
+    """The network of a run at its newest checkpoint, with the weights that the run validates."""
+
+    network: GoogLeNet
+    """In evaluation mode, in float32 and on the CPU, its auxiliary classifiers included. Parameters need no
+    gradients."""
+    averaged: bool
+    """Whether the weights are averages over the training steps rather than those after the last step."""
+    epochs: int
+    """Number of complete epochs of training."""
+    finished: bool
+    """Whether the training is finished."""
+
+
+@dataclass(frozen=True)
 class RunModel:
     """Refers to the network of a finished run.
 
@@ -108,14 +123,28 @@ class RunModel:
 
     def load(self, device: torch.device) -> Classifier:
         """Load the run's network onto a device, in the precision of its recipe. Raises the errors of `check`."""
+        return Classifier(self.trained().network, self.run.recipe.precision, device)
+
+    def trained(self, *, unfinished: bool = False) -> TrainedWeights:
+        """Load the run's network in float32 onto the CPU.
+
+        Args:
+            unfinished: Whether the run may be unfinished. Its newest checkpoint is then loaded.
+
+        Raises:
+            EvaluationError: There is no checkpoint, it is damaged, or the run is not finished.
+            CheckpointError: The checkpoint belongs to another run.
+        """
         with torch.device("meta"):
             network = GoogLeNet(self.run.network)
-        content = self._checkpoint()
+        content = self._checkpoint(unfinished=unfinished)
         averaged = content["averaged"]
         network.load_state_dict(content["network"] if averaged is None else averaged["network"], assign=True)
-        return Classifier(network, self.run.recipe.precision, device)
+        return TrainedWeights(
+            network.eval().requires_grad_(False), averaged is not None, content["epoch"], content["finished"]
+        )
 
-    def _checkpoint(self) -> dict[str, Any]:
+    def _checkpoint(self, *, unfinished: bool = False) -> dict[str, Any]:
         content, damaged = checkpoint.load_and_name_damaged(self.folder, self.run.key)
         if damaged:
             raise EvaluationError(
@@ -127,7 +156,7 @@ class RunModel:
                 f"run {self.run.key}: no {checkpoint.FILE_NAME} in {self.folder}; use the records of the machine that "
                 "trained it, or train it here with `deeper run`"
             )
-        if not content["finished"]:
+        if not content["finished"] and not unfinished:
             raise EvaluationError(
                 f"run {self.run.key}: its checkpoint stands at epoch {content['epoch']} of {self.run.recipe.epochs}; "
                 "finish it with `deeper run`"

@@ -9,7 +9,7 @@ a dictionary that `torch.load(weights_only=True)` reads:
     key          the run's key
     epoch, step  the next step to run, both from 0; if `step` is the number of steps of an epoch, validation is next
     finished     True if all epochs are trained and validated
-    network      state dict of the network with its last weights
+    network      state dict of the network with its last weights; None if `finished` and the recipe averages
     averaged     {"network": state dict, "steps": int} of the averaged weights; None if the recipe does not average
     optimiser    state dict of the optimiser; None if `finished`
     history      metrics of the complete epochs, one dictionary for each epoch
@@ -69,10 +69,7 @@ def save(folder: Path, content: dict[str, Any]) -> None:
     """
     newest = folder / FILE_NAME
     with replacing(newest) as file:
-        hashing = _HashingFile(file)
-        torch.save(content, cast(BinaryIO, hashing))
-        hashing.raise_error()
-        file.write(MARK + hashing.digest.hexdigest().encode() + b"\n")
+        _write(content, file)
         file.flush()
         os.fsync(file.fileno())
         if newest.exists():
@@ -152,8 +149,65 @@ def put_back(folder: Path) -> None:
 
 
 def drop_before(folder: Path) -> None:
-    """Delete the checkpoint before the newest, which a finished run no longer needs."""
+    """Delete the checkpoint before the newest, which a finished run no longer needs once its result is durable."""
     (folder / FILE_NAME_BEFORE).unlink(missing_ok=True)
+
+
+def surplus_bytes(folder: Path, key: str) -> int:
+    """Return how many bytes of a finished run's checkpoint are of no use any more: momentum, and weights not evaluated.
+
+    Tensors are not read. A checkpoint that is missing, unfinished, damaged or another run's has none.
+    """
+    try:
+        content = torch.load(folder / FILE_NAME, map_location="cpu", weights_only=True, mmap=True)
+        if content["key"] != key or not content["finished"]:
+            return 0
+        return sum(_tensor_bytes(content[name]) for name in _surplus(content))
+    except (OSError, *UNREADABLE):
+        return 0
+
+
+def keep_final_weights(folder: Path, key: str) -> bool:
+    """Write the checkpoint of a finished run anew with the weights alone that were evaluated.
+
+    It is replaced atomically. A checkpoint that holds nothing else, or that is missing, unfinished or damaged, is left
+    as it is.
+
+    Returns:
+        Whether the newest checkpoint is finished and undamaged, so that the one before it is of no use.
+
+    Raises:
+        CheckpointError: The checkpoint in this folder belongs to another run.
+        DiskFullError: There is no room for the new file. The old one is untouched.
+    """
+    content, damaged = load_and_name_damaged(folder, key)
+    if content is None or damaged or not content["finished"]:
+        return False
+    if surplus := _surplus(content):
+        with replacing(folder / FILE_NAME) as file:
+            _write({**content, **dict.fromkeys(surplus)}, file)
+    return True
+
+
+def _surplus(content: dict[str, Any]) -> list[str]:
+    """Name the entries of a finished checkpoint that nothing needs any more."""
+    unused = ["optimiser"] if content.get("optimiser") is not None else []
+    return unused + (["network"] if content.get("averaged") is not None and content["network"] is not None else [])
+
+
+def _tensor_bytes(content: Any) -> int:
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, dict):
+        return sum(map(_tensor_bytes, content.values()))
+    return sum(map(_tensor_bytes, content)) if isinstance(content, (list, tuple)) else 0
+
+
+def _write(content: dict[str, Any], file: BinaryIO) -> None:
+    hashing = _HashingFile(file)
+    torch.save(content, cast(BinaryIO, hashing))
+    hashing.raise_error()
+    file.write(MARK + hashing.digest.hexdigest().encode() + b"\n")
 
 
 class _HashingFile:

@@ -139,7 +139,6 @@ class Trainer:
         if self.setup.rank == 0:
             assert validation.predictions is not None
             self.observer.predictions(validation.predictions)
-            checkpoint.drop_before(self.setup.folder)
         return final_metrics(self.history) | run_probes(self.run.probes, self._trained_network())
 
     def warm_up(self, epoch: int) -> None:
@@ -351,13 +350,14 @@ class Trainer:
         sums = self.metrics.state_dict() if step else None
         ranks = self.ranks.gather({"generators": get_generator_states(self.setup.device), "sums": sums})
         if self.setup.rank == 0:
+            averaged = self.average.state_dict() if self.average is not None else None
             content = {
                 "key": self.run.key,
                 "epoch": epoch,
                 "step": step,
                 "finished": finished,
-                "network": self.network.state_dict(),
-                "averaged": self.average.state_dict() if self.average is not None else None,
+                "network": None if finished and averaged else self.network.state_dict(),  # only what was evaluated
+                "averaged": averaged,
                 "optimiser": None if finished else self.step.optimiser.state_dict(),
                 "history": self.history,
                 "ranks": ranks,
@@ -388,7 +388,8 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         self.first_epoch, self.first_step = state["epoch"], state["step"]
         self.history = state["history"]
-        self.network.load_state_dict(state["network"])
+        if state["network"] is not None:
+            self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["averaged"])
         if not state["finished"]:

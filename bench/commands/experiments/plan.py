@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_choice, add_experiment, add_json, add_verb
+from bench.console.formats import format_bytes, format_duration
+from bench.console.options import Verbs, add_choice, add_experiment, add_json, add_verb, whole_number
 from bench.console.output import plain_console, print_result, show
+from reproduce.errors import UserError
 
 if TYPE_CHECKING:
     from bench.planning.plan import Plan
@@ -22,6 +24,7 @@ EXAMPLES = """examples:
   deeper plan ablation-imagenette --device "AMD EPYC"      # device hours on a machine that was measured
   deeper plan my-ablation.yaml --arm reduced-both --seed 0
   deeper plan ablation-imagenet --json --output plan.json
+  deeper plan ablation-imagenet --source imagenet:/datasets/ilsvrc2012 --max-resolution 512     # before preparing
 """
 
 
@@ -39,6 +42,13 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", metavar="FILE", type=Path, help="Estimate the hours from a file that `deeper bench step` wrote."
     )
+    parser.add_argument(
+        "--source",
+        help="Estimate what preparing this source takes, as `deeper data prepare` takes it, in place of the runs.",
+    )
+    parser.add_argument(
+        "--max-resolution", type=whole_number(16), metavar="PIXELS", help="The option of `deeper data prepare`."
+    )
     add_json(parser)
 
 
@@ -46,6 +56,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
 
     experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+    if arguments.source is not None:
+        return _estimate_preparation(arguments)
+    if arguments.max_resolution is not None:
+        raise UserError("--max-resolution: applies only to the preparation that --source names; leave it out")
 
     from bench.planning.plan import make_plan, select
     from bench.planning.rates import Rates
@@ -56,6 +70,29 @@ def _plan(arguments: argparse.Namespace) -> int:
     rates = Rates(arguments.records, gpu=gpu, device=arguments.device, file=arguments.rate)
     estimates = {run.key: rates.estimate(plan, run) for run in runs}
     print_result(arguments, _as_json(plan, runs, estimates), lambda: _show(plan, runs, estimates, rates.device))
+    return DONE
+
+
+def _estimate_preparation(arguments: argparse.Namespace) -> int:
+    from reproduce.data import PrepareOptions
+    from reproduce.data.estimating import estimate_preparation
+
+    options = PrepareOptions(max_resolution=arguments.max_resolution)
+    found = estimate_preparation(arguments.source, options)
+
+    def show_text() -> None:
+        images = " and ".join(f"{count:,} {split}" for split, count in found.images.items())
+        checking = found.checking_seconds
+        before = f", after {format_duration(checking)} in which the archives are checked" if checking else ""
+        show(
+            plain_console(),
+            f"{arguments.source}: {found.classes} classes, {images} images",
+            f"preparing it takes about {format_bytes(found.bytes)} and {format_duration(found.seconds)}{before}",
+            f"This is an estimate from {found.sampled} of the images, on all cores of this machine. A disk that is "
+            "slower than the cores makes it longer.",
+        )
+
+    print_result(arguments, asdict(found), show_text)
     return DONE
 
 
@@ -107,8 +144,8 @@ def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
     show(console, FittedTable(columns, rows))
     show(
         console,
-        f"{len(runs)} runs, {total_macs / 1e12:,.0f} T multiply-adds of training in all, "
-        f"at most {plan.disk_bytes / 2**30:.1f} GiB of records",
+        f"{len(runs)} runs, {total_macs / 1e12:,.0f} T multiply-adds of training in all",
+        *_disk(plan, runs, estimates),
         *_device_hours(runs, estimates, device),
     )
     if share := proposed_gpu_share(plan.experiment):
@@ -119,6 +156,21 @@ def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
             f"With resources.gpus_per_worker: {share:g}, each GPU trains {round(1 / share)} runs at once, and every "
             "run has that share of its memory.",
         )
+
+
+def _disk(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None]) -> Iterator[str]:
+    """Yield a line with the predicted size of the records."""
+    from bench.planning.disk import predict_disk
+
+    workers = plan.experiment.resources.workers
+    share = plan.experiment.resources.gpus_per_worker or 1.0
+    seconds = {key: 3600 * found.device_hours / workers / share for key, found in estimates.items() if found}
+    disk = predict_disk(plan, runs, seconds)
+    without = "" if disk.with_telemetry else ", telemetry not counted"
+    yield (
+        f"records: about {format_bytes(disk.after_bytes)} in {disk.after_files} files when all have finished{without}; "
+        f"each run that is training takes up to {format_bytes(disk.training_bytes)} more"
+    )
 
 
 def _device_hours(

@@ -164,7 +164,9 @@ def _checkpoint_seconds(folder: Path) -> float:
     from reproduce.training import checkpoint
 
     content = torch.load(folder / checkpoint.FILE_NAME, weights_only=True)
-    content["optimiser"] = {name: tensor.clone() for name, tensor in content["network"].items()}
+    content["optimiser"] = {
+        name: tensor.clone() for name, tensor in (content["averaged"] or content)["network"].items()
+    }
     seconds = []
     for _ in range(5):
         start = time.perf_counter()

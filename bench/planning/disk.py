@@ -1,0 +1,91 @@
+"""Predicts how many bytes and files the records of an experiment take, while its runs train and afterwards.
+
+Sizes of checkpoints follow from the networks. The other sizes were measured in November 2026 on runs
+of 3 and of 30 epochs with 3 925 validation images and a sample of telemetry a second, on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.planning.plan import Plan
+from reproduce.spec import NetworkConfig, PlannedRun
+
+TENSOR_BYTES = 500
+"""Bytes of a tensor in a checkpoint beside its numbers: its names, headers and alignment."""
+EPOCH_BYTES = 950
+START_BYTES = 30_000
+"""Configuration, environment, log, uncommitted changes, and what Parquet files take without rows."""
+IMAGE_BYTES = 5.3
+"""Bytes of the predictions for a validation image."""
+SECOND_BYTES = 155
+"""Bytes of telemetry a second, both of its files, of a host without GPUs."""
+RUN_FILES = 11
+"""Files of a finished run: configuration, environment, events, checkpoint, predictions, telemetry (2), progress, lock,
+lease and log. Code with uncommitted changes adds one."""
+TRAINING_FILES = 1
+"""Files that a run has only while it trains: the checkpoint before and one that is being written, without the
+predictions and the summary of telemetry."""
+CHECKPOINTS = 3
+"""Checkpoints that a run has for a moment while it trains: the newest, the one before, and one being written."""
+EXPERIMENT_FILES = 4
+STORE_BYTES = 1_000_000
+STORE_FILES = 6
+"""MLflow's embedded store without runs, the publisher's files and the logs of the driver."""
+RUN_STORE_FILES = 6
+"""Copies that the embedded store keeps of a run's files, and the publisher's cursor."""
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """The predicted size of the records of some runs."""
+
+    after_bytes: int
+    """Bytes when all of them are finished, MLflow's embedded store included."""
+    after_files: int
+    training_bytes: int
+    """The most bytes that one run takes in addition while it trains."""
+    training_files: int
+    with_telemetry: bool
+    """Whether telemetry is included, whose size depends on the duration of the runs."""
+
+    def while_training(self, runs: int) -> tuple[int, int]:
+        """Return the most bytes and files of the records while this many runs train at once, the others finished."""
+        return self.after_bytes + runs * self.training_bytes, self.after_files + runs * self.training_files
+
+
+def predict_disk(plan: Plan, runs: Sequence[PlannedRun], seconds: Mapping[str, float]) -> DiskUse:
+    """Predict the size of the records of runs.
+
+    Args:
+        plan: The plan of the experiment.
+        runs: Runs of the plan.
+        seconds: The estimated duration of each run, by its key. Telemetry of a run that is absent is left out.
+    """
+    after, training = STORE_BYTES + 4000 * len(runs), 0
+    for run in {run.key: run for run in runs}.values():
+        recipe, trained = run.config.recipe, network_bytes(run.config.network, parameters_only=True)
+        weights = network_bytes(run.config.network, parameters_only=False)
+        averages = weights if recipe.averaging != "none" else 0
+        telemetry = SECOND_BYTES * seconds.get(run.key, 0)
+        images = plan.val_images[run.config.data.path]
+        after += int(weights + telemetry + EPOCH_BYTES * recipe.epochs + IMAGE_BYTES * images + START_BYTES)
+        training = max(training, CHECKPOINTS * (weights + trained + averages) - weights)
+    keys = len({run.key for run in runs})
+    files = RUN_FILES * keys + RUN_STORE_FILES * keys + EXPERIMENT_FILES + STORE_FILES
+    return DiskUse(after, files, training, TRAINING_FILES, all(run.key in seconds for run in runs))
+
+
+@functools.cache
+def network_bytes(network: NetworkConfig, *, parameters_only: bool) -> int:
+    """Return the bytes of a network's state dict in a checkpoint, or of as many numbers as it has parameters."""
+    import torch
+
+    from reproduce.models import GoogLeNet
+
+    with torch.device("meta"):
+        built = GoogLeNet(network)
+    tensors = list(built.parameters()) if parameters_only else list(built.state_dict().values())
+    return sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in tensors)
