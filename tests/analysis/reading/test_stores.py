@@ -76,7 +76,8 @@ def server(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         try:
             deadline = time.monotonic() + 120
             while not healthy(port):
-                assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text("utf-8")
+                assert process.poll() is None, (folder / "log").read_text("utf-8")
+                assert time.monotonic() < deadline
                 time.sleep(0.2)
             yield f"http://127.0.0.1:{port}"
         finally:
