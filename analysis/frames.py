@@ -23,6 +23,8 @@ from reproduce import schema
 from reproduce.text.markdown import from_markdown
 from reproduce.text.redaction import redacted
 
+__all__ = ["AnalysisError", "NothingRecordedError", "Recorded", "read"]
+
 EPOCH_PREFIXES = ("train/", "val/", "throughput/", "memory/", schema.GRADIENT_NORM)
 """Prefixes of the metrics that have one value per epoch. All others (final/, cost/, system/) have one per run."""
 OUTCOME_OF_STATUS = {
@@ -208,7 +210,7 @@ def epochs_frame(store: Store, recorded: Sequence[StoredRun]) -> tuple[pd.DataFr
     return wide, not_finite
 
 
-def _as_recorded(values: np.ndarray) -> np.ndarray:
+def _as_recorded(values: np.ndarray | float) -> np.ndarray:
     """Return infinity for the largest float of the same sign, which MLflow's stores hold in place of it."""
     return np.where(np.abs(values) == sys.float_info.max, np.copysign(math.inf, values), values)
 

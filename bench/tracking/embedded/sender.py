@@ -120,8 +120,7 @@ class EmbeddedSender(Sender):
         """See `Sender`."""
         from mlflow.entities import Param
 
-        params = [Param(*param) for param in description.params]
-        params, tags = self._validated(params, description.tags)
+        params, tags = self._validated([Param(*param) for param in description.params], description.tags)
         with self._transaction() as database:
             experiment_id, _ = _active_run(database, run_id)
             if database.execute("SELECT 1 FROM params WHERE run_uuid = ?", (run_id,)).fetchone():
