@@ -6,30 +6,24 @@ therefore make reports.
 
 from __future__ import annotations
 
-import importlib.util
-import logging
+import contextlib
 import math
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
+from analysis.reading.opening import AnalysisError, NothingRecordedError, open_store
+from analysis.reading.stored import Store, StoredExperiment, StoredRun
 from reproduce import schema
-from reproduce.errors import UserError
 from reproduce.text.markdown import from_markdown
 from reproduce.text.redaction import redacted
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
+__all__ = ["AnalysisError", "NothingRecordedError", "Recorded", "read"]
 
 EPOCH_PREFIXES = ("train/", "val/", "throughput/", "memory/", schema.GRADIENT_NORM)
 """Prefixes of the metrics that have one value per epoch. All others (final/, cost/, system/) have one per run."""
@@ -41,20 +35,6 @@ OUTCOME_OF_STATUS = {
     "SCHEDULED": "waiting",
 }
 """The outcome of a run, by its status in MLflow."""
-PAGE_SIZE = 1000
-READERS = 8
-"""Number of threads that read histories of metrics, so that several requests to a server are under way at once."""
-
-
-class AnalysisError(UserError):
-    """Raised if a report or a claim cannot be computed from the tracking store.
-
-    The message names what is missing and what exists instead.
-    """
-
-
-class NothingRecordedError(AnalysisError):
-    """Raised if the tracking store does not exist or holds no run of the experiment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +94,7 @@ class Recorded:
 def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: str | None = None) -> Recorded:
     """Read the runs and epochs of one plan of an experiment from a tracking store.
 
-    Environment variables of MLflow (retries, time limit of requests, telemetry) are set for the whole process unless
-    they are set already.
+    Environment variables of MLflow may be set for the whole process, see `analysis.reading.opening.open_store`.
 
     Args:
         experiment: Name of the experiment.
@@ -126,50 +105,37 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
     Raises:
         NothingRecordedError: The store does not exist, or it holds no run of the experiment.
         PlanError: The store does not hold the plan, as `analysis.plans.choose_plan` says.
-        AnalysisError: The store does not answer, or MLflow is not installed.
+        AnalysisError: The store does not answer, or MLflow is needed and not installed.
     """
-    client = _connect(tracking_uri)
     shown = redacted(tracking_uri)
-    from mlflow.exceptions import MlflowException
-
-    try:
-        found = client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage == "deleted":
-            raise AnalysisError(
-                f"experiment: {experiment!r} was deleted in {tracking_uri}; restore it: "
-                f"mlflow experiments restore --experiment-id {found.experiment_id}"
-            )
-        if found is None:
-            known = sorted(e.name for e in client.search_experiments() if e.name != "Default")
-            raise NothingRecordedError(
-                f"experiment: {experiment!r} is not in {shown}; "
-                + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
-            )
-        recorded = [run for run in _runs(client, found.experiment_id) if schema.TAG_KEY in run.data.tags]
-        if not recorded:
-            raise NothingRecordedError(f"experiment: {experiment!r} in {shown} has no runs yet")
-        choice = choose_plan(found.tags, experiment, wanted=plan, own=own)
-        all_runs = runs_frame(recorded)
-        runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
-        others = len(set(all_runs["key"]) - set(runs["key"]))
-        kept = set(runs["run_id"].dropna())
-        points = epoch_values(client, [run for run in recorded if run.info.run_id in kept])
-    except MlflowException as error:
-        first_line = redacted(str(error).splitlines()[0])
-        raise AnalysisError(f"tracking_uri: {shown} does not answer as an MLflow store: {first_line}") from error
+    with contextlib.closing(open_store(tracking_uri)) as store:
+        try:
+            found = _find(store, experiment, shown)
+            recorded = [run for run in store.runs(found.id) if schema.TAG_KEY in run.tags]
+            if not recorded:
+                raise NothingRecordedError(f"experiment: {experiment!r} in {shown} has no runs yet")
+            choice = choose_plan(found.tags, experiment, wanted=plan, own=own)
+            all_runs = runs_frame(recorded)
+            runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
+            others = len(set(all_runs["key"]) - set(runs["key"]))
+            kept = set(runs["run_id"].dropna())
+            epochs, not_finite = epochs_frame(store, [run for run in recorded if run.id in kept])
+        except store.errors as error:
+            first_line = redacted(str(error).splitlines()[0])
+            raise AnalysisError(f"tracking_uri: {shown} does not answer as an MLflow store: {first_line}") from error
     return Recorded(
         experiment=experiment,
-        experiment_id=found.experiment_id,
+        experiment_id=found.id,
         description=_prose(found.tags.get("mlflow.note.content", "")),
         runs=runs,
         choice=choice,
         others=others,
-        epochs=runs[["run_id", "arm", "seed"]].merge(epochs_frame(points), on="run_id"),
-        not_finite={str(name): len(own) for name, own in points[~np.isfinite(points["value"])].groupby("metric")},
+        epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
+        not_finite=not_finite,
     )
 
 
-def runs_frame(recorded: list[Run]) -> pd.DataFrame:
+def runs_frame(recorded: Sequence[StoredRun]) -> pd.DataFrame:
     """Tabulate runs in the format of `Recorded.runs`, with one row for each run key.
 
     If several runs have the same key, a finished one is preferred, then the one that started first.
@@ -179,8 +145,8 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for run in recorded:
-        tags = run.data.tags
-        status = OUTCOME_OF_STATUS[run.info.status]
+        tags = run.tags
+        status = OUTCOME_OF_STATUS[run.status]
         own = {
             name: value
             for name, value in tags.items()
@@ -188,7 +154,7 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
         }
         rows.append(
             {
-                "run_id": run.info.run_id,
+                "run_id": run.id,
                 "key": tags[schema.TAG_KEY],
                 "arm": tags[schema.TAG_ARM],
                 "seed": int(tags[schema.TAG_SEED]),
@@ -196,12 +162,12 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
                 "outcome": status if status == "running" else tags.get(schema.TAG_OUTCOME, status),
                 # Tags cannot be removed: "-" replaces the error of an earlier attempt.
                 "error": error if (error := tags.get(schema.TAG_ERROR)) != "-" else None,
-                "started": run.info.start_time / 1000,
-                "ended": run.info.end_time / 1000 if run.info.end_time else None,
-                **run.data.params,
+                "started": run.start_ms / 1000,
+                "ended": run.end_ms / 1000 if run.end_ms else None,
+                **run.params,
                 **{
-                    name: _as_recorded(value)
-                    for name, value in run.data.metrics.items()
+                    name: float(_as_recorded(value))
+                    for name, value in run.metrics.items()
                     if not name.startswith(EPOCH_PREFIXES)
                 },
                 **own,
@@ -215,83 +181,58 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
     return frame.drop(columns="_unfinished").sort_values("started", kind="stable", ignore_index=True)
 
 
-def epoch_values(client: MlflowClient, recorded: list[Run]) -> pd.DataFrame:
-    """Read the metrics of all epochs of the given runs, with several requests to MLflow at a time.
+def epochs_frame(store: Store, recorded: Sequence[StoredRun]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Read and tabulate the metrics of all epochs of the given runs.
 
     If several attempts at a run wrote the same epoch, the value that was written last is used.
 
     Returns:
-        A frame with one row for each value, as it was recorded: run_id, metric, epoch (counted from 0), timestamp and
-        value. Values may be infinite or NaN.
+        A frame with one row for each epoch of each run: run_id, epoch (counted from 0), then the metrics by name, as
+        they were recorded. A metric that was not recorded in an epoch is NaN. Then the number of values that were
+        recorded as infinity or NaN, by metric, if there are any.
 
     Raises:
-        MlflowException: The store does not answer.
+        Exception: One of `store.errors`, if the store does not answer.
     """
-    wanted = [
-        (run.info.run_id, name) for run in recorded for name in run.data.metrics if name.startswith(EPOCH_PREFIXES)
-    ]
-    with ThreadPoolExecutor(READERS) as pool:
-        histories = list(pool.map(lambda pair: client.get_metric_history(*pair), wanted))
-    points = pd.DataFrame(
-        [
-            (run_id, name, point.step, point.timestamp, _as_recorded(point.value))
-            for (run_id, name), history in zip(wanted, histories, strict=True)
-            for point in history
-        ],
-        columns=["run_id", "metric", "epoch", "timestamp", "value"],
-    ).astype({"value": float})
-    return points.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "metric", "epoch"], keep="last")
+    names = sorted({name for run in recorded for name in run.metrics if name.startswith(EPOCH_PREFIXES)})
+    places = {name: [place for place, run in enumerate(recorded) if name in run.metrics] for name in names}
+    wanted = {name: [recorded[place].id for place in places[name]] for name in names}
+    last: dict[str, pd.Series] = {}
+    for name, history in store.histories(wanted):
+        index = pd.MultiIndex.from_arrays([np.array(places[name])[history.run], history.step], names=["place", "epoch"])
+        values = pd.Series(_as_recorded(history.value), index)
+        last[name] = values[~index.duplicated(keep="last")]
+    not_finite = {name: count for name, values in last.items() if (count := int((~np.isfinite(values)).sum()))}
+    wide = (
+        pd.DataFrame(last).sort_index().reset_index() if last else pd.DataFrame({"place": [], "epoch": []}, dtype=int)
+    )
+    wide.insert(0, "run_id", pd.Series([run.id for run in recorded], dtype=str)[wide.pop("place")].to_numpy())
+    return wide, not_finite
 
 
-def epochs_frame(points: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate the values of epochs that `epoch_values` returns.
-
-    Returns:
-        A frame with one row for each epoch of each run: run_id, epoch (counted from 0), then the metrics by name. A
-        metric that was not recorded in an epoch is NaN.
-    """
-    wide = points.pivot(index=["run_id", "epoch"], columns="metric", values="value")
-    wide.columns.name = None
-    return wide.reset_index()
-
-
-def _as_recorded(value: float) -> float:
+def _as_recorded(values: np.ndarray | float) -> np.ndarray:
     """Return infinity for the largest float of the same sign, which MLflow's stores hold in place of it."""
-    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+    return np.where(np.abs(values) == sys.float_info.max, np.copysign(math.inf, values), values)
 
 
-def _connect(tracking_uri: str) -> MlflowClient:
-    if importlib.util.find_spec("mlflow") is None:
-        raise AnalysisError(
-            "MLflow is not installed here, and reports are made from its store; make the report on another machine"
+def _find(store: Store, experiment: str, shown: str) -> StoredExperiment:
+    """Find an experiment, or raise an error that calls the store `shown`."""
+    found = store.experiment(experiment)
+    if found is None:
+        known = sorted(name for name in store.experiment_names() if name != "Default")
+        raise NothingRecordedError(
+            f"experiment: {experiment!r} is not in {shown}; "
+            + (f"there are: {', '.join(known)}" if known else "nothing has been recorded there yet")
         )
-    if tracking_uri.startswith("sqlite:///"):
-        store = Path(unquote(tracking_uri.removeprefix("sqlite:///").partition("?")[0]))
-        if not store.is_file():  # MLflow would create an empty one
-            raise NothingRecordedError(
-                f"tracking_uri: no store {store}; if there are records, publish them first: deeper publish --once"
-            )
-    # With its own defaults, MLflow retries for four minutes when a server is down.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri)
+    if found.is_deleted:
+        raise AnalysisError(
+            f"experiment: {experiment!r} was deleted in {shown}; restore it: "
+            f"mlflow experiments restore --experiment-id {found.id}"
+        )
+    return found
 
 
 def _prose(note: str) -> str:
     """Extract the prose of an experiment's Markdown note, without headings and tables."""
     lines = (line.strip() for line in note.splitlines())
     return " ".join(from_markdown(line) for line in lines if line and line[0] not in "#|")
-
-
-def _runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], max_results=PAGE_SIZE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

@@ -32,6 +32,7 @@ def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
     _add_quick(suites)
     _add_training(suites)
     _add_evaluation(suites)
+    _add_report(suites)
     _add_gpu(suites)
     _add_faults(suites)
 
@@ -123,6 +124,21 @@ def _add_evaluation(suites: Any) -> None:
     )
     suite.add_argument("data", type=Path, help="Folder of a prepared data set of photographs.")
     _add_repetitions(suite, 5)
+    _add_result(suite)
+
+
+def _add_report(suites: Any) -> None:
+    suite = _add_suite(
+        suites,
+        "report",
+        _report,
+        "Publishing and reporting of generated records, and how the costs grow with the runs.",
+    )
+    suite.add_argument("--runs", type=int, default=1000, help="Runs; a tenth is measured as well. Default: 1000.")
+    suite.add_argument("--epochs", type=int, default=90, help="Epochs of a run, with 21 metrics each. Default: 90.")
+    suite.add_argument(
+        "--server", metavar="URI", help="Also fill and read this tracking server, which has to be empty."
+    )
     _add_result(suite)
 
 
@@ -282,6 +298,13 @@ def _evaluation(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("data", "repetitions")}
     return main(validated(EvaluationOptions, given, where=""), output=_result_output(arguments, "evaluation"))
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from bench.suites.report.suite import ReportOptions, main
+
+    given = {name: getattr(arguments, name) for name in ("runs", "epochs", "server")}
+    return main(validated(ReportOptions, given, where=""), output=_result_output(arguments, "report"))
 
 
 def _gpu(arguments: argparse.Namespace) -> int:

@@ -47,6 +47,18 @@ def tracking_uri(records: Path, given: str | None = None) -> str:
     if os.environ.get(URI):
         os.environ[URI] = without_credentials(os.environ[URI])
         return os.environ[URI]
+    return embedded_uri(records)
+
+
+def embedded_uri(records: Path) -> str:
+    """Return the URI of the SQLite file that is the tracking store of these records if no other store is named.
+
+    Args:
+        records: The folder of the records, which need not exist yet.
+
+    Raises:
+        UserError: See `tracking_uri`.
+    """
     records = records.resolve()
     if not filesystem(records).is_network:
         return _sqlite_uri(records)

@@ -23,6 +23,7 @@ from bench.records.plan import (
 from bench.records.states import read_state, run_folder
 from bench.tracking import shaping
 from bench.tracking.cursors import Cursor, ExperimentCursors, planner
+from bench.tracking.embedded.sender import open_sender
 from bench.tracking.location import artifact_location
 from bench.tracking.reader import RunNews, read_evaluation_news, read_experiment, read_killed_run, read_run_news
 from bench.tracking.sending import RejectedError, Sender
@@ -41,7 +42,7 @@ class Publisher:
     """
 
     def __init__(self, records: Path, uri: str) -> None:
-        self.sender = Sender(uri)
+        self.sender = open_sender(records, uri)
         self._records = records
         self._uri = uri
         self._experiments: dict[str, _ExperimentPublisher] = {}

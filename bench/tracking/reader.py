@@ -20,6 +20,8 @@ from reproduce import schema
 
 METRICS_PER_CHUNK = 9000
 """Number of metric values after which `read_run_news` ends a chunk, so that the cursor is updated."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The safe loader, in C where libyaml is installed, since a thousand configurations take many seconds without it."""
 STALE_S = 60.0
 """Seconds without a write after which a run that no process holds is taken to be killed."""
 ARTIFACTS = (
@@ -201,7 +203,7 @@ def _has_bytes_after(path: Path, offset: int) -> bool:
 
 def _read_yaml(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] | None = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] | None = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
     except FileNotFoundError:
         return None
     return content

@@ -1,6 +1,6 @@
 """Makes the third step of publishing: sends what was shaped to a tracking store.
 
-No other module of this package imports MLflow. Every call may be repeated: MLflow skips a metric that it already holds
+Only this module and `embedded` import MLflow. Every call may be repeated: MLflow skips a metric that it already holds
 with the same timestamp, and a run is found by its tags.
 """
 
@@ -19,8 +19,8 @@ from reproduce import schema
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-BATCH = 900
-"""Metrics in one request, of which MLflow's limit is 1000 metrics, params and tags together."""
+BATCH = 1000
+"""Metrics in one request, which is MLflow's limit."""
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create_run that is sent twice makes two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -43,7 +43,7 @@ def is_rejection(http_status: int) -> bool:
 
 
 @contextmanager
-def _rejections() -> Iterator[None]:
+def rejections() -> Iterator[None]:
     """Turn those of MLflow's errors that are rejections into `RejectedError`; also usable as a decorator."""
     from mlflow.exceptions import MlflowException
 
@@ -74,7 +74,7 @@ class Sender:
         self.client = MlflowClient(tracking_uri=uri)
         self.client.search_experiments(max_results=1)  # creates the store
 
-    @_rejections()
+    @rejections()
     def find_experiment(self, name: str) -> str | None:
         """Return MLflow's id of the experiment with this name, or None if there is none.
 
@@ -88,7 +88,7 @@ class Sender:
             raise RejectedError(f"experiment {name} is deleted in MLflow; restore it or remove it with `mlflow gc`")
         return str(found.experiment_id)
 
-    @_rejections()
+    @rejections()
     def create_experiment(self, name: str, artifact_location: str | None) -> str:
         """Create an experiment and return MLflow's id of it.
 
@@ -101,7 +101,7 @@ class Sender:
         """
         return str(self.client.create_experiment(name, artifact_location=artifact_location))
 
-    @_rejections()
+    @rejections()
     def describe_experiment(self, experiment_id: str, changing: Mapping[str, str], lasting: Mapping[str, str]) -> None:
         """Set tags of an experiment, in their order.
 
@@ -116,7 +116,7 @@ class Sender:
         for name, value in new.items():
             self.client.set_experiment_tag(experiment_id, name, value)
 
-    @_rejections()
+    @rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
         """Find the run that has the key of `new` in its tags, create it if there is none, and return MLflow's id.
 
@@ -129,13 +129,13 @@ class Sender:
             assert run is not None, "the store does not find the run that it has just created"
         return str(run.info.run_id)
 
-    @_rejections()
+    @rejections()
     def name_run(self, run_id: str, name: str, tags: Mapping[str, str]) -> None:
         """Replace the name of a run, and tags of it."""
         self.client.update_run(run_id, name=name)
         self._set_tags(run_id, dict(tags))
 
-    @_rejections()
+    @rejections()
     def describe_run(self, run_id: str, description: RunDescription) -> None:
         """Set the data set, the tags and finally the params of a run. A run that already has params is left unchanged.
 
@@ -155,7 +155,7 @@ class Sender:
         self._set_tags(run_id, dict(description.tags))
         self.client.log_batch(run_id, params=[Param(*param) for param in description.params])
 
-    @_rejections()
+    @rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
         """Send the metrics, tags and artifacts of an update, and its status last.
 
@@ -174,7 +174,7 @@ class Sender:
         elif update.status not in (None, RUNNING):
             self.client.set_terminated(run_id, status=update.status, end_time=update.ended_ms)
 
-    @_rejections()
+    @rejections()
     def add_evaluation(self, run_id: str, metrics: Sequence[Metric], artifact: Path, folder: str) -> None:
         """Add an evaluation to a run.
 

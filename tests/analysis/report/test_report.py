@@ -13,7 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from analysis.frames import AnalysisError, epoch_values, read
+from analysis.frames import AnalysisError, epochs_frame, read
+from analysis.reading.opening import open_store
 from analysis.report.writing import write_report
 from reproduce import schema
 from tests.analysis.conftest import STARTED, build_store
@@ -42,8 +43,11 @@ def test_of_several_attempts_the_last_written_epoch_counts(tracking_uri: str) ->
     run_id = client.create_run(empty.experiment_id).info.run_id  # without a key it is no run of ours
     later_first = [Metric(schema.VAL_TOP1, 0.6, 2000, 0), Metric(schema.VAL_TOP1, 0.9, 1000, 0)]
     client.log_batch(run_id, metrics=later_first)
-    values = epoch_values(client, [client.get_run(run_id)])
-    assert values["value"].tolist() == [0.6]
+    store = open_store(tracking_uri)
+    runs = [run for run in store.runs(empty.experiment_id) if run.id == run_id]
+    epochs, _ = epochs_frame(store, runs)
+    store.close()
+    assert epochs[schema.VAL_TOP1].tolist() == [0.6]
 
 
 def test_infinity_is_read_back_and_left_out_of_means_and_figures(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_lost_response_to_create_run_makes_no_second_run(
     run = planned(0)
     write_plan(records, "first", [run], {})
     begin(records, run).end("finished")
-    publisher = Publisher(records, uri(records))
+    publisher = Publisher(records, f"sqlite:///{shutil.copy(records / 'mlflow.db', records / 'elsewhere.db')}")
     create = publisher.sender.client.create_run
 
     def create_and_lose(*arguments: Any, **options: Any) -> None:
@@ -261,7 +261,7 @@ def test_what_a_killed_publisher_left_is_published_by_the_next_one(
     records: Path, planned: Planned, begin: Begin
 ) -> None:
     run = planned(0)
-    epochs, names = 150, [f"m/{index}" for index in range(40)]
+    epochs, names = 600, [f"m/{index}" for index in range(40)]
     write_plan(records, "first", [run], {})
     record = begin(records, run)
     for epoch in range(epochs):

@@ -1,0 +1,63 @@
+"""Opens a tracking store for reading, by the fastest reader that understands it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+from analysis.reading.sqlite_store import open_sqlite
+from analysis.reading.stored import Store
+from reproduce.errors import UserError
+
+SQLITE = "sqlite:///"
+
+
+class AnalysisError(UserError):
+    """Raised if a report or a claim cannot be computed from the tracking store.
+
+    The message names what is missing and what exists instead.
+    """
+
+
+class NothingRecordedError(AnalysisError):
+    """Raised if the tracking store does not exist or holds no run of the experiment."""
+
+
+def open_store(tracking_uri: str) -> Store:
+    """Open a tracking store for reading. The caller closes it.
+
+    MLflow is imported only if the store is not an SQLite file that can be read without it. Its environment variables
+    (retries, time limit of requests, telemetry) are then set for the whole process unless they are set already.
+
+    Args:
+        tracking_uri: URI of the MLflow store, for example `sqlite:///mlflow.db` or `http://host:5000`.
+
+    Raises:
+        NothingRecordedError: The URI names an SQLite file that does not exist.
+        AnalysisError: MLflow is needed and not installed.
+    """
+    if tracking_uri.startswith(SQLITE):
+        file = Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
+        if not file.is_file():  # MLflow would create an empty one
+            raise NothingRecordedError(
+                f"tracking_uri: no store {file}; if there are records, publish them first: deeper publish --once"
+            )
+        if (store := open_sqlite(file)) is not None:
+            return store
+    if importlib.util.find_spec("mlflow") is None:
+        raise AnalysisError(
+            "MLflow is not installed here, and reports are made from its store; make the report on another machine"
+        )
+    # With its own defaults, MLflow retries for four minutes when a server is down.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    from analysis.reading.mlflow_store import MlflowStore
+
+    return MlflowStore(MlflowClient(tracking_uri=tracking_uri))

@@ -1,0 +1,1 @@
+"""`deeper bench report`: generated records of any size come in; what it costs to publish and report them goes out."""

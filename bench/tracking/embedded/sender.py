@@ -1,0 +1,279 @@
+"""Sends runs to the embedded store by SQL, with the rows that MLflow's client would have written.
+
+Only the SQLite file that the publisher itself created beside its records is written to like this, and only if MLflow's
+schema has a version that this was tested with. Everything else goes through `bench.tracking.sending.Sender`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.tracking.location import embedded_uri, sqlite_file
+from bench.tracking.sending import RejectedError, Sender, rejections
+from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
+from reproduce import schema
+
+TESTED_SCHEMAS = ("dc11669786a5",)
+"""Versions of MLflow's schema, as its table `alembic_version` holds them, that are written like this: that of 3.17."""
+BUSY_TIMEOUT_S = 30.0
+"""Longest wait for another process that writes to the store."""
+LARGEST = sys.float_info.max
+
+log = logging.getLogger("bench.tracking.publisher")
+
+
+def open_sender(records: Path, uri: str) -> Sender:
+    """Connect to a tracking store, by SQL if it is the embedded store of these records.
+
+    Args:
+        records: The folder of the records, as an absolute path.
+        uri: The URI of the tracking store.
+
+    Returns:
+        The fastest sender that the store can be filled by. If the schema of the embedded store is unknown, that is
+        MLflow's client, and the log says so.
+    """
+    file = sqlite_file(uri)
+    if file is None or uri != embedded_uri(records):
+        return Sender(uri)
+    sender = EmbeddedSender(uri, file)
+    if sender.schema in TESTED_SCHEMAS:
+        return sender
+    log.warning("%s: published through MLflow, which is slower: its schema has the version %s", file, sender.schema)
+    sender.close()
+    return Sender(uri)
+
+
+class EmbeddedSender(Sender):
+    """A connection to an SQLite store that writes its runs by SQL, one transaction for each call.
+
+    Args:
+        uri: The URI of the tracking store, which is created if it does not exist.
+        file: The path of its SQLite file.
+    """
+
+    def __init__(self, uri: str, file: Path) -> None:
+        super().__init__(uri)
+        self._database = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        self._locations: dict[str, str] = {}
+        self._valid_names: set[str] = set()
+
+    @property
+    def schema(self) -> str | None:
+        """The version of MLflow's schema."""
+        found = self._database.execute("SELECT version_num FROM alembic_version").fetchall()
+        return str(found[0][0]) if len(found) == 1 else None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+    @rejections()
+    def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
+        """See `Sender`."""
+        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+        from mlflow.utils.uri import append_to_uri_path
+
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT run_uuid FROM runs JOIN tags AS k USING (run_uuid) JOIN tags AS e USING (run_uuid) "
+                "WHERE k.key = ? AND k.value = ? AND e.key = ? AND e.value = ? "
+                "AND experiment_id = ? AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid LIMIT 1",
+                (
+                    *(schema.TAG_KEY, new.tags[schema.TAG_KEY]),
+                    *(schema.TAG_EXPERIMENT, new.tags[schema.TAG_EXPERIMENT]),
+                    int(experiment_id),
+                ),
+            ).fetchone()
+            if found is not None:
+                return str(found[0])
+            run_id = uuid.uuid4().hex
+            row = {
+                "run_uuid": run_id,
+                "name": new.name,
+                "source_type": "UNKNOWN",
+                "source_name": "",
+                "entry_point_name": "",
+                "source_version": "",
+                "user_id": "unknown",
+                "status": RUNNING,
+                "start_time": new.start_ms,
+                "lifecycle_stage": "active",
+                "artifact_uri": append_to_uri_path(self._location(experiment_id), run_id, "artifacts"),
+                "experiment_id": int(experiment_id),
+            }
+            _insert(database, "runs", [row])
+            _write_tags(database, run_id, {**new.tags, MLFLOW_RUN_NAME: new.name})
+        return run_id
+
+    @rejections()
+    def describe_run(self, run_id: str, description: RunDescription) -> None:
+        """See `Sender`."""
+        from mlflow.entities import Param
+
+        params, tags = self._validated([Param(*param) for param in description.params], description.tags)
+        with self._transaction() as database:
+            experiment_id, _ = _active_run(database, run_id)
+            if database.execute("SELECT 1 FROM params WHERE run_uuid = ?", (run_id,)).fetchone():
+                return
+            dataset_id = _find_or_write_dataset(database, experiment_id, description)
+            edge = {
+                "source_type": "DATASET",
+                "source_id": dataset_id,
+                "destination_type": "RUN",
+                "destination_id": run_id,
+            }
+            input_id = uuid.uuid4().hex
+            _insert(database, "inputs", [{"input_uuid": input_id, **edge}])
+            _insert(
+                database,
+                "input_tags",
+                [{"input_uuid": input_id, "name": "mlflow.data.context", "value": "training"}],
+            )
+            _write_tags(database, run_id, tags)
+            _insert(database, "params", [{"key": p.key, "value": p.value, "run_uuid": run_id} for p in params])
+
+    @rejections()
+    def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
+        """See `Sender`. The artifacts are copied first, and everything else is written at once."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        self._validate_metrics(update.metrics)
+        _, tags = self._validated((), update.tags)
+        if update.artifacts:
+            _, artifact_uri = _active_run(self._database, run_id)
+            repository = get_artifact_repository(artifact_uri)
+            for path in update.artifacts:
+                repository.log_artifact(str(path))
+        with self._transaction() as database:
+            _active_run(database, run_id)
+            _write_metrics(database, run_id, update.metrics)
+            _write_tags(database, run_id, tags)
+            if update.status == RUNNING and status != RUNNING:
+                database.execute("UPDATE runs SET status = ? WHERE run_uuid = ?", (RUNNING, run_id))
+            elif update.status not in (None, RUNNING):
+                ended_ms = update.ended_ms or round(time.time() * 1000)
+                database.execute(
+                    "UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (update.status, ended_ms, run_id)
+                )
+
+    def _validate_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Raise MLflow's error for a metric that it rejects, which depends on the name alone."""
+        from mlflow.utils.validation import _validate_metric
+
+        for metric in metrics:
+            if metric.name not in self._valid_names:
+                _validate_metric(metric.name, metric.value, metric.timestamp_ms, metric.step)
+                self._valid_names.add(metric.name)
+
+    def _validated(self, params: Sequence[Any], tags: Mapping[str, str]) -> tuple[Sequence[Any], dict[str, str]]:
+        """Return params and tags as MLflow stores them, or raise its error for those that it rejects."""
+        from mlflow.entities import RunTag
+        from mlflow.utils.validation import _validate_batch_log_data
+
+        _, params, stored = _validate_batch_log_data([], params, [RunTag(*tag) for tag in tags.items()])
+        return params, {tag.key: tag.value for tag in stored}
+
+    def _location(self, experiment_id: str) -> str:
+        if experiment_id not in self._locations:
+            self._locations[experiment_id] = self._database.execute(
+                "SELECT artifact_location FROM experiments WHERE experiment_id = ?", (int(experiment_id),)
+            ).fetchone()[0]
+        return self._locations[experiment_id]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._database
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+def _active_run(database: sqlite3.Connection, run_id: str) -> tuple[int, str]:
+    """Return the experiment of a run and the URI of its artifacts.
+
+    Raises:
+        RejectedError: The run is deleted, or there is none.
+    """
+    found = database.execute(
+        "SELECT experiment_id, artifact_uri, lifecycle_stage FROM runs WHERE run_uuid = ?", (run_id,)
+    ).fetchone()
+    if found is None:
+        raise RejectedError(f"run {run_id} is not in the store")
+    if found[2] != "active":
+        raise RejectedError(f"run {run_id} is deleted in MLflow; restore it or remove it with `mlflow gc`")
+    return found[0], found[1]
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        columns, places = ", ".join(rows[0]), ", ".join(f":{column}" for column in rows[0])
+        database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)
+
+
+def _write_tags(database: sqlite3.Connection, run_id: str, tags: Mapping[str, str]) -> None:
+    database.executemany(
+        "INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?) "
+        "ON CONFLICT (key, run_uuid) DO UPDATE SET value = excluded.value",
+        [(key, value, run_id) for key, value in tags.items()],
+    )
+
+
+def _find_or_write_dataset(database: sqlite3.Connection, experiment_id: int, description: RunDescription) -> str:
+    identity = {
+        "experiment_id": experiment_id,
+        "name": description.dataset_name,
+        "digest": description.dataset_digest,
+    }
+    found = database.execute(
+        "SELECT dataset_uuid FROM datasets WHERE experiment_id = :experiment_id AND name = :name AND digest = :digest",
+        identity,
+    ).fetchone()
+    if found is not None:
+        return str(found[0])
+    dataset_id = uuid.uuid4().hex
+    source = {"dataset_source_type": "local", "dataset_source": description.dataset_source}
+    _insert(database, "datasets", [{"dataset_uuid": dataset_id, **identity, **source}])
+    return dataset_id
+
+
+def _write_metrics(database: sqlite3.Connection, run_id: str, metrics: Sequence[Metric]) -> None:
+    """Write metrics that the store does not hold yet, and the latest value of each."""
+    rows = [(name, *_stored(value), timestamp, step, run_id) for name, value, timestamp, step in metrics]
+    database.executemany(
+        "INSERT INTO metrics (key, value, is_nan, timestamp, step, run_uuid) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (key, timestamp, step, run_uuid, value, is_nan) DO NOTHING",
+        rows,
+    )
+    latest: dict[str, tuple[Any, ...]] = {}
+    for row in rows:
+        name, value, _, timestamp, step, _ = row
+        before = latest.get(name)
+        if before is None or (step, timestamp, value) > (before[4], before[3], before[1]):
+            latest[name] = row
+    database.executemany(
+        "INSERT INTO latest_metrics (key, value, is_nan, timestamp, step, run_uuid) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (key, run_uuid) DO UPDATE "
+        "SET value = excluded.value, is_nan = excluded.is_nan, timestamp = excluded.timestamp, step = excluded.step "
+        "WHERE (excluded.step, excluded.timestamp, excluded.value) > (step, timestamp, value)",
+        latest.values(),
+    )
+
+
+def _stored(value: float) -> tuple[float, int]:
+    """Return a value as MLflow stores it, and whether it is NaN. SQL holds neither infinity nor NaN."""
+    if math.isnan(value):
+        return 0.0, 1
+    return min(max(float(value), -LARGEST), LARGEST), 0

@@ -1,0 +1,138 @@
+"""A real store is read with the same result from its tables, through MLflow's client, and from a real server."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from analysis.frames import read
+from analysis.reading import mlflow_store, sqlite_store
+from reproduce import schema
+from tests.analysis.conftest import STARTED, build_store
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The usual store, in which one run also has repeated epochs and values that are not finite."""
+    uri = build_store(tmp_path_factory.mktemp("store"))
+    client = MlflowClient(tracking_uri=uri)
+    grid = client.get_experiment_by_name("grid")
+    assert grid is not None
+    run = client.search_runs([grid.experiment_id])[0].info.run_id
+    later = STARTED + 10**7
+    client.log_batch(
+        run,
+        metrics=[
+            Metric(schema.VAL_TOP1, 0.5, later, 0),
+            Metric(schema.VAL_TOP1, 0.75, later, 0),
+            Metric(schema.VAL_TOP1, 0.99, STARTED, 1),
+            Metric("gradient/stem", math.inf, later, 7),
+            Metric("gradient/stem", -math.inf, later, 8),
+            Metric("gradient/stem", math.nan, later, 9),
+            Metric("gradient/aux1", 1.0, later, 9),
+            Metric("final/odd", -math.inf, later, 0),
+        ],
+    )
+    return uri
+
+
+@pytest.fixture(scope="module")
+def server(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1"]
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "NO_PROXY": "127.0.0.1",
+    }
+    with pytest.MonkeyPatch.context() as patch, open(folder / "log", "wb") as log:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not healthy(port):
+                assert process.poll() is None, (folder / "log").read_text("utf-8")
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def assert_same(first: str, second: str) -> None:
+    one, other = read("grid", tracking_uri=first), read("grid", tracking_uri=second)
+    pd.testing.assert_frame_equal(one.runs, other.runs)
+    pd.testing.assert_frame_equal(one.epochs, other.epochs)
+    assert one.not_finite == other.not_finite == {"gradient/stem": 3}
+    assert (one.experiment_id, one.description) == (other.experiment_id, other.description)
+
+
+def test_tables_and_server_give_equal_frames(uri: str, server: str) -> None:
+    assert_same(uri, server)
+
+
+def test_responses_that_may_have_been_cut_are_asked_for_again(
+    uri: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "BULK_VALUES", 5)
+    assert_same(uri, server)
+
+
+def test_a_server_without_the_endpoint_is_asked_for_each_history(
+    uri: str, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "BULK_ENDPOINT", "/api/2.0/mlflow/metrics/absent")
+    assert_same(uri, server)
+
+
+def test_an_unknown_schema_is_read_through_the_client_and_a_warning_says_so(
+    uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    direct = read("grid", tracking_uri=uri)
+    monkeypatch.setattr(sqlite_store, "KNOWN_SCHEMAS", ())
+    through_client = read("grid", tracking_uri=uri)
+    pd.testing.assert_frame_equal(direct.runs, through_client.runs)
+    pd.testing.assert_frame_equal(direct.epochs, through_client.epochs)
+    assert "is read through MLflow, which is slower" in caplog.text
+
+
+def test_the_tables_are_read_without_mlflow(uri: str) -> None:
+    code = (
+        "import sys; from analysis.frames import read; "
+        f"assert len(read('grid', tracking_uri={uri!r}).runs) == 12; sys.exit('mlflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
