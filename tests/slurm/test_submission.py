@@ -308,3 +308,87 @@ def test_a_real_slurm_requeues_each_element_and_then_runs_the_report(cluster: An
         ["bench.cli", "status"],
         ["bench.cli", "report"],
     ]
+
+
+# Notes what each node's launcher sees; the head node's ends as "all finished", and the other's is killed.
+SEEING_DOUBLE = """#!/bin/bash
+case $2 in
+    slurm.job.launcher)
+        { env; echo "THE_PATH=$PATH"; } >"$HERE/$SLURM_PROCID.environment"
+        [ "$SLURM_PROCID" = 0 ] || kill -KILL $$
+        printf 0 >"$4/exit-code-$SLURM_JOB_ID"
+        ;;
+esac
+"""
+
+
+def seeing_job(cluster: Any, name: str, **fields: Any) -> Job:
+    """A submission over both hosts whose python is a double that notes its environment."""
+    place = cluster.shared / name
+    place.mkdir()
+    python = place / "python"
+    python.write_text(SEEING_DOUBLE, encoding="utf-8")
+    python.chmod(0o755)
+    setup = [f'export HERE="{place}" OF_SETUP=yes PATH="/opt/of-setup:$PATH"']
+    profile = {"time": "2:00", "signal_before_s": 10, "nodes": 2, "cpus_per_node": 1, "partition": "main"}
+    profile |= {"memory_gib": 1, "python": str(python), "setup": setup, "tracking_uri": "http://tracking:5000"}
+    job = Job("tiny", place / "folder", records=place / "records", data=place / "data")
+    write_scripts(job, Profile.model_validate({**profile, **fields}), EXPERIMENT)
+    return job
+
+
+def submit_from(cluster: Any, job: Job, *within: str, **environment: str) -> dict[str, str]:
+    """Submit a job on the login node from a shell with these variables, or from within an allocation."""
+    code = "import sys, pathlib, slurm.submission as it; it.submit(pathlib.Path(sys.argv[1]), report=False)"
+    cluster.login(*within, sys.executable, "-c", code, job.folder, cwd=Path(__file__).parents[2], env=environment)
+    number = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))["grid"]
+    log = job.folder / f"grid-{number}.log"
+    assert cluster.wait(number, timeout=60) == "COMPLETED", log.read_text(encoding="utf-8")
+    fields: dict[str, str] = cluster.job(number)
+    return fields
+
+
+def test_the_profile_wins_over_a_real_submitting_shell_and_the_first_nodes_code_over_a_killed_one(cluster: Any) -> None:
+    job = seeing_job(cluster, "foreign shell")
+    shell = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPU_BIND": "quiet,mask_cpu:0xf0", "SLURM_NTASKS": "7"}
+    shell |= {"SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "lab"}
+    fields = submit_from(cluster, job, **shell)
+    assert (fields["Partition"], fields["TimeLimit"], fields["NumNodes"]) == ("main", "00:02:00", "2")
+    assert fields["Account"] == "lab", "what the profile leaves open is the shell's"
+
+
+def test_a_job_is_submitted_from_within_an_allocation(cluster: Any) -> None:
+    allocation = ("salloc", "--quiet", "--nodes=1", "--mem-per-cpu=100", "--time=5")
+    fields = submit_from(cluster, seeing_job(cluster, "within salloc"), *allocation)
+    assert fields["NumNodes"] == "2"
+
+
+def test_a_script_that_is_typed_within_an_allocation_undoes_what_that_has_left(cluster: Any) -> None:
+    job = seeing_job(cluster, "by hand")
+    script = f"sbatch --parsable --partition=high '{job.folder}/job.sh'"
+    said = cluster.login("salloc", "--quiet", "--nodes=1", "--mem-per-cpu=100", "--time=5", "bash", "-c", script)
+    number = said.stdout.strip()
+    assert cluster.wait(number, timeout=60) == "COMPLETED"
+    log = (job.folder / f"grid-{number}.log").read_text(encoding="utf-8")
+    assert "partition: the profile asks for main, and this job has high" in log
+
+
+@pytest.mark.parametrize("of_site", [False, True], ids=["in the profile", "of the site"])
+def test_variables_reach_the_nodes_of_a_real_job_without_the_shells_environment(cluster: Any, of_site: bool) -> None:
+    job = seeing_job(cluster, f"none {of_site}", sbatch=() if of_site else ("--export=NONE",))
+    submit_from(cluster, job, ONLY_OF_THE_SHELL="yes", **({"SBATCH_EXPORT": "NONE"} if of_site else {}))
+    seen = [(job.folder.parent / f"{rank}.environment").read_text(encoding="utf-8") for rank in (0, 1)]
+    tokens = {line for text in seen for line in text.splitlines() if line.startswith("RAY_AUTH_TOKEN=")}
+    assert len(tokens) == 1
+    for text in seen:
+        assert {"OF_SETUP=yes", "MLFLOW_TRACKING_URI=http://tracking:5000"} <= set(text.splitlines())
+        assert "\nTHE_PATH=/opt/of-setup:" in text
+        assert "ONLY_OF_THE_SHELL" not in text
+
+
+def test_a_wrong_constraint_is_one_sentence_of_a_real_slurm(cluster: Any) -> None:
+    job = seeing_job(cluster, "constrained", constraint="a1000")
+    code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
+    refused = cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2], check=False)
+    assert "no node has 'a1000' (constraint); sinfo --format=%f lists what they have" in refused.stderr
+    assert not job.folder.exists()
