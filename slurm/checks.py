@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import shutil
 import socket
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine.filesystems import filesystem
-from reproduce.spec import ResourcesConfig
+from reproduce.data.manifest import SPLITS, DataError, beton
+from reproduce.grid import arm_data
+from reproduce.spec import ExperimentConfig, ResourcesConfig
 from slurm import queries
 from slurm.profile import Profile
 from slurm.profile_fields import NodeResource, fields_with
@@ -67,6 +70,21 @@ def check_submission(profile: Profile, resources: ResourcesConfig, *, records: P
         raise SlurmError("\n".join(map(str, mismatches)))
 
 
+def check_readable(experiment: ExperimentConfig, data: Path) -> None:
+    """Check that this user may read the files of an experiment's prepared data sets.
+
+    Args:
+        experiment: The experiment.
+        data: Root folder of the prepared data sets, which have manifests.
+
+    Raises:
+        DataError: A file is not readable.
+    """
+    for path in (beton(data / one.path, split) for one in arm_data(experiment) for split in SPLITS):
+        if not os.access(path, os.R_OK, effective_ids=True):
+            raise DataError(f"{path}: cannot be read by this user; ask its owner for: chmod a+r {path}")
+
+
 def requested_partitions(profile: Profile, partitions: Sequence[Partition]) -> list[Partition]:
     """Return the partitions in which a job of the profile may start.
 
@@ -101,8 +119,13 @@ def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> l
     asked = requested_partitions(profile, partitions)
     if profile.partition is None and not asked:
         return [Mismatch("partition", "none is given, and the cluster has no default", f"it has {', '.join(names)}")]
-    unknown = [name for name in (profile.partition or "").split(",") if name and name not in names]
-    return [_unknown(name, names) for name in unknown] + [
+    unknown = [
+        (field, name)
+        for field, given in (("partition", profile.partition), ("report.partition", profile.report.partition))
+        for name in (given or "").split(",")
+        if name and name not in names
+    ]
+    return [_unknown(field, name, names) for field, name in unknown] + [
         mismatch for partition in asked for mismatch in _hardware_mismatches(profile, partition)
     ]
 
@@ -187,10 +210,10 @@ def slurm_time(seconds: int) -> str:
     return f"{days}-{clock}" if days else clock
 
 
-def _unknown(name: str, names: Sequence[str]) -> Mismatch:
+def _unknown(field: str, name: str, names: Sequence[str]) -> Mismatch:
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    return Mismatch("partition", f"{name!r} is not a partition of this cluster", f"it has {', '.join(names)}{hint}")
+    return Mismatch(field, f"{name!r} is not a partition of this cluster", f"it has {', '.join(names)}{hint}")
 
 
 def _hardware_mismatches(profile: Profile, partition: Partition) -> list[Mismatch]:
@@ -216,10 +239,37 @@ def _hardware_mismatches(profile: Profile, partition: Partition) -> list[Mismatc
         if all(resource.available(kind) >= amount for _, amount, resource in wanted)
     )
     if profile.nodes > fitting:
+        to_blame = [
+            (field, amount, resource, enough)
+            for field, amount, resource in wanted
+            if (enough := _most(profile, partition, resource, wanted)) is not None
+        ]
+        if len(to_blame) == 1 and to_blame[0][0] == "memory_gib":
+            ((field, amount, resource, enough),) = to_blame
+            found = f"{amount} {resource.unit}, which only {fitting} nodes of partition {partition.name} have"
+            return [*mismatches, Mismatch(field, found, f"at most {enough} for {profile.nodes} nodes")]
         found = f"{profile.nodes}, but only {fitting} of partition {partition.name} have all that is asked of a node"
         valid = f"at most {fitting}" if fitting else f"ask less of each node; there are {describe_nodes(partition)}"
         mismatches.append(Mismatch("nodes", found, valid))
     return mismatches
+
+
+def _most(
+    profile: Profile, partition: Partition, resource: NodeResource, wanted: Sequence[tuple[str, int, NodeResource]]
+) -> int | None:
+    """Return how much of a resource enough nodes have that meet all other demands; None if there are too few."""
+    others = [(amount, other) for _, amount, other in wanted if other is not resource]
+    offers = [
+        (resource.available(kind), kind.count)
+        for kind in partition.nodes
+        if all(other.available(kind) >= amount for amount, other in others)
+    ]
+    nodes = 0
+    for available, count in sorted(offers, reverse=True):
+        nodes += count
+        if nodes >= profile.nodes:
+            return available
+    return None
 
 
 def describe_nodes(partition: Partition) -> str:

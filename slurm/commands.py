@@ -100,37 +100,52 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def _submit(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
+    from slurm.submitting.ray_cluster import check_ray_cluster
 
     # Before what is slow to import: a typing error is frequent.
     experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
-    if not arguments.dry_run:
-        require_writable_records(arguments)
+    require_writable_records(arguments)
 
     from bench.planning.plan import check_disk, make_plan
     from bench.records.plan import plan_hash, write_experiment, write_plan
     from slurm import submission
+    from slurm.checks import check_readable
 
     plan = make_plan(experiment, arguments.data)
+    check_readable(experiment, arguments.data)
     runs = _selected(arguments, plan.runs)
     records = arguments.records.absolute()
+    check_disk(records, plan.disk_bytes)
+    if arguments.address and (unchecked := check_ray_cluster(arguments.address)):
+        print(unchecked)
+    if not (left := _left(arguments, runs)):
+        print(
+            f"nothing to do: all {len(runs)} runs have ended, and no job is submitted\n"
+            f"runs:      deeper status {experiment.name} --records {records}\n"
+            f"report:    deeper report {experiment.name} --records {records}"
+        )
+        return 0
     if arguments.dry_run:
         job = _job(arguments, experiment, submission.submissions_folder(records, experiment.name) / "dry-run")
         if submission.is_slurm_available():
             _check(arguments, experiment, profile)
-            print(submission.estimate_start(job, profile))
+            for line in submission.estimate_start(job, profile):
+                print(line)
         else:
             print("there is no SLURM here (no sbatch on PATH) to ask when the job would start")
-        print(f"{len(runs)} runs would be submitted; nothing has been")
+        print(f"{len(left)} runs would be submitted; nothing has been")
         return 0
     _check(arguments, experiment, profile)
-    check_disk(records, plan.disk_bytes)
     write_experiment(records, experiment)
     write_plan(records, experiment.name, plan.runs, plan.costs)
     job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
     submission.write_plan_hash(job.folder, plan_hash(plan.runs))
     submission.write_scripts(job, profile, submission.read_experiment_text(arguments.experiment))
+    shell = submission.submitting_shell(job.folder)
     jobs = submission.submit(job.folder, report=not arguments.no_report)
-    _print_submission(job, profile, jobs, len(runs))
+    _print_submission(job, profile, jobs, len(left))
+    for line in shell.describe():
+        print(line)
     return 0
 
 
@@ -181,6 +196,15 @@ def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list
     if arguments.address is not None and not re.fullmatch(r"[^\s:]+:\d+", arguments.address):
         raise SpecError(f"--address: {arguments.address!r} is not HOST:PORT of a Ray cluster, e.g. head:6379")
     return selected
+
+
+def _left(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Return the runs that a job would train: those that have not finished nor, without --retry-failed, failed."""
+    from bench.records.states import read_state, run_folder
+    from reproduce import schema
+
+    settled = {schema.FINISHED} if arguments.retry_failed else {schema.FINISHED, schema.FAILED}
+    return [run for run in runs if read_state(run_folder(arguments.records, run.key)).status not in settled]
 
 
 def _job(arguments: argparse.Namespace, experiment: ExperimentConfig, folder: Path) -> Job:

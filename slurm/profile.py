@@ -38,6 +38,38 @@ SET_BY_THE_SCRIPT = (
 """Options of `sbatch` that the job scripts set or depend on, so that a profile must not give them."""
 
 
+class ReportJob(Config):
+    """What the job of the report asks for, where it differs from the job of the experiment."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    partition: Annotated[Word | None, SbatchOption("partition", "queue")] = None
+    """Partition of the report's job. Without it, that of the experiment's job, which must take jobs without GPUs."""
+    account: Annotated[Word | None, SbatchOption("account", "queue")] = None
+    """Account of the report's job. Without it, that of the experiment's job."""
+    qos: Annotated[Word | None, SbatchOption("qos", "queue")] = None
+    """Quality of service of the report's job. Without it, that of the experiment's job if the partition is the same."""
+    time: Annotated[str, SbatchOption("time", "job")] = "00:30:00"
+    """Time limit of the report's job."""
+    memory_gib: Annotated[int, SbatchOption("mem", "node", "{}G")] = Field(4, ge=1)
+    """Memory of the report's job, in GiB."""
+    sbatch: tuple[str, ...] = ()
+    """Further options of `sbatch` for the report's job, e.g. --mail-type=END and --mail-user=me@example.org."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> ReportJob:
+        if not parse_seconds(self.time):
+            raise ValueError(f'time: {self.time!r} is not a time limit; write "HH:MM:SS" or "D-HH:MM:SS"')
+        for line in self.sbatch:
+            _option(line, ReportJob)
+        return self
+
+    @property
+    def further_options(self) -> list[str]:
+        """The options in the field `sbatch`, each as --option or --option=value with the shell's quotes removed."""
+        return [_option(line, ReportJob) for line in self.sbatch]
+
+
 class Profile(Config):
     """The resources that a job asks a cluster for, and the environment in which it runs on the nodes.
 
@@ -96,6 +128,8 @@ class Profile(Config):
     otherwise left as it is, since its numbers would change."""
     sbatch: tuple[str, ...] = ()
     """Further options of `sbatch`, each written as --option or --option=value. A value with spaces must be quoted."""
+    report: ReportJob = ReportJob()
+    """What the report's job asks for, with these fields:"""
     signal_before_s: Annotated[int, SbatchOption("signal", "signal", "B:USR1@{}")] = Field(120, ge=1, le=65535)
     """Number of seconds before the time limit at which every run is stopped and writes a checkpoint."""
     requeues: int = Field(10, ge=0)
@@ -125,7 +159,7 @@ class Profile(Config):
         if self.container is not None:
             _words(self.container, "container")
         for line in self.sbatch:
-            _option(line)
+            _option(line, Profile)
         self._check_for_secrets()
         return self
 
@@ -134,7 +168,7 @@ class Profile(Config):
 
         A value that the shell reads from elsewhere, such as $(cat FILE) or $NAME, is none.
         """
-        fields = {"setup": self.setup, "sbatch": self.sbatch, "container": (self.container or "",)}
+        fields = {"setup": self.setup, "sbatch": self.sbatch + self.report.sbatch, "container": (self.container or "",)}
         for field, lines in fields.items():
             for line in lines:
                 if found := SECRET_VALUE.search(line):
@@ -156,7 +190,7 @@ class Profile(Config):
     @property
     def further_options(self) -> list[str]:
         """The options in the field `sbatch`, each as --option or --option=value with the shell's quotes removed."""
-        return [_option(line) for line in self.sbatch]
+        return [_option(line, Profile) for line in self.sbatch]
 
     @property
     def interpreter(self) -> str:
@@ -212,8 +246,8 @@ def _words(text: str, field: str) -> list[str]:
     return words
 
 
-def _option(line: str) -> str:
-    """Check a line of the field `sbatch` and return it without its quotes.
+def _option(line: str, model: type[Config]) -> str:
+    """Check a line of the field `sbatch` of a profile or of its `report` and return it without its quotes.
 
     Raises:
         ValueError: The line is not exactly one option, or the option is set by another field or by the job script.
@@ -222,7 +256,7 @@ def _option(line: str) -> str:
     if len(words) > 1 or not words[0].startswith("--"):
         raise ValueError(f'sbatch: {line!r} is not one option; write --option or --option=value, e.g. --comment="a b"')
     name = words[0].partition("=")[0].removeprefix("--")
-    for field, option in fields_with(Profile, SbatchOption):
+    for field, option in fields_with(model, SbatchOption):
         if name == option.name:
             raise ValueError(f"sbatch: {line!r}: use the profile's field {field}")
     if name in SET_BY_THE_SCRIPT:

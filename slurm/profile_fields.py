@@ -83,18 +83,25 @@ def fields_with(model: type[BaseModel], kind: type[M]) -> Iterator[tuple[str, M]
 
 def markdown_table(model: type[BaseModel]) -> str:
     """Return a table in Markdown of all fields: name, default, description and option of `sbatch`."""
+    return "\n".join(["| field | default | meaning | `sbatch` |", "|---|---|---|---|", *_rows(model)])
+
+
+def _rows(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield a row for each field, followed by the fields within it, which have a dotted name."""
     options = {name: f"`--{option.name}`" for name, option in fields_with(model, SbatchOption)}
-    rows = [
-        f"| `{name}` | {_default(field)} | {' '.join((field.description or '').split())} | {options.get(name, '')} |"
-        for name, field in model.model_fields.items()
-    ]
-    return "\n".join(["| field | default | meaning | `sbatch` |", "|---|---|---|---|", *rows])
+    for name, field in model.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        yield f"| `{prefix}{name}` | {_default(field)} | {meaning} | {options.get(name, '')} |"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _rows(field.annotation, f"{prefix}{name}.")
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, BaseModel):
+        return "below"
     if default is None or default in ("", ()):
         return "none"
     return str(default).lower() if isinstance(default, bool) else str(default)

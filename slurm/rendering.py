@@ -9,11 +9,8 @@ from pathlib import Path
 import jinja2
 
 from reproduce.spec import SpecError
-from slurm.profile import Profile
+from slurm.profile import Profile, ReportJob
 from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_with
-
-REPORT_MINUTES = 30
-REPORT_MEMORY_GIB = 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def render_job(job: Job, profile: Profile) -> str:
         "output": job.log,
         "open-mode": "append",
     }
-    further = [_directive(*option.removeprefix("--").partition("=")[::2]) for option in profile.further_options]
+    further = map(_further, profile.further_options)
     return _render(
         "job.sh.j2",
         job,
@@ -71,6 +68,7 @@ def render_job(job: Job, profile: Profile) -> str:
         directives=[*_directives(options), *further],
         launcher_options=_launcher_options(profile),
         run_options=_run_options(job) + ["--allow-other-machine"] * profile.allow_other_machine,
+        granted=_granted(profile),
     )
 
 
@@ -79,25 +77,54 @@ def render_report(job: Job, profile: Profile) -> str:
 
     The script does not wait for the experiment's job; `sbatch --dependency=afterany:ID` makes it wait.
     """
+    report = profile.report
+    queue = {**_profile_options(profile, "queue"), **_given(_profile_options(report, "queue"))}
+    if report.partition and not report.qos:
+        queue["qos"] = None  # that of another partition
     options = {
         "job-name": f"{job.experiment}-report",
-        **_profile_options(profile, "queue"),
-        "time": REPORT_MINUTES,
+        **queue,
+        **_profile_options(report, "job"),
         "ntasks": 1,
         "cpus-per-task": 1,
-        "mem": f"{REPORT_MEMORY_GIB}G",
+        **_profile_options(report, "node"),
         "output": _escaped(job.folder) / "report-%j.log",
     }
-    return _render("report.sh.j2", job, profile, directives=_directives(options))
+    directives = [*_directives(options), *map(_further, report.further_options)]
+    return _render("report.sh.j2", job, profile, directives=directives)
 
 
-def _profile_options(profile: Profile, section: Section) -> dict[str, object]:
+def _granted(profile: Profile) -> list[tuple[str, str, str]]:
+    """Return what a job script compares: a field of the profile, its value, and how the shell reads what was granted.
+
+    Only what SLURM tells every job is compared; whoever types `sbatch job.sh` may have overruled it.
+    """
+    fields = [
+        ("partition", profile.partition, "${SLURM_JOB_PARTITION:-}"),
+        ("account", profile.account, "${SLURM_JOB_ACCOUNT:-}"),
+        ("qos", profile.qos, "${SLURM_JOB_QOS:-}"),
+        ("nodes", profile.nodes, "${SLURM_JOB_NUM_NODES:-}"),
+        ("cpus_per_node", profile.cpus_per_node, "${SLURM_CPUS_PER_TASK:-}"),
+        ("memory_gib", profile.memory_gib, "$((${SLURM_MEM_PER_NODE:-0} / 1024))"),
+    ]
+    return [
+        (field, str(asked), granted)
+        for field, asked, granted in fields
+        if asked is not None and not (field == "partition" and "," in str(asked))
+    ]
+
+
+def _profile_options(profile: Profile | ReportJob, section: Section) -> dict[str, object]:
     """Return the options of `sbatch` that the profile's fields of one section set, with None for those to leave out."""
     return {
         option.name: option.directive(getattr(profile, field))
-        for field, option in fields_with(Profile, SbatchOption)
+        for field, option in fields_with(type(profile), SbatchOption)
         if option.section == section
     }
+
+
+def _given(options: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _directives(options: dict[str, object]) -> list[str]:
@@ -110,6 +137,11 @@ def _directives(options: dict[str, object]) -> list[str]:
 def _escaped(folder: Path) -> Path:
     """Return a path for `sbatch --output`, where a percent sign otherwise begins a placeholder."""
     return Path(str(folder).replace("%", "%%"))
+
+
+def _further(option: str) -> str:
+    """Return the directive of an option that is written as --option or --option=value."""
+    return _directive(*option.removeprefix("--").partition("=")[::2])
 
 
 def _directive(name: str, value: str) -> str:

@@ -15,7 +15,7 @@ from bench.console.formats import format_duration
 from bench.console.tables import Column, FittedTable
 from slurm import queries
 from slurm.queries import SlurmError, SlurmJob
-from slurm.submission import JOBS, submissions_folder
+from slurm.submission import JOBS, submission_order, submissions_folder
 
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
@@ -46,7 +46,7 @@ class View:
     """All jobs that `deeper slurm submit` has submitted for an experiment, with their states."""
 
     jobs: tuple[SubmittedJob, ...]
-    """The jobs, ordered by the names of the submissions' folders, which begin with the time of submission."""
+    """The jobs, ordered by the time of their submission."""
     missing: str | None = None
     """The reason why SLURM did not answer, in which case every state is UNKNOWN; None if it answered."""
 
@@ -62,7 +62,10 @@ def view(records: Path, experiment: str) -> View:
     """
     submitted = [
         (path.parent, what, job_id)
-        for path in sorted(submissions_folder(records.absolute(), experiment).glob(f"*/{JOBS}"))
+        for path in sorted(
+            submissions_folder(records.absolute(), experiment).glob(f"*/{JOBS}"),
+            key=lambda path: submission_order(path.parent),
+        )
         for what, job_id in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     missing = None

@@ -16,13 +16,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import yaml
 
 from bench.records.plan import experiment_folder
+from reproduce.errors import UserError
 from reproduce.files.atomic import write_atomically
 from reproduce.spec import SpecError
 from reproduce.text.yaml_files import read_text
@@ -30,6 +30,7 @@ from slurm.job.config import PLAN_HASH
 from slurm.profile import Profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job, render_job, render_report
+from slurm.submitting.environment import SubmittingShell, options_of, separate
 
 JOBS = "jobs.json"
 EXPERIMENT, PROFILE, JOB, REPORT = "experiment.yaml", "profile.yaml", "job.sh", "report.sh"
@@ -59,9 +60,15 @@ def create_submission_folder(records: Path, experiment: str) -> Path:
     Args:
         records: Folder of the records.
         experiment: Name of the experiment.
+
+    Raises:
+        UserError: The folder cannot be created.
     """
     parent = submissions_folder(records, experiment)
-    parent.mkdir(parents=True, exist_ok=True)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(parent, error) from error
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 1
     while True:
@@ -71,6 +78,18 @@ def create_submission_folder(records: Path, experiment: str) -> Path:
             return folder
         except FileExistsError:
             number += 1
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+
+def submission_order(folder: Path) -> tuple[str, int]:
+    """Return a key that sorts the folders of submissions by time: DATE-TIME-10 comes after DATE-TIME-2."""
+    date, clock, number = [*folder.name.split("-"), "", ""][:3]
+    return f"{date}-{clock}", int(number) if number.isdecimal() else 1
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"--records: {folder} cannot be created: {error.strerror}; name a folder that you may write to")
 
 
 def write_plan_hash(folder: Path, digest: str) -> None:
@@ -115,10 +134,14 @@ def submit(folder: Path, *, report: bool = True) -> dict[str, str]:
         as "report".
 
     Raises:
-        SlurmError: sbatch refuses a job. If it refuses the report's, the experiment's stays submitted and its id is in
-            jobs.json.
+        SlurmError: sbatch refuses a job. If it refuses the experiment's, the folder is removed. If it refuses the
+            report's, the experiment's stays submitted and its id is in jobs.json.
     """
-    jobs = {"grid": _sbatch(folder / JOB)}
+    try:
+        jobs = {"grid": _sbatch(folder / JOB)}
+    except SlurmError:
+        shutil.rmtree(folder)  # nothing was submitted
+        raise
     _write_job_ids(folder, jobs)
     if report:
         try:
@@ -134,11 +157,11 @@ def is_slurm_available() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def estimate_start(job: Job, profile: Profile) -> str:
+def estimate_start(job: Job, profile: Profile) -> list[str]:
     """Ask SLURM when and where a job would start (`sbatch --test-only`), without submitting it.
 
     Returns:
-        The answer of `sbatch`, to be shown to the user.
+        Lines to be shown to the user: the answer of `sbatch`, and which variables of the shell count.
 
     Raises:
         SlurmError: sbatch would refuse the job.
@@ -146,20 +169,37 @@ def estimate_start(job: Job, profile: Profile) -> str:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as script:
         script.write(render_job(job, profile))
         script.flush()
-        return _run(["sbatch", "--test-only", script.name]).stderr.strip()
+        answer = _run(Path(script.name), "--test-only").stderr.strip()
+    return [answer, *separate(options_of(render_job(job, profile))).describe()]
+
+
+def submitting_shell(folder: Path) -> SubmittingShell:
+    """Return what becomes of the variables of this shell for `sbatch` when the folder's job is submitted."""
+    return separate(options_of((folder / JOB).read_text(encoding="utf-8")))
 
 
 def _sbatch(script: Path, *options: str) -> str:
     """Submit a script and return the job's id. Raises `SlurmError`."""
-    answer = _run(["sbatch", "--parsable", *options, str(script)]).stdout
+    answer = _run(script, "--parsable", *options).stdout
     return answer.strip().partition(";")[0]  # ID, or ID;CLUSTER
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    answer = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+def _run(script: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Call `sbatch` with further options for a script, whose own options the environment cannot overrule."""
+    own = options_of(script.read_text(encoding="utf-8"))
+    shell = separate(own)
+    answer = subprocess.run(
+        ["sbatch", *options, *own, str(script)], env=shell.environment, capture_output=True, text=True, encoding="utf-8"
+    )
     if answer.returncode:
         said = " ".join(line.removeprefix("sbatch: error: ").strip() for line in answer.stderr.splitlines())
-        raise SlurmError(f"sbatch: {said}; the script: {command[-1]}")
+        in_force = f"; your shell adds {', '.join(shell.in_force)}" if shell.in_force else ""
+        asked = next((option for option in own if option.startswith("--constraint=")), None)
+        if asked and "feature" in said:
+            said = (
+                f"{said}: no node has {asked.partition('=')[2]!r} (constraint); sinfo --format=%f lists what they have"
+            )
+        raise SlurmError(f"sbatch: {said}{in_force}")
     return answer
 
 

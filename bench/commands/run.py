@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -177,7 +178,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 show(console, not_published, style="yellow")
     rows = read_rows(entries, records)
     show(console, *render_grid(rows, 1))
-    if stopped is not None:
+    if stopped is not None and any(row.state.status not in options.settled for row in rows):
         show(console, f"stopped ({stopped}); to resume: {arguments.command_line}")
         return INTERRUPTED
     if unfinished := [row for row in rows if row.state.status in ("running", "waiting")]:
@@ -242,6 +243,8 @@ def _run_grid(
             lines = ProgressLines(console)
             follow(lines.update)
             lines.update(watch.rows(now=True))
+    if orchestrator.cannot_continue is not None:  # the launcher of a SLURM job reads it, and requeues nothing
+        print(f"deeper: {orchestrator.cannot_continue}", file=sys.stderr)
     if orchestrator.stop_reason is None:
         for run in orchestrator.held_elsewhere:
             show(console, f"{run.name}: left to the driver on {holder(run_folder(options.records, run.key))}")

@@ -63,6 +63,8 @@ class Orchestrator:
         """
         self.stop_reason: str | None = None
         """Why the runs were stopped; None if they were not."""
+        self.cannot_continue: str | None = None
+        """What has to be mended before any run can go on, such as a full disk; None if no executor has said so."""
         self._runs = runs
         self._resources = resources
         self._options = options
@@ -88,7 +90,7 @@ class Orchestrator:
                 self._options,
                 start_group=self._start_group,
                 keep_waiting=self._keep_waiting,
-                stop_all=self.stop,
+                stop_all=self._cannot_continue,
             )
             self._executors.append(executor)
             self._threads.append(threading.Thread(target=executor.execute_all, name=f"executor-{index}", daemon=True))
@@ -139,6 +141,10 @@ class Orchestrator:
             self.stop_reason = reason
         for executor in self._executors:
             executor.stop(reason)
+
+    def _cannot_continue(self, reason: str) -> None:
+        self.cannot_continue = self.cannot_continue or reason
+        self.stop(reason)
 
     def _keep_waiting(self, _waited_s: float) -> bool:
         """Whether an executor should keep waiting for room on the cluster.

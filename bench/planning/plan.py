@@ -125,17 +125,19 @@ def proposed_gpu_share(experiment: ExperimentConfig) -> float | None:
 
 
 def check_disk(records: Path, needed: int) -> None:
-    """Check that the disk of the records has enough free space. The folder is created if necessary.
+    """Check that the disk of the records has enough free space. Nothing is written.
 
     Args:
-        records: The folder of the records.
+        records: The folder of the records, which need not exist.
         needed: Required free space, in bytes.
 
     Raises:
         SpecError: Less is free.
     """
-    records.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(records).free
+    there = records.absolute()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise SpecError(
             f"--records: {records}: {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free; "

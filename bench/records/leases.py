@@ -76,5 +76,7 @@ def holder(folder: Path) -> str:
 
 
 def _this_driver() -> str:
-    job = os.environ.get("SLURM_JOB_ID")
+    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array:  # an element has an id of its own, which nobody is told
+        job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     return f"{socket.gethostname()} (process {os.getpid()}{f', SLURM job {job}' if job else ''})\n"

@@ -50,6 +50,16 @@ class LauncherConfig:
         """
         return self.folder / f"stop-{job}"
 
+    def exit_code_file(self, job: str) -> Path:
+        """Return the path of the file to which the head node's launcher writes the exit code of a job.
+
+        `srun` gives the highest code of all nodes, which that of a lost node may be.
+
+        Args:
+            job: Id of the job.
+        """
+        return self.folder / f"exit-code-{job}"
+
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> LauncherConfig:
     """Parse the launcher's command line.

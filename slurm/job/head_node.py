@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.console.exit_codes import CANCELLED, INTERRUPTED, WRONG_INPUT
+from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from bench.console.options import add_choice
 from bench.planning.plan import select
 from bench.records.event_log import RunBusyError
@@ -16,19 +18,22 @@ from bench.records.leases import try_acquire
 from bench.records.plan import read_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
+from reproduce import schema
 from reproduce.errors import UserError
+from reproduce.files.disk import DiskFullError
 from reproduce.spec import load_experiment
 from slurm.job.config import LauncherConfig
 from slurm.job.driver import Driver, driver_command
 from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import find_address
-from slurm.job.node.ray_node import RayNode, RayNodeError, start_ray_node
+from slurm.job.node.ray_node import RayNode, RayNodeError, RayStartError, start_ray_node
 from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data
 from slurm.job.rendezvous import REPORT_TIMEOUT_S, RendezvousServer, cancel_rendezvous, rendezvous_file
 from slurm.job.termination import TO_BE_REQUEUED, StopRequest, termination_reason
 
 POLL_S = 0.5
+CONNECT_TIMEOUT_S = 10.0
 
 
 def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
@@ -68,18 +73,28 @@ class HeadNode:
         """Run the experiment and wait until it has ended. Ray is then killed on this node, also after an error.
 
         Returns:
-            `INTERRUPTED` if Ray did not start or ended on this node, or if a signal killed `deeper run`; `WRONG_INPUT`
-            after a user's mistake, in which case the runs of this job that have not ended are recorded as failed;
+            `INTERRUPTED` if Ray ended on this node or did not start in a job that was requeued, or if a signal killed
+            `deeper run`; `FAILED` if Ray did not start in the first start of the job; `WRONG_INPUT` after a user's
+            mistake, in which case the runs of this job that have not ended are recorded as failed, and if no run can
+            go on, for example on a full disk, which leaves them as they are;
             `CANCELLED` if `deeper run` was interrupted by a signal that was sent neither because of the time limit nor
             because of a preemption; otherwise the exit code of `deeper run`.
         """
         try:
             return self._run_with_ray()
-        except UserError as error:
-            sentence = f"{self.allocation.host}: {one_line(error)}"
-            log(sentence)
-            mark_runs_failed(self.config, sentence)
+        except DiskFullError as error:  # no fault of the runs, which continue once there is room
+            log(one_line(error))
             return WRONG_INPUT
+        except UserError as error:
+            log(one_line(error))
+            mark_runs_failed(self.config, f"{self.allocation.host}: {one_line(error)}")
+            return WRONG_INPUT
+        except RayStartError as error:
+            log(str(error))
+            if self.allocation.restarts:  # it came up before, so this node may be to blame
+                return INTERRUPTED
+            log("Ray never came up in this job, so it is not requeued; once that is mended, submit again")
+            return FAILED
         except RayNodeError as error:
             log(str(error))
             return INTERRUPTED
@@ -89,19 +104,29 @@ class HeadNode:
         server: RendezvousServer | None = None
         ray: RayNode | None = None
         try:
+            if (ended := code_if_nothing_is_left(self.config)) is not None:
+                log("nothing is left to do")
+                return ended
             data = prepare_data(self.config)
             own = find_address(self._peer(), self.config.interface)
+            if self.config.join:
+                _require_listener(self.config.join)
             ray = self.start_ray(
                 self.allocation,
                 own,
                 head_address=self.config.join,
                 object_store_mib=self.config.object_store_mib,
             )
+            if self.config.join:
+                ray.wait_until_up()
             ray_address = self.config.join or ray.wait_for_address()
             server = RendezvousServer(own.address, ray_address, file)
             missing = self._wait_for_workers(server, str(data))
             driver = self.start_driver(driver_command(self.config, ray_address, data, self.stop.file))
             code = self._wait_for_driver(driver, ray)
+            if code == INTERRUPTED and driver.mistake is not None and not self.stop.is_set():
+                log("no run can go on, so the job is not requeued; once that is mended, submit again")
+                return WRONG_INPUT
             if code == WRONG_INPUT and driver.mistake is not None:
                 mark_runs_failed(self.config, " | ".join([*missing, driver.mistake]))
             return self._exit_code(code)
@@ -109,7 +134,8 @@ class HeadNode:
             if server is not None:
                 server.close()
             elif self.config.folder.is_dir():
-                cancel_rendezvous(file)
+                with contextlib.suppress(OSError):  # a folder that cannot be written is the error already
+                    cancel_rendezvous(file)
             if ray is not None:
                 ray.kill()
 
@@ -167,7 +193,7 @@ class HeadNode:
             while (code := driver.poll()) is None:
                 self.stop.is_set()
                 if not ray.is_alive:
-                    raise RayNodeError(f"Ray has ended on {self.allocation.host}: {ray.last_words}")
+                    raise RayNodeError(f"Ray has ended: {ray.last_words}")
                 time.sleep(POLL_S)
         except BaseException:
             driver.kill()
@@ -201,7 +227,11 @@ def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
         return
     for key in keys:
         folder = run_folder(config.records, key)
-        lease = try_acquire(folder)
+        try:
+            lease = try_acquire(folder)
+        except OSError as error:
+            log(f"no run is marked as failed: {folder}: {error.strerror}")
+            return
         if lease is None:
             continue
         try:
@@ -212,6 +242,31 @@ def mark_runs_failed(config: LauncherConfig, sentence: str) -> None:
         finally:
             lease.release()
     log("the remaining runs are marked as failed; once that is mended: deeper slurm submit EXPERIMENT --retry-failed")
+
+
+def code_if_nothing_is_left(config: LauncherConfig) -> int | None:
+    """Find out, before Ray is started on all nodes, whether the job's runs have all ended.
+
+    Returns:
+        The exit code that `deeper run` would have; None if a run is left, or if the runs of the submission are not
+        known, as for scripts that were submitted by hand.
+    """
+    if config.plan() is None:
+        return None
+    settled = {schema.FINISHED, *({schema.FAILED} if "--retry-failed" not in config.run_options else ())}
+    statuses = {read_state(run_folder(config.records, key)).status for key in _selected_runs(config)}
+    if not statuses <= settled:
+        return None
+    return FAILED if schema.FAILED in statuses else DONE
+
+
+def _require_listener(address: str) -> None:
+    """Raise `RayStartError` unless something accepts connections at HOST:PORT: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise RayStartError(f"no Ray cluster can be joined at {address}: {error.strerror or error}") from error
 
 
 def _selected_runs(config: LauncherConfig) -> list[str]:

@@ -26,6 +26,7 @@ from slurm.job.rendezvous import (
 from slurm.job.termination import ENDED_BY_SLURM, termination_reason
 
 POLL_S = 0.5
+MOST_RESTARTS = 10  # of Ray on a node; one that Ray leaves more often is not fit for it
 
 
 def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
@@ -74,7 +75,7 @@ class WorkerNode:
             rendezvous = wait_for_rendezvous(file, self.rendezvous_timeout_s)
             client = self._take_part(rendezvous, report)
         except (UserError, RendezvousError) as error:
-            log(f"{self.allocation.host} does not take part: {one_line(error)}")
+            log(f"this node does not take part: {one_line(error)}")
             return
         if client.head_lost:
             self._requeue_job()
@@ -85,7 +86,7 @@ class WorkerNode:
             return NodeReport(self.allocation.host, str(prepare_data(self.config)))
         except UserError as error:
             problem = f"{self.allocation.host}: {one_line(error)}"
-            log(problem)
+            log(one_line(error))
             return NodeReport(self.allocation.host, str(self.config.data), problem)
 
     def _take_part(self, rendezvous: Rendezvous, report: NodeReport) -> RendezvousClient:
@@ -95,13 +96,17 @@ class WorkerNode:
         """
         own = find_address(rendezvous.host, self.config.interface)
         ray = None if report.problem else self._start_ray(own, rendezvous)
+        starts_left = MOST_RESTARTS
         try:
             client = RendezvousClient(rendezvous, report)
             while not client.over.wait(POLL_S):
                 if ray is not None and not ray.is_alive:
-                    log(f"Ray has ended on {self.allocation.host}, starting it again: {ray.last_words}")
+                    log(f"Ray has ended, starting it again: {ray.last_words}")
                     ray.kill()
-                    ray = self._start_ray(own, rendezvous)
+                    ray = None
+                    if starts_left:
+                        starts_left -= 1
+                        ray = self._start_ray(own, rendezvous)
             return client
         finally:
             if ray is not None:
@@ -123,5 +128,5 @@ class WorkerNode:
         """
         if self.find_reason(self.allocation) in ENDED_BY_SLURM:
             return
-        log(f"{self.allocation.host}: the head node, {self.allocation.hosts[0]}, is lost; requeueing the job")
+        log(f"the head node, {self.allocation.hosts[0]}, is lost; requeueing the job")
         subprocess.run(["scontrol", "requeue", self.allocation.queue_id], check=False)

@@ -76,6 +76,14 @@ def test_a_profile_that_fits_has_no_mismatch() -> None:
             "2 x 64 CPUs, 500 GiB, 4 GPUs; 3 x 128 CPUs, 250 GiB, 2 GPUs",
         ),
         (
+            {"partition": "gpu", "nodes": 3, "memory_gib": 300},
+            "memory_gib: 300 GiB, which only 2 nodes of partition gpu have; at most 250 for 3 nodes",
+        ),
+        (
+            {"partition": "gpu", "report": {"partition": "cpu"}},
+            "report.partition: 'cpu' is not a partition of this cluster; it has short, gpu, empty; did you mean gpu?",
+        ),
+        (
             {"time": "1:00:01"},
             "time: 1:00:01 is over the limit of partition short; at most 01:00:00; "
             "a longer job is requeued and continues",

@@ -104,6 +104,7 @@ STUBS = {
         env >"$STUBS/srun.environment"
         touch "$STUBS/started"
         while [ -e "$STUBS/wait" ]; do sleep 0.02; done
+        if [ -e "$STUBS/head" ]; then cp "$STUBS/head" "$FOLDER/exit-code-$SLURM_JOB_ID"; fi
         exit "$(cat "$STUBS/code")"
     """,
     "squeue": """cat "$STUBS/state" """,
@@ -141,6 +142,7 @@ class Node:
         known = {
             "PATH": f"{self.stubs}:{os.environ['PATH']}",
             "STUBS": str(self.stubs),
+            "FOLDER": str(self.submission),
             "SLURM_JOB_ID": "17",
             "SLURM_JOB_NUM_NODES": "1",
             **environment,
@@ -190,6 +192,42 @@ def test_the_job_ends_with_the_launchers_exit_code(tmp_path: Path, code: int) ->
     node.set_stubs(code=str(code))
     assert node.run()[0] == code
     assert node.requeues == []
+
+
+@pytest.mark.parametrize(("head", "requeues"), [("0", []), ("75", ["requeue 17"])])
+def test_the_head_nodes_exit_code_counts_and_not_that_of_a_lost_node(
+    tmp_path: Path, head: str, requeues: list[str]
+) -> None:
+    node = Node(tmp_path)
+    node.set_stubs(code="137", head=head)
+    assert node.run()[0] == int(head)
+    assert node.requeues == requeues
+    assert not (node.submission / "exit-code-17").exists()
+
+
+def test_what_the_submitting_shell_left_is_undone_and_differences_are_said(tmp_path: Path) -> None:
+    node = Node(tmp_path, memory_gib=4, partition="gpu")
+    left = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPU_BIND": "quiet,mask_cpu:0x3", "SLURM_EXPORT_ENV": "NONE"}
+    code, log = node.run(SLURM_MEM_PER_NODE="2048", SLURM_JOB_PARTITION="low", SLURM_CPUS_PER_TASK="2", **left)
+    assert code == 0
+    assert not [name for name in left if f"\n{name}=" in node.environment]
+    assert "SLURM_MEM_PER_NODE=2048\n" in node.environment
+    assert "--export=ALL" in node.srun
+    assert "partition: the profile asks for gpu, and this job has low" in log
+    assert "memory_gib: the profile asks for 4, and this job has 2" in log
+    assert "cpus_per_node" not in log
+
+
+def test_the_report_has_a_partition_and_options_of_its_own() -> None:
+    report = {"partition": "cpu", "memory_gib": 8, "sbatch": ["--mail-type=END"]}
+    profile = Profile.model_validate(
+        {"time": "1:00:00", "cpus_per_node": 2, "partition": "gpu", "account": "lab", "qos": "long", "report": report}
+    )
+    lines = [line for line in render_report(golden_job({}), profile).splitlines() if line.startswith("#SBATCH")]
+    assert {"#SBATCH --partition=cpu", "#SBATCH --account=lab", "#SBATCH --mem=8G", "#SBATCH --mail-type=END"} <= {
+        *lines
+    }
+    assert not [line for line in lines if "qos" in line], "the partition's own"
 
 
 def test_an_interrupted_job_is_requeued(tmp_path: Path) -> None:

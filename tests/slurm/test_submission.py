@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
 import stat
 import subprocess
 import sys
@@ -14,10 +17,12 @@ import yaml
 
 from bench.cli import main
 from bench.records.plan import plan_hash, read_plan
+from bench.records.record import Record
+from bench.records.states import run_folder
 from slurm.profile import Profile, load_profile
 from slurm.queries import SlurmError
 from slurm.rendering import Job
-from slurm.submission import create_submission_folder, submit, write_scripts
+from slurm.submission import create_submission_folder, submission_order, submit, write_scripts
 
 EXPERIMENT = """
 name: tiny # a comment that a copy keeps
@@ -79,10 +84,9 @@ def test_submit_writes_everything_that_a_requeued_job_needs(
     assert load_profile(folder / "profile.yaml") == load_profile("lab.yaml")
     assert json.loads((folder / "jobs.json").read_text(encoding="utf-8")) == {"grid": "17", "report": "18"}
     assert all(stat.S_IXUSR & (folder / name).stat().st_mode for name in ("job.sh", "report.sh"))
-    assert (with_sbatch / "calls").read_text(encoding="utf-8").splitlines() == [
-        f"--parsable {folder}/job.sh",
-        f"--parsable --dependency=afterany:17 {folder}/report.sh",
-    ]
+    grid, report = (with_sbatch / "calls").read_text(encoding="utf-8").splitlines()
+    assert re.fullmatch(rf"--parsable --job-name=tiny --time=1:00:00 .* {folder}/job.sh", grid)
+    assert re.fullmatch(rf"--parsable --dependency=afterany:17 --job-name=tiny-report .* {folder}/report.sh", report)
     planned = read_plan(with_sbatch / "records", "tiny")
     assert (folder / "plan").read_text(encoding="utf-8") == plan_hash(planned)
     assert len(planned) == 4  # of the whole experiment, as `deeper run` writes it
@@ -108,7 +112,52 @@ def test_a_refusal_by_sbatch_is_a_one_line_error(with_sbatch: Path, capsys: pyte
     stub(with_sbatch, "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1")
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("deeper: sbatch: Batch job submission failed: Invalid account; the script: ")
+    assert line == "deeper: sbatch: Batch job submission failed: Invalid account"
+    assert submissions(with_sbatch) == [], "no dead folder stays"
+
+
+def test_a_finished_experiment_is_not_submitted_again(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit_tiny = ["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]
+    assert main(submit_tiny) == 0
+    entries = read_plan(with_sbatch / "records", "tiny")
+    for entry in entries:
+        Record(run_folder(with_sbatch / "records", entry.key)).abandon("wrong")
+    capsys.readouterr()
+    assert main(submit_tiny) == 0
+    assert "nothing to do: all 4 runs have ended, and no job is submitted" in capsys.readouterr().out
+    assert len(submissions(with_sbatch)) == 1
+    assert main([*submit_tiny, "--retry-failed", "--seed", "1"]) == 0
+    assert "2 runs submitted" in capsys.readouterr().out
+
+
+def test_submissions_are_ordered_by_time() -> None:
+    names = ["20260102-030405", "20260102-030405-2", "20260102-030405-10", "20260103-000000"]
+    assert sorted(map(Path, reversed(names)), key=submission_order) == list(map(Path, names))
+
+
+def test_data_that_this_user_may_not_read_are_refused(
+    with_sbatch: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: not str(path).endswith("train.beton"))
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml"]) == 2
+    assert "train.beton: cannot be read by this user" in capsys.readouterr().err
+    assert submissions(with_sbatch) == []
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_too_little_room_on_the_disk_is_refused(
+    with_sbatch: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setattr("bench.planning.plan.SPARE_BYTES", 2**60)
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", *options]) == 2
+    assert "GiB are needed and" in capsys.readouterr().err
+
+
+def test_a_ray_cluster_that_does_not_listen_is_refused(with_sbatch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--address", address]) == 2
+    assert f"--address: {address}: no Ray cluster can be joined there: Connection refused" in capsys.readouterr().err
 
 
 def test_the_id_of_a_job_whose_report_was_refused_is_kept(with_sbatch: Path) -> None:
@@ -135,7 +184,7 @@ def test_a_dry_run_writes_nothing(with_sbatch: Path, capsys: pytest.CaptureFixtu
     stub(with_sbatch, 'echo "sbatch: Job 9 to start at noon" >&2; echo "$1" >calls')
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
     assert "Job 9 to start at noon" in capsys.readouterr().out
-    assert (with_sbatch / "calls").read_text(encoding="utf-8") == "--test-only\n"
+    assert (with_sbatch / "calls").read_text(encoding="utf-8") == "--test-only\n", "nothing but a question"
     (with_sbatch / "bin" / "sbatch").unlink()
     assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--dry-run"]) == 0
     assert "there is no SLURM here" in capsys.readouterr().out
@@ -259,3 +308,87 @@ def test_a_real_slurm_requeues_each_element_and_then_runs_the_report(cluster: An
         ["bench.cli", "status"],
         ["bench.cli", "report"],
     ]
+
+
+# Notes what each node's launcher sees; the head node's ends as "all finished", and the other's is killed.
+SEEING_DOUBLE = """#!/bin/bash
+case $2 in
+    slurm.job.launcher)
+        { env; echo "THE_PATH=$PATH"; } >"$HERE/$SLURM_PROCID.environment"
+        [ "$SLURM_PROCID" = 0 ] || kill -KILL $$
+        printf 0 >"$4/exit-code-$SLURM_JOB_ID"
+        ;;
+esac
+"""
+
+
+def seeing_job(cluster: Any, name: str, **fields: Any) -> Job:
+    """A submission over both hosts whose python is a double that notes its environment."""
+    place = cluster.shared / name
+    place.mkdir()
+    python = place / "python"
+    python.write_text(SEEING_DOUBLE, encoding="utf-8")
+    python.chmod(0o755)
+    setup = [f'export HERE="{place}" OF_SETUP=yes PATH="/opt/of-setup:$PATH"']
+    profile = {"time": "2:00", "signal_before_s": 10, "nodes": 2, "cpus_per_node": 1, "partition": "main"}
+    profile |= {"memory_gib": 1, "python": str(python), "setup": setup, "tracking_uri": "http://tracking:5000"}
+    job = Job("tiny", place / "folder", records=place / "records", data=place / "data")
+    write_scripts(job, Profile.model_validate({**profile, **fields}), EXPERIMENT)
+    return job
+
+
+def submit_from(cluster: Any, job: Job, *within: str, **environment: str) -> dict[str, str]:
+    """Submit a job on the login node from a shell with these variables, or from within an allocation."""
+    code = "import sys, pathlib, slurm.submission as it; it.submit(pathlib.Path(sys.argv[1]), report=False)"
+    cluster.login(*within, sys.executable, "-c", code, job.folder, cwd=Path(__file__).parents[2], env=environment)
+    number = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))["grid"]
+    log = job.folder / f"grid-{number}.log"
+    assert cluster.wait(number, timeout=60) == "COMPLETED", log.read_text(encoding="utf-8")
+    fields: dict[str, str] = cluster.job(number)
+    return fields
+
+
+def test_the_profile_wins_over_a_real_submitting_shell_and_the_first_nodes_code_over_a_killed_one(cluster: Any) -> None:
+    job = seeing_job(cluster, "foreign shell")
+    shell = {"SLURM_MEM_PER_CPU": "100", "SLURM_CPU_BIND": "quiet,mask_cpu:0xf0", "SLURM_NTASKS": "7"}
+    shell |= {"SBATCH_PARTITION": "low", "SBATCH_TIMELIMIT": "1", "SBATCH_ARRAY_INX": "0-3", "SBATCH_ACCOUNT": "lab"}
+    fields = submit_from(cluster, job, **shell)
+    assert (fields["Partition"], fields["TimeLimit"], fields["NumNodes"]) == ("main", "00:02:00", "2")
+    assert fields["Account"] == "lab", "what the profile leaves open is the shell's"
+
+
+def test_a_job_is_submitted_from_within_an_allocation(cluster: Any) -> None:
+    allocation = ("salloc", "--quiet", "--nodes=1", "--mem-per-cpu=100", "--time=5")
+    fields = submit_from(cluster, seeing_job(cluster, "within salloc"), *allocation)
+    assert fields["NumNodes"] == "2"
+
+
+def test_a_script_that_is_typed_within_an_allocation_undoes_what_that_has_left(cluster: Any) -> None:
+    job = seeing_job(cluster, "by hand")
+    script = f"sbatch --parsable --partition=high '{job.folder}/job.sh'"
+    said = cluster.login("salloc", "--quiet", "--nodes=1", "--mem-per-cpu=100", "--time=5", "bash", "-c", script)
+    number = said.stdout.strip()
+    assert cluster.wait(number, timeout=60) == "COMPLETED"
+    log = (job.folder / f"grid-{number}.log").read_text(encoding="utf-8")
+    assert "partition: the profile asks for main, and this job has high" in log
+
+
+@pytest.mark.parametrize("of_site", [False, True], ids=["in the profile", "of the site"])
+def test_variables_reach_the_nodes_of_a_real_job_without_the_shells_environment(cluster: Any, of_site: bool) -> None:
+    job = seeing_job(cluster, f"none {of_site}", sbatch=() if of_site else ("--export=NONE",))
+    submit_from(cluster, job, ONLY_OF_THE_SHELL="yes", **({"SBATCH_EXPORT": "NONE"} if of_site else {}))
+    seen = [(job.folder.parent / f"{rank}.environment").read_text(encoding="utf-8") for rank in (0, 1)]
+    tokens = {line for text in seen for line in text.splitlines() if line.startswith("RAY_AUTH_TOKEN=")}
+    assert len(tokens) == 1
+    for text in seen:
+        assert {"OF_SETUP=yes", "MLFLOW_TRACKING_URI=http://tracking:5000"} <= set(text.splitlines())
+        assert "\nTHE_PATH=/opt/of-setup:" in text
+        assert "ONLY_OF_THE_SHELL" not in text
+
+
+def test_a_wrong_constraint_is_one_sentence_of_a_real_slurm(cluster: Any) -> None:
+    job = seeing_job(cluster, "constrained", constraint="a1000")
+    code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
+    refused = cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2], check=False)
+    assert "no node has 'a1000' (constraint); sinfo --format=%f lists what they have" in refused.stderr
+    assert not job.folder.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,11 @@ START_TIMEOUT_S = 300  # a node may have to read Ray from a cold network file sy
 POLL_S = 0.2
 KILL_TIMEOUT_S = 5
 LAST_WORDS = 500  # characters
+STARTED: Final = "Ray runtime started"
+"""What `ray start --block` prints once its processes run and it has joined the cluster."""
+ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+DUMP: Final = re.compile(r"@\s+0x|\*\*\*|\[state-dump\]|File \"|\^+$|StackTrace|~+\^")
+"""Lines of the stack dumps of Ray's native processes, of their dumps of state, and of tracebacks."""
 
 NODE_LOCAL: Final = Path("/tmp")
 """Folder in which a Ray node's private folder is created. $TMPDIR may be too long, since the path of a socket in that
@@ -43,7 +49,11 @@ def block_signals() -> None:
 
 
 class RayNodeError(RuntimeError):
-    """Raised if Ray did not start on this node or has ended there."""
+    """Raised if Ray has ended on this node."""
+
+
+class RayStartError(RayNodeError):
+    """Raised if Ray did not come up on this node, for example because a cluster refuses its token."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,29 @@ class RayNode:
 
     @property
     def last_words(self) -> str:
-        """The last `LAST_WORDS` characters that `ray start` printed, in one line."""
-        lines = _log_file(self.folder).read_text(errors="replace", encoding="utf-8").split("\n")
-        return " | ".join(line.strip() for line in lines if line.strip())[-LAST_WORDS:]
+        """The last `LAST_WORDS` characters that `ray start` printed, in one line, without colours and stack dumps."""
+        lines = [line.strip() for line in ANSI.sub("", self._printed).split("\n")]
+        return " | ".join(line for line in lines if line and not DUMP.match(line))[-LAST_WORDS:]
+
+    @property
+    def _printed(self) -> str:
+        return _log_file(self.folder).read_text(errors="replace", encoding="utf-8")
+
+    def wait_until_up(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until Ray has joined its cluster.
+
+        Args:
+            timeout_s: Longest time to wait, in seconds.
+
+        Raises:
+            RayStartError: Ray has ended, or has not joined in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while STARTED not in self._printed:
+            if not self.is_alive or time.monotonic() > deadline:
+                problem = f"has not joined after {timeout_s:.0f} s" if self.is_alive else "ended before it had joined"
+                raise RayStartError(f"Ray {problem}: {self.last_words}")
+            time.sleep(POLL_S)
 
     def wait_for_address(self, timeout_s: float = START_TIMEOUT_S) -> str:
         """Wait until Ray listens, on a node that was started as the head node of a Ray cluster.
@@ -76,7 +106,7 @@ class RayNode:
             The address of the Ray cluster as HOST:PORT.
 
         Raises:
-            RayNodeError: Ray has ended, or does not listen in time.
+            RayStartError: Ray has ended, or does not listen in time.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self.is_alive:
@@ -85,7 +115,7 @@ class RayNode:
                     return address
             time.sleep(POLL_S)
         problem = f"does not listen after {timeout_s:.0f} s" if self.is_alive else "ended before it listened"
-        raise RayNodeError(f"Ray {problem}: {self.last_words}")
+        raise RayStartError(f"Ray {problem}: {self.last_words}")
 
     def kill(self) -> None:
         """Kill `ray start` and its descendants with SIGKILL, wait until they have ended, and remove the folder."""

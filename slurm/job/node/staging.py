@@ -45,6 +45,9 @@ def prepare_data(config: LauncherConfig) -> Path:
     """
     if not config.folder.is_dir():
         raise UserError(f"--records: {config.folder} does not exist on this node; name a folder that all nodes share")
+    for folder in (config.folder, config.records):
+        if not os.access(folder, os.W_OK, effective_ids=True):
+            raise UserError(f"--records: {folder} cannot be written on this node; see how it is mounted there")
     paths = [data.path for data in arm_data(load_experiment(config.experiment))]
     if config.scratch:
         return stage_data(config.data, paths, config.scratch, log)
@@ -71,9 +74,17 @@ def stage_data(data: Path, paths: Sequence[str], scratch: str, report_progress: 
         The root folder of the copy, to use in place of `data`.
 
     Raises:
-        UserError: `scratch` cannot be used or its disk has too little free space, or a data set is missing or damaged
-            (`DataError`).
+        UserError: `scratch` cannot be used or its disk has too little free space, a file cannot be copied, or a data
+            set is missing or damaged (`DataError`).
     """
+    try:
+        return _stage(data, paths, scratch, report_progress)
+    except OSError as error:
+        place = error.filename or scratch
+        raise UserError(f"scratch: {place}: {error.strerror}; mend that disk, or leave scratch out") from error
+
+
+def _stage(data: Path, paths: Sequence[str], scratch: str, report_progress: Callable[[str], None]) -> Path:
     folder = _scratch_folder(scratch)
     manifests = {path: load_manifest(data / path) for path in sorted(paths)}
     content = hashlib.sha256(repr([(path, manifest.hash) for path, manifest in manifests.items()]).encode())

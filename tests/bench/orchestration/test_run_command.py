@@ -100,7 +100,31 @@ def test_a_full_disk_ends_the_command_with_its_sentence_and_the_command_that_res
     arguments, _ = command
     groups.endings = [Outcome("interrupted", stop_all="the disk /scratch is full")]
     assert main(arguments) == INTERRUPTED
-    assert "stopped (the disk /scratch is full); to resume: deeper run" in " ".join(capsys.readouterr().out.split())
+    said = capsys.readouterr()
+    assert "stopped (the disk /scratch is full); to resume: deeper run" in " ".join(said.out.split())
+    assert "deeper: the disk /scratch is full\n" in said.err, "which the launcher of a SLURM job reads"
+
+
+def test_a_stop_that_comes_as_the_last_run_ends_leaves_nothing_to_resume(
+    command: tuple[list[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments, _ = command
+    stop_file = tmp_path / "stop"
+
+    def busy(orchestrator: Orchestrator) -> bool:
+        if any(thread.is_alive() for thread in orchestrator._threads):
+            return True
+        stop_file.write_text("time limit", encoding="utf-8")
+        return orchestrator.stop_reason is None
+
+    monkeypatch.setattr(Orchestrator, "busy", property(busy))
+    assert main([*arguments, "--stop-file", str(stop_file)]) == DONE
+    said = capsys.readouterr().out
+    assert "stopping (time limit)" in said
+    assert "to resume" not in said
 
 
 def test_runs_that_another_driver_has_are_named_and_the_command_is_not_done(

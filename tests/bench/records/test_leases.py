@@ -45,6 +45,15 @@ def test_a_lease_says_who_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert holder(tmp_path) == f"node1 (process {os.getpid()}, SLURM job 17)"
 
 
+def test_an_element_of_a_job_array_is_told_by_the_id_that_users_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("JOB_ID", "35"), ("ARRAY_JOB_ID", "33"), ("ARRAY_TASK_ID", "1")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert try_acquire(tmp_path)
+    assert "SLURM job 33_1)" in holder(tmp_path)
+
+
 def test_a_lease_ends_with_a_killed_driver(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None

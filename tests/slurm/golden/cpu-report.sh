@@ -2,7 +2,7 @@
 # Publishes the records of ablation-imagenet to MLflow, prints how each run went, and makes the report, even if runs failed.
 # Written by `deeper slurm`. To submit it by hand: sbatch --dependency=afterany:JOB report.sh
 #SBATCH --job-name=ablation-imagenet-report
-#SBATCH --time=30
+#SBATCH --time=00:30:00
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
 #SBATCH --mem=4G

@@ -36,6 +36,16 @@ case $state in
 esac
 [ "$restarts" -le "$requeues" ] || stop 75 "this job has restarted $restarts times, and the profile allows $requeues (requeues); submit again to continue"
 
+# --- undo what the submitting shell left, and say where what was granted differs from the profile ------------------
+unset SLURM_EXPORT_ENV "${!SLURM_CPU_BIND@}" # of `sbatch --export`, and of a shell that was itself started by srun
+case "${SLURM_MEM_PER_NODE:+n}${SLURM_MEM_PER_CPU:+c}${SLURM_MEM_PER_GPU:+g}" in
+    # srun accepts one of them; without any, a step has the memory of its job
+    ??*) unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU SLURM_MEM_PER_NODE ;;
+esac
+compare() { [ "$2" = "$3" ] || say "$1: the profile asks for $2, and this job has ${3:-none}"; }
+compare nodes 4 "${SLURM_JOB_NUM_NODES:-}"
+compare cpus_per_node 64 "${SLURM_CPUS_PER_TASK:-}"
+
 # --- run the profile's set-up and go to the folder of this submission ---------------------------------------------
 set -u # not before the set-up: conda and modules use unset variables
 cd "$folder" || stop 2 "$(hostname) does not see $folder; --records must be on a file system that all nodes share"
@@ -43,7 +53,8 @@ export PYTHONUNBUFFERED=1
 
 # --- on a signal, write the stop file; then every run writes a checkpoint and the launcher ends with 75 -----------
 stop_file=$folder/stop-$SLURM_JOB_ID
-rm -f "$stop_file"
+code_file=$folder/exit-code-$SLURM_JOB_ID # the launcher of the head node writes it
+rm -f "$stop_file" "$code_file"
 cancelled=
 # shellcheck disable=SC2317 # called by the traps
 ask_to_stop() {
@@ -67,14 +78,16 @@ launcher=(
 )
 say "job $job, start $((restarts + 1)) of at most $((requeues + 1)), on ${SLURM_JOB_NODELIST:-}"
 # --no-kill, --kill-on-bad-exit=0: a node that dies does not end the job; its runs are tried again on the other nodes.
+# --export=ALL: the nodes get this script's variables also where `sbatch --export=NONE` kept out those of the shell.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-    --cpus-per-task=64 --gpus-per-node=8 --no-kill --kill-on-bad-exit=0 "${launcher[@]}" &
+    --cpus-per-task=64 --gpus-per-node=8 --no-kill --kill-on-bad-exit=0 --export=ALL "${launcher[@]}" &
 child=$!
 while kill -0 "$child" 2>/dev/null; do wait "$child"; done # a trapped signal ends `wait` before the child does
 trap '' USR1 TERM INT # the launchers have ended, and a signal would hide their exit code
 wait "$child"
 code=$?
-rm -f "$stop_file"
+if [ -s "$code_file" ]; then code=$(<"$code_file"); fi # srun's is the highest of all nodes, also of one that was lost
+rm -f "$stop_file" "$code_file"
 if [ "$code" = 75 ] && [ -n "$cancelled" ]; then code=130; fi
 
 # --- say how the launchers ended, and requeue the job if it was interrupted ---------------------------------------
@@ -92,7 +105,7 @@ case $code in
         esac
         ;;
     130) say "cancelled; submit again to continue" ;;
-    2) say "nothing was run; the sentence above says what to mend" ;;
+    2) say "ended; the sentence above says what to mend before it is submitted again" ;;
     70) say "the launcher failed by a bug of its own; its traceback is above" >&2 ;;
     *) say "ended with exit code $code" ;;
 esac

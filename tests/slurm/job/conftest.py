@@ -17,7 +17,7 @@ from reproduce.spec import load_experiment
 from slurm.job import head_node, rendezvous, worker_node
 from slurm.job.config import LauncherConfig
 from slurm.job.node.allocation import Allocation
-from slurm.job.node.ray_node import RayNodeError
+from slurm.job.node.ray_node import RayStartError
 
 EXPERIMENT = """
 name: tiny
@@ -47,8 +47,12 @@ class RayDouble:
 
     def wait_for_address(self) -> str:
         if not self.listens:
-            raise RayNodeError(f"Ray ended before it listened: {self.last_words}")
+            raise RayStartError(f"Ray ended before it listened: {self.last_words}")
         return RAY_ADDRESS
+
+    def wait_until_up(self) -> None:
+        if not self.listens:
+            raise RayStartError(f"Ray ended before it had joined: {self.last_words}")
 
     def kill(self) -> None:
         self.is_alive, self.killed = False, True
@@ -81,9 +85,9 @@ class Submission:
 
     config: LauncherConfig
 
-    def allocation(self, rank: int = 0, nodes: int = 1) -> Allocation:
+    def allocation(self, rank: int = 0, nodes: int = 1, restarts: int = 0) -> Allocation:
         hosts = tuple(f"n{number + 1}" for number in range(nodes))
-        return Allocation("17", "17", 0, rank, hosts, cpus=2, gpus=0, memory_bytes=None)
+        return Allocation("17", "17", restarts, rank, hosts, cpus=2, gpus=0, memory_bytes=None)
 
     @property
     def rendezvous_file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from bench.records.leases import try_acquire
 from bench.records.plan import read_plan, read_plans, write_plan
+from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce.grid import plan_without_data
 from reproduce.spec import load_experiment
@@ -32,12 +34,13 @@ def head(
     driver: DriverDouble,
     *,
     nodes: int = 1,
+    restarts: int = 0,
     reason: str = "terminated",
     **changes: Any,
 ) -> HeadNode:
     config = replace(submission.config, **changes)
     stop = StopRequest(config.stop_file("17"), lambda: reason)
-    return HeadNode(submission.allocation(nodes=nodes), config, stop, ray.start, driver.start)  # type: ignore[arg-type]
+    return HeadNode(submission.allocation(nodes=nodes, restarts=restarts), config, stop, ray.start, driver.start)  # type: ignore[arg-type]
 
 
 # --- exit codes ------------------------------------------------------------------------------------
@@ -81,12 +84,19 @@ def test_a_deeper_run_that_was_killed_is_tried_again_by_a_requeue(
     assert "deeper run was killed by SIGKILL" in capsys.readouterr().err
 
 
-def test_a_job_whose_ray_does_not_start_is_requeued(
-    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("restarts", "code"), [(0, FAILED), (1, INTERRUPTED)])
+def test_a_job_is_requeued_for_a_ray_that_does_not_start_only_if_it_has_started_before(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    capsys: pytest.CaptureFixture[str],
+    restarts: int,
+    code: int,
 ) -> None:
     ray.listens = False
-    assert head(submission, ray, driver).run() == INTERRUPTED
+    assert head(submission, ray, driver, restarts=restarts).run() == code
     assert "Ray ended before it listened" in capsys.readouterr().err
+    assert set(submission.statuses().values()) == {"waiting"}
     assert driver.command is None
     assert ray.killed
 
@@ -97,7 +107,7 @@ def test_a_job_whose_ray_ends_is_requeued_and_its_driver_killed(
     ray.is_alive, driver.until = False, lambda: False
     assert head(submission, ray, driver).run() == INTERRUPTED
     assert driver.killed
-    assert "Ray has ended on n1: INFO scripts.py" in capsys.readouterr().err
+    assert "Ray has ended: INFO scripts.py" in capsys.readouterr().err
 
 
 # --- mistakes and bugs -----------------------------------------------------------------------------
@@ -292,8 +302,60 @@ def test_a_request_to_stop_ends_the_wait_for_worker_nodes(
 def test_a_cluster_that_is_joined_is_not_asked_for_its_address(
     submission: Submission, ray: RayDouble, driver: DriverDouble
 ) -> None:
-    ray.listens = False
-    assert head(submission, ray, driver, join="127.0.0.1:6379").run() == DONE
-    assert ray.arguments["head_address"] == "127.0.0.1:6379"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert head(submission, ray, driver, join=address).run() == DONE
+    assert ray.arguments["head_address"] == address
     assert driver.command is not None
-    assert "127.0.0.1:6379" in driver.command
+    assert address in driver.command
+
+
+def test_a_cluster_that_cannot_be_joined_ends_the_job_at_once(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    assert head(submission, ray, driver, join=address).run() == FAILED
+    assert f"no Ray cluster can be joined at {address}: Connection refused" in capsys.readouterr().err
+    assert ray.arguments == {}
+
+
+# --- what is left to do ----------------------------------------------------------------------------
+
+
+def test_a_job_whose_runs_have_all_ended_starts_no_ray(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = submission.config
+    [plan] = read_plans(config.records, "tiny")
+    (config.folder / PLAN_HASH).write_text(plan.hash, encoding="utf-8")
+    for entry in plan.entries:
+        Record(run_folder(config.records, entry.key)).abandon("wrong")
+    assert head(submission, ray, driver).run() == FAILED
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert ray.arguments == {}
+    assert head(submission, ray, driver, run_options=("--retry-failed",)).run() == DONE
+    assert ray.killed
+
+
+def test_a_full_disk_fails_no_run_and_requeues_nothing(
+    submission: Submission, ray: RayDouble, driver: DriverDouble
+) -> None:
+    driver.code, driver.mistake = INTERRUPTED, "checkpoint.pt cannot be written: the disk /project is full"
+    assert head(submission, ray, driver).run() == WRONG_INPUT
+    assert set(submission.statuses().values()) == {"waiting"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's id needs root")
+def test_records_that_this_node_may_not_write_are_one_sentence(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (submission.config.folder, *submission.config.folder.parents):
+        if folder.is_relative_to("/tmp/pytest-of-root"):
+            folder.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        assert head(submission, ray, driver).run() == WRONG_INPUT
+    finally:
+        os.seteuid(0)
+    assert f"--records: {submission.config.folder} cannot be written on this node" in capsys.readouterr().err

@@ -63,9 +63,22 @@ def test_a_bug_has_an_exit_code_of_its_own_and_its_traceback_is_in_the_log(
     monkeypatch.setattr(launcher, "run_head_node", run)
     assert launcher.main(arguments(submission)) == BUG
     log = capsys.readouterr().err
-    assert "n1: a bug in the launcher; no run is marked as failed\nTraceback" in log
+    assert ": a bug in the launcher; no run is marked as failed\nTraceback" in log
     assert f"{bug.__name__}: " in log
     assert set(submission.statuses().values()) == {"waiting"}
+
+
+@pytest.mark.usefixtures("_in_step")
+def test_the_head_node_leaves_its_exit_code_for_the_job_script(
+    submission: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`srun` itself ends with the highest code of all nodes, also with that of one that was lost."""
+    monkeypatch.setattr(launcher, "run_head_node", lambda *_: 75)
+    monkeypatch.setattr(launcher, "run_worker_node", lambda *_: 70)
+    assert launcher.main(arguments(submission)) == 75
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert launcher.main(arguments(submission)) == 70
+    assert submission.config.exit_code_file("17").read_text(encoding="utf-8") == "75"
 
 
 def test_options_after_two_dashes_are_those_of_deeper_run() -> None:

@@ -16,7 +16,7 @@ from cluster import until
 from slurm.job.node import ray_node
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress
-from slurm.job.node.ray_node import RayNode, RayNodeError, ray_command, start_ray_node
+from slurm.job.node.ray_node import RayNode, RayNodeError, RayStartError, ray_command, start_ray_node
 
 ALLOCATION = Allocation("17", "17", 0, rank=0, hosts=("n1", "n2"), cpus=8, gpus=2, memory_bytes=1000)
 OWN = NetworkAddress("127.0.0.1", "lo")
@@ -69,6 +69,16 @@ def test_the_head_node_of_ray_tells_its_address(
     node = start(nodes, tmp_path, monkeypatch, LISTENS)
     assert node.wait_for_address(timeout_s=60) == "127.0.0.1:33775"
     assert node.is_alive
+
+
+def test_a_ray_that_has_joined_is_up_and_one_that_was_refused_is_an_error_without_dumps(
+    nodes: list[RayNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(nodes, tmp_path, monkeypatch, LISTENS).wait_until_up(timeout_s=60)
+    said = r"\x1b[31mAuthenticationError: InvalidAuthToken\x1b[0m\n  File \"node.py\", line 996\n    @  0x7f1 ray\n"
+    node = start(nodes, tmp_path, monkeypatch, f"printf '{said}'; exit 1")
+    with pytest.raises(RayStartError, match=r"joined: INFO [^|]* \| AuthenticationError: InvalidAuthToken$"):
+        node.wait_until_up(timeout_s=60)
 
 
 def test_a_ray_that_ends_before_it_listens_is_an_error_with_its_last_words(

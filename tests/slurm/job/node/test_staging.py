@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reproduce.data import DataError, load_manifest
 from reproduce.errors import UserError
 from slurm.job.config import LauncherConfig
+from slurm.job.node import staging
 from slurm.job.node.staging import prepare_data, stage_data
 
 
@@ -40,6 +43,17 @@ def test_a_damaged_copy_never_gets_its_final_name(synthetic_data: Path, tmp_path
     with pytest.raises(DataError, match=r"val\.beton: changed or damaged"):
         stage(damaged, tmp_path / "scratch")
     assert [path.suffix for path in own_folder(tmp_path / "scratch").iterdir() if path.is_dir()] == [".partial"]
+
+
+def test_an_error_of_the_disk_is_one_sentence(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path / "train.beton"))
+
+    monkeypatch.setattr(staging, "_copy", broken)
+    with pytest.raises(UserError, match=r"scratch: .*/train\.beton: Input/output error; mend that disk"):
+        stage(synthetic_data, tmp_path / "scratch")
 
 
 def test_a_variable_that_is_not_set_on_the_node_is_named(synthetic_data: Path) -> None:
