@@ -197,7 +197,7 @@ def runs_frame(recorded: list[Run]) -> pd.DataFrame:
                 # Tags cannot be removed: "-" replaces the error of an earlier attempt.
                 "error": error if (error := tags.get(schema.TAG_ERROR)) != "-" else None,
                 "started": run.info.start_time / 1000,
-                "ended": run.info.end_time / 1000 if run.info.end_time else None,
+                "ended": _ended(run),
                 **run.data.params,
                 **{
                     name: _as_recorded(value)
@@ -253,6 +253,13 @@ def epochs_frame(points: pd.DataFrame) -> pd.DataFrame:
     wide = points.pivot(index=["run_id", "epoch"], columns="metric", values="value")
     wide.columns.name = None
     return wide.reset_index()
+
+
+def _ended(run: Run) -> float | None:
+    """Return when a run ended; MLflow's own end of a resumed run leaves out the time between its attempts."""
+    if run.info.end_time is None:
+        return None
+    return float(run.data.tags.get(schema.TAG_ENDED, run.info.end_time / 1000))
 
 
 def _as_recorded(value: float) -> float:

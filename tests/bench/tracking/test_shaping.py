@@ -11,15 +11,12 @@ import pytest
 
 from bench.records.plan import PlanEntry, RecordedPlan
 from bench.records.states import RunState
+from bench.tracking.pages.colours import COLOURS, colours_of_arms
+from bench.tracking.pages.notes import NOTE, experiment_note, run_note
 from bench.tracking.reader import EvaluationNews, KilledRun, RunNews
 from bench.tracking.shaping import (
-    COLOURS,
-    NOTE,
     Metric,
-    colours_of_arms,
     describe_devices,
-    experiment_note,
-    run_note,
     shape_description,
     shape_evaluation,
     shape_killed_run,
