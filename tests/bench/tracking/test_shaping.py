@@ -196,7 +196,8 @@ def test_a_runs_note_shows_outcome_accuracy_and_error_in_a_table() -> None:
     state = RunState(ENTRY.key, "failed", attempt=2, metrics={schema.FINAL_TOP1: 0.5}, error="a\n|b|", duration_s=90.0)
     note = run_note("first", ENTRY, state)
     assert note.startswith("**full**, seed 7, of experiment *first* (key `0123456789ab`)")
-    for row in ("| outcome | failed |", "| attempts | 2 |", "| top-1 | 50.00% |", "| duration of all attempts | 1.5 min |"):
+    duration = "| duration of all attempts | 1.5 min |"
+    for row in ("| outcome | failed |", "| attempts | 2 |", "| top-1 | 50.00% |", duration):
         assert row in note
     assert r"| error | a \|b\| |" in note
 
