@@ -87,6 +87,8 @@ wanted_packages() {
         command -v ip >/dev/null || echo iproute2
         command -v nsenter >/dev/null || echo util-linux
     fi
+    # Debian's browser, in which the tests look at MLflow's pages and at reports.
+    command -v chromium >/dev/null || echo chromium
     command -v shellcheck >/dev/null || echo shellcheck
 }
 

@@ -163,7 +163,7 @@ def runs_frame(recorded: Sequence[StoredRun]) -> pd.DataFrame:
                 # Tags cannot be removed: "-" replaces the error of an earlier attempt.
                 "error": error if (error := tags.get(schema.TAG_ERROR)) != "-" else None,
                 "started": run.start_ms / 1000,
-                "ended": run.end_ms / 1000 if run.end_ms else None,
+                "ended": _ended(run),
                 **run.params,
                 **{
                     name: float(_as_recorded(value))
@@ -208,6 +208,13 @@ def epochs_frame(store: Store, recorded: Sequence[StoredRun]) -> tuple[pd.DataFr
     )
     wide.insert(0, "run_id", pd.Series([run.id for run in recorded], dtype=str)[wide.pop("place")].to_numpy())
     return wide, not_finite
+
+
+def _ended(run: StoredRun) -> float | None:
+    """Return when a run ended; MLflow's own end of a resumed run leaves out the time between its attempts."""
+    if run.end_ms is None:
+        return None
+    return float(run.tags.get(schema.TAG_ENDED, run.end_ms / 1000))
 
 
 def _as_recorded(values: np.ndarray | float) -> np.ndarray:

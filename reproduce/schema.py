@@ -97,6 +97,7 @@ TAG_SEED = "deeper.seed"
 TAG_ATTEMPT = "deeper.attempt"
 TAG_OUTCOME = "deeper.outcome"
 TAG_ERROR = "deeper.error"
+TAG_ENDED = "deeper.ended"  # of a run that was resumed: when it ended, seconds since 1970
 TAG_GPU = "deeper.gpu"  # device names, or why there are none
 TAG_GPU_ABSENT = "deeper.gpu_absent"  # which of the run's GPUs were not sampled, and why; "-" if all were
 TAG_HOST = "deeper.host"
@@ -112,6 +113,8 @@ TAG_CHANGES = "deeper.changes."  # + fact: what it was before and after a resume
 # --- MLflow tags of an experiment -----------------------------------------------------------------
 # TAG_PLAN + hash is {"since", "by", "pieces"} as JSON; with ".0", ".1", ... a piece of {arm: {seed: key}} as JSON.
 TAG_PLANNER = "deeper.planner."  # + a folder of records: {"plan", "since", "by", "records"}, its present plan
+
+TAG_REPORT = "deeper.report."  # + a plan's hash: MLflow's id of the run that carries its report, which has the same tag
 
 # --- MLflow artifacts of a run ----------------------------------------------------------------------
 ARTIFACT_CONFIG = "config.yaml"

@@ -8,8 +8,8 @@ from bench.commands.experiments.names import recorded_name
 from bench.console.options import Verbs, add_verb, port, require_writable_records
 
 EXAMPLES = """examples:
-  deeper dashboard                          # http://127.0.0.1:5000
-  deeper dashboard ablation-imagenette      # opens at this experiment
+  deeper dashboard                          # opens accuracy by arm of the experiment that was planned last
+  deeper dashboard ablation-imagenette      # of this experiment
   deeper dashboard --host 0.0.0.0 --port 8080 --without-password
 """
 
@@ -25,6 +25,7 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Allow a --host that others reach: everyone there can read, change and delete what MLflow holds.",
     )
+    parser.add_argument("--no-browser", action="store_true", help="Print the link only. So it is without a display.")
     parser.add_argument("--port", type=port, default=5000, help="The port to listen at. Default: 5000.")
 
 
@@ -42,4 +43,5 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         port=arguments.port,
         experiment=experiment,
         without_password=arguments.without_password,
+        browser=not arguments.no_browser,
     )

@@ -3,6 +3,7 @@
     <records>/publisher/<hash of the store's URI>/<experiment>/
         experiment_id             MLflow's id of the experiment
         plan                      the hash of the present plan whose names and tags the store holds
+        pages                     the format in which notes, colours and views were published last
         <key>.json                the cursor of a run
         evaluation-<name>.json    a marker: the evaluation is published
 
@@ -83,7 +84,8 @@ class ExperimentCursors:
         self._cursors.clear()
         for path in self._folder.glob("*.json"):
             path.unlink()
-        (self._folder / "plan").unlink(missing_ok=True)
+        for name in ("plan", "pages"):
+            (self._folder / name).unlink(missing_ok=True)
 
     def write_experiment_id(self, experiment_id: str) -> None:
         """Keep MLflow's id of the experiment, and create the folder that all other methods write to."""
@@ -100,6 +102,17 @@ class ExperimentCursors:
     def write_plan(self, digest: str) -> None:
         """Keep the hash of the present plan, once the store holds it."""
         write_atomically(self._folder / "plan", digest.encode())
+
+    def pages(self) -> str | None:
+        """Return the format of the pages that the store holds, or None if an older version published them."""
+        try:
+            return (self._folder / "pages").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write_pages(self, form: str) -> None:
+        """Keep the format of the pages, once the store holds them."""
+        write_atomically(self._folder / "pages", form.encode())
 
     def read(self, key: str) -> Cursor | None:
         """Return the cursor of the run with this key, or None if nothing of the run is published."""

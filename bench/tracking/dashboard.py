@@ -8,26 +8,32 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
+import webbrowser
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.records.plan import experiments
+from bench.records.plan import experiments, read_plans
 from bench.tracking.background import publisher_command, publisher_environment
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import log_file, store_exists, tracking_uri
-from bench.tracking.mlflow_setup import QUIET, is_server, require_mlflow
+from bench.tracking.mlflow_setup import QUIET, authorization, is_server, require_mlflow
+from bench.tracking.pages.app import app_options
+from bench.tracking.pages.views import EXPERIMENTS_PAGE, runs_page, view_page
 from bench.tracking.reader import pending
-from bench.tracking.shaping import plan_filter
-from reproduce.errors import UserError
+from reproduce import schema
+from reproduce.errors import UserError, did_you_mean
 from reproduce.text.redaction import redacted
 
 SERVER_START_S = 120.0
@@ -45,8 +51,9 @@ def run_dashboard(
     port: int = 5000,
     experiment: str | None = None,
     without_password: bool = False,
+    browser: bool = False,
 ) -> int:
-    """Publish what is new, print the address of MLflow's pages, and serve them until Ctrl-C or SIGTERM.
+    """Publish what is new, open MLflow's pages at accuracy by arm, and serve them until Ctrl-C or SIGTERM.
 
     If the tracking store is an HTTP server already, the function only prints its address and returns. Otherwise, call
     it in the main thread, because `serving` installs a signal handler.
@@ -55,9 +62,10 @@ def run_dashboard(
         records: The folder of the records.
         host: The address of this machine to listen at; 0.0.0.0 for all its addresses.
         port: The TCP port to listen at.
-        experiment: The name of the experiment whose page the printed address opens. None, or an experiment that was
-            never published, leads to MLflow's start page.
+        experiment: The name of the experiment whose first view the printed link opens. None means the one that was
+            planned last; of a server, the list of experiments.
         without_password: Whether `host` may be an address at which others reach this machine.
+        browser: Whether to open the link in a browser, if this session has a display.
 
     Returns:
         The exit code, which is always 0.
@@ -71,7 +79,7 @@ def run_dashboard(
     uri = tracking_uri(records)
     records = records.resolve()
     if is_server(uri):
-        print(f"MLflow: {redacted(_link(uri, records, uri, experiment))}", flush=True)
+        _show(redacted(uri.rstrip("/") + _page_of_server(records, uri, experiment)), "", browser=browser)
         return 0
     if not without_password and not is_loopback(host):
         raise DashboardError(
@@ -80,7 +88,8 @@ def run_dashboard(
         )
     try:
         with serving(records, uri=uri, host=host, port=port) as server:
-            print(f"MLflow: {_link(server.address, records, uri, experiment)}  (Ctrl-C ends it)", flush=True)
+            page = _page(records, uri, experiment or _planned_last(records))
+            _show(server.address + page, "  (Ctrl-C ends it)", browser=browser)
             server.process.wait()
             raise DashboardError(f"the MLflow server ended by itself; its log: {log_file(records, 'dashboard')}")
     except KeyboardInterrupt:
@@ -128,7 +137,7 @@ def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 500
             command = [*publisher_command(records), "--once"]
             subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
     environment = {**os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": uri}
-    command = [sys.executable, "-m", "mlflow", "server"]
+    command = [sys.executable, "-m", "mlflow", "server", *app_options()]
     command += ["--artifacts-destination", (records / "mlartifacts").as_uri()]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     with open(log_file(records, "dashboard"), "ab") as log:
@@ -176,15 +185,59 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _link(address: str, records: Path, uri: str, experiment: str | None) -> str:
-    cursors = ExperimentCursors(records, uri, experiment) if experiment else None
-    known = cursors.experiment_id() if cursors else None
-    if cursors is None or known is None:
-        return address
-    # Without the workflow type MLflow opens a page of language-model traces and not the table of runs.
-    page = f"{address}/#/experiments/{known}/runs?workflowType=machine_learning"
-    plan = cursors.plan()  # beside its runs, those of older plans under the same name are in the experiment
-    return f"{page}&searchFilter={urllib.parse.quote(plan_filter(plan))}" if plan else page
+def has_display(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a browser with windows can be opened here; elsewhere one of the terminal might take its place."""
+    return sys.platform == "darwin" or any(environment.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def _show(link: str, hint: str, *, browser: bool) -> None:
+    print(f"MLflow: {link}{hint}", flush=True)
+    if browser and has_display():
+        webbrowser.open(link)
+
+
+def _planned_last(records: Path) -> str:
+    return max(experiments(records), key=lambda name: read_plans(records, name)[0].since)
+
+
+def _page(records: Path, uri: str, experiment: str) -> str:
+    """Return the page of an experiment, or that of all of them if it was never published to the store."""
+    cursors = ExperimentCursors(records, uri, experiment)
+    known, plan = cursors.experiment_id(), cursors.plan()
+    if known is None:
+        return EXPERIMENTS_PAGE
+    return view_page(known, plan) if plan and cursors.pages() else runs_page(known)
+
+
+def _page_of_server(records: Path, uri: str, experiment: str | None) -> str:
+    if experiment is None:
+        return EXPERIMENTS_PAGE
+    try:
+        found = _ask(uri, f"get-by-name?{urllib.parse.urlencode({'experiment_name': experiment})}")["experiment"]
+    except urllib.error.HTTPError as error:
+        if error.code != 404:
+            return _page(records, uri, experiment)
+        known = sorted(other["name"] for other in _ask(uri, "search?max_results=1000").get("experiments", []))
+        known = [name for name in known if name != "Default"]
+        raise DashboardError(
+            f"experiment: {experiment!r} is not in {redacted(uri)}, which holds {', '.join(known) or 'nothing'}"
+            + did_you_mean(experiment, known)
+        ) from error
+    except OSError:  # it is away now; the link is right once it answers
+        return _page(records, uri, experiment)
+    presents = [tag["value"] for tag in found.get("tags", []) if tag["key"].startswith(schema.TAG_PLANNER)]
+    if not presents:
+        return runs_page(found["experiment_id"])
+    own = ExperimentCursors(records, uri, experiment).plan()
+    newest = max(map(json.loads, presents), key=lambda present: float(present["since"]))
+    return view_page(found["experiment_id"], own or newest["plan"])
+
+
+def _ask(uri: str, what: str) -> dict[str, Any]:
+    address = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/{what}"
+    with urllib.request.urlopen(urllib.request.Request(address, headers=authorization()), timeout=10) as answer:
+        content: dict[str, Any] = json.load(answer)
+    return content
 
 
 def _check_port(host: str, port: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import socket
+import sqlite3
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -86,6 +88,24 @@ def _sqlite_uri(folder: Path) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """Return the path of the SQLite file of a tracking store, or None for a store of another kind."""
     return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0])) if uri.startswith(SQLITE) else None
+
+
+def use_write_ahead_log(uri: str) -> None:
+    """Let readers of an SQLite store read while it is written. Servers, and files on network file systems, stay as are.
+
+    SQLite remembers the mode in the file. Where the file is busy, the next publisher sets it.
+
+    Args:
+        uri: The URI of a tracking store that exists.
+    """
+    file = sqlite_file(uri)
+    if file is None or filesystem(file.parent).is_network:
+        return
+    with (
+        contextlib.closing(sqlite3.connect(file, timeout=20)) as database,
+        contextlib.suppress(sqlite3.OperationalError),
+    ):
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def store_exists(uri: str) -> bool:

@@ -6,10 +6,12 @@ events before it.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.records.plan import (
     PLAN,
@@ -24,9 +26,14 @@ from bench.records.states import read_state, run_folder
 from bench.tracking import shaping
 from bench.tracking.cursors import Cursor, ExperimentCursors, planner
 from bench.tracking.embedded.sender import open_sender
-from bench.tracking.location import artifact_location
+from bench.tracking.location import artifact_location, use_write_ahead_log
+from bench.tracking.pages import FORMAT
+from bench.tracking.pages.colours import colours_of_arms
+from bench.tracking.pages.notes import NOTE, arm_description, experiment_note, run_note, with_links
+from bench.tracking.pages.views import is_view_of_other_plan, shape_views
 from bench.tracking.reader import RunNews, read_evaluation_news, read_experiment, read_killed_run, read_run_news
 from bench.tracking.sending import RejectedError, Sender
+from reproduce import schema
 
 log = logging.getLogger("bench.tracking.publisher")
 
@@ -43,6 +50,7 @@ class Publisher:
 
     def __init__(self, records: Path, uri: str) -> None:
         self.sender = open_sender(records, uri)
+        use_write_ahead_log(uri)
         self._records = records
         self._uri = uri
         self._experiments: dict[str, _ExperimentPublisher] = {}
@@ -82,6 +90,7 @@ class _ExperimentPublisher:
         self._plans: list[RecordedPlan] = []
         self._entries: dict[str, PlanEntry] = {}
         self._names: dict[str, dict[str, str]] = {}
+        self._content: Mapping[str, Any] = {}
         self._described_at: int | None = None
 
     def publish(self, *, final: bool) -> bool:
@@ -125,7 +134,8 @@ class _ExperimentPublisher:
     def _read_plans(self) -> None:
         self._plans = read_plans(self._records, self._name)
         self._entries = planned_under(self._plans)
-        colours = shaping.colours_of_arms(list(self._entries.values()))
+        self._content = read_experiment(self._records, self._name)
+        colours = colours_of_arms(list(self._entries.values()))
         self._names = {
             key: shaping.shape_names(entry, self._plans, colours[entry.arm]) for key, entry in self._entries.items()
         }
@@ -133,18 +143,40 @@ class _ExperimentPublisher:
     def _describe(self, experiment_id: str) -> None:
         """Publish the plans, and the names that the present one gives to runs that the store holds already."""
         present = self._plans[0]
-        note = shaping.experiment_note(self._name, self._plans, read_experiment(self._records, self._name))
+        known = self._sender.experiment_tags(experiment_id)
+        note = with_links(
+            experiment_note(self._name, self._plans, self._content),
+            experiment_id,
+            present.hash,
+            known.get(f"{schema.TAG_REPORT}{present.hash}"),
+        )
         whose = shaping.shape_present_plan(present, planner(self._records), self._records)
-        tags = {name: value for known in self._plans for name, value in shaping.shape_plan(known).items()}
-        self._sender.describe_experiment(experiment_id, {shaping.NOTE: note, **whose}, tags)
-        if self._cursors.plan() == present.hash:
+        tags = {name: value for plan in self._plans for name, value in shaping.shape_plan(plan).items()}
+        self._sender.describe_experiment(experiment_id, {NOTE: note, **whose}, tags)
+        self._show(experiment_id, present, known | whose)
+        if (self._cursors.plan(), self._cursors.pages()) == (present.hash, FORMAT):
             return
         for entry in self._entries.values():
             if (cursor := self._cursors.read(entry.key)) is not None:
                 state = read_state(run_folder(self._records, entry.key))
-                tags = {**self._names[entry.key], shaping.NOTE: shaping.run_note(self._name, entry, state)}
+                what = arm_description(self._content, entry.arm)
+                tags = {**self._names[entry.key], NOTE: run_note(self._name, entry, state, what)}
+                if state.attempt > 1 and cursor.status != shaping.RUNNING and state.updated is not None:
+                    ended_ms, tags[schema.TAG_ENDED] = shaping.shape_resumed_end(state, state.updated)
+                    self._sender.move_end(cursor.run_id, cursor.status, ended_ms)
                 self._sender.name_run(cursor.run_id, entry.name, tags)
         self._cursors.write_plan(present.hash)
+        self._cursors.write_pages(FORMAT)
+
+    def _show(self, experiment_id: str, present: RecordedPlan, known: Mapping[str, str]) -> None:
+        """Publish the views of the present plan, and drop those of plans that no records have any more."""
+        presents = [json.loads(value)["plan"] for name, value in known.items() if name.startswith(schema.TAG_PLANNER)]
+        try:
+            self._sender.describe_experiment(experiment_id, shape_views(present.hash, present.since), {})
+            stale = [name for name in known if is_view_of_other_plan(name, presents)]
+            self._sender.drop_experiment_tags(experiment_id, stale)
+        except RejectedError as error:  # the runs are there without them
+            log.warning("%s: the store takes no saved views: %s", self._name, error)
 
     def _publish_run(self, experiment_id: str, entry: PlanEntry) -> None:
         cursor = self._cursors.read(entry.key)
@@ -158,7 +190,8 @@ class _ExperimentPublisher:
         if news.config and not cursor.described:
             self._sender.describe_run(cursor.run_id, shaping.shape_description(news.config))
             cursor = replace(cursor, described=True)
-        update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch)
+        what = arm_description(self._content, entry.arm)
+        update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch, what=what)
         self._sender.update_run(cursor.run_id, update, status=cursor.status)
         cursor = replace(cursor, offset=news.end, epoch=update.epoch, status=update.status or cursor.status)
         self._cursors.write(entry.key, cursor)
@@ -170,7 +203,8 @@ class _ExperimentPublisher:
             return
         killed = read_killed_run(run_folder(self._records, entry.key), final=final)
         if killed is not None:
-            update = shaping.shape_killed_run(self._name, entry, killed, epoch=cursor.epoch)
+            what = arm_description(self._content, entry.arm)
+            update = shaping.shape_killed_run(self._name, entry, killed, epoch=cursor.epoch, what=what)
             self._sender.update_run(cursor.run_id, update, status=cursor.status)
             self._cursors.write(entry.key, replace(cursor, status=update.status or cursor.status))
 

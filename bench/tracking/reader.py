@@ -16,6 +16,7 @@ from bench.records.plan import EXPERIMENT, experiment_folder, experiments, plann
 from bench.records.states import EVENTS, PROGRESS, RunState, events_from, is_held, read_state, run_folder
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import store_exists
+from bench.tracking.pages import FORMAT
 from reproduce import schema
 
 METRICS_PER_CHUNK = 9000
@@ -155,6 +156,8 @@ def read_experiment(records: Path, name: str) -> Mapping[str, Any]:
 def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
     """Count the runs and evaluations with unpublished content and the unpublished plans, without contacting the store.
 
+    A store whose notes and views an older version published counts as one more.
+
     If the SQLite file of the store is gone, every run with events counts.
 
     Args:
@@ -175,7 +178,8 @@ def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
             cursor = cursors.read(key) if known else None
             count += any(True for _ in events_from(run_folder(records, key), cursor.offset if cursor else 0))
         count += len(read_evaluation_news(records, keys, cursors))
-        count += known and cursors.plan() not in (None, plans[0].hash)
+        published = cursors.plan()
+        count += known and published is not None and (published, cursors.pages()) != (plans[0].hash, FORMAT)
     return count
 
 

@@ -7,14 +7,13 @@ with the same timestamp, and a run is found by its tags.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.tracking.mlflow_setup import QUIET
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
-from reproduce import schema
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -117,6 +116,17 @@ class Sender:
             self.client.set_experiment_tag(experiment_id, name, value)
 
     @rejections()
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """Return the tags of an experiment."""
+        return dict(self.client.get_experiment(experiment_id).tags)
+
+    @rejections()
+    def drop_experiment_tags(self, experiment_id: str, names: Iterable[str]) -> None:
+        """Delete tags that an experiment has."""
+        for name in names:
+            self.client.delete_experiment_tag(experiment_id, name)
+
+    @rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
         """Find the run that has the key of `new` in its tags, create it if there is none, and return MLflow's id.
 
@@ -134,6 +144,11 @@ class Sender:
         """Replace the name of a run, and tags of it."""
         self.client.update_run(run_id, name=name)
         self._set_tags(run_id, dict(tags))
+
+    @rejections()
+    def move_end(self, run_id: str, status: str, ended_ms: int) -> None:
+        """Replace the end of a run that has ended, in milliseconds since 1970."""
+        self.client.set_terminated(run_id, status=status, end_time=ended_ms)
 
     @rejections()
     def describe_run(self, run_id: str, description: RunDescription) -> None:
@@ -176,20 +191,19 @@ class Sender:
 
     @rejections()
     def add_evaluation(self, run_id: str, metrics: Sequence[Metric], artifact: Path, folder: str) -> None:
-        """Add an evaluation to a run.
+        """Add an evaluation, or the page of a report, to a run.
 
         Args:
             run_id: MLflow's id of the run.
             metrics: The metrics of the evaluation, which may be empty.
-            artifact: The path of the evaluation's file, which becomes an artifact of the run.
+            artifact: The path of the file, which becomes an artifact of the run.
             folder: The folder of that artifact among the artifacts of the run.
         """
         self._log_metrics(run_id, metrics)
         self.client.log_artifact(run_id, str(artifact), folder)
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
-        names = (schema.TAG_KEY, schema.TAG_EXPERIMENT)
-        condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in names)
+        condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in new.identity)
         runs = self.client.search_runs([experiment_id], filter_string=condition)
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 

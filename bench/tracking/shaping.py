@@ -15,24 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.records.evaluations import DATE
-from bench.records.plan import PlanEntry, RecordedPlan, planned_under
+from bench.records.plan import PlanEntry, RecordedPlan
 from bench.records.states import RunState
+from bench.tracking.pages.notes import NOTE, run_note
 from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
 from reproduce import schema
-from reproduce.text.markdown import as_markdown
 
 RUNNING = "RUNNING"
 STATUS = {schema.FINISHED: "FINISHED", schema.FAILED: "FAILED", schema.INTERRUPTED: "KILLED"}
 """MLflow's status of a run for each outcome of its last attempt."""
-NOTE = "mlflow.note.content"
-"""The tag that MLflow shows as the description of a run or an experiment."""
-NOTE_CHARACTERS = 19_000
-"""Length at which the note of an experiment is cut."""
 ERROR_CHARACTERS = 5_000
 """Length at which the error of a run is cut."""
 PLAN_CHARACTERS = 4_500
 """Length of the pieces in which a plan is sent. Servers before MLflow 3 allow the tag of an experiment 5000."""
-COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf")
 
 
 class Metric(NamedTuple):
@@ -55,7 +50,9 @@ class NewRun:
     start_ms: int
     """Start of the first attempt, in milliseconds since 1970."""
     tags: Mapping[str, str]
-    """The tags; key and experiment among them identify the run."""
+    """The tags."""
+    identity: tuple[str, ...] = (schema.TAG_KEY, schema.TAG_EXPERIMENT)
+    """The names of those tags that identify the run."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +86,6 @@ class RunUpdate:
     """The files to upload."""
 
 
-def colours_of_arms(plan: Sequence[PlanEntry]) -> dict[str, str]:
-    """Assign each arm, in the order of the plan, a colour in which MLflow draws its runs, such as "#1f77b4".
-
-    Colours repeat after the tenth arm.
-    """
-    arms = dict.fromkeys(entry.arm for entry in plan)
-    return {arm: COLOURS[index % len(COLOURS)] for index, arm in enumerate(arms)}
-
-
 def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, names: Mapping[str, str]) -> NewRun:
     """Shape a run that MLflow does not hold yet.
 
@@ -123,16 +111,11 @@ def shape_names(entry: PlanEntry, plans: Sequence[RecordedPlan], colour: str) ->
     Args:
         entry: The run's entry in the plan.
         plans: All plans of the experiment.
-        colour: The colour of the run's arm, from `colours_of_arms`.
+        colour: The colour of the run's arm, from `bench.tracking.pages.colours`.
     """
     names = {schema.TAG_ARM: entry.arm, schema.TAG_SEED: str(entry.seed), "mlflow.runColor": colour}
     asking = [plan.hash for plan in plans if any(other.key == entry.key for other in plan.entries)]
     return names | {f"{schema.TAG_PLAN}{digest}": "yes" for digest in asking}
-
-
-def plan_filter(digest: str) -> str:
-    """Return the condition by which MLflow's pages show the runs of a plan only."""
-    return f'tags."{schema.TAG_PLAN}{digest}" = "yes"'
 
 
 def shape_plan(plan: RecordedPlan) -> dict[str, str]:
@@ -174,7 +157,7 @@ def shape_description(config: Mapping[str, Any]) -> RunDescription:
     )
 
 
-def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: int) -> RunUpdate:
+def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: int, what: str = "") -> RunUpdate:
     """Shape new events of a run.
 
     Args:
@@ -182,6 +165,7 @@ def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: i
         entry: The run's entry in the plan.
         news: The events.
         epoch: The last epoch published before. Final metrics get it as their step if `news` has no epoch.
+        what: The description of the run's arm, if the experiment has one.
     """
     metrics: list[Metric] = []
     tags: dict[str, str] = {}
@@ -198,14 +182,31 @@ def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: i
         else:
             status, ended_ms = STATUS[event["outcome"]], _milliseconds(event["t"])
             tags |= _end_tags(event)
+            if news.state is not None and event["attempt"] > 1:
+                ended_ms, tags[schema.TAG_ENDED] = shape_resumed_end(news.state, event["t"])
             metrics += _metrics(event["metrics"], event["t"], epoch)
     if news.state is not None:
-        tags[NOTE] = run_note(experiment, entry, news.state)
+        tags[NOTE] = run_note(experiment, entry, news.state, what)
     artifacts = news.artifacts if ended_ms is not None else ()
     return RunUpdate(epoch, tuple(metrics), tags, status, ended_ms, artifacts)
 
 
-def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, epoch: int) -> RunUpdate:
+def shape_resumed_end(state: RunState, ended: float) -> tuple[int, str]:
+    """Shape the end of a run that was resumed, for which MLflow would show the time between its attempts as duration.
+
+    Args:
+        state: The state of the run, which has started.
+        ended: When it ended, in seconds since 1970.
+
+    Returns:
+        The end that MLflow gets, in milliseconds since 1970: the start plus the time of all attempts. Then the true end
+        as the value of a tag.
+    """
+    assert state.started is not None
+    return _milliseconds(state.started + state.duration_s), str(ended)
+
+
+def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, epoch: int, what: str = "") -> RunUpdate:
     """Shape the end of a killed run, which MLflow then shows as KILLED and as having ended when it last wrote.
 
     Args:
@@ -213,13 +214,16 @@ def shape_killed_run(experiment: str, entry: PlanEntry, killed: KilledRun, *, ep
         entry: The run's entry in the plan.
         killed: The killed run.
         epoch: The last published epoch.
+        what: The description of the run's arm, if the experiment has one.
     """
     tags = {
         schema.TAG_OUTCOME: schema.INTERRUPTED,
         schema.TAG_ERROR: "killed; it goes on when it is run again",
-        NOTE: run_note(experiment, entry, killed.state),
+        NOTE: run_note(experiment, entry, killed.state, what),
     }
     ended_ms = _milliseconds(killed.last_seen)
+    if killed.state.attempt > 1:
+        ended_ms, tags[schema.TAG_ENDED] = shape_resumed_end(killed.state, killed.last_seen)
     return RunUpdate(epoch, tags=tags, status=STATUS[schema.INTERRUPTED], ended_ms=ended_ms, artifacts=killed.artifacts)
 
 
@@ -238,51 +242,6 @@ def shape_evaluation(news: EvaluationNews) -> tuple[Metric, ...]:
         Metric(f"{schema.EVALUATION}{content['protocol']}/{accuracy}", content[accuracy], timestamp, 0)
         for accuracy in ("top1", "top5")
     )
-
-
-def run_note(experiment: str, entry: PlanEntry, state: RunState) -> str:
-    """Return a description of a run in Markdown: what it is, and a table of its outcome so far.
-
-    Args:
-        experiment: The name of the experiment.
-        entry: The run's entry in the plan.
-        state: The state of the run.
-    """
-    rows = [("outcome", state.status), ("attempts", str(state.attempt))]
-    for title, name in (("top-1", schema.FINAL_TOP1), ("top-5", schema.FINAL_TOP5)):
-        if name in state.metrics:
-            rows.append((title, f"{state.metrics[name]:.2%}"))
-    rows.append(("duration", f"{state.duration_s / 60:.1f} min"))
-    if state.error:
-        rows.append(("error", as_markdown(" ".join(state.error.split())[:500])))
-    table = "\n".join(f"| {title} | {value} |" for title, value in rows)
-    title = f"**{as_markdown(entry.arm)}**, seed {entry.seed}, of experiment *{experiment}* (key `{entry.key}`)"
-    return f"{title}\n\n| | |\n|---|---|\n{table}"
-
-
-def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mapping[str, Any]) -> str:
-    """Return a description of an experiment in Markdown, with a table of its arms, cut at `NOTE_CHARACTERS`.
-
-    Args:
-        name: The name of the experiment.
-        plans: The plans of the experiment, the present one first. Only its arms are described.
-        experiment: The content of the experiment file, which provides the descriptions of the experiment and its arms.
-            May be empty.
-    """
-    plan = plans[0].entries
-    lines = [f"## {name}", as_markdown(experiment.get("description") or "")]
-    runs = f"{len(plan)} run{'' if len(plan) == 1 else 's'}"
-    lines += ["", f"#### Plan `{plans[0].hash}`: {runs}, `{plan_filter(plans[0].hash)}`"]
-    if older := len(planned_under(plans)) - len({entry.key for entry in plan}):
-        lines.append(f"#### Runs of older plans under this name: {older}")
-    lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
-    for arm, entry in {entry.arm: entry for entry in plan}.items():
-        what = ((experiment.get("arms") or {}).get(arm) or {}).get("description", "")
-        count = sum(other.arm == arm for other in plan)
-        costs = [entry.costs.get(cost) for cost in (schema.COST_PARAMETERS, schema.COST_MACS)]
-        parameters, macs = ("-" if cost is None else f"{cost / 1e6:,.2f} M" for cost in costs)
-        lines.append(f"| {as_markdown(arm)} | {as_markdown(what)} | {count} | {parameters} | {macs} |")
-    return "\n".join(lines)[:NOTE_CHARACTERS]
 
 
 def _start_tags(event: Event) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from bench.commands.experiments.names import own_plan, published_name
@@ -28,6 +29,9 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=output_folder, metavar="FOLDER", help="Write the report here. Default: reports/EXPERIMENT."
     )
+    parser.add_argument(
+        "--no-attach", action="store_true", help="Leave MLflow as it is; the report is attached to it otherwise."
+    )
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -44,7 +48,8 @@ def _report(arguments: argparse.Namespace) -> int:
     own = own_plan(arguments.records, name)
     try:
         with naming_full_disk(folder):
-            print(write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own))
+            page = write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own)
+            print(page)
     except NothingRecordedError as error:
         if name not in experiments(arguments.records):
             raise
@@ -52,4 +57,11 @@ def _report(arguments: argparse.Namespace) -> int:
             f"experiment: {name!r} has records in {arguments.records}, but none of its runs is in {uri}; "
             f"publish them first: deeper publish {name} --once --records {arguments.records}"
         ) from error
+    if not arguments.no_attach:
+        from bench.tracking.pages.reports import NotAttachedError, attach_report
+
+        try:
+            attach_report(name, page, uri=uri, plan=arguments.plan or own)
+        except NotAttachedError as error:
+            print(error, file=sys.stderr)
     return DONE

@@ -83,6 +83,8 @@ class EmbeddedSender(Sender):
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
         from mlflow.utils.uri import append_to_uri_path
 
+        if new.identity != (schema.TAG_KEY, schema.TAG_EXPERIMENT):
+            return super().find_or_create_run(experiment_id, new)
         with self._transaction() as database:
             found = database.execute(
                 "SELECT run_uuid FROM runs JOIN tags AS k USING (run_uuid) JOIN tags AS e USING (run_uuid) "

@@ -21,9 +21,9 @@ from bench.records.plan import plan_hash, read_plan, write_plan
 from bench.records.record import Record
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.dashboard import run_dashboard
+from bench.tracking.pages.views import plan_filter
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
-from bench.tracking.shaping import plan_filter
 from reproduce import schema
 from reproduce.spec import PlannedRun, load_experiment
 

@@ -59,4 +59,4 @@ def test_only_the_address_of_a_remote_server_is_printed(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert run_dashboard(one_run, experiment="first") == 0
-    assert capsys.readouterr().out == "MLflow: http://server:5000\n"
+    assert capsys.readouterr().out == "MLflow: http://server:5000/#/experiments?workflowType=machine_learning\n"

@@ -11,15 +11,12 @@ import pytest
 
 from bench.records.plan import PlanEntry, RecordedPlan
 from bench.records.states import RunState
+from bench.tracking.pages.colours import COLOURS, colours_of_arms
+from bench.tracking.pages.notes import NOTE, experiment_note, run_note
 from bench.tracking.reader import EvaluationNews, KilledRun, RunNews
 from bench.tracking.shaping import (
-    COLOURS,
-    NOTE,
     Metric,
-    colours_of_arms,
     describe_devices,
-    experiment_note,
-    run_note,
     shape_description,
     shape_evaluation,
     shape_killed_run,
@@ -189,7 +186,7 @@ def test_only_the_evaluation_of_one_run_becomes_its_metrics() -> None:
 
 
 def test_each_arm_has_a_colour() -> None:
-    arms = [f"arm {index}" for index in range(12)]
+    arms = [f"arm {index}" for index in range(len(COLOURS) + 2)]
     plan = [PlanEntry("k", arm, seed, "", 1) for arm in arms for seed in range(2)]
     colours = colours_of_arms(plan)
     assert [colours[arm] for arm in arms] == [*COLOURS, *COLOURS[:2]]
@@ -199,7 +196,8 @@ def test_a_runs_note_shows_outcome_accuracy_and_error_in_a_table() -> None:
     state = RunState(ENTRY.key, "failed", attempt=2, metrics={schema.FINAL_TOP1: 0.5}, error="a\n|b|", duration_s=90.0)
     note = run_note("first", ENTRY, state)
     assert note.startswith("**full**, seed 7, of experiment *first* (key `0123456789ab`)")
-    for row in ("| outcome | failed |", "| attempts | 2 |", "| top-1 | 50.00% |", "| duration | 1.5 min |"):
+    duration = "| duration of all attempts | 1.5 min |"
+    for row in ("| outcome | failed |", "| attempts | 2 |", "| top-1 | 50.00% |", duration):
         assert row in note
     assert r"| error | a \|b\| |" in note
 
