@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
+from analysis.settings import Settings, read_settings
 from reproduce import schema
 from reproduce.errors import UserError
 from reproduce.text.markdown import from_markdown
@@ -89,6 +90,8 @@ class Recorded:
     """The plan of the runs, and the other plans under the experiment's name."""
     others: int = 0
     """Number of runs under the experiment's name that are not in the plan."""
+    settings: Settings = field(default_factory=Settings)
+    """What the experiment asks of its analysis."""
 
     @property
     def notices(self) -> list[str]:
@@ -164,6 +167,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         runs=runs,
         choice=choice,
         others=others,
+        settings=read_settings(found.tags),
         epochs=runs[["run_id", "arm", "seed"]].merge(epochs_frame(points), on="run_id"),
         not_finite={str(name): len(own) for name, own in points[~np.isfinite(points["value"])].groupby("metric")},
     )

@@ -113,6 +113,8 @@ TAG_CHANGES = "deeper.changes."  # + fact: what it was before and after a resume
 # TAG_PLAN + hash is {"since", "by", "pieces"} as JSON; with ".0", ".1", ... a piece of {arm: {seed: key}} as JSON.
 TAG_PLANNER = "deeper.planner."  # + a folder of records: {"plan", "since", "by", "records"}, its present plan
 
+TAG_ANALYSIS = "deeper.analysis"  # the experiment's section `analysis` as JSON
+
 # --- MLflow artifacts of a run ----------------------------------------------------------------------
 ARTIFACT_CONFIG = "config.yaml"
 ARTIFACT_ENVIRONMENT = "environment.json"

@@ -132,10 +132,12 @@ class _ExperimentPublisher:
     def _describe(self, experiment_id: str) -> None:
         """Publish the plans, and the names that the present one gives to runs that the store holds already."""
         present = self._plans[0]
-        note = shaping.experiment_note(self._name, self._plans, read_experiment(self._records, self._name))
+        experiment = read_experiment(self._records, self._name)
+        note = shaping.experiment_note(self._name, self._plans, experiment)
         whose = shaping.shape_present_plan(present, planner(self._records), self._records)
         tags = {name: value for known in self._plans for name, value in shaping.shape_plan(known).items()}
-        self._sender.describe_experiment(experiment_id, {shaping.NOTE: note, **whose}, tags)
+        changing = {shaping.NOTE: note, **shaping.shape_analysis(experiment), **whose}
+        self._sender.describe_experiment(experiment_id, changing, tags)
         if self._cursors.plan() == present.hash:
             return
         for entry in self._entries.values():
