@@ -51,7 +51,10 @@ class Estimate:
     df: float = NAN
     """Degrees of freedom of the standard error; NaN if it is unknown."""
     replicates: int = 0
-    """The number of values of the sample that has the fewest; `n` if there is one sample."""
+    """The number of values of the sample that has the fewest; `n` by default, as with one sample."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replicates", self.replicates or self.n)
 
     no_effect: ClassVar[float] = 0.0
     """The true value if there is no effect."""
@@ -161,16 +164,16 @@ def mean(values: npt.ArrayLike, *, magnitude: float = 0.0) -> Estimate:
     array = np.asarray(values, dtype=float)
     n = len(array)
     if not n or not np.isfinite(array).all():
-        return Estimate(NAN, n, replicates=n)
+        return Estimate(NAN, n)
     scale = float(np.abs(array).max()) or 1.0  # scaled values have sums and squares within the range of floats
     scaled = array / scale
     value = scale * min(max(float(scaled.mean()), float(scaled.min())), float(scaled.max()))
     if n < 2:
-        return Estimate(value, n, replicates=n)
+        return Estimate(value, n)
     if float(np.ptp(scaled)) <= NEGLIGIBLE * max(1.0, magnitude / scale):
-        return Estimate(value, n, se=0.0, df=n - 1, replicates=n)
+        return Estimate(value, n, se=0.0, df=n - 1)
     se = scale * (float(scaled.std(ddof=1)) / math.sqrt(n))
-    return Estimate(value, n, se=se, df=n - 1, replicates=n)
+    return Estimate(value, n, se=se, df=n - 1)
 
 
 def ratio(logarithms: npt.ArrayLike, *, magnitude: float = 0.0) -> Ratio:

@@ -77,7 +77,7 @@ def report_verdict(recorded: Recorded, field: str, plus: str, minus: str) -> str
     """Format what the report decides on the difference of final top-1 between two levels of a field.
 
     Returns:
-        For example "in the report, among all contrasts: higher (p 0.005, 0.010 after Holm's correction)". It says so if the
+        For example "in the report, among all contrasts: higher (p 0.005, 0.010 after Holm's correction)", or that the
         difference is not among the contrasts of the report.
     """
     names = pairs(recorded.finished, field, "arm")
