@@ -17,8 +17,6 @@ class Settings:
     """The arm with which the others are compared; None leaves the choice to `analysis.factors.baseline`."""
     margin: float | None = None
     """The largest difference in top-1 that counts as none, as a fraction from 0 to 1."""
-    target: float | None = None
-    """The top-1 to which training is timed, as a fraction from 0 to 1."""
     paired: bool = False
     """Whether arms are compared seed by seed."""
 

@@ -1,5 +1,4 @@
-"""Compares arms by more than their final accuracy.
+"""Measures how large differences between arms are.
 
-Recorded runs, their curves and their predictions go in; effect sizes, times to a target accuracy, accuracies at equal
-cost, Pareto fronts and differences image by image come out.
+Estimates and samples go in; effect sizes, probabilities and tests of equivalence come out.
 """

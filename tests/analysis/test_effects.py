@@ -126,7 +126,7 @@ SPREADS = {"equal": (1.0, 1.0, 1.0, 1.0), "one arm five times": (1.0, 1.0, 1.0, 
 @pytest.mark.parametrize("spread", SPREADS)
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_intervals_of_the_grid_cover_the_truth_and_the_family_keeps_its_level(n: int, spread: str) -> None:
-    """The same formulas for many experiments at once; `test_the_simulation_is_that_of_the_estimates` holds them to ours."""
+    """For many experiments at once; `test_the_simulation_is_that_of_the_estimates` holds its formulas to ours."""
     experiments = 20_000
     values = np.random.default_rng(n).normal(size=(experiments, 4, n)) * np.array(SPREADS[spread])[:, None]
     value, se, df = simulated(values)
