@@ -86,7 +86,7 @@ def test_claims_of_one_network_share_its_runs() -> None:
             {"recipe": {"epochs": 0, "batch_size": 8, "learning_rate": 0.1}},
             "small.yaml: recipe.epochs: 0: use at least 1",
         ),
-        ({"recipes": {}}, "recipes: unknown key; known here: arms, data, description, name"),
+        ({"recipes": {}}, "recipes: unknown key; known here: analysis, arms, data, description, name"),
         ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
         (
             {"resources": {"gpus_per_worker": 0.25, "workers": 2}},

@@ -1,4 +1,4 @@
-"""Measures how large differences between arms are.
+"""Measures how large differences between arms are, what they cost, and says how they were compared.
 
-Estimates and samples go in; effect sizes, probabilities and tests of equivalence come out.
+Estimates, samples and decisions go in; effect sizes, tests of equivalence, ratios of costs and a paragraph come out.
 """

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.comparisons.costs import cost_ratio
 from analysis.effects import (
     EQUIVALENT,
     HIGHER,
@@ -25,7 +26,6 @@ from analysis.effects import (
 )
 from analysis.factors import AUX, LABELS, REDUCTION, TOGETHER, baseline, cells, factors
 from analysis.frames import Recorded
-from analysis.report.costs import cost_ratio
 from analysis.statistics import mean
 from analysis.summaries import has_diverged
 from analysis.tables import MINUS, counted, is_missing, number, p_value, percent

@@ -9,13 +9,13 @@ import pandas as pd
 
 from analysis.claims.decide import decide_all
 from analysis.claims.rendering import as_rows, ledger_table
+from analysis.comparisons.methods import describe_method
 from analysis.effects import decide_effects, tabulated
 from analysis.factors import baseline
 from analysis.frames import Recorded
 from analysis.report.completeness import UnfinishedRun, completeness, limits, unfinished_runs
 from analysis.report.environment import environment_rows
 from analysis.report.findings import Findings, write_findings
-from analysis.report.methods import describe_method
 from analysis.report.results import effects_table, results_table, sizes_table
 from analysis.report.tiles import Tile, tiles
 from analysis.summaries import summarise_arms

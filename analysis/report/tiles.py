@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.comparisons.costs import cost_ratio
 from analysis.effects import (
     EQUIVALENT,
     HIGHER,
@@ -19,7 +20,6 @@ from analysis.effects import (
     Decision,
 )
 from analysis.frames import Recorded
-from analysis.report.costs import cost_ratio
 from analysis.tables import counted, interval, is_missing, percent, points
 from reproduce import schema
 

@@ -178,7 +178,7 @@ def test_a_single_seed_has_no_interval_and_two_more_are_asked_for() -> None:
     [("C-caffe", 0.667, r"top-1 68\.\d.*, top-5 88\.9"), ("P-recipe", 0.6955, r"top-5 error 10\.\d")],
 )
 def test_numbers_of_imagenet_are_not_confirmed_on_other_data(claim: str, top1: float, measured: str) -> None:
-    finding = decided(claim, {"top1": top1})
+    finding = decided(claim, {"top1": top1, "shift": 0.02})
     assert finding.verdict is NOT_MEASURED
     assert re.search(f"on imagenette at 64 px the runs reach {measured}", finding.evidence)
 
