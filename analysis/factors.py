@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -43,7 +44,7 @@ class Factor:
         """Whether several fields change together."""
         return len(self.fields) > 1
 
-    def level(self, arm: Mapping[str, object]) -> str:
+    def level(self, arm: Mapping[Any, object]) -> str:
         """Return the level of an arm, or of a run of it, that is given by its config fields."""
         return TOGETHER.join(str(arm[field]) for field in self.fields)
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from reproduce.grid import plan, used_images
+from reproduce.grid import plan, plan_without_data, used_images
 from reproduce.spec import (
     Branches,
     ExperimentConfig,
@@ -209,3 +209,14 @@ def test_a_negative_seed_is_refused() -> None:
     content = {**load_experiment("quickstart").model_dump(), "seeds": [-1]}
     with pytest.raises(SpecError, match=r"seeds\.0: -1"):
         validated(ExperimentConfig, content, where="")
+
+
+def test_the_analysis_of_an_experiment_names_one_of_its_arms_and_changes_no_key() -> None:
+    plain = load_experiment("quickstart")
+    content = {**plain.model_dump(), "analysis": {"baseline": next(iter(plain.arms)), "margin": 0.005}}
+    asked = ExperimentConfig.model_validate(content)
+    assert [run.key for run in plan_without_data(asked)] == [run.key for run in plan_without_data(plain)]
+    with pytest.raises(SpecError, match=r"analysis\.baseline: 'no arm' is not an arm; use one of "):
+        validated(ExperimentConfig, {**content, "analysis": {"baseline": "no arm"}}, where="")
+    with pytest.raises(SpecError, match=r"analysis\.margin: 1: use less than 0\.5"):
+        validated(ExperimentConfig, {**content, "analysis": {"margin": 1}}, where="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,9 @@ def overfitting(recorded: Recorded) -> Measured[float | Estimate | Ratio]:
     require(runs, schema.FINAL_TRAIN_TOP1_PLAIN, schema.COST_PARAMETERS)
     gap = 100 * (runs[schema.FINAL_TRAIN_TOP1_PLAIN] - runs[schema.FINAL_TOP1])
     table = runs.assign(gap=gap, fraction=runs[FRACTION].astype(float), doublings=np.log2(runs[schema.COST_PARAMETERS]))
-    gaps = {key: pd.Series(own["gap"].to_numpy(), own["seed"]) for key, own in table.groupby(["fraction", "doublings"])}
+    groups = table.groupby(["fraction", "doublings"])
+    samples_of = {key: pd.Series(own["gap"].to_numpy(), own["seed"]) for key, own in groups}
+    gaps = cast("dict[tuple[float, float], pd.Series]", samples_of)
     fractions = sorted({fraction for fraction, _ in gaps})
     few, many = ({size: gap for (of, size), gap in gaps.items() if of == end} for end in (fractions[0], fractions[-1]))
     common = sorted(few.keys() & many.keys())

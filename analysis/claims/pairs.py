@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -46,7 +47,7 @@ def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
     """
     require(runs, field, metric)
     alike = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) and c != field]
-    how = "mean" if pd.api.types.is_numeric_dtype(runs[metric]) else "first"
+    how: Literal["mean", "first"] = "mean" if pd.api.types.is_numeric_dtype(runs[metric]) else "first"
     filled = runs.fillna(dict.fromkeys(alike, ""))
     return filled.pivot_table(index=["seed", *alike], columns=field, values=metric, aggfunc=how)
 
