@@ -1,302 +1,275 @@
-"""Estimates the effects of an experiment's factors on an outcome such as top-1.
+"""Decides the contrasts of an experiment on an outcome such as top-1: each once, by one test, in one family.
 
-Factors are the config fields in which the arms differ. Their effects are contrasts of a factorial fit over all arms; in
-addition, each arm is compared with the baseline. Each effect has a verdict in words.
+If the arms are a full factorial, the contrasts are main effects and two-way interactions of its factors. Otherwise they
+are the differences of the arms from the baseline. All are contrasts of the arms' means, each arm with a variance of its
+own, corrected together by Holm's method.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from analysis.statistics import ALPHA, NAN, NEGLIGIBLE, Estimate, holm, welch
+from analysis.comparisons.sizes import correlation, equivalence, hedges_g, probability_superior
+from analysis.factors import AUX, Contrast, Factor, baseline, cells, contrasts, factors
+from analysis.settings import Settings
+from analysis.statistics import ALPHA, NAN, Estimate, contrast, holm, mean, seeds_to_find
+from analysis.tables import MINUS
+from reproduce import schema
 
-AUX = "network.aux"
-REDUCTION = "network.reduction"
-PAPER = {AUX: "both", REDUCTION: "reduced"}
-"""Values of two fields in the network of Szegedy et al. 2014, by which `baseline` finds the arm nearest to it."""
-LABELS = {AUX: "Auxiliary heads", REDUCTION: "1×1 reductions"}
-NOT_FACTORS = ("network.classes", "network.resolution")
-"""Fields that are never factors, because they follow from the data set and the recipe."""
-
+MAIN, INTERACTION, PAIRWISE = "main", "interaction", "pairwise"
 HIGHER, LOWER = "higher", "lower"
+EQUIVALENT = "equivalent"
 NO_CLEAR_DIFFERENCE = "no clear difference"
 NOT_CLEAR_AFTER_CORRECTION = "not clear after correction"
 NO_INTERVAL = "no interval"
+MAX_SEEDS = 1000
+"""The largest number of seeds that is computed for finding a named effect."""
 
 
-@dataclass(frozen=True)
-class Factor:
-    """A config field whose value differs between arms.
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A contrast of an experiment, its estimate and what is concluded from it."""
 
-    If several fields divide the arms in the same way, the factor has the name and the levels of the first.
-    """
-
-    field: str
-    """Name of the field, for example `network.aux`."""
-    levels: tuple[str, ...]
-    """The values of the field as text, in the order in which arms have them."""
+    kind: str
+    """`MAIN`, `INTERACTION` or `PAIRWISE`."""
+    effect: str
+    """The factor, the two factors or the arm."""
+    contrast: str
+    """The compared levels or arms, for example "both − none"."""
+    weights: Mapping[str, float]
+    """The weight of the mean of each arm that takes part."""
+    pairs: Sequence[tuple[str, str]] = ()
+    """The pairs of arms that are compared: with a plus and a minus level, and equal in all else. An interaction has
+    none."""
+    estimate: Estimate
+    """In the unit of the outcome."""
+    p_holm: float = NAN
+    """The p value after Holm's correction over the family."""
+    margin: float = NAN
+    """The largest difference that counts as none; NaN if the experiment names none."""
+    p_equivalence: float = NAN
+    """The p value of the two one-sided tests against the margin, after Holm's correction over these of the family."""
+    g: float = NAN
+    """Hedges' g."""
+    p_superior: float = NAN
+    """The probability that a run with the plus level exceeds one with the minus level."""
+    correlation: float = NAN
+    """The correlation of the two sides over shared seeds; the mean over pairs of arms where there are several."""
 
     @property
-    def label(self) -> str:
-        """The name of the factor in tables and figures."""
-        return LABELS.get(self.field, self.field)
+    def verdict(self) -> str:
+        """The result of `verdict`."""
+        return verdict(self.estimate.value, self.estimate.p, self.p_holm, self.p_equivalence)
+
+    @property
+    def seeds(self) -> float:
+        """How many seeds would find a difference as large as the margin with a power of 80 %; NaN if unknown."""
+        found = None if math.isnan(self.margin) else seeds_to_find(self.estimate, self.margin, at_most=MAX_SEEDS)
+        return NAN if found is None else found
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """A comparison of levels of a factor: the mean over the levels `plus` minus the mean over the levels `minus`."""
+def decide_effects(runs: pd.DataFrame, outcome: str, settings: Settings | None = None) -> list[Decision]:
+    """Decide all contrasts of an experiment on an outcome.
 
-    text: str
-    """The comparison in tables, for example "aux1 − none"."""
-    plus: tuple[str, ...]
-    minus: tuple[str, ...]
-
-
-def factors(runs: pd.DataFrame) -> list[Factor]:
-    """Find the factors of an experiment: the config fields in which its arms differ.
-
-    Fields that divide the arms in the same way form one factor, because the runs cannot separate their effects. A field
-    is no factor if it varies within an arm or was not recorded for every arm.
-
-    Args:
-        runs: Runs in the format of `analysis.frames.Recorded.runs`.
-
-    Returns:
-        The factors, those of auxiliary classifiers and reductions first, then by the name of the field.
-    """
-    fields = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) or c == "workers"]
-    fields = [field for field in fields if field not in NOT_FACTORS]
-    per_arm = runs.groupby("arm", sort=False)[fields]
-    constant = per_arm.nunique(dropna=False).le(1).all() & per_arm.first().notna().all()
-    arms = per_arm.first()
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for field in sorted(fields, key=lambda name: (name not in LABELS, name)):
-        codes, levels = pd.factorize(arms[field])
-        if constant[field] and len(levels) > 1:
-            groups.setdefault(tuple(int(code) for code in codes), []).append(field)
-    return [Factor(names[0], tuple(str(v) for v in arms[names[0]].unique())) for names in groups.values()]
-
-
-def baseline(runs: pd.DataFrame) -> str:
-    """Choose the arm with which the other arms are compared.
-
-    It is the arm called "baseline". If there is none, it is the arm that agrees with the paper's network in most fields
-    of `PAPER`, and among equals the first in `runs`.
-
-    Args:
-        runs: At least one run, in the format of `analysis.frames.Recorded.runs`.
-
-    Returns:
-        The name of the arm.
-    """
-    arms = runs.drop_duplicates("arm").set_index("arm")
-    if "baseline" in arms.index:
-        return "baseline"
-    nearness = pd.Series(0, index=arms.index)
-    for field, level in PAPER.items():
-        if field in arms:
-            nearness += arms[field].eq(level)
-    return str(nearness.idxmax())
-
-
-def contrasts(factor: Factor, base_level: str) -> list[Contrast]:
-    """Choose which levels of a factor are compared with each other.
-
-    For auxiliary classifiers, each level is compared with "none". If there are several such levels, the first contrast
-    compares their mean with "none". For reductions, "reduced" is compared with each other level. For any other factor,
-    and for these two if they lack the level "none" or "reduced", each level is compared with `base_level`.
-
-    Args:
-        factor: The factor.
-        base_level: The level of the baseline arm.
-    """
-    if factor.field == AUX and "none" in factor.levels:
-        heads = tuple(level for level in factor.levels if level != "none")
-        single = [Contrast(f"{level} − none", (level,), ("none",)) for level in heads]
-        return single if len(heads) == 1 else [Contrast("any − none", heads, ("none",)), *single]
-    if factor.field == REDUCTION and "reduced" in factor.levels:
-        rest = [level for level in factor.levels if level != "reduced"]
-        return [Contrast(f"reduced − {level}", ("reduced",), (level,)) for level in rest]
-    rest = [level for level in factor.levels if level != base_level]
-    return [Contrast(f"{level} − {base_level}", (level,), (base_level,)) for level in rest]
-
-
-class FactorialFit:
-    """A least-squares fit of an outcome to the factors of a grid of arms, with effects coding.
-
-    If the runs cover all combinations of levels, the model has main effects and two-way interactions, otherwise main
-    effects alone. One residual variance is estimated for all arms together. If the runs have no spread around the fit,
-    estimates have no interval. The fit is computed when the object is created.
-
-    Args:
-        runs: Runs in the format of `analysis.frames.Recorded.runs`.
-        factors: The factors of these runs, at least one.
-        outcome: Name of a column of `runs` without missing values.
-
-    Attributes:
-        factors: The factors, as a list.
-        interactions: Whether the model has interactions.
-        identified: Whether the arms suffice to separate the effects. If it is False, estimates are meaningless.
-    """
-
-    def __init__(self, runs: pd.DataFrame, factors: Sequence[Factor], outcome: str) -> None:
-        self.factors = list(factors)
-        levels = runs[[factor.field for factor in factors]].astype(str)
-        size = math.prod(len(factor.levels) for factor in factors)
-        self.interactions = len(factors) > 1 and len(levels.drop_duplicates()) == size
-        x = np.array([self._row(tuple(combination)) for combination in levels.to_numpy()])
-        y = runs[outcome].to_numpy(dtype=float)
-        self._scale = float(np.abs(y).max()) or 1.0  # scaled outcomes have squares within the range of floats
-        y = y / self._scale
-        rank = int(np.linalg.matrix_rank(x))
-        self.identified = rank == x.shape[1]
-        self._beta, *_ = np.linalg.lstsq(x, y, rcond=None)
-        self._inverse = np.linalg.pinv(x.T @ x)
-        self._n = len(y)
-        self._df = self._n - rank
-        residual = y - x @ self._beta
-        if np.abs(residual).max() <= NEGLIGIBLE:
-            residual = np.zeros_like(residual)
-        self._variance = float(residual @ residual) / self._df if self._df else NAN
-
-    def main(self, factor: Factor, contrast: Contrast) -> Estimate:
-        """Estimate the contrast of a factor, averaged with equal weights over the levels of all other factors.
-
-        The estimate is in the unit of the outcome. Its `n` is the number of all runs of the fit.
-        """
-        return self._estimate(self._marginal({factor: contrast.plus}) - self._marginal({factor: contrast.minus}))
-
-    def interaction(self, a: Factor, of_a: Contrast, b: Factor, of_b: Contrast) -> Estimate:
-        """Estimate how much the contrast of one factor depends on another factor.
-
-        The estimate is the contrast `of_a` at the plus levels of `of_b`, minus `of_a` at the minus levels of `of_b`. It
-        is averaged with equal weights over the levels of all other factors, in the unit of the outcome. It is
-        meaningful only if `interactions` is True.
-
-        Args:
-            a: A factor.
-            of_a: A contrast of `a`.
-            b: Another factor.
-            of_b: A contrast of `b`.
-        """
-        return self._estimate(
-            self._marginal({a: of_a.plus, b: of_b.plus})
-            - self._marginal({a: of_a.minus, b: of_b.plus})
-            - self._marginal({a: of_a.plus, b: of_b.minus})
-            + self._marginal({a: of_a.minus, b: of_b.minus})
-        )
-
-    def _row(self, levels: tuple[str, ...]) -> npt.NDArray[np.float64]:
-        """Compute the row of the design matrix for a combination of levels, with one level of each factor."""
-        codes = []
-        for factor, level in zip(self.factors, levels, strict=True):
-            last = len(factor.levels) - 1
-            index = factor.levels.index(level)
-            codes.append(-np.ones(last) if index == last else np.eye(last)[index])
-        products = [np.outer(a, b).ravel() for a, b in itertools.combinations(codes, 2)] if self.interactions else []
-        return np.concatenate([np.ones(1), *codes, *products])
-
-    def _marginal(self, fixed: dict[Factor, tuple[str, ...]]) -> npt.NDArray[np.float64]:
-        """Compute the mean row of the design matrix over all combinations of levels that `fixed` allows.
-
-        A factor that is not in `fixed` may have any of its levels.
-        """
-        combinations = itertools.product(*(fixed.get(factor, factor.levels) for factor in self.factors))
-        return np.asarray(np.mean([self._row(levels) for levels in combinations], axis=0))
-
-    def _estimate(self, weights: npt.NDArray[np.float64]) -> Estimate:
-        se = math.sqrt(max(self._variance * float(weights @ self._inverse @ weights), 0)) if self._df else NAN
-        return Estimate(self._scale * float(weights @ self._beta), self._n, se=self._scale * se, df=self._df or NAN)
-
-
-EFFECT_COLUMNS = [
-    "outcome", "kind", "effect", "contrast", "difference", "low", "high", "p", "p_holm", "df", "n", "detectable",
-    "verdict",
-]  # fmt: skip
-"""Columns of the frame that `effects` returns, which describes them."""
-
-
-def effects(runs: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Estimate all effects on an outcome: main effects, interactions, and each arm minus the baseline.
-
-    Main effects need a fit that separates the factors, and interactions need all combinations of levels. Effects that
-    cannot be estimated are left out. Interactions of auxiliary classifiers use their first contrast only.
+    The contrasts follow from the configs of the arms alone, never from results. They are compared seed by seed if the
+    experiment asks for it, and arm by arm otherwise.
 
     Args:
         runs: At least one finished run, in the format of `analysis.frames.Recorded.finished`.
         outcome: Name of a column of `runs` without missing values.
+        settings: What the experiment asks of its analysis. Its margin applies to top-1 alone.
 
     Returns:
-        A frame with one row for each effect and the columns `EFFECT_COLUMNS`:
+        The decisions: main effects, then interactions; or the pairs, in the order of the arms.
+    """
+    settings = settings or Settings()
+    samples = {
+        str(arm): pd.Series(own[outcome].to_numpy(float), own["seed"]) for arm, own in runs.groupby("arm", sort=False)
+    }
+    margin = settings.margin if settings.margin is not None and outcome == schema.FINAL_TOP1 else NAN
+    decided = [_estimated(asked, samples, settings.paired) for asked in _asked(runs, settings.baseline)]
+    equivalences = [equivalence(one.estimate, margin) for one in decided]
+    return [
+        replace(one, p_holm=p_holm, margin=margin, p_equivalence=p_equivalence)
+        for one, p_holm, p_equivalence in zip(
+            decided, holm([one.estimate.p for one in decided]), holm(equivalences), strict=True
+        )
+    ]
 
-        - `kind`: "main", "interaction" or "pairwise", in this order.
+
+def estimate_contrast(samples: Sequence[pd.Series], weights: Sequence[float], *, paired: bool = False) -> Estimate:
+    """Estimate a contrast of arms, by the one method that reports and claims share.
+
+    Args:
+        samples: The values of each arm, by seed.
+        weights: The weight of each arm's mean.
+        paired: Whether each seed gives one value of the contrast. Seeds that an arm lacks are then left out.
+    """
+    if not paired:
+        return contrast([sample.to_numpy() for sample in samples], weights)
+    table = pd.concat([sample.groupby(level=0).mean() for sample in samples], axis=1).dropna()
+    magnitude = float(np.abs(table.to_numpy()).max(initial=0))
+    found = mean(table.to_numpy() @ np.asarray(weights, dtype=float), magnitude=magnitude)
+    return replace(found, n=table.size)
+
+
+def _asked(runs: pd.DataFrame, named: str | None) -> list[Decision]:
+    """List the contrasts of an experiment, which are not estimated yet."""
+    base = baseline(runs, named)
+    found = factors(runs)
+    arms = cells(runs, found)
+    if not arms:
+        others = [str(arm) for arm in runs["arm"].unique() if arm != base]
+        return [
+            _unestimated(PAIRWISE, arm, f"{arm} {MINUS} {base}", {arm: 1.0, base: -1.0}, [(arm, base)])
+            for arm in others
+        ]
+    asked = {factor: contrasts(factor, level) for factor, level in zip(found, arms[base], strict=True)}
+    decisions = [
+        _unestimated(
+            MAIN, factor.label, own.text, _weights(arms, found, {factor: own}), _pairs(arms, found.index(factor), own)
+        )
+        for factor in found
+        for own in asked[factor]
+    ]
+    for a, b in itertools.combinations(found, 2):
+        for of_a, of_b in itertools.product(_primary(a, asked[a]), _primary(b, asked[b])):
+            text = f"({of_a.text}) × ({of_b.text})"
+            weights = _weights(arms, found, {a: of_a, b: of_b})
+            decisions.append(_unestimated(INTERACTION, f"{a.label} × {b.label}", text, weights))
+    return decisions
+
+
+def _unestimated(
+    kind: str, effect: str, text: str, weights: Mapping[str, float], pairs: Sequence[tuple[str, str]] = ()
+) -> Decision:
+    return Decision(kind=kind, effect=effect, contrast=text, weights=weights, pairs=pairs, estimate=Estimate(NAN, 0))
+
+
+def _weights(
+    arms: Mapping[str, tuple[str, ...]], found: Sequence[Factor], asked: Mapping[Factor, Contrast]
+) -> dict[str, float]:
+    """Compute the weights of arms in a product of contrasts, averaged with equal weights over all other factors."""
+    weights = {
+        arm: math.prod(
+            asked[factor].weight(level) if factor in asked else 1 / len(factor.levels)
+            for factor, level in zip(found, levels, strict=True)
+        )
+        for arm, levels in arms.items()
+    }
+    return {arm: weight for arm, weight in weights.items() if weight}
+
+
+def _pairs(arms: Mapping[str, tuple[str, ...]], place: int, asked: Contrast) -> list[tuple[str, str]]:
+    """List the pairs of arms with a plus and a minus level of the factor at this place that agree in all others."""
+
+    def others(levels: tuple[str, ...]) -> tuple[str, ...]:
+        return levels[:place] + levels[place + 1 :]
+
+    return [
+        (plus, minus)
+        for plus, of_plus in arms.items()
+        for minus, of_minus in arms.items()
+        if of_plus[place] in asked.plus and of_minus[place] in asked.minus and others(of_plus) == others(of_minus)
+    ]
+
+
+def _primary(factor: Factor, asked: list[Contrast]) -> list[Contrast]:
+    """Select the contrasts of a factor for interactions: the first for auxiliary classifiers, all for other factors."""
+    return asked[:1] if factor.fields == (AUX,) else asked
+
+
+def _estimated(asked: Decision, samples: Mapping[str, pd.Series], paired: bool) -> Decision:
+    """Estimate a contrast and its size in other measures."""
+    own = [samples[arm] for arm in asked.weights]
+    estimate = estimate_contrast(own, list(asked.weights.values()), paired=paired)
+    sides = [(samples[plus], samples[minus]) for plus, minus in asked.pairs]
+    return replace(
+        asked,
+        estimate=estimate,
+        g=hedges_g(estimate.value, [sample.to_numpy() for sample in own]),
+        p_superior=_mean(probability_superior(plus, minus) for plus, minus in sides),
+        correlation=_mean(_correlation(plus, minus) for plus, minus in sides),
+    )
+
+
+def _correlation(a: pd.Series, b: pd.Series) -> float:
+    shared = pd.concat([sample.groupby(level=0).mean() for sample in (a, b)], axis=1).dropna().to_numpy()
+    return correlation(shared[:, 0], shared[:, 1])
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else NAN
+
+
+EFFECT_COLUMNS = [
+    "outcome", "kind", "effect", "contrast", "difference", "low", "high", "p", "p_holm", "df", "n", "detectable",
+    "verdict", "replicates", "g", "p_superior", "correlation", "margin", "p_equivalence", "seeds",
+]  # fmt: skip
+"""Columns of the frame that `effects` returns, which describes them."""
+
+
+def effects(runs: pd.DataFrame, outcome: str, settings: Settings | None = None) -> pd.DataFrame:
+    """Tabulate the contrasts of an experiment as `decide_effects` decides them.
+
+    Args:
+        runs: At least one finished run, in the format of `analysis.frames.Recorded.finished`.
+        outcome: Name of a column of `runs` without missing values.
+        settings: What the experiment asks of its analysis.
+
+    Returns:
+        A frame with one row for each contrast and the columns `EFFECT_COLUMNS`:
+
+        - `kind`: "main" and "interaction", in this order, or "pairwise" alone.
         - `effect`: the factor, the two factors or the arm. `contrast`: the compared levels or arms.
         - `difference`, `low`, `high`: the estimate and its 95 % interval, in the unit of the outcome.
-        - `p`, `p_holm`: p value without and with Holm's correction. The correction is made over main effects and
-          interactions together, and separately over the pairs.
+        - `p`, `p_holm`: p value without and with Holm's correction over all rows.
         - `df`, `n`: degrees of freedom and number of runs behind the estimate.
         - `detectable`: the smallest effect that would be found with a power of 80 %.
         - `verdict`: the result of `verdict`.
+        - `replicates`: the number of runs of the arm that has the fewest.
+        - `g`, `p_superior`, `correlation`, `margin`, `p_equivalence`, `seeds`: as in `Decision`.
     """
-    base = baseline(runs)
-    base_row = runs[runs["arm"] == base].iloc[0]
-    found = factors(runs)
-    rows: list[tuple[str, str, str, Estimate]] = []
-    fit = FactorialFit(runs, found, outcome) if found else None
-    if fit and fit.identified:
-        asked = {factor: contrasts(factor, str(base_row[factor.field])) for factor in found}
-        for factor in found:
-            rows += [("main", factor.label, contrast.text, fit.main(factor, contrast)) for contrast in asked[factor]]
-        if fit.interactions:
-            for a, b in itertools.combinations(found, 2):
-                name = f"{a.label} × {b.label}"
-                for of_a, of_b in itertools.product(_primary(a, asked[a]), _primary(b, asked[b])):
-                    text = f"({of_a.text}) × ({of_b.text})"
-                    rows.append(("interaction", name, text, fit.interaction(a, of_a, b, of_b)))
-    values = {str(arm): group.to_numpy(dtype=float) for arm, group in runs.groupby("arm", sort=False)[outcome]}
-    rows += [
-        ("pairwise", arm, f"{arm} − {base}", welch(own, values[base])) for arm, own in values.items() if arm != base
-    ]
-    frame = pd.DataFrame(
-        [
-            (outcome, kind, effect, text, e.value, e.low, e.high, e.p, NAN, e.df, e.n, e.detectable, "")
-            for kind, effect, text, e in rows
-        ],
-        columns=EFFECT_COLUMNS,
-    )
-    for family in (frame["kind"] != "pairwise", frame["kind"] == "pairwise"):
-        frame.loc[family, "p_holm"] = holm(list(frame.loc[family, "p"]))
-    frame["verdict"] = [verdict(*row) for row in frame[["difference", "p", "p_holm"]].to_numpy(dtype=float)]
-    return frame
+    return tabulated(decide_effects(runs, outcome, settings), outcome)
 
 
-def verdict(difference: float, p: float, p_holm: float) -> str:
+def tabulated(decisions: Sequence[Decision], outcome: str) -> pd.DataFrame:
+    """Tabulate decisions on an outcome in the format of `effects`."""
+    rows = []
+    for one in decisions:
+        e = one.estimate
+        numbers = (e.value, e.low, e.high, e.p, one.p_holm, e.df, e.n, e.detectable)
+        sizes = (e.replicates, one.g, one.p_superior, one.correlation, one.margin, one.p_equivalence, one.seeds)
+        rows.append((outcome, one.kind, one.effect, one.contrast, *numbers, one.verdict, *sizes))
+    return pd.DataFrame(rows, columns=EFFECT_COLUMNS)
+
+
+def verdict(difference: float, p: float, p_holm: float, p_equivalence: float = NAN) -> str:
     """Express a difference in words.
 
     Args:
         difference: The estimated difference.
         p: Its p value without correction, NaN if it has none.
         p_holm: Its p value after Holm's correction.
+        p_equivalence: The corrected p value of its equivalence within a margin, NaN if there is no margin.
 
     Returns:
-        `HIGHER` or `LOWER` if `p_holm` is below `ALPHA`, `NOT_CLEAR_AFTER_CORRECTION` if only `p` is,
-        `NO_CLEAR_DIFFERENCE` if neither is, and `NO_INTERVAL` if `p` is NaN: there are too few runs, or they have no
+        `HIGHER` or `LOWER` if `p_holm` is below `ALPHA`, also if the difference is below the margin. Otherwise,
+        `EQUIVALENT` if `p_equivalence` is below `ALPHA`, `NOT_CLEAR_AFTER_CORRECTION` if only `p` is,
+        `NO_CLEAR_DIFFERENCE` if none is, and `NO_INTERVAL` if `p` is NaN: there are too few runs, or they have no
         spread.
     """
     if math.isnan(p):
         return NO_INTERVAL
     if p_holm < ALPHA:
         return HIGHER if difference > 0 else LOWER
+    if p_equivalence < ALPHA:
+        return EQUIVALENT
     return NOT_CLEAR_AFTER_CORRECTION if p < ALPHA else NO_CLEAR_DIFFERENCE
-
-
-def _primary(factor: Factor, asked: list[Contrast]) -> list[Contrast]:
-    """Select the contrasts of a factor for interactions: the first for auxiliary classifiers, all for other factors."""
-    return asked[:1] if factor.field == AUX else asked

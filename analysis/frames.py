@@ -19,6 +19,7 @@ import pandas as pd
 from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from analysis.reading.opening import AnalysisError, NothingRecordedError, open_store
 from analysis.reading.stored import Store, StoredExperiment, StoredRun
+from analysis.settings import Settings, read_settings
 from reproduce import schema
 from reproduce.text.markdown import from_markdown
 from reproduce.text.redaction import redacted
@@ -69,6 +70,8 @@ class Recorded:
     """The plan of the runs, and the other plans under the experiment's name."""
     others: int = 0
     """Number of runs under the experiment's name that are not in the plan."""
+    settings: Settings = field(default_factory=Settings)
+    """What the experiment asks of its analysis."""
 
     @property
     def notices(self) -> list[str]:
@@ -132,6 +135,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         others=others,
         epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
         not_finite=not_finite,
+        settings=read_settings(found.tags),
     )
 
 

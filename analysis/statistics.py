@@ -1,15 +1,16 @@
-"""Statistics of a few runs: means, differences and ratios with their confidence intervals, tests and power.
+"""Statistics of a few runs: means, contrasts of means and ratios with their confidence intervals, tests and power.
 
 All intervals are Student's t intervals. Bootstrap intervals are not used, because with three to ten seeds they cover
-the true value far less often than their level says.
+the true value far less often than their level says. Variances are never pooled, because arms may differ in them.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -35,20 +36,25 @@ The mean of equal numbers may differ from them in the last digit, and so may dif
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate of a mean or of a difference of means, with its interval and a test against 0.
+    """An estimate of a mean or of a contrast of means, with its interval and a test against 0.
 
     An estimate has no interval if there are too few values to estimate their spread, if they have no spread, or if the
     interval exceeds the range of floats. Then `low`, `high`, `half_width`, `p` and `detectable` are NaN.
     """
 
     value: float
-    """The mean or the difference of means; NaN if there are no values."""
+    """The mean or the contrast of means; NaN if there are no values."""
     n: int
     """The number of values behind the estimate."""
     se: float = NAN
     """Standard error of `value`; 0 if the values have no spread, NaN if it is unknown."""
     df: float = NAN
     """Degrees of freedom of the standard error; NaN if it is unknown."""
+    replicates: int = 0
+    """The number of values of the sample that has the fewest; `n` by default, as with one sample."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "replicates", self.replicates or self.n)
 
     no_effect: ClassVar[float] = 0.0
     """The true value if there is no effect."""
@@ -86,6 +92,10 @@ class Estimate:
         """The smallest true value that a t test with this standard error would find with a power of 80 %."""
         return detectable(self.se, self.df) if self._has_interval else NAN
 
+    def __neg__(self) -> Estimate:
+        """The estimate of the same contrast with the opposite sign."""
+        return replace(self, value=-self.value)
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -110,6 +120,11 @@ class Ratio:
     def n(self) -> int:
         """The number of ratios."""
         return self.log.n
+
+    @property
+    def replicates(self) -> int:
+        """The number of ratios or, of a contrast, of values of the sample that has the fewest."""
+        return self.log.replicates
 
     @property
     def low(self) -> float:
@@ -157,7 +172,8 @@ def mean(values: npt.ArrayLike, *, magnitude: float = 0.0) -> Estimate:
         return Estimate(value, n)
     if float(np.ptp(scaled)) <= NEGLIGIBLE * max(1.0, magnitude / scale):
         return Estimate(value, n, se=0.0, df=n - 1)
-    return Estimate(value, n, se=scale * (float(scaled.std(ddof=1)) / math.sqrt(n)), df=n - 1)
+    se = scale * (float(scaled.std(ddof=1)) / math.sqrt(n))
+    return Estimate(value, n, se=se, df=n - 1)
 
 
 def ratio(logarithms: npt.ArrayLike, *, magnitude: float = 0.0) -> Ratio:
@@ -170,20 +186,34 @@ def ratio(logarithms: npt.ArrayLike, *, magnitude: float = 0.0) -> Ratio:
     return Ratio(mean(logarithms, magnitude=magnitude))
 
 
-def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
-    """Estimate the mean of `a` minus the mean of `b` with Welch's t test, which allows unequal variances.
+def contrast(samples: Sequence[npt.ArrayLike], weights: Sequence[float]) -> Estimate:
+    """Estimate a weighted sum of the means of independent samples, each of which has a variance of its own.
 
-    The samples have to be independent and not paired. If either has fewer than two values, or if neither has any
+    The degrees of freedom are those of Satterthwaite (1946, Biometrics Bulletin 2, 110-114); for two samples with the
+    weights 1 and -1, they are those of Welch's t test. If a sample has fewer than two values, or if no sample has any
     spread, the estimate has no interval.
+
+    Args:
+        samples: The samples, at least one.
+        weights: One weight for each sample, none of them 0. They are 1 and -1 for a difference.
     """
-    first, second = mean(a), mean(b)
-    value, n = first.value - second.value, first.n + second.n
-    se = math.hypot(first.se, second.se)
+    means = [mean(sample) for sample in samples]
+    n, replicates = sum(part.n for part in means), min(part.n for part in means)
+    terms = [weight * part.value for weight, part in zip(weights, means, strict=True)]
+    scale = max(map(abs, terms)) or 1.0  # scaled terms have a sum within the range of floats
+    value = scale * math.fsum(term / scale for term in terms) if math.isfinite(scale) else math.fsum(terms)
+    errors = [abs(weight) * part.se for weight, part in zip(weights, means, strict=True)]
+    se = math.hypot(*errors) if not any(map(math.isnan, errors)) else NAN
     if not 0 < se < math.inf:
-        return Estimate(value, n, se=se if se == 0 else NAN)
+        return Estimate(value, n, se=se if se == 0 else NAN, replicates=replicates)
     # Shares of the variance: the variance itself may leave the range of floats.
-    a_share, b_share = (first.se / se) ** 2, (second.se / se) ** 2
-    return Estimate(value, n, se=se, df=1 / (a_share**2 / first.df + b_share**2 / second.df))
+    df = 1 / sum((error / se) ** 4 / part.df for error, part in zip(errors, means, strict=True))
+    return Estimate(value, n, se=se, df=df, replicates=replicates)
+
+
+def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
+    """Estimate the mean of `a` minus the mean of `b` with Welch's t test, as `contrast` does."""
+    return contrast([a, b], [1.0, -1.0])
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -223,12 +253,12 @@ def detectable(se: float, df: float, *, power: float = POWER) -> float:
 
 
 def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -> int:
-    """Compute how many further seeds would narrow the interval of a mean to less than `distance` on each side.
+    """Compute how many further seeds an arm would narrow an interval to less than `distance` on each side.
 
     The computation assumes that the value and the spread between seeds stay as they are.
 
     Args:
-        estimate: A mean with one value for each seed, or a geometric mean with one ratio for each seed.
+        estimate: A mean or a contrast of means with one value for each arm and seed, or a ratio of such means.
         distance: Distance from the estimate's value to the bound that the interval has to exclude, in the unit of the
             value.
         at_most: The largest number that is returned.
@@ -239,14 +269,43 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
     """
     if math.isnan(estimate.low):
         return 1  # a further seed shows whether there is any spread
-    deviation = (estimate.high / 2 - estimate.low / 2) / _mean_half_width(estimate.n)
-    more = (k for k in range(1, at_most) if deviation * _mean_half_width(estimate.n + k) < distance)
+    log = estimate.log if isinstance(estimate, Ratio) else estimate
+    unit = (estimate.high / 2 - estimate.low / 2) / _critical(log.df)
+    seeds = log.replicates
+    more = (k for k in range(1, at_most) if unit * _critical(_df(log, seeds + k)) * _shrunk(log, seeds + k) < distance)
     return next(more, at_most)
 
 
-def _mean_half_width(n: int) -> float:
-    """Compute half the width of the interval of a mean of `n` values, in standard deviations of one value."""
-    return _critical(n - 1) / math.sqrt(n)
+def seeds_to_find(estimate: Estimate, effect: float, *, at_most: int) -> int | None:
+    """Compute how many seeds an arm would have a power of 80 % of finding a named effect.
+
+    The computation assumes that the spread between seeds stays as it is, and that all arms have as many seeds.
+
+    Args:
+        estimate: A mean or a contrast of means.
+        effect: The true value that is to be found, above 0, in the unit of the value.
+        at_most: The largest number that is returned; it is returned as well if it does not suffice.
+
+    Returns:
+        The number of seeds, from 2 to `at_most`; None if the estimate has no interval.
+    """
+    if math.isnan(estimate.low):
+        return None
+
+    def is_found(seeds: int) -> bool:
+        return detectable(estimate.se * _shrunk(estimate, seeds), _df(estimate, seeds)) <= effect
+
+    return bisect_left(range(at_most), True, lo=2, key=is_found)
+
+
+def _df(estimate: Estimate, seeds: int) -> float:
+    """Compute the degrees of freedom of an estimate if each arm had this number of seeds."""
+    return estimate.df * (seeds - 1) / (estimate.replicates - 1)
+
+
+def _shrunk(estimate: Estimate, seeds: int) -> float:
+    """Compute the ratio of the standard error with this number of seeds in each arm to the present one."""
+    return math.sqrt(estimate.replicates / seeds)
 
 
 def _exp(logarithm: float) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from reproduce.analysis import AnalysisConfig
 from reproduce.grid import plan_without_data
 from reproduce.spec import (
     ArmConfig,
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type[Config]] = {
     "network": NetworkConfig,
     "recipe": RecipeConfig,
     "resources": ResourcesConfig,
+    "analysis": AnalysisConfig,
 }
 """The sections of an experiment file and the configs that define their fields."""
 TAKEN_FROM_ELSEWHERE = ("classes", "resolution")
@@ -55,7 +57,11 @@ def experiment_schema() -> dict[str, Any]:
         change = {"type": "object", "properties": properties, "additionalProperties": False}
         definitions[f"{name.capitalize()}Change"] = change
         definitions["ArmConfig"]["properties"][name] = {"$ref": f"#/$defs/{name.capitalize()}Change"}
-    for name, reference in (("network", "NetworkChange"), ("resources", "ResourcesConfig")):
+    for name, reference in (
+        ("network", "NetworkChange"),
+        ("resources", "ResourcesConfig"),
+        ("analysis", "AnalysisConfig"),
+    ):
         schema["properties"][name] = {"anyOf": [{"$ref": f"#/$defs/{reference}"}, {"type": "null"}]}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -160,7 +166,7 @@ class Comparison:
     """The differences between two experiments, and the runs that they share."""
 
     fields: tuple[Difference, ...]
-    """Fields of data, network, recipe, resources, seeds and probes that differ, outside of the arms."""
+    """Fields of data, network, recipe, resources, analysis, seeds and probes that differ, outside of the arms."""
     only_first: tuple[str, ...]
     """Names of the arms of the first experiment that the second does not have under any name."""
     only_second: tuple[str, ...]
@@ -217,6 +223,7 @@ def _content(experiment: ExperimentConfig) -> dict[str, Any]:
         "network": {field: value for field, value in network.items() if field not in TAKEN_FROM_ELSEWHERE},
         "recipe": experiment.recipe.model_dump(),
         "resources": experiment.resources.model_dump(),
+        "analysis": experiment.analysis.model_dump(),
         "seeds": list(experiment.seeds),
         "probes": list(experiment.probes),
     }

@@ -115,6 +115,7 @@ TAG_CHANGES = "deeper.changes."  # + fact: what it was before and after a resume
 TAG_PLANNER = "deeper.planner."  # + a folder of records: {"plan", "since", "by", "records"}, its present plan
 
 TAG_REPORT = "deeper.report."  # + a plan's hash: MLflow's id of the run that carries its report, which has the same tag
+TAG_ANALYSIS = "deeper.analysis"  # the experiment's section `analysis` as JSON
 
 # --- MLflow artifacts of a run ----------------------------------------------------------------------
 ARTIFACT_CONFIG = "config.yaml"

@@ -1,10 +1,8 @@
 """Define the configs of experiments and runs, and the keys of runs.
 
 An experiment file names a data set, a network, a recipe, arms (named changes of any of these) and seeds. A run's key is
-a hash of everything that determines its result up to rounding.
-
-A config that is not valid raises `SpecError`. Its message has one line for each mistake, with the field, the value and
-what is valid. This module imports neither torch nor FFCV, so that planning is quick.
+a hash of everything that determines its result up to rounding. A config that is not valid raises `SpecError`, with one
+line for each mistake. This module imports neither torch nor FFCV, so that planning is quick.
 """
 
 from __future__ import annotations
@@ -19,9 +17,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from reproduce.analysis import AnalysisConfig
 from reproduce.config import ADDED, ArmName, DataPath
 
-# Exported from here as well, for callers that use them with the configs of this module.
+# Exported from here as well.
 from reproduce.config import Config as Config
 from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
@@ -346,29 +345,28 @@ class ExperimentConfig(Config):
     """The arms, by name: the variants that the experiment compares."""
     seeds: tuple[Annotated[int, Field(ge=0, le=2**63 - 1)], ...] = Field(min_length=1)
     """Seeds of the runs. Each arm is trained once with each seed."""
+    analysis: AnalysisConfig = AnalysisConfig()
+    """How reports and claims compare the arms."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_empty_sections(cls, content: Any) -> Any:
-        """Drop `network` and `resources` if they are null: YAML reads a section of comments alone as null."""
+        """Drop sections that are null and may be absent: YAML reads a section of comments alone as null."""
         if not isinstance(content, Mapping):
             return content
-        return {
-            name: value for name, value in content.items() if value is not None or name not in ("network", "resources")
-        }
+        optional = ("network", "resources", "analysis")
+        return {name: value for name, value in content.items() if value is not None or name not in optional}
 
     @model_validator(mode="after")
     def _coherent(self) -> ExperimentConfig:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give each seed once")
+        self.analysis.check_arms(self.arms)
         for section in (self.network, *(arm.network for arm in self.arms.values())):
             for fixed, source in (("classes", "the data set"), ("resolution", "recipe.resolution")):
                 if fixed in section:
                     raise ValueError(f"network.{fixed}: {section[fixed]} is taken from {source}; leave it out here")
         return self
-
-
-# --- reading files -------------------------------------------------------------------------------------
 
 
 def shipped_experiments() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from reproduce.grid import plan, used_images
+from reproduce.grid import plan, plan_without_data, used_images
 from reproduce.spec import (
     Branches,
     ExperimentConfig,
@@ -86,7 +86,7 @@ def test_claims_of_one_network_share_its_runs() -> None:
             {"recipe": {"epochs": 0, "batch_size": 8, "learning_rate": 0.1}},
             "small.yaml: recipe.epochs: 0: use at least 1",
         ),
-        ({"recipes": {}}, "recipes: unknown key; known here: arms, data, description, name"),
+        ({"recipes": {}}, "recipes: unknown key; known here: analysis, arms, data, description, name"),
         ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
         (
             {"resources": {"gpus_per_worker": 0.25, "workers": 2}},
@@ -209,3 +209,14 @@ def test_a_negative_seed_is_refused() -> None:
     content = {**load_experiment("quickstart").model_dump(), "seeds": [-1]}
     with pytest.raises(SpecError, match=r"seeds\.0: -1"):
         validated(ExperimentConfig, content, where="")
+
+
+def test_the_analysis_of_an_experiment_names_one_of_its_arms_and_changes_no_key() -> None:
+    plain = load_experiment("quickstart")
+    content = {**plain.model_dump(), "analysis": {"baseline": next(iter(plain.arms)), "margin": 0.005}}
+    asked = ExperimentConfig.model_validate(content)
+    assert [run.key for run in plan_without_data(asked)] == [run.key for run in plan_without_data(plain)]
+    with pytest.raises(SpecError, match=r"analysis\.baseline: 'no arm' is not an arm; use one of "):
+        validated(ExperimentConfig, {**content, "analysis": {"baseline": "no arm"}}, where="")
+    with pytest.raises(SpecError, match=r"analysis\.margin: 1: use less than 0\.5"):
+        validated(ExperimentConfig, {**content, "analysis": {"margin": 1}}, where="")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims import evaluations, runs
+from analysis.claims.pairs import sample_size
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, seeds_needed
 from analysis.tables import DASH, counted
@@ -112,8 +113,8 @@ def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
     if not isinstance(value, Estimate | Ratio):
         return compare_value(part, value)
     low, high = bounds(part)
-    if value.n < MIN_SEEDS:
-        verdict, more = Verdict.NOT_ENOUGH, MIN_SEEDS - value.n
+    if value.replicates < MIN_SEEDS:
+        verdict, more = Verdict.NOT_ENOUGH, MIN_SEEDS - value.replicates
     elif low <= value.low and value.high <= high:
         verdict, more = Verdict.HOLDS, 0
     elif value.high < low or value.low > high:
@@ -124,7 +125,7 @@ def compare(part: Part, value: float | Estimate | Ratio) -> PartFinding:
     return PartFinding(
         name=part.label,
         expected=expectation(part),
-        measured=f"{_text(value)}, n = {value.n}",
+        measured=f"{_text(value)}, n = {sample_size(value)}",
         value=_fields(value),
         deviation=deviation(part, value.value),
         verdict=verdict,

@@ -1,7 +1,8 @@
-"""Measurements on recorded runs: how arms differ, paired by seed.
+"""Measurements on recorded runs: how arms differ.
 
 Each function in `MEASUREMENTS` takes an experiment with at least one finished run and returns the values that a row of
-the ledger refers to. It raises `NotMeasured` if the runs do not suffice, for example because no seed has both arms.
+the ledger refers to. It raises `NotMeasured` if the runs do not suffice, for example because there are no two arms that
+differ in the field alone.
 Accuracies, errors and their differences are in percentage points, the ledger's unit. The evidence begins with the data
 and the resolution of the runs, because the claims are about ImageNet.
 """
@@ -11,22 +12,24 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims.curves import early_top1, top1_after
+from analysis.claims.gap import overfitting
 from analysis.claims.pairs import (
+    difference,
     difference_text,
+    level_ratio,
     logarithms,
     magnitude,
-    paired_difference,
-    paired_ratio,
     pairs,
     power_text,
     ratio_text,
+    report_verdict,
     require,
+    scale,
 )
-from analysis.effects import AUX, REDUCTION
+from analysis.factors import AUX, REDUCTION
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, mean, ratio
 from analysis.tables import counted, interval, number, percent, signed
@@ -34,7 +37,7 @@ from reproduce import schema
 from reproduce.claims.verdicts import Measured, NotMeasured
 
 BRANCHES, HEAD = "network.branches", "network.head"
-FRACTION, RESOLUTION, CLASSES = "data.train_fraction", "recipe.resolution", "network.classes"
+RESOLUTION, CLASSES = "recipe.resolution", "network.classes"
 SINGLE_SCALES = ("1x1", "3x3", "5x5")
 TARGET = 0.9
 """The accuracy to which epochs are counted, as a fraction of the mean final top-1 of runs with mixed branches."""
@@ -56,14 +59,21 @@ def auxiliary_heads(recorded: Recorded) -> RunsMeasured:
         The measured value `both less none`: top-1 with both minus top-1 with none, in percentage points. The evidence
         also reports this difference after the first quarter of the epochs.
     """
-    top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
-    difference = paired_difference(top1, "both", "none")
-    early = paired_difference(100 * pairs(early_top1(recorded), AUX, schema.VAL_TOP1), "both", "none")
+    gain = _difference(recorded, AUX, "both", "none")
+    early = 100 * pairs(early_top1(recorded), AUX, schema.VAL_TOP1)
+    early_gain = difference(early, "both", "none", paired=recorded.settings.paired)
     return Measured(
-        values={"both less none": difference},
-        summary=difference_text(difference),
-        evidence=f"{scale(recorded)}; {power_text(difference)}; after a quarter of the epochs {difference_text(early)}",
+        values={"both less none": gain},
+        summary=difference_text(gain),
+        evidence=f"{scale(recorded)}; {power_text(gain)}; {report_verdict(recorded, AUX, 'both', 'none')}; after a "
+        f"quarter of the epochs {difference_text(early_gain)}",
     )
+
+
+def _difference(recorded: Recorded, field: str, plus: str, minus: str) -> Estimate:
+    """Estimate the difference of final top-1 between two values of a config field, in percentage points."""
+    top1 = 100 * pairs(recorded.finished, field, schema.FINAL_TOP1)
+    return difference(top1, plus, minus, paired=recorded.settings.paired)
 
 
 def single_head(recorded: Recorded) -> RunsMeasured:
@@ -75,15 +85,14 @@ def single_head(recorded: Recorded) -> RunsMeasured:
         - `both less none`: both minus none, in percentage points.
         - `both less the better single head`: both minus the better of the two single ones, in percentage points.
     """
-    top1 = 100 * pairs(recorded.finished, AUX, schema.FINAL_TOP1)
-    gain = paired_difference(top1, "both", "none")
-    singles = {head: paired_difference(top1, head, "none") for head in ("aux1", "aux2")}
+    gain = _difference(recorded, AUX, "both", "none")
+    singles = {head: _difference(recorded, AUX, head, "none") for head in ("aux1", "aux2")}
     better = max(singles, key=lambda head: singles[head].value)
-    difference = paired_difference(top1, "both", better)
+    more = _difference(recorded, AUX, "both", better)
     return Measured(
-        values={"both less none": gain, "both less the better single head": difference},
-        summary=f"both less none {difference_text(gain)}; both less {better} {difference_text(difference)}",
-        evidence=f"{scale(recorded)}; {power_text(gain)}; "
+        values={"both less none": gain, "both less the better single head": more},
+        summary=f"both less none {difference_text(gain)}; both less {better} {difference_text(more)}",
+        evidence=f"{scale(recorded)}; {power_text(gain)}; {report_verdict(recorded, AUX, 'both', 'none')}; "
         + ", ".join(f"{head} less none {difference_text(estimate)}" for head, estimate in singles.items()),
     )
 
@@ -100,7 +109,7 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
     epochs = recorded.finite_epochs
     norms = epochs.groupby("run_id")[[stage for stage in stages if stage in epochs]].mean()
     runs = recorded.finished.merge(norms, on="run_id")
-    stem, *others = (paired_ratio(runs, AUX, stage, "both", "none") for stage in stages)
+    stem, *others = (level_ratio(recorded, runs, AUX, stage, "both", "none") for stage in stages)
     plain = logarithms(runs.loc[runs[AUX].eq("none"), [stages[0], stages[-1]]]).dropna()
     deep = ratio(plain[stages[0]] - plain[stages[-1]], magnitude=magnitude(plain))
     left_out = "".join(
@@ -130,15 +139,16 @@ def reduction_cost(recorded: Recorded) -> RunsMeasured:
         The evidence also reports the ratios of peak memory and energy if they were recorded.
 
     Raises:
-        NotMeasured: No run has recorded its cost or its images/s, or no seed has runs of both kinds.
+        NotMeasured: No run has recorded its cost or its images/s, or there are not runs of both kinds.
     """
     runs = _with_peaks(recorded)
     require(runs, schema.COST_PARAMETERS, schema.COST_MACS)
-    speed = paired_ratio(runs, REDUCTION, schema.FINAL_IMAGES_PER_S, "reduced", "unreduced")
+    speed = level_ratio(recorded, runs, REDUCTION, schema.FINAL_IMAGES_PER_S, "reduced", "unreduced")
     further = []
     for name, metric in (("peak memory", schema.PEAK_MEMORY_GIB), ("energy", schema.GPU_ENERGY_J)):
         with contextlib.suppress(NotMeasured):
-            further.append(f"{name} {ratio_text(paired_ratio(runs, REDUCTION, metric, 'reduced', 'unreduced'))}")
+            found = level_ratio(recorded, runs, REDUCTION, metric, "reduced", "unreduced")
+            further.append(f"{name} {ratio_text(found)}")
     cost = runs.groupby(REDUCTION)[[schema.COST_PARAMETERS, schema.COST_MACS]].mean().T
     parameters, macs = (cost["reduced"] / cost["unreduced"]).tolist()
     if "naive" in cost:
@@ -165,80 +175,33 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
         The measured value `reduced less unreduced`: top-1 with reductions minus top-1 without, in percentage points.
         The evidence also reports this difference at equal compute.
     """
-    top1 = 100 * pairs(recorded.finished, REDUCTION, schema.FINAL_TOP1)
-    difference = paired_difference(top1, "reduced", "unreduced")
-    further = [f"at equal compute {difference_text(mean(_at_equal_compute(recorded, top1), magnitude=100))}"]
-    if "naive" in top1:
-        naive = paired_difference(top1, "reduced", "naive")
-        further.append(f"reduced less naive {difference_text(naive)}")
+    cost = _difference(recorded, REDUCTION, "reduced", "unreduced")
+    further = [f"at equal compute {difference_text(_at_equal_compute(recorded))}"]
+    if recorded.finished[REDUCTION].eq("naive").any():
+        further.append(f"reduced less naive {difference_text(_difference(recorded, REDUCTION, 'reduced', 'naive'))}")
+    decided = report_verdict(recorded, REDUCTION, "reduced", "unreduced")
     return Measured(
-        values={"reduced less unreduced": difference},
-        summary=difference_text(difference),
-        evidence="; ".join([scale(recorded), power_text(difference), *further]),
+        values={"reduced less unreduced": cost},
+        summary=difference_text(cost),
+        evidence="; ".join([scale(recorded), power_text(cost), decided, *further]),
     )
 
 
-def _at_equal_compute(recorded: Recorded, top1: pd.DataFrame) -> list[float]:
-    """Compare reduced and unreduced runs at equal compute.
+def _at_equal_compute(recorded: Recorded) -> Estimate:
+    """Estimate final top-1 of reduced runs minus top-1 of unreduced runs at equal compute, in percentage points.
 
     An unreduced run is read at the point of its training at which it had needed as many multiply-adds as a whole
     reduced run. Between two validations, its top-1 is interpolated linearly.
-
-    Returns:
-        For each seed, final top-1 of the reduced runs minus top-1 of the unreduced runs, in percentage points.
     """
     require(recorded.finished, schema.COST_MACS_TRAINING)
-    macs = recorded.finished.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
-    fraction = float(macs["reduced"] / macs["unreduced"])
-    unreduced = recorded.finished[recorded.finished[REDUCTION].eq("unreduced")]
-    reached = unreduced.assign(reached=[top1_after(recorded, run, fraction) for run in unreduced["run_id"]])
-    by_seed = 100 * reached.groupby("seed")["reached"].mean()
-    return list((top1["reduced"].groupby(level="seed").mean() - by_seed).dropna())
-
-
-def overfitting(recorded: Recorded) -> RunsMeasured:
-    """Measure how the generalisation gap grows with parameters and with fewer training images.
-
-    The gap is top-1 on training images minus top-1 on validation images, both with the crops of validation. For each
-    seed, the slope of the gap over the binary logarithm of the number of parameters is fitted to the arms.
-
-    Returns:
-        The measured values by name:
-
-        - `slope on most images`, `slope on fewest images`: mean slope in percentage points per doubling of parameters,
-          among the runs with the largest and with the smallest fraction of the training images.
-        - `gap on fewest less on most`: difference of the gaps in percentage points, over the networks that were trained
-          on both.
-    """
     runs = recorded.finished
-    require(runs, schema.FINAL_TRAIN_TOP1_PLAIN, schema.COST_PARAMETERS)
-    gap = 100 * (runs[schema.FINAL_TRAIN_TOP1_PLAIN] - runs[schema.FINAL_TOP1])
-    table = runs.assign(gap=gap, fraction=runs[FRACTION].astype(float), doublings=np.log2(runs[schema.COST_PARAMETERS]))
-    wide = table.pivot_table(index="seed", columns=["fraction", "doublings"], values="gap")
-    fractions = sorted(float(fraction) for fraction in wide.columns.unique("fraction"))
-    few, many = (wide[fraction].dropna() for fraction in (fractions[0], fractions[-1]))
-    common = few.columns.intersection(many.columns)
-    if len(fractions) < 2 or len(common) < 2:
-        raise NotMeasured("all runs have the same fraction of the images, or the same number of parameters")
-    slopes = [
-        mean([float(np.polyfit(own.columns, row, 1)[0]) for row in own.to_numpy()], magnitude=100)
-        for own in (many, few)
-    ]
-    fewer = mean(list((few[common].mean(axis=1) - many[common].mean(axis=1)).dropna()), magnitude=100)
-    return Measured(
-        values={
-            "slope on most images": slopes[0],
-            "slope on fewest images": slopes[1],
-            "gap on fewest less on most": fewer,
-        },
-        summary="; ".join(
-            f"on {percent(fraction, 0)} % of the images a gap of {own.to_numpy().mean():.1f} points, "
-            f"{difference_text(slope)} for each doubling of parameters"
-            for fraction, own, slope in zip((fractions[-1], fractions[0]), (many, few), slopes, strict=True)
-        ),
-        evidence=f"{scale(recorded)}; {power_text(slopes[0])}; the gap on fewer images less that on more "
-        f"{difference_text(fewer)}",
-    )
+    macs = runs.groupby(REDUCTION)[schema.COST_MACS_TRAINING].mean()
+    fraction = float(macs["reduced"] / macs["unreduced"])
+    costly = runs[REDUCTION].eq("unreduced")
+    reached = [top1_after(recorded, run, fraction) for run in runs.loc[costly, "run_id"]]
+    runs.loc[costly, schema.FINAL_TOP1] = reached
+    top1 = 100 * pairs(runs, REDUCTION, schema.FINAL_TOP1)
+    return difference(top1, "reduced", "unreduced", paired=recorded.settings.paired)
 
 
 def scales(recorded: Recorded) -> RunsMeasured:
@@ -248,16 +211,15 @@ def scales(recorded: Recorded) -> RunsMeasured:
         The measured values `mixed less 1x1`, `mixed less 3x3` and `mixed less 5x5`: top-1 with mixed branches minus
         top-1 with each single size, in percentage points.
     """
-    top1 = 100 * pairs(recorded.finished, BRANCHES, schema.FINAL_TOP1)
-    found = {f"mixed less {kernel}": paired_difference(top1, "mixed", kernel) for kernel in SINGLE_SCALES}
+    found = {f"mixed less {kernel}": _difference(recorded, BRANCHES, "mixed", kernel) for kernel in SINGLE_SCALES}
     require(recorded.finished, schema.COST_MACS)
     macs = recorded.finished.groupby(BRANCHES)[schema.COST_MACS].mean()
     deviation = float((macs / macs["mixed"] - 1).abs().max())
     return Measured(
         values={**found},
         summary=", ".join(f"{name} {difference_text(estimate)}" for name, estimate in found.items()),
-        evidence=f"{scale(recorded)}; {power_text(found['mixed less 3x3'])}; multiply-adds equal within "
-        f"{percent(deviation)} %",
+        evidence=f"{scale(recorded)}; {power_text(found['mixed less 3x3'])}; mixed less 3x3 "
+        f"{report_verdict(recorded, BRANCHES, 'mixed', '3x3')}; multiply-adds equal within {percent(deviation)} %",
     )
 
 
@@ -278,9 +240,9 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
     mixed = runs[runs[BRANCHES].eq("mixed")].dropna(subset=schema.CLUSTER_DIFFERENCE)
     if mixed.empty:
         raise NotMeasured("no finished run has mixed branches")
-    difference = mixed[schema.CLUSTER_DIFFERENCE]
-    above = mean(list(difference - mixed[schema.CLUSTER_PERMUTED_95]), magnitude=1)
-    gained = mean(list(difference - mixed[schema.CLUSTER_UNTRAINED]), magnitude=1)
+    gathered = mixed[schema.CLUSTER_DIFFERENCE]
+    above = mean(list(gathered - mixed[schema.CLUSTER_PERMUTED_95]), magnitude=1)
+    gained = mean(list(gathered - mixed[schema.CLUSTER_UNTRAINED]), magnitude=1)
     within, across, band, untrained = (
         float(mixed[name].mean())
         for name in (
@@ -289,7 +251,7 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
     )  # fmt: skip
     return Measured(
         values={"above the band": above, "more than untrained": gained},
-        summary=f"mean |r| {within:.3f} within, {across:.3f} across; difference {difference.mean():.3f}, untrained "
+        summary=f"mean |r| {within:.3f} within, {across:.3f} across; difference {gathered.mean():.3f}, untrained "
         f"{untrained:.3f}",
         evidence=f"{scale(recorded)}; n = {above.n}; the band of random branches ends at {band:.4f}; trained less "
         f"untrained {signed(gained.value, 3)} {interval(gained.low, gained.high, signed, 3)}; "
@@ -317,7 +279,7 @@ def pooling(recorded: Recorded) -> RunsMeasured:
         The measured value `avgpool less fc`: top-1 with pooling minus top-1 with the layer, in percentage points.
 
     Raises:
-        NotMeasured: A run has a resolution below `MIN_POOLED_RESOLUTION`, or no seed has runs of both kinds.
+        NotMeasured: A run has a resolution below `MIN_POOLED_RESOLUTION`, or there are not runs of both kinds.
     """
     resolution = int(recorded.finished[RESOLUTION].astype(int).min())
     if resolution < MIN_POOLED_RESOLUTION:
@@ -325,14 +287,14 @@ def pooling(recorded: Recorded) -> RunsMeasured:
             f"at {resolution} px there is hardly anything to pool; runs at {MIN_POOLED_RESOLUTION} px or more decide "
             "this claim"
         )
-    difference = paired_difference(100 * pairs(recorded.finished, HEAD, schema.FINAL_TOP1), "avgpool", "fc")
+    gain = _difference(recorded, HEAD, "avgpool", "fc")
     require(recorded.finished, schema.COST_PARAMETERS)
     cost = recorded.finished.groupby(HEAD)[schema.COST_PARAMETERS].mean()
     return Measured(
-        values={"avgpool less fc": difference},
-        summary=difference_text(difference),
-        evidence=f"{scale(recorded)}; {power_text(difference)}; fc has {cost['fc'] / cost['avgpool']:.1f} times the "
-        "parameters",
+        values={"avgpool less fc": gain},
+        summary=difference_text(gain),
+        evidence=f"{scale(recorded)}; {power_text(gain)}; {report_verdict(recorded, HEAD, 'avgpool', 'fc')}; fc has "
+        f"{cost['fc'] / cost['avgpool']:.1f} times the parameters",
     )
 
 
@@ -369,12 +331,6 @@ def _on_imagenet(recorded: Recorded, values: dict[str, Estimate]) -> RunsMeasure
         raise NotMeasured(f"{scale(recorded)} the runs reach {summary}")
     (first, *_) = values.values()
     return Measured(values={**values}, summary=summary, evidence=f"{scale(recorded)}; {power_text(first)}")
-
-
-def scale(recorded: Recorded) -> str:
-    """Format the data and the resolution of the finished runs, for example "on imagenette at 32 px"."""
-    runs = recorded.finished
-    return "on " + ", ".join(sorted(set(runs["data.path"] + " at " + runs[RESOLUTION] + " px")))
 
 
 MEASUREMENTS: dict[str, Callable[[Recorded], RunsMeasured]] = {

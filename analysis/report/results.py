@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.effects import INTERACTION, MAX_SEEDS, PAIRWISE
 from analysis.tables import (
     DASH,
     Cell,
@@ -16,6 +17,7 @@ from analysis.tables import (
     percent,
     points,
     quantity,
+    signed,
 )
 
 
@@ -64,12 +66,9 @@ def effects_table(effects: pd.DataFrame) -> Table:
     """
     rows = []
     for _, row in effects.iterrows():
-        name = f"{row['effect']}: {row['contrast']}" if row["kind"] == "main" else row["contrast"]
-        if row["kind"] == "interaction":
-            name = f"Interaction {row['effect']}: {row['contrast']}"
         rows.append(
             [
-                Cell(name, sort=name),
+                Cell(effect_name(row), sort=effect_name(row)),
                 _cell(points(row["difference"]), row["difference"]),
                 _cell(interval(row["low"], row["high"], points), row["low"]),
                 _cell(p_value(row["p"]), row["p"]),
@@ -81,6 +80,43 @@ def effects_table(effects: pd.DataFrame) -> Table:
     columns = ["Effect", "Points", "95 % interval", "p", "p, Holm", "Smallest detectable effect", "Verdict"]
     caption = "Effects on top-1, in percentage points"
     return Table(caption, columns, rows, text_columns=frozenset({0, 6}))
+
+
+def sizes_table(effects: pd.DataFrame) -> Table:
+    """Build the table of how large the effects on top-1 are in other measures, with one row for each effect.
+
+    The columns on equivalence are left out if the experiment names no margin.
+
+    Args:
+        effects: Effects on top-1, in the format of `analysis.effects.effects`, as fractions.
+    """
+    margin = effects["margin"].max()
+    rows = []
+    for _, row in effects.iterrows():
+        cells = [
+            Cell(effect_name(row), sort=effect_name(row)),
+            _cell(str(row["n"]), row["n"]),
+            _cell(signed(row["g"]), row["g"]),
+            _cell(number(row["p_superior"], 2), row["p_superior"]),
+            _cell(signed(row["correlation"]), row["correlation"]),
+        ]
+        if not is_missing(margin):
+            cells += [
+                _cell(p_value(row["p_equivalence"]), row["p_equivalence"]),
+                _cell(f"over {MAX_SEEDS}" if row["seeds"] >= MAX_SEEDS else number(row["seeds"]), row["seeds"]),
+            ]
+        rows.append(cells)
+    columns = ["Effect", "Runs", "Hedges' g", "P(A > B)", "Correlation by seed"]
+    if not is_missing(margin):
+        columns += [f"p, equivalent within {percent(margin, 1)} points", f"Seeds to find {percent(margin, 1)} points"]
+    return Table("Sizes of the effects on top-1", columns, rows)
+
+
+def effect_name(row: pd.Series) -> str:
+    """Return the name of an effect, given as a row of `analysis.effects.effects`."""
+    if row["kind"] == PAIRWISE:
+        return str(row["contrast"])
+    return f"{'Interaction ' if row['kind'] == INTERACTION else ''}{row['effect']}: {row['contrast']}"
 
 
 def _cell(text: str, value: float, aside: str = "") -> Cell:

@@ -9,11 +9,14 @@ import pandas as pd
 
 from analysis.claims.decide import decide_all
 from analysis.claims.rendering import as_rows, ledger_table
-from analysis.effects import baseline, effects
+from analysis.comparisons.methods import describe_method
+from analysis.effects import decide_effects, tabulated
+from analysis.factors import baseline
 from analysis.frames import Recorded
 from analysis.report.completeness import UnfinishedRun, completeness, limits, unfinished_runs
 from analysis.report.environment import environment_rows
-from analysis.report.results import effects_table, results_table
+from analysis.report.findings import Findings, write_findings
+from analysis.report.results import effects_table, results_table, sizes_table
 from analysis.report.tiles import Tile, tiles
 from analysis.summaries import summarise_arms
 from analysis.tables import Table
@@ -32,12 +35,18 @@ class Sections:
     """Effects on top-1 and, if every finished run has top-5, on top-5, as `analysis.effects.effects` returns them."""
     baseline: str
     """Name of the arm with which the other arms are compared."""
+    findings: Findings
+    """What the runs found and what they leave open, in sentences."""
+    method: str
+    """A paragraph on how the arms were compared."""
     tiles: Sequence[Tile]
     """The tiles at the top of the page."""
     results_table: Table
     """Results by arm."""
     effects_table: Table
     """Effects on top-1. It has no rows if there is a single arm."""
+    sizes_table: Table
+    """Sizes of the effects on top-1 in other measures. It has no rows if there is a single arm."""
     claims_table: Table
     """Claims that the experiment decides. It has no rows if there are none."""
     completeness: Sequence[tuple[str, Sequence[tuple[str, str]]]]
@@ -65,16 +74,22 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)
     outcomes = [m for m in (schema.FINAL_TOP1, schema.FINAL_TOP5) if m in finished and finished[m].notna().all()]
-    all_effects = pd.concat([effects(finished, outcome) for outcome in outcomes], ignore_index=True)
+    decided = {outcome: decide_effects(finished, outcome, recorded.settings) for outcome in outcomes}
+    on_top1 = decided[schema.FINAL_TOP1]
+    tables = [tabulated(decisions, outcome) for outcome, decisions in decided.items()]
+    all_effects = pd.concat(tables, ignore_index=True)
     top1_effects = _on_top1(all_effects)
     return Sections(
         recorded=recorded,
         summary=summary,
         effects=all_effects,
-        baseline=baseline(finished),
-        tiles=tiles(recorded, summary, top1_effects),
+        baseline=baseline(finished, recorded.settings.baseline),
+        findings=write_findings(recorded, on_top1),
+        method=describe_method(recorded, on_top1),
+        tiles=tiles(recorded, summary, on_top1),
         results_table=results_table(summary),
         effects_table=effects_table(top1_effects),
+        sizes_table=sizes_table(top1_effects),
         claims_table=ledger_table(as_rows(decide_all(recorded))),
         completeness=completeness(recorded),
         unfinished=unfinished_runs(recorded),

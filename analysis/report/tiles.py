@@ -1,33 +1,39 @@
-"""Builds the tiles at the top of a report: effects of the factors, the best arm, and how many runs are finished."""
+"""Builds the tiles at the top of a report: what was decided first, the best arm, and how many runs are finished."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.comparisons.costs import cost_ratio
 from analysis.effects import (
+    EQUIVALENT,
     HIGHER,
-    LABELS,
+    INTERACTION,
     LOWER,
+    MAIN,
     NO_CLEAR_DIFFERENCE,
     NO_INTERVAL,
     NOT_CLEAR_AFTER_CORRECTION,
-    REDUCTION,
+    Decision,
 )
 from analysis.frames import Recorded
-from analysis.statistics import ALPHA, NEGLIGIBLE, welch
-from analysis.tables import MINUS, counted, interval, is_missing, percent, points
+from analysis.tables import counted, interval, is_missing, percent, points
 from reproduce import schema
 
 HEADLINES = {
     HIGHER: "Raises top-1",
     LOWER: "Lowers top-1",
+    EQUIVALENT: "Equivalent within the margin",
     NO_CLEAR_DIFFERENCE: "No clear difference",
     NOT_CLEAR_AFTER_CORRECTION: "Not clear after Holm's correction",
     NO_INTERVAL: "No interval: too few seeds, or no spread between them",
 }
 """The tiles' wording of the verdicts of `analysis.effects.verdict`."""
+MOST_TILES = 3
+"""The number of contrasts that have a tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,62 +52,61 @@ class Tile:
     """A sentence that qualifies the conclusion. It may be empty."""
 
 
-def tiles(recorded: Recorded, summary: pd.DataFrame, effects: pd.DataFrame) -> list[Tile]:
-    """Build the tiles: the first contrast of up to three factors, the best arm, and the number of finished runs.
+def tiles(recorded: Recorded, summary: pd.DataFrame, decisions: Sequence[Decision]) -> list[Tile]:
+    """Build the tiles: up to three contrasts, the best arm, and the number of finished runs.
+
+    The contrasts are the first of each factor or, if the arms are no full factorial, the first pairs of arms. The tiles
+    make no tests of their own.
 
     Args:
         recorded: An experiment with at least one finished run.
         summary: One row for each arm, as `analysis.summaries.summarise_arms` returns it.
-        effects: Effects on top-1, in the format of `analysis.effects.effects`.
+        decisions: The contrasts on top-1, as `analysis.effects.decide_effects` decides them.
     """
-    found = []
-    main = effects[effects["kind"] == "main"].drop_duplicates("effect")
-    for _, row in main.head(3).iterrows():
-        note = ""
-        if row["verdict"] == NO_CLEAR_DIFFERENCE:
-            note = f"Differences below {percent(row['detectable'], 1)} points may go undetected here."
-        found.append(
-            Tile(
-                label=f"{row['effect']}, {row['contrast']}",
-                value=f"{points(row['difference'])} points",
-                aside=interval(row["low"], row["high"], points),
-                verdict=HEADLINES[row["verdict"]],
-                note=" ".join(part for part in (note, _cost_note(row, recorded.finished)) if part),
-            )
-        )
-    return [*found, _best(recorded.finished, summary), _progress(recorded)]
+    first: Mapping[str, Decision] = {one.effect: one for one in reversed(decisions) if one.kind != INTERACTION}
+    shown = sorted(first.values(), key=decisions.index)[:MOST_TILES]
+    return [*(_tile(one, recorded.finished) for one in shown), _best(summary, decisions), _progress(recorded)]
 
 
-def _cost_note(effect: pd.Series, finished: pd.DataFrame) -> str:
-    """Format the multiply-adds of arms with reductions as a share of those of arms without.
+def _tile(decision: Decision, finished: pd.DataFrame) -> Tile:
+    estimate = decision.estimate
+    notes = []
+    if decision.verdict == NO_CLEAR_DIFFERENCE:
+        notes.append(f"Differences below {percent(estimate.detectable, 1)} points may go undetected here.")
+    if decision.verdict == EQUIVALENT:
+        notes.append(f"The margin is {percent(decision.margin, 1)} points.")
+    ratio = cost_ratio(decision, finished)
+    if not is_missing(ratio) and round(ratio, 2) != 1:
+        notes.append(f"At {percent(ratio, 0)} % of the multiply-adds.")
+    return Tile(
+        label=f"{decision.effect}, {decision.contrast}" if decision.kind == MAIN else decision.contrast,
+        value=f"{points(estimate.value)} points",
+        aside=interval(estimate.low, estimate.high, points),
+        verdict=HEADLINES[decision.verdict],
+        note=" ".join(notes),
+    )
 
-    The result is empty if the effect is not one of reductions.
-    """
-    if effect["effect"] != LABELS[REDUCTION] or schema.COST_MACS not in finished:
-        return ""
-    macs = finished.drop_duplicates("arm").groupby(REDUCTION)[schema.COST_MACS].mean()
-    other = effect["contrast"].split(f" {MINUS} ")[1]
-    return f"At {percent(macs['reduced'] / macs[other], 0)} % of the multiply-adds."
 
-
-def _best(finished: pd.DataFrame, summary: pd.DataFrame) -> Tile:
-    ranked = summary[summary["top1"].notna()].sort_values("top1", ascending=False)
+def _best(summary: pd.DataFrame, decisions: Sequence[Decision]) -> Tile:
+    """Build the tile of the arm with the highest mean, with the verdict on it if it is among the decisions."""
+    ranked = summary[summary["top1"].notna()].sort_values("top1", ascending=False, kind="stable")
     first = ranked.iloc[0]
-    verdict = "The only arm with a result"
-    if len(ranked) > 1:
-        second = ranked.iloc[1]["arm"]
-        values = [finished.loc[finished["arm"] == arm, schema.FINAL_TOP1].tolist() for arm in (first["arm"], second)]
-        difference = welch(*values)
-        if is_missing(difference.p):
-            level = difference.value <= NEGLIGIBLE * first["top1"]
-            verdict = f"{'Level with' if level else 'Ahead of'} {second}, without an interval"
-        else:
-            verdict = f"Ahead of {second}" if difference.p < ALPHA else f"No clear difference from {second}"
+    verdict = f"The highest mean of {counted(len(ranked), 'arm')}"
+    names = list(ranked["arm"].iloc[:2])
+    single = [one for one in decisions if len(one.pairs) == 1 and first["arm"] in one.pairs[0]]
+    decided = [one for one in single if set(names) == set(one.pairs[0])] or [
+        one for one in single if one.effect == first["arm"]
+    ]
+    if len(ranked) == 1:
+        verdict = "The only arm with a result"
+    elif decided:
+        verdict = f"{decided[0].contrast}: {decided[0].verdict}"
     return Tile(
         label=f"Best arm: {first['arm']}",
         value=f"{percent(first['top1'])} %",
         aside=interval(first["top1_low"], first["top1_high"], percent),
         verdict=verdict,
+        note="" if decided or len(ranked) == 1 else "No test compares it with the second.",
     )
 
 

@@ -145,6 +145,15 @@ def shape_present_plan(plan: RecordedPlan, planner: str, records: Path) -> dict[
     return {f"{schema.TAG_PLANNER}{planner}": json.dumps(content)}
 
 
+def shape_analysis(experiment: Mapping[str, Any]) -> dict[str, str]:
+    """Shape what an experiment asks of its analysis as a tag of the experiment.
+
+    Args:
+        experiment: The content of `experiment.yaml`, which older records lack. Then there is no such tag.
+    """
+    return {schema.TAG_ANALYSIS: json.dumps(experiment["analysis"])} if "analysis" in experiment else {}
+
+
 def shape_description(config: Mapping[str, Any]) -> RunDescription:
     """Shape the configuration of a run, given as the content of its configuration file."""
     path, digest = config["data"]["path"], config["data_hash"]

@@ -13,7 +13,10 @@ import pandas as pd
 import pytest
 
 from analysis.claims.decide import decide
+from analysis.effects import effects
 from analysis.frames import Recorded
+from analysis.settings import Settings
+from analysis.tables import p_value
 from reproduce import schema
 from reproduce.claims.ledger import load_ledger
 from reproduce.claims.verdicts import Finding, Verdict
@@ -40,13 +43,13 @@ Arm = dict[str, Any]
 
 
 def recorded(*arms: Arm, seeds: Sequence[int] = (0, 1, 2), noise: float = 0.001) -> Recorded:
-    """Frames as `analysis.frames.read` gives them. A seed shifts all arms equally, `noise` each run."""
+    """Frames as `analysis.frames.read` gives them. `shift` moves each further seed, `noise` each run."""
     runs: list[dict[str, Any]] = []
     epochs: list[dict[str, Any]] = []
     for number, arm in enumerate(arms):
         for seed in seeds:
             drawn = random.Random(f"{number} {seed}").gauss(0, noise)
-            top1 = arm.get("top1", 0.6) + arm.get("shift", 0.02) * seed + drawn
+            top1 = arm.get("top1", 0.6) + arm.get("shift", 0.0) * seed + drawn
             metrics = {
                 schema.FINAL_TOP1: top1,
                 schema.FINAL_TOP5: 1 - 0.354 * (1 - top1),
@@ -144,7 +147,7 @@ def test_the_verdict_follows_the_effect_and_the_evidence_names_data_and_resoluti
     assert finding.verdict is verdict
     data = arms[0].get("data.path", "imagenette")
     assert f"on {data} at 64 px" in finding.evidence
-    assert "n = 3" in finding.evidence
+    assert re.search(r"n = (\d+ \()?3", finding.evidence)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +178,7 @@ def test_a_single_seed_has_no_interval_and_two_more_are_asked_for() -> None:
     [("C-caffe", 0.667, r"top-1 68\.\d.*, top-5 88\.9"), ("P-recipe", 0.6955, r"top-5 error 10\.\d")],
 )
 def test_numbers_of_imagenet_are_not_confirmed_on_other_data(claim: str, top1: float, measured: str) -> None:
-    finding = decided(claim, {"top1": top1})
+    finding = decided(claim, {"top1": top1, "shift": 0.02})
     assert finding.verdict is NOT_MEASURED
     assert re.search(f"on imagenette at 64 px the runs reach {measured}", finding.evidence)
 
@@ -251,13 +254,31 @@ def test_pairs_differ_in_nothing_else() -> None:
     assert "and in nothing else" in finding.evidence
 
 
-def test_several_pairs_of_a_seed_count_as_one_value() -> None:
+def test_several_pairs_of_arms_are_averaged_and_the_seeds_of_an_arm_are_counted() -> None:
     grid: list[Arm] = [
         {"network.aux": aux, "network.reduction": reduction, "top1": 0.6 + 0.02 * (aux == "both")}
         for aux in ("none", "both")
         for reduction in ("reduced", "unreduced")
     ]
-    assert "n = 3" in decided("S-aux-helps", *grid).evidence
+    finding = decided("S-aux-helps", *grid)
+    assert "n = 12 (3 seeds)" in finding.evidence
+
+
+def test_a_claim_has_the_estimate_of_the_report_and_says_what_the_report_decides() -> None:
+    made = recorded(*heads(0.60, 0.62, 0.61, 0.63), noise=0.01)
+    (part,) = decide(CLAIMS["S-aux-helps"], made).parts
+    shown = effects(made.finished, schema.FINAL_TOP1).set_index("contrast").loc["both − none"]
+    assert isinstance(part.value, dict)
+    expected = [100 * shown["difference"], 100 * shown["low"], 100 * shown["high"], shown["n"]]
+    assert [part.value[name] for name in ("value", "low", "high", "n")] == pytest.approx(expected)
+    decided_there = f"in the report, among all contrasts: {shown['verdict']} (p {p_value(shown['p'])}"
+    assert decided_there in decide(CLAIMS["S-aux-helps"], made).evidence
+
+
+def test_a_paired_experiment_has_paired_claims() -> None:
+    made = recorded(*[{**arm, "shift": 0.05} for arm in heads(0.60, 0.62, 0.61, 0.63)])
+    assert decide(CLAIMS["S-aux-helps"], made).verdict is NOT_ENOUGH
+    assert decide(CLAIMS["S-aux-helps"], replace(made, settings=Settings(paired=True))).verdict is HOLDS
 
 
 def test_every_claim_has_a_measurement() -> None:

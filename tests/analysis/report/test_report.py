@@ -149,7 +149,7 @@ def test_tables_are_written_as_csv_markdown_and_latex(page: Path) -> None:
         pd.read_csv(folder / f"{name}.csv") for name in ("runs", "arms", "effects", "epochs")
     )
     assert (len(runs), len(arms), len(epochs)) == (12, 4, 45)
-    assert set(effects["kind"]) == {"main", "interaction", "pairwise"}
+    assert set(effects["kind"]) == {"main", "interaction"}
     markdown = (folder / "results.md").read_text(encoding="utf-8")
     assert "| plain-unreduced | 2 |" in markdown
     assert "commit: 0123456789ab with local changes" in markdown

@@ -1,0 +1,52 @@
+"""Describes how the arms of an experiment were compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.effects import INTERACTION, PAIRWISE, Decision
+from analysis.factors import baseline
+from analysis.frames import Recorded
+from analysis.tables import counted, is_missing, percent
+
+
+def describe_method(recorded: Recorded, decisions: Sequence[Decision]) -> str:
+    """Write a paragraph on the tests of an experiment, with references.
+
+    Args:
+        recorded: An experiment with at least one finished run.
+        decisions: The contrasts on top-1, as `analysis.effects.decide_effects` decides them.
+    """
+    sentences = ["Intervals are Student's t intervals of 95 % over finished runs; a single run has none."]
+    if decisions:
+        base = baseline(recorded.finished, recorded.settings.baseline)
+        if decisions[0].kind == PAIRWISE:
+            sentences.append(f"The arms are no full factorial, so each is compared with {base}.")
+        elif any(one.kind == INTERACTION for one in decisions):
+            sentences.append(
+                "The arms are a full factorial: effects are contrasts of their means, averaged with equal weights over "
+                "the levels of all other factors."
+            )
+        if recorded.settings.paired:
+            sentences.append("As the experiment asks, each seed gives one value of a contrast (paired t test).")
+        else:
+            sentences.append(
+                "Each arm has a variance of its own, with Satterthwaite's degrees of freedom (1946; for two arms, "
+                "Welch's test). Seeds are not paired: with few of them that costs more power than it brings unless "
+                "their correlation is high, and choosing by the correlation that was found would bias the test."
+            )
+        if len(decisions) > 1:
+            sentences.append(
+                f"Each contrast is decided once: {counted(len(decisions), 'contrast')} on top-1, corrected together by "
+                "Holm's method (1979). Intervals are not corrected."
+            )
+        if not is_missing(decisions[0].margin):
+            sentences.append(
+                f"Within the margin of {percent(decisions[0].margin, 1)} points, which the experiment names, arms are "
+                "tested for equivalence by two one-sided tests (Schuirmann 1987), corrected together as well."
+            )
+        sentences.append(
+            "Hedges' g is a difference in standard deviations between seeds; P(A > B) is the share of pairs of runs in "
+            "which the first arm is ahead."
+        )
+    return " ".join(sentences)
