@@ -89,6 +89,8 @@ class Recorded:
     """The plan of the runs, and the other plans under the experiment's name."""
     others: int = 0
     """Number of runs under the experiment's name that are not in the plan."""
+    note: str = ""
+    """The experiment's note in MLflow, in Markdown, with its table of the arms."""
 
     @property
     def notices(self) -> list[str]:
@@ -161,6 +163,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         experiment=experiment,
         experiment_id=found.experiment_id,
         description=_prose(found.tags.get("mlflow.note.content", "")),
+        note=found.tags.get("mlflow.note.content", ""),
         runs=runs,
         choice=choice,
         others=others,
