@@ -32,10 +32,15 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         descriptions: Descriptions of the arms, by their names.
 
     Returns:
-        The file's text. None if an arm has no run that started, or arms differ in what an experiment file has only once.
+        The file's text. None if an arm has no run that started, or if arms differ in what a file has only once.
     """
     runs = recorded.runs
-    arms = {str(arm): _settings(own) for arm, own in runs.groupby("arm", sort=False)}
+    grid = (
+        recorded.choice.plan.runs.values()
+        if recorded.choice.plan
+        else list(zip(runs["arm"], runs["seed"], strict=True))
+    )
+    arms = {arm: _settings(runs[runs["arm"] == arm]) for arm in dict.fromkeys(arm for arm, _ in grid)}
     if any("network" not in settings for settings in arms.values()):
         return None
     first, *others = arms.values()
@@ -55,10 +60,13 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         # What an experiment file requires stands in it once, and again where an arm has another value.
         "data": {"path": first["data"]["path"], **shared["data"]},
         "network": shared["network"],
-        "recipe": {**{name: first["recipe"][name] for name in ("epochs", "batch_size", "learning_rate")}, **shared["recipe"]},
+        "recipe": {
+            **{name: first["recipe"][name] for name in ("epochs", "batch_size", "learning_rate")},
+            **shared["recipe"],
+        },
         "resources": {"workers": int(first.get("workers", 1))},
         "arms": {},
-        "seeds": sorted(int(seed) for seed in runs["seed"].unique()),
+        "seeds": [int(seed) for seed in dict.fromkeys(seed for _, seed in grid)],
     }
     if first.get("deterministic"):
         content["resources"]["deterministic"] = True
@@ -111,7 +119,8 @@ def _settings(runs: pd.DataFrame) -> dict[str, Any]:
     """Read the settings of an arm from the parameters of its runs, as nested mappings."""
     started = runs[runs["run_id"].notna()]
     found: dict[str, Any] = {}
-    for name, text in (started.iloc[0].dropna() if len(started) else pd.Series()).items():
+    # Of a field that came later, older runs recorded nothing: the first run that did says what all had.
+    for name, text in started.bfill().iloc[:1].T.dropna().itertuples():
         group, _, field = str(name).partition(".")
         if group in GROUPS and field and field not in FOLLOWING.get(group, ()):
             found.setdefault(group, {})[field] = _value(str(text))

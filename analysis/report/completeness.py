@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,11 +78,9 @@ def states(recorded: Recorded) -> list[str]:
     found = []
     for run in recorded.runs.to_dict("records"):
         outcome = str(run["outcome"])
-        if outcome == schema.FAILED and not is_missing(run["error"]) and NOT_FINITE.search(str(run["error"])):
-            outcome = DIVERGED
-        elif outcome == schema.FINISHED and run["run_id"] in worse:
-            outcome = DIVERGED
-        found.append(outcome)
+        failed_so = outcome == schema.FAILED and not is_missing(run["error"]) and NOT_FINITE.search(str(run["error"]))
+        finished_so = outcome == schema.FINISHED and run["run_id"] in worse
+        found.append(DIVERGED if failed_so or finished_so else outcome)
     return found
 
 
@@ -111,12 +110,12 @@ def completeness(recorded: Recorded) -> Grid:
         return _counted_grid(recorded, runs)
     last = dict(recorded.epochs.groupby("run_id")["epoch"].max() + 1)
     seeds = sorted(runs["seed"].unique())
-    newest = {(run["arm"], run["seed"]): run for run in runs.to_dict("records")}
+    newest = {(str(run["arm"]), int(run["seed"])): run for run in runs.to_dict("records")}
     rows = [(arm, [_grid_cell(newest.get((arm, seed)), last) for seed in seeds]) for arm in recorded.arms]
     return Grid(columns=[f"seed {seed}" for seed in seeds], rows=rows, caption="Top-1 of each finished run, in %")
 
 
-def _grid_cell(run: Mapping[str, object] | None, last: Mapping[str, int]) -> GridCell:
+def _grid_cell(run: Mapping[Hashable, Any] | None, last: Mapping[str, int]) -> GridCell:
     if run is None:
         return GridCell(state="absent", text=DASH)
     state = str(run["state"])

@@ -37,7 +37,7 @@ for (const data of document.querySelectorAll("script.values")) {
     const place = Number(slider.value);
     name.textContent = unit + " " + labels[place];
     slider.setAttribute("aria-valuetext", name.textContent);
-    for (const [cell, texts] of rows) cell.textContent = " " + (texts[place] || "–");
+    for (const [cell, texts] of rows) cell.textContent = texts[place] || "–";
     line.style.left = 100 * positions[place] + "%";
   };
   slider.addEventListener("input", () => { line.hidden = false; show(); });

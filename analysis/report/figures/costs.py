@@ -115,9 +115,7 @@ def throughput(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) ->
     own = epochs[epochs["run_id"].isin(finished)]
     own = own[own["epoch"].gt(0) | own.groupby("run_id")["epoch"].transform("max").eq(0)]
     columns = [
-        column
-        for column in (schema.IMAGES_PER_S, schema.COMPUTE_IMAGES_PER_S, schema.DATA_WAIT_SHARE)
-        if column in own
+        column for column in (schema.IMAGES_PER_S, schema.COMPUTE_IMAGES_PER_S, schema.DATA_WAIT_SHARE) if column in own
     ]
     by_arm = own.groupby(["arm", "run_id"])[columns].median().groupby("arm").mean()
     shown = [arm for arm in arms if arm in by_arm.index]
@@ -127,12 +125,12 @@ def throughput(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) ->
     for place, arm in enumerate(shown):
         row = by_arm.loc[arm]
         i = list(arms).index(arm)
-        rate = row[schema.IMAGES_PER_S]
+        rate = float(row[schema.IMAGES_PER_S])
         without_wait = row.get(schema.COMPUTE_IMAGES_PER_S, rate)
         axes.barh(-place, without_wait, height=0.3, color=PAPER, edgecolor=colour(i), linewidth=1)
         axes.barh(-place, rate, height=0.3, color=colour(i))
         text = f"{arm}: {number(rate, 0 if rate >= 100 else 1)} images/s"
-        if not np.isnan(wait := row.get(schema.DATA_WAIT_SHARE, np.nan)):
+        if not np.isnan(wait := float(row.get(schema.DATA_WAIT_SHARE, np.nan))):
             text += f", {percent(wait, 1)} % waiting for data"
         axes.text(0, 0.2 - place, text, transform=axes.get_yaxis_transform(), va="bottom", parse_math=False)
     axes.set(xlabel="training images/s", ylim=(0.4 - len(shown), 0.75))

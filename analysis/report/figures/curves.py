@@ -37,7 +37,9 @@ def learning_curves(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str
         if metric not in epochs or epochs[metric].isna().all():
             continue
         rest = epochs.loc[~epochs["run_id"].isin(finished), "run_id"].nunique()
-        caption = "Lines are means over the finished runs of an arm; shaded is the range from the lowest to the highest."
+        caption = (
+            "Lines are means over the finished runs of an arm; shaded is the range from the lowest to the highest."
+        )
         if 0 < rest <= SINGLE_RUNS:
             caption += " Thin lines that end in a cross are unfinished runs."
         elif rest:
@@ -97,15 +99,13 @@ def _by_stage(epochs: pd.DataFrame, arms: Sequence[str], stages: Sequence[str], 
     values = []
     for i, arm in enumerate(arms):
         if arm in first.index:
-            norms = first.loc[arm].to_numpy()
+            norms = [float(norm) for norm in first.loc[arm].to_numpy()]
             axes.plot(range(len(stages)), norms, marker=marker(i), **line(i))
             values.append((i, [number(norm, 3) for norm in norms]))
     axes.set_xticks(range(len(stages)), stages)
     axes.set(xlabel="stage, from input to output", ylabel="L2 norm of the gradient")
     log_scale(axes)
-    readout = Readout(
-        unit="stage", labels=stages, positions=places(figure, axes, range(len(stages))), values=values
-    )
+    readout = Readout(unit="stage", labels=stages, positions=places(figure, axes, range(len(stages))), values=values)
     title = "Gradient norm by stage, first epoch"
     return Plot(name="gradient-by-stage", title=title, caption=caption, figure=figure, readout=readout)
 
@@ -144,13 +144,15 @@ def _over_epochs(
         if arm not in spread.index:
             continue
         own = spread.loc[arm]
-        x = own.index.to_numpy() + 1
+        done_epochs = own.index.to_numpy() + 1
         if own["count"].max() > 1:
-            axes.fill_between(x, own["min"], own["max"], color=colour(i), alpha=0.16, linewidth=0, gid=f"arm-{i}")
-        axes.plot(x, own["mean"], **line(i))
-        axes.plot(x[-1:], own["mean"].iloc[-1:], color=colour(i), marker=marker(i), gid=f"arm-{i}")
+            axes.fill_between(
+                done_epochs, own["min"], own["max"], color=colour(i), alpha=0.16, linewidth=0, gid=f"arm-{i}"
+            )
+        axes.plot(done_epochs, own["mean"], **line(i))
+        axes.plot(done_epochs[-1:], own["mean"].iloc[-1:], color=colour(i), marker=marker(i), gid=f"arm-{i}")
         texts = {
-            int(epoch): show(row["mean"])
+            int(str(epoch)): show(row["mean"])
             + (f" ({show(row['min'])} to {show(row['max'])})" if row["count"] > 1 else "")
             for epoch, row in own.iterrows()
         }

@@ -41,7 +41,8 @@ def time_to_target(times: pd.DataFrame, arms: Sequence[str], target: float) -> P
         reached = own["reached"].to_numpy(dtype=bool)
         seconds = own["seconds"].to_numpy(dtype=float) / scale
         if reached.any():
-            curve = stats.ecdf(stats.CensoredData(uncensored=seconds[reached], right=seconds[~reached])).cdf
+            times_known = stats.CensoredData(uncensored=seconds[reached], right=seconds[~reached])  # type: ignore[no-untyped-call]
+            curve = stats.ecdf(times_known).cdf
             x = np.concatenate([[0.0], curve.quantiles, [end]])
             y = 100 * np.concatenate([[0.0], curve.probabilities, curve.probabilities[-1:]])
         else:
@@ -85,7 +86,9 @@ def telemetry(strips: Sequence[Strip], arms: Sequence[str], runs: int) -> Plot |
             axes.plot([moment / scale] * 2, [base, base + 0.55], color=INK, linewidth=1, linestyle=(0, (2, 1)))
         name = f"{strip.name}: {'GPU busy' if strip.on_gpu else 'CPU of the host'}, {strip.aside}"
         name += ", SHARED GPU" if strip.shared else ""
-        axes.text(0, base + 0.57, name, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.5, parse_math=False)
+        axes.text(
+            0, base + 0.57, name, transform=axes.get_yaxis_transform(), va="bottom", fontsize=8.5, parse_math=False
+        )
     axes.set(xlabel=f"{unit} since the run began", ylim=(0.85 - len(strips) - 0.1, 1.0), xlim=(0, None))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

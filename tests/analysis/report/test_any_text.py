@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.frames import AnalysisError, Recorded, read
-from analysis.report.figures import forest
-from analysis.report.rendering import write_files
+from analysis.report.figures.contrasts import forest
+from analysis.report.rendering.files import write_files
 from analysis.report.sections import build_sections
 from analysis.tables import Cell, Table
 
