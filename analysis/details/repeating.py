@@ -20,6 +20,8 @@ HEAD = (
     "# the prepared data are the same.\n"
 )
 GROUPS = ("data", "network", "recipe")
+REQUIRED = ("epochs", "batch_size", "learning_rate")
+"""Fields of the recipe that every experiment file has."""
 FOLLOWING = {"network": ("classes", "resolution")}
 """Settings that follow from the data set and the recipe, and that no experiment file has."""
 
@@ -32,7 +34,7 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         descriptions: Descriptions of the arms, by their names.
 
     Returns:
-        The file's text. None if an arm has no run that started, or if arms differ in what a file has only once.
+        The file's text. None if an arm has no run with recorded settings, or if arms differ in what a file has once.
     """
     runs = recorded.runs
     grid = (
@@ -61,7 +63,7 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         "data": {"path": first["data"]["path"], **shared["data"]},
         "network": shared["network"],
         "recipe": {
-            **{name: first["recipe"][name] for name in ("epochs", "batch_size", "learning_rate")},
+            **{name: first["recipe"][name] for name in REQUIRED},
             **shared["recipe"],
         },
         "resources": {"workers": int(first.get("workers", 1))},
@@ -126,7 +128,8 @@ def _settings(runs: pd.DataFrame) -> dict[str, Any]:
             found.setdefault(group, {})[field] = _value(str(text))
         elif name in ("workers", "deterministic", "probes"):
             found[str(name)] = _value(str(text))
-    return found if all(group in found for group in GROUPS) and "path" in found["data"] else {}
+    complete = "network" in found and "path" in found.get("data", {}) and set(REQUIRED) <= set(found.get("recipe", {}))
+    return found if complete else {}
 
 
 def _value(text: str) -> Any:

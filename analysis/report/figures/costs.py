@@ -123,14 +123,14 @@ def throughput(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) ->
         return None
     figure, axes = panel(height=0.8 + 0.42 * len(shown))
     for place, arm in enumerate(shown):
-        row = by_arm.loc[arm]
+        row = {str(name): float(value) for name, value in zip(columns, by_arm.loc[arm].to_numpy(), strict=True)}
         i = list(arms).index(arm)
-        rate = float(row[schema.IMAGES_PER_S])
+        rate = row[schema.IMAGES_PER_S]
         without_wait = row.get(schema.COMPUTE_IMAGES_PER_S, rate)
         axes.barh(-place, without_wait, height=0.3, color=PAPER, edgecolor=colour(i), linewidth=1)
         axes.barh(-place, rate, height=0.3, color=colour(i))
         text = f"{arm}: {number(rate, 0 if rate >= 100 else 1)} images/s"
-        if not np.isnan(wait := float(row.get(schema.DATA_WAIT_SHARE, np.nan))):
+        if not np.isnan(wait := row.get(schema.DATA_WAIT_SHARE, np.nan)):
             text += f", {percent(wait, 1)} % waiting for data"
         axes.text(0, 0.2 - place, text, transform=axes.get_yaxis_transform(), va="bottom", parse_math=False)
     axes.set(xlabel="training images/s", ylim=(0.4 - len(shown), 0.75))
