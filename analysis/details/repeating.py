@@ -121,8 +121,10 @@ def _settings(runs: pd.DataFrame) -> dict[str, Any]:
     """Read the settings of an arm from the parameters of its runs, as nested mappings."""
     started = runs[runs["run_id"].notna()]
     found: dict[str, Any] = {}
+    if started.empty:
+        return found
     # Of a field that came later, older runs recorded nothing: the first run that did says what all had.
-    for name, text in started.bfill().iloc[:1].T.dropna().itertuples():
+    for name, text in started.bfill().iloc[0].dropna().items():
         group, _, field = str(name).partition(".")
         if group in GROUPS and field and field not in FOLLOWING.get(group, ()):
             found.setdefault(group, {})[field] = _value(str(text))
