@@ -72,6 +72,8 @@ class Recorded:
     """Number of runs under the experiment's name that are not in the plan."""
     settings: Settings = field(default_factory=Settings)
     """What the experiment asks of its analysis."""
+    note: str = ""
+    """The experiment's note in MLflow, in Markdown, with its table of the arms."""
 
     @property
     def notices(self) -> list[str]:
@@ -130,6 +132,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         experiment=experiment,
         experiment_id=found.id,
         description=_prose(found.tags.get("mlflow.note.content", "")),
+        note=found.tags.get("mlflow.note.content", ""),
         runs=runs,
         choice=choice,
         others=others,

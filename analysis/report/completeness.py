@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.frames import Recorded
@@ -11,60 +15,165 @@ from analysis.summaries import concurrent_runs
 from analysis.tables import DASH, counted, is_missing, percent
 from reproduce import schema
 
-MARKS = {schema.FINISHED: "✓", schema.FAILED: "✗", schema.INTERRUPTED: "‖", "running": "…", "waiting": "·"}
-"""Symbols of the outcomes in the grid of runs."""
+DIVERGED = "diverged"
+MARKS = {
+    schema.FINISHED: "✓",
+    DIVERGED: "⚠",
+    schema.FAILED: "✗",
+    schema.INTERRUPTED: "‖",
+    "running": "…",
+    "waiting": "·",
+}
+"""States of runs in the order in which they are counted, and their symbols in the grid of runs."""
+NOT_FINITE = re.compile(r"No[nt]FiniteLoss|loss is not finite")
+"""What the error of a run says that ended because its loss was not finite."""
+SUMMARISED_FROM = 50
+"""Number of runs from which the grid counts the runs of each arm in place of showing each run."""
+NAMES = 8
+"""Number of runs that are named for one error."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnfinishedRun:
-    """A run that has no final result, as the report lists it."""
+class GridCell:
+    """A cell of the grid of runs."""
+
+    state: str
+    """One of `MARKS`, "absent" if there is no such run, or "count" for a number of runs."""
+    text: str
+    aside: str = ""
+    """Small print, such as that the run was resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Which runs are finished: a row for each arm."""
+
+    columns: Sequence[str]
+    """Headings beside that of the arm."""
+    rows: Sequence[tuple[str, Sequence[GridCell]]]
+    """The name of each arm and its cells."""
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfinishedRuns:
+    """Runs without a final result that share their outcome and their error, as the report lists them."""
 
     name: str
-    """Arm and seed, for example "baseline s0"."""
+    """Arm and seed of each run, for example "baseline s0, baseline s1"."""
     outcome: str
-    """Outcome of the last attempt, "running" or "waiting"."""
+    """A state of `MARKS`."""
     error: str
-    """The error of the run, or a dash if none was recorded."""
+    """The error of the runs, or a dash if none was recorded."""
 
 
-def completeness(recorded: Recorded) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Lay out the grid of runs, with one row for each arm and one cell for each seed.
+def states(recorded: Recorded) -> list[str]:
+    """Return the state of each run, in the order of `Recorded.runs`.
 
-    Returns:
-        Pairs of an arm's name and its cells, in the order of `Recorded.arms`. The cells are in ascending order of the
-        seeds. Each is a pair of the run's outcome ("absent" if there is no such run) and the text to show: a symbol
-        with top-1 in percent or, for an unfinished run, its last epoch or outcome. If several runs have the same arm
-        and seed, the one that started last is shown.
+    It is the run's outcome, but "diverged" for a run that ended because its loss was not finite, and for one that
+    finished although its final loss is not finite or its training loss is higher after the last epoch than after the
+    first.
     """
-    last = recorded.epochs.groupby("run_id")["epoch"].max() + 1
-    seeds = sorted(recorded.runs["seed"].unique())
+    worse = _lost_ground(recorded)
+    found = []
+    for run in recorded.runs.to_dict("records"):
+        outcome = str(run["outcome"])
+        failed_so = outcome == schema.FAILED and not is_missing(run["error"]) and NOT_FINITE.search(str(run["error"]))
+        finished_so = outcome == schema.FINISHED and run["run_id"] in worse
+        found.append(DIVERGED if failed_so or finished_so else outcome)
+    return found
+
+
+def _lost_ground(recorded: Recorded) -> set[str]:
+    """Find the runs whose loss is not finite at the end, or is above that after the first epoch."""
+    lost: set[str] = set()
+    if schema.FINAL_VAL_LOSS in recorded.runs:
+        loss = recorded.runs[schema.FINAL_VAL_LOSS].astype(float)
+        lost |= set(recorded.runs.loc[loss.notna() & ~np.isfinite(loss), "run_id"])
+    metric = schema.TRAIN_LOSS_MAIN
+    if metric in recorded.epochs and len(recorded.epochs):
+        ordered = recorded.epochs.sort_values("epoch", kind="stable").dropna(subset=[metric]).groupby("run_id")[metric]
+        first, last = ordered.first(), ordered.last()
+        lost |= set(first.index[(last > first) | ~np.isfinite(last)])
+    return lost
+
+
+def completeness(recorded: Recorded) -> Grid:
+    """Lay out the grid of runs, with one row for each arm, in the order of `Recorded.arms`.
+
+    There is a column for each seed. Its cells have a symbol with top-1 in percent or, for an unfinished run, its last
+    epoch or its state. If several runs have the same arm and seed, the one that started last is shown. From
+    `SUMMARISED_FROM` runs on, there is a column for each state instead, with the number of runs.
+    """
+    runs = recorded.runs.assign(state=states(recorded), resumed=_resumed(recorded.runs))
+    if len(runs) >= SUMMARISED_FROM:
+        return _counted_grid(recorded, runs)
+    last = dict(recorded.epochs.groupby("run_id")["epoch"].max() + 1)
+    seeds = sorted(runs["seed"].unique())
+    newest = {(str(run["arm"]), int(run["seed"])): run for run in runs.to_dict("records")}
+    rows = [(arm, [_grid_cell(newest.get((arm, seed)), last) for seed in seeds]) for arm in recorded.arms]
+    return Grid(columns=[f"seed {seed}" for seed in seeds], rows=rows, caption="Top-1 of each finished run, in %")
+
+
+def _grid_cell(run: Mapping[Hashable, Any] | None, last: Mapping[str, int]) -> GridCell:
+    if run is None:
+        return GridCell(state="absent", text=DASH)
+    state = str(run["state"])
+    text, asides = state, []
+    if run["outcome"] == schema.FINISHED:
+        text = percent(float(str(run[schema.FINAL_TOP1])))
+        asides += [state] if state != schema.FINISHED else []
+    elif run["run_id"] in last:
+        text = f"epoch {last[str(run['run_id'])]}"
+        asides.append(state)
+    asides += [str(run["resumed"])] if run["resumed"] else []
+    return GridCell(state=state, text=f"{MARKS.get(state, '')} {text}".strip(), aside=", ".join(asides))
+
+
+def _counted_grid(recorded: Recorded, runs: pd.DataFrame) -> Grid:
+    present = [state for state in MARKS if state in set(runs["state"])]
+    elsewhere = runs["resumed"].ne("").any()
     rows = []
-    for arm in recorded.arms:
-        cells = []
-        for seed in seeds:
-            own = recorded.runs[(recorded.runs["arm"] == arm) & (recorded.runs["seed"] == seed)]
-            if own.empty:
-                cells.append(("absent", DASH))
-                continue
-            run = own.iloc[-1]
-            text = percent(run[schema.FINAL_TOP1])
-            if run["outcome"] != schema.FINISHED:
-                text = f"epoch {last[run['run_id']]}" if run["run_id"] in last.index else run["outcome"]
-            cells.append((run["outcome"], f"{MARKS.get(run['outcome'], '')} {text}".strip()))
-        rows.append((arm, cells))
-    return rows
+    for arm, own in runs.groupby("arm", sort=False):
+        counts = own["state"].value_counts()
+        cells = [
+            GridCell(state=state if counts.get(state) else "absent", text=str(counts.get(state, DASH)))
+            for state in present
+        ]
+        if elsewhere:
+            resumed = int(own["resumed"].ne("").sum())
+            cells.append(GridCell(state="count", text=str(resumed) if resumed else DASH))
+        rows.append((str(arm), cells))
+    columns = [f"{MARKS[state]} {state}" for state in present] + (["resumed"] if elsewhere else [])
+    return Grid(columns=columns, rows=rows, caption=f"Number of runs of each arm by their state, of {len(runs)} runs")
 
 
-def unfinished_runs(recorded: Recorded) -> list[UnfinishedRun]:
-    """List the runs that failed, were interrupted or are not done yet, in the order in which they started."""
+def _resumed(runs: pd.DataFrame) -> list[str]:
+    """Say of each run that was resumed what had changed; empty for the others."""
+    changes = [name for name in map(str, runs.columns) if name.startswith(schema.TAG_CHANGES)]
+    said = []
+    for run in runs.to_dict("records"):
+        other = [name.removeprefix(schema.TAG_CHANGES) for name in changes if not is_missing(run[name])]
+        attempt = run.get(schema.TAG_ATTEMPT)
+        again = not is_missing(attempt) and int(str(attempt)) > 1
+        said.append(f"resumed under other {', '.join(other)}" if other else "resumed" if again else "")
+    return said
+
+
+def unfinished_runs(recorded: Recorded) -> list[UnfinishedRuns]:
+    """List the runs that failed, were interrupted or are not done yet, together if they share outcome and error."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for run, state in zip(recorded.runs.to_dict("records"), states(recorded), strict=True):
+        if run["outcome"] != schema.FINISHED:
+            error = DASH if is_missing(run["error"]) else str(run["error"])
+            groups.setdefault((state, error), []).append(f"{run['arm']} s{run['seed']}")
     return [
-        UnfinishedRun(
-            name=f"{run.arm} s{run.seed}",
-            outcome=str(run.outcome),
-            error=DASH if is_missing(run.error) else str(run.error),
+        UnfinishedRuns(
+            name=", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else ""),
+            outcome=outcome,
+            error=error,
         )
-        for run in recorded.runs.itertuples()
-        if run.outcome != schema.FINISHED
+        for (outcome, error), names in groups.items()
     ]
 
 
@@ -98,6 +207,17 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
         lines.append(
             "The tracking store holds no plan of this experiment, so that runs that never started cannot be counted; "
             "`deeper publish --once` publishes it from the records."
+        )
+    diverged = [
+        f"{run['arm']} s{run['seed']}"
+        for run, state in zip(recorded.runs.to_dict("records"), states(recorded), strict=True)
+        if state == DIVERGED and run["outcome"] == schema.FINISHED
+    ]
+    if diverged:
+        lines.append(
+            f"{counted(len(diverged), 'run')} diverged and still finished ({', '.join(diverged[:NAMES])}"
+            f"{', ...' if len(diverged) > NAMES else ''}): the training loss ended above where it began. Means take "
+            "them in."
         )
     if recorded.not_finite:
         counts_of = ", ".join(f"{name} in {counted(count, 'epoch')}" for name, count in recorded.not_finite.items())

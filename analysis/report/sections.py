@@ -10,10 +10,15 @@ import pandas as pd
 from analysis.claims.decide import decide_all
 from analysis.claims.rendering import as_rows, ledger_table
 from analysis.comparisons.methods import describe_method
+from analysis.details.arms import arms_table, described_arms
+from analysis.details.classes import accuracy_by_class, classes_table
+from analysis.details.repeating import experiment_file, repeat_commands
+from analysis.details.targets import default_target, targets_table, times_to_target
+from analysis.details.telemetry import Strip, telemetry_strips
 from analysis.effects import decide_effects, tabulated
-from analysis.factors import baseline
+from analysis.factors import baseline, factors
 from analysis.frames import Recorded
-from analysis.report.completeness import UnfinishedRun, completeness, limits, unfinished_runs
+from analysis.report.completeness import Grid, UnfinishedRuns, completeness, limits, unfinished_runs
 from analysis.report.environment import environment_rows
 from analysis.report.findings import Findings, write_findings
 from analysis.report.results import effects_table, results_table, sizes_table
@@ -49,9 +54,27 @@ class Sections:
     """Sizes of the effects on top-1 in other measures. It has no rows if there is a single arm."""
     claims_table: Table
     """Claims that the experiment decides. It has no rows if there are none."""
-    completeness: Sequence[tuple[str, Sequence[tuple[str, str]]]]
-    """The grid of runs, as `analysis.report.completeness.completeness` returns it."""
-    unfinished: Sequence[UnfinishedRun]
+    arms_table: Table
+    """The arms and what sets them apart."""
+    factors: Sequence[tuple[str, pd.Series]]
+    """The factors of the experiment: the name of each, and its level for each finished run."""
+    target: float
+    """The top-1 to which training is timed, as a fraction."""
+    times: pd.DataFrame
+    """Times to that target, as `analysis.details.targets.times_to_target` returns them."""
+    targets_table: Table
+    """Times to that target by arm."""
+    strips: Sequence[Strip]
+    """How busy the devices were over time. It is empty if the store holds no raw telemetry."""
+    classes_table: Table
+    """Accuracy by class. It has no rows if no predictions were kept."""
+    repeat: Sequence[tuple[str, str]]
+    """The commands that repeat the experiment, each with what it does."""
+    experiment_file: str | None
+    """An experiment file that plans these runs, if one can be made."""
+    completeness: Grid
+    """The grid of runs."""
+    unfinished: Sequence[UnfinishedRuns]
     """Runs without a final result."""
     limits: Sequence[str]
     """Sentences on what the numbers can and cannot show."""
@@ -79,11 +102,15 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
     tables = [tabulated(decisions, outcome) for outcome, decisions in decided.items()]
     all_effects = pd.concat(tables, ignore_index=True)
     top1_effects = _on_top1(all_effects)
+    base = baseline(finished, recorded.settings.baseline)
+    target = default_target(recorded, base)
+    times = times_to_target(recorded, target)
+    file = experiment_file(recorded, described_arms(recorded.note))
     return Sections(
         recorded=recorded,
         summary=summary,
         effects=all_effects,
-        baseline=baseline(finished, recorded.settings.baseline),
+        baseline=base,
         findings=write_findings(recorded, on_top1),
         method=describe_method(recorded, on_top1),
         tiles=tiles(recorded, summary, on_top1),
@@ -91,6 +118,15 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
         effects_table=effects_table(top1_effects),
         sizes_table=sizes_table(top1_effects),
         claims_table=ledger_table(as_rows(decide_all(recorded))),
+        arms_table=arms_table(recorded, recorded.note),
+        factors=[(factor.label, finished.apply(factor.level, axis=1)) for factor in factors(finished)],
+        target=target,
+        times=times,
+        targets_table=targets_table(times, recorded, target),
+        strips=telemetry_strips(recorded, tracking_uri),
+        classes_table=classes_table(accuracy_by_class(recorded, tracking_uri), recorded),
+        repeat=repeat_commands(recorded, has_file=file is not None),
+        experiment_file=file,
         completeness=completeness(recorded),
         unfinished=unfinished_runs(recorded),
         limits=limits(recorded, top1_effects),

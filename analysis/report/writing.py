@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.frames import AnalysisError, read
 from analysis.report.completeness import unfinished_runs
-from analysis.report.rendering import write_files
+from analysis.report.rendering.files import write_files
 from analysis.report.sections import build_sections
 from analysis.tables import DASH
 

@@ -152,7 +152,9 @@ class _ExperimentPublisher:
         )
         whose = shaping.shape_present_plan(present, planner(self._records), self._records)
         tags = {name: value for plan in self._plans for name, value in shaping.shape_plan(plan).items()}
-        self._sender.describe_experiment(experiment_id, {NOTE: note, **shaping.shape_analysis(self._content), **whose}, tags)
+        self._sender.describe_experiment(
+            experiment_id, {NOTE: note, **shaping.shape_analysis(self._content), **whose}, tags
+        )
         self._show(experiment_id, present, known | whose)
         if (self._cursors.plan(), self._cursors.pages()) == (present.hash, FORMAT):
             return

@@ -1,0 +1,80 @@
+"""Computes accuracy by class from the predictions that runs keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.details.artifacts import fetched
+from analysis.frames import Recorded
+from analysis.tables import Cell, Table, is_missing, percent
+from reproduce import schema
+
+SUMMARISED_FROM = 50
+"""Number of finished runs from which the predictions of one run of each arm are read in place of all."""
+MOST_ARMS = 8
+MOST_CLASSES = 20
+
+
+def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
+    """Compute the top-1 of each class, from the final validation of finished runs.
+
+    Args:
+        recorded: The experiment. Of at least `SUMMARISED_FROM` finished runs, the first of each arm is read.
+        tracking_uri: URI of its MLflow store.
+
+    Returns:
+        A frame with a row for each class, by its number, and a column for each arm that kept its predictions: the mean
+        over seeds of the share of the class's images that are classified correctly. It is empty if none did.
+    """
+    finished = recorded.finished
+    arms = recorded.arms[:MOST_ARMS]
+    read = finished[finished["arm"].isin(arms)]
+    if len(finished) >= SUMMARISED_FROM:
+        read = read.drop_duplicates("arm")
+    with fetched(schema.ARTIFACT_PREDICTIONS, list(read["run_id"]), tracking_uri) as files:
+        shares = {run_id: _shares(path) for run_id, path in files.items()}
+    return _by_arm(shares, dict(zip(read["run_id"], read["arm"], strict=True)), arms)
+
+
+def _shares(path: Path) -> pd.Series:
+    kept = pd.read_parquet(path, columns=["label", "correct"])
+    return kept.groupby("label")["correct"].mean()
+
+
+def _by_arm(shares: Mapping[str, pd.Series], arm_of: Mapping[str, str], arms: list[str]) -> pd.DataFrame:
+    columns = {}
+    for arm in arms:
+        own = [share for run_id, share in shares.items() if arm_of[run_id] == arm]
+        if own:
+            columns[arm] = pd.concat(own, axis=1).mean(axis=1)
+    return pd.DataFrame(columns).sort_index()
+
+
+def classes_table(by_class: pd.DataFrame, recorded: Recorded) -> Table:
+    """Build the table of accuracy by class: a row for each class, or for those in which arms differ most.
+
+    Args:
+        by_class: The frame of `accuracy_by_class`.
+        recorded: The experiment.
+    """
+    spread = by_class.max(axis=1) - by_class.min(axis=1)
+    shown = by_class.loc[sorted(spread.nlargest(MOST_CLASSES).index)]
+    rows = [
+        [
+            Cell(f"class {label}", sort=float(str(label))),
+            *(Cell(percent(value, 1), sort="" if is_missing(value) else value) for value in row),
+            Cell(percent(spread[label], 1), sort=spread[label]),
+        ]
+        for label, row in zip(shown.index, shown.to_numpy(dtype=float), strict=True)
+    ]
+    caption = "Top-1 by class, in %"
+    if len(by_class) > len(shown):
+        caption += f"; of {len(by_class)} classes, the {len(shown)} in which the arms differ most"
+    if len(recorded.arms) > len(by_class.columns):
+        caption += f"; {len(by_class.columns)} of {len(recorded.arms)} arms"
+    one_run = len(recorded.finished) >= SUMMARISED_FROM
+    caption += "; one run of each arm" if one_run else "; means over seeds"
+    return Table(caption, ["Class", *map(str, by_class.columns), "Range"], rows)

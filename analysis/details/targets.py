@@ -1,0 +1,66 @@
+"""Times how long training takes to reach an accuracy."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from analysis.frames import Recorded
+from analysis.tables import DASH, Cell, Table, duration, is_missing, percent
+from reproduce import schema
+
+SHARE = 0.9
+"""Share of the baseline's mean final top-1 that is the target where the experiment names none."""
+
+
+def default_target(recorded: Recorded, baseline: str) -> float:
+    """Compute the target where the experiment names none, as a fraction: 90 % of the baseline's mean final top-1."""
+    finished = recorded.finished
+    return SHARE * float(finished.loc[finished["arm"] == baseline, schema.FINAL_TOP1].mean())
+
+
+def times_to_target(recorded: Recorded, target: float) -> pd.DataFrame:
+    """Find when each run first had a validation top-1 of at least `target`.
+
+    Args:
+        recorded: An experiment with at least one finished run.
+        target: The top-1, as a fraction from 0 to 1.
+
+    Returns:
+        A frame with a row for each run with an epoch: run_id, arm, reached, epochs and seconds. For a run that has not
+        reached the target, epochs and seconds are those that it has trained for: it is censored there. Seconds are
+        those of training and validation, without warm-up and without pauses. They are NaN if they were not recorded.
+    """
+    columns = ["run_id", "arm", "reached", "epochs", "seconds"]
+    if schema.VAL_TOP1 not in recorded.epochs or recorded.epochs.empty:
+        return pd.DataFrame(columns=columns)
+    epochs = recorded.epochs.sort_values(["run_id", "epoch"], kind="stable")
+    seconds = epochs[schema.EPOCH_SECONDS] if schema.EPOCH_SECONDS in epochs else pd.Series(math.nan, epochs.index)
+    epochs = epochs.assign(
+        done=epochs["epoch"] + 1,
+        seconds=seconds.groupby(epochs["run_id"]).cumsum(),
+        reached=epochs[schema.VAL_TOP1].ge(target),
+    )
+    hits = epochs[epochs["reached"]].drop_duplicates("run_id")
+    misses = epochs[~epochs["run_id"].isin(hits["run_id"])].drop_duplicates("run_id", keep="last")
+    return pd.concat([hits, misses]).rename(columns={"done": "epochs"})[columns].reset_index(drop=True)
+
+
+def targets_table(times: pd.DataFrame, recorded: Recorded, target: float) -> Table:
+    """Build the table of times to a target: how many runs reached it, and medians over those that did."""
+    rows = []
+    for arm in recorded.arms:
+        own = times[times["arm"] == arm]
+        hit = own[own["reached"]]
+        epochs, seconds = (float(hit[name].median()) if len(hit) else math.nan for name in ("epochs", "seconds"))
+        rows.append(
+            [
+                Cell(arm, sort=arm),
+                Cell(f"{len(hit)} of {len(own)}" if len(own) else DASH, sort=len(hit)),
+                Cell(DASH if is_missing(epochs) else f"{epochs:g}", sort="" if is_missing(epochs) else epochs),
+                Cell(duration(seconds), sort="" if is_missing(seconds) else seconds),
+            ]
+        )
+    caption = f"Training until validation top-1 first reaches {percent(target, 1)} %; medians over the runs that did"
+    return Table(caption, ["Arm", "Runs that reached it", "Epochs", "Time"], rows)

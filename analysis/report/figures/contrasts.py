@@ -1,0 +1,90 @@
+"""Draws effects: the forest plot, and how the effect of one factor depends on another."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+
+from analysis.report.figures.style import FAINT, INK, PALETTE, STYLE, Plot, colour, line, marker, panel
+from analysis.statistics import mean
+
+LEVELS = 8
+"""Number of levels of a factor up to which its interaction is drawn."""
+
+
+@mpl.rc_context(STYLE)
+def forest(effects: pd.DataFrame) -> Plot | None:
+    """Draw a forest plot: effects on top-1 with their intervals, and a band of effects that are too small to detect.
+
+    Args:
+        effects: Effects on top-1, in the format of `analysis.effects.effects`.
+
+    Returns:
+        The plot, or None if there are no effects.
+    """
+    if effects.empty:
+        return None
+    rows = effects.reset_index(drop=True)
+    figure, axes = panel(height=0.6 + 0.45 * len(rows))
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for i, row in rows.iterrows():
+        y = -float(str(i))
+        if row["detectable"] > 0:
+            band = 100 * row["detectable"]
+            axes.fill_betweenx([y - 0.2, y + 0.2], -band, band, color=FAINT, alpha=0.8, linewidth=0)
+        if not np.isnan(row["low"]):
+            axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour(0), solid_capstyle="butt")
+        axes.plot([100 * row["difference"]], [y], color=colour(0), marker="o" if row["kind"] != "pairwise" else "s")
+        name = row["contrast"] if row["kind"] == "pairwise" else f"{row['effect']}: {row['contrast']}"
+        if row["kind"] == "interaction":
+            name = f"Interaction {row['effect']}"
+        axes.text(0, y + 0.26, name, transform=axes.get_yaxis_transform(), ha="left", va="bottom", parse_math=False)
+    axes.set(xlabel="difference in top-1, points", ylim=(-len(rows) + 0.5, 0.85))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    caption = (
+        "Estimates with 95 % intervals. Grey: effects too small to be detected with a power of 80 %, given the "
+        "observed spread. Circles: effects over the whole grid. Squares: one arm minus the baseline."
+    )
+    return Plot(name="effects", title="Effects on top-1", caption=caption, figure=figure)
+
+
+@mpl.rc_context(STYLE)
+def interaction(top1: pd.DataFrame, across: str, lines: str) -> Plot | None:
+    """Draw mean top-1 by the levels of one factor, with a line for each level of another.
+
+    Args:
+        top1: One row for each finished run, with its levels as the columns `across` and `lines`, and its `top1`.
+        across: Name of the factor on the horizontal axis.
+        lines: Name of the factor that has the lines.
+
+    Returns:
+        The plot, or None if the runs do not cover all combinations of levels or these are too many.
+    """
+    levels, others = ([str(level) for level in top1[column].unique()] for column in ("across", "lines"))
+    cells = {(str(a), str(b)): own.to_numpy(dtype=float) for (a, b), own in top1.groupby(["across", "lines"])["top1"]}
+    if any((a, b) not in cells for a in levels for b in others) or max(len(levels), len(others)) > LEVELS:
+        return None
+    figure, axes = panel()
+    for i, level in enumerate(others):
+        own = [cells[a, level] for a in levels]
+        estimates = [mean(values) for values in own]
+        x = np.arange(len(own)) + 0.05 * (i - (len(others) - 1) / 2)
+        axes.plot(x, [100 * each.value for each in estimates], color=INK, linestyle=line(i * len(PALETTE))["linestyle"])
+        for place, values, each in zip(x, own, estimates, strict=True):
+            if not np.isnan(each.low):
+                axes.plot([place, place], [100 * each.low, 100 * each.high], color=INK, linewidth=1)
+            axes.plot(np.full(len(values), place), 100 * values, ".", color=INK, markersize=3, alpha=0.5)
+            axes.plot([place], [100 * each.value], color=INK, marker=marker(i), markersize=7)
+        end = (x[-1], 100 * estimates[-1].value)
+        axes.annotate(level, end, xytext=(9, 0), textcoords="offset points", va="center", parse_math=False)
+    axes.set_xticks(range(len(levels)), levels)
+    axes.margins(x=0.3)
+    axes.set(xlabel=across, ylabel="top-1, %")
+    caption = (
+        f"Each line is a level of {lines}. Parallel lines mean that the two effects add up. Large marks are means with "
+        "95 % intervals, small dots are single runs."
+    )
+    return Plot(name="interaction", title=f"{across} and {lines} together", caption=caption, figure=figure)

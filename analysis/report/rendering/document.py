@@ -1,0 +1,49 @@
+"""Renders a report as a Markdown document, for use in other documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analysis.report.figures.style import Plot
+from analysis.report.sections import Sections
+from analysis.tables import DASH, Table, counted
+from reproduce.text.markdown import as_markdown
+
+
+def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
+    """Render the report's sentences, tables and figures, and a line on the runs' environment, as Markdown.
+
+    Args:
+        sections: The content of the report.
+        plots: The figures that the document shows. Their files are `figures/NAME.png` beside the document.
+    """
+    recorded = sections.recorded
+    facts = [f"n = {len(recorded.finished)} finished of {len(recorded.runs)} runs"]
+    if recorded.choice.plan is not None and recorded.notices:
+        facts.append(f"plan {recorded.choice.plan}, {counted(recorded.others, 'other run')} left out")
+    facts += [
+        f"{name.lower()}: {as_markdown(value)}"
+        for name, value in sections.environment
+        if value != DASH and name != "Tracking"
+    ]
+    blocks = [f"### {recorded.experiment}"]
+    blocks += [
+        f"**{table.caption}.**\n\n{table.markdown()}" for table in document_tables(sections).values() if table.rows
+    ]
+    blocks += [f"**{plot.title}.**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}" for plot in plots]
+    blocks.append("; ".join(facts) + ".")
+    commands = "\n".join(f"{command}" for command, _ in sections.repeat)
+    blocks.append(f"To repeat it:\n\n```bash\n{commands}\n```")
+    blocks.append(f"Made by `deeper report {recorded.experiment}`.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def document_tables(sections: Sections) -> dict[str, Table]:
+    """Return the tables of the document by the names of their LaTeX files. Some may have no rows."""
+    return {
+        "results": sections.results_table,
+        "effects": sections.effects_table,
+        "targets": sections.targets_table,
+        "classes": sections.classes_table,
+        "claims": sections.claims_table,
+    }

@@ -1,0 +1,55 @@
+"""The experiment file of a report plans the same runs under the same keys, which nothing but MLflow's values give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from analysis.details.repeating import experiment_file
+from analysis.frames import Recorded
+from analysis.plans import Plan, PlanChoice
+from bench.records.plan import plan_hash, read_plan
+from bench.tracking.shaping import shape_description
+from reproduce.grid import plan
+from reproduce.spec import load_experiment
+
+RECORDS = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "records"
+NAME = "ablation-imagenette"
+
+
+def recorded_from_files() -> Recorded:
+    """What MLflow holds of the committed runs, as the publisher shapes it, without a store."""
+    entries = read_plan(RECORDS, NAME)
+    rows = []
+    for entry in entries:
+        config = yaml.safe_load((RECORDS / "runs" / entry.key / "config.yaml").read_text(encoding="utf-8"))
+        params = dict(shape_description(config).params)
+        rows.append({"run_id": entry.key, "key": entry.key, "arm": entry.arm, "seed": entry.seed, **params})
+    runs = {entry.key: (entry.arm, entry.seed) for entry in entries}
+    choice = PlanChoice(plan=Plan(hash=plan_hash(entries), since=0, by="", runs=runs))
+    frame = pd.DataFrame(rows).iloc[::-1].reset_index(drop=True)  # runs start in another order than they are planned
+    return Recorded(experiment=NAME, experiment_id="1", description="", runs=frame, epochs=frame, choice=choice)
+
+
+def test_the_experiment_file_plans_the_same_runs(tmp_path: Path) -> None:
+    recorded = recorded_from_files()
+    text = experiment_file(recorded, {"reduced-none": 'no auxiliary classifiers: "none"'})
+    assert text is not None
+    file = tmp_path / "experiment.yaml"
+    file.write_text(text, encoding="utf-8")
+    experiment = load_experiment(file)
+    path, digest = experiment.data.path, str(recorded.runs["data_hash"].iloc[0])
+    planned = plan(experiment, data_hashes={path: digest}, classes={path: 10}, train_images={path: 9469})
+    assert recorded.choice.plan is not None
+    assert plan_hash(planned) == recorded.choice.plan.hash
+    assert experiment.arms["reduced-none"].description == 'no auxiliary classifiers: "none"'
+    assert json.dumps(experiment.seeds) == "[0, 1, 2]"
+
+
+def test_without_settings_of_an_arm_there_is_no_file() -> None:
+    recorded = recorded_from_files()
+    recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "run_id"] = None
+    assert experiment_file(recorded, {}) is None
