@@ -27,6 +27,12 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
         if value != DASH and name != "Tracking"
     ]
     blocks = [f"### {recorded.experiment}"]
+    for title, sentences in (
+        ("What these runs show", sections.findings.found),
+        ("What cannot be concluded", sections.findings.open),
+    ):
+        if sentences:
+            blocks.append(f"**{title}.**\n\n" + "\n".join(f"- {as_markdown(sentence)}" for sentence in sentences))
     blocks += [
         f"**{table.caption}.**\n\n{table.markdown()}" for table in document_tables(sections).values() if table.rows
     ]
@@ -43,6 +49,7 @@ def document_tables(sections: Sections) -> dict[str, Table]:
     return {
         "results": sections.results_table,
         "effects": sections.effects_table,
+        "sizes": sections.sizes_table,
         "targets": sections.targets_table,
         "classes": sections.classes_table,
         "claims": sections.claims_table,

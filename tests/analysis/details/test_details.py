@@ -16,7 +16,7 @@ from analysis.report.completeness import completeness, states
 from analysis.report.figures.costs import on_front
 from analysis.report.figures.style import dashes, marker
 from bench.records.plan import RecordedPlan, read_plan
-from bench.tracking.shaping import experiment_note
+from bench.tracking.pages.notes import experiment_note
 from reproduce import schema
 
 RECORDS = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "records"
