@@ -11,6 +11,7 @@ from reproduce.code import COMPUTING, ROOT, code_hash, source_files
 NO_NUMBERS = {
     *(
         "reproduce",
+        "reproduce.analysis",
         "reproduce.code",
         "reproduce.config",
         "reproduce.errors",

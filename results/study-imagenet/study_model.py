@@ -19,8 +19,8 @@ from bench.planning.plan import Plan
 from reproduce import schema
 from reproduce.grid import plan
 from reproduce.spec import PlannedRun, SpecError, load_experiment
-from slurm.profile import Profile, load_profile
-from slurm.rendering import REPORT_MINUTES
+from slurm.profile import Profile, ReportJob, load_profile
+from slurm.queries import parse_seconds
 
 RESULTS = Path(__file__).parent
 DATA = "imagenet"
@@ -300,8 +300,9 @@ class Model:
                   "a container image, or an environment on node-local disk"),
             Limit("Writing checkpoints", self.checkpoint_bytes_per_s, assumed.write_bytes_per_s, "bytes/s", *nodes,
                   "computed; ASSUMED", "none after an epoch that ended soon after the last one"),
-            Limit("Report job that publishes everything", self.report_seconds, REPORT_MINUTES * 60, "s", *runs,
-                  "measured; slurm.rendering", "a tracking server (`tracking_uri`), or a limit by the plan's size"),
+            Limit("Report job that publishes everything", self.report_seconds, parse_seconds(ReportJob().time), "s",
+                  *runs, "measured; slurm.profile",
+                  "a tracking server (`tracking_uri`), or a limit by the plan's size"),
             Limit("Epochs into one MLflow server", self.batches_per_s, public.batches_per_s, "batches/s", *nodes,
                   "computed; measured before", "PostgreSQL behind the server"),
             Limit("Publisher: one process, sqlite", self.publisher_share, 1, "share of its time", *runs,

@@ -32,7 +32,7 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
         ("What cannot be concluded", sections.findings.open),
     ):
         if sentences:
-            blocks.append(f"**{title}.**\n\n" + "\n".join(f"- {as_markdown(sentence)}" for sentence in sentences))
+            blocks.append(f"#### {title}\n\n" + "\n".join(f"- {as_markdown(sentence)}" for sentence in sentences))
     blocks += [
         f"**{table.caption}.**\n\n{table.markdown()}" for table in document_tables(sections).values() if table.rows
     ]

@@ -106,5 +106,5 @@ def _repeatable(metrics: dict[str, float]) -> dict[str, float]:
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
     content: dict[str, Any] = torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)
-    weights: dict[str, torch.Tensor] = (content["averaged"] or content)["network"]  # those that were evaluated
+    weights: dict[str, torch.Tensor] = (content.get("averaged") or content)["network"]  # those that were evaluated
     return weights
