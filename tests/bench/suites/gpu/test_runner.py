@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -86,7 +87,10 @@ def test_a_probe_that_hangs_is_ended_at_its_limit_with_its_child_processes(
     (table,) = result.tables
     child = table.rows["one"]["process"]
     assert isinstance(child, float)
-    assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(int(child))
+        psutil.wait_procs([process], timeout=30)
+        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_interruption_keeps_what_was_reported_by_then(store: ProbeStore, fake: Any) -> None:
