@@ -6,14 +6,13 @@ import re
 
 import pandas as pd
 
+from analysis.factors import NOT_FACTORS
 from analysis.frames import Recorded
 from analysis.tables import DASH, Cell, Table
 from reproduce.text.markdown import from_markdown
 
 FIELDS = ("network.", "recipe.", "data.", "workers")
 """Beginnings of the names of settings."""
-FOLLOWING = ("network.classes", "network.resolution")
-"""Settings that follow from the data set and the recipe."""
 MOST = 4
 """Number of settings that are named for an arm; of more, the first ones are."""
 
@@ -46,7 +45,7 @@ def settings_of_arms(runs: pd.DataFrame) -> dict[str, str]:
     Args:
         runs: Runs in the format of `analysis.frames.Recorded.runs`.
     """
-    fields = [c for c in map(str, runs.columns) if c.startswith(FIELDS) and c not in FOLLOWING]
+    fields = [c for c in map(str, runs.columns) if c.startswith(FIELDS) and c not in NOT_FACTORS]
     first = runs.groupby("arm", sort=False)[fields].first()
     varying = [field for field in fields if first[field].nunique() > 1]
     described = {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bench.records.locks import is_locked
 from reproduce import schema
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
@@ -139,17 +138,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 def is_held(folder: Path) -> bool:
     """Whether a live process holds the run's lock, on this host or on one whose `flock` reaches this host."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_locked(folder / LOCK)
 
 
 def read_state(folder: Path) -> RunState:

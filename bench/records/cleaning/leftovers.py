@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Literal
 
 from bench.records.evaluations import RESULT, parts_folder
 from bench.records.leases import LEASE
+from bench.records.locks import is_locked
 from bench.records.plan import experiments, planned_under, read_plans
 from bench.records.states import PROGRESS, is_held, read_state
 from reproduce import schema
@@ -104,19 +103,7 @@ def run_leftovers(folder: Path, experiment: str, kinds: Sequence[Kind]) -> list[
 
 def is_in_hand(folder: Path) -> bool:
     """Return whether a driver holds a run's lease, or a worker the lock of its record. Nothing is written."""
-    if is_held(folder):
-        return True
-    try:
-        descriptor = os.open(folder / LEASE, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(folder) or is_locked(folder / LEASE)
 
 
 def _experiments_of_runs(records: Path) -> dict[str, list[str]]:
