@@ -128,17 +128,17 @@ def build_parser() -> Parser:
         default=os.environ.get("DEEPER_DATA", "data"),
         help="The folder of the prepared data sets. Default: $DEEPER_DATA, else ./data.",
     )
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    doctor.add_to(verbs, places, EXTENSIONS)
-    listing.add_to(verbs)
-    authoring.add_to(verbs)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    doctor.add_to(subparsers, places, EXTENSIONS)
+    listing.add_to(subparsers)
+    authoring.add_to(subparsers)
     for command in (data, plan, run, publish):
-        command.add_to(verbs, places)
-    status.add_to(verbs, places, EXTENSIONS)
+        command.add_to(subparsers, places)
+    status.add_to(subparsers, places, EXTENSIONS)
     for command in (dashboard, report, evaluate, export, predict, clean, claims, benchmarks):
-        command.add_to(verbs, places)
+        command.add_to(subparsers, places)
     for extension in EXTENSIONS:
-        extension.add_verbs(verbs, places)
+        extension.add_commands(subparsers, places)
     return parser
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench.console.options import (
     add_choice,
+    add_command,
     add_experiment,
     add_retry,
-    add_verb,
     output_folder,
     require_writable_records,
 )
@@ -35,18 +35,18 @@ Finished runs are not repeated: the same command continues with the remaining on
 """
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     """Add `deeper slurm` and its subcommands to the command line, without importing anything slow.
 
     Args:
-        verbs: The subparsers of `deeper`.
+        subparsers: The subparsers of `deeper`.
         places: Parent parser with --records and --data.
     """
-    slurm = verbs.add_parser("slurm", help="Run an experiment on a SLURM cluster.")
+    slurm = subparsers.add_parser("slurm", help="Run an experiment on a SLURM cluster.")
     actions = slurm.add_subparsers(metavar="ACTION", required=True)
 
     def action(name: str, call: Callable[[argparse.Namespace], int], help: str) -> argparse.ArgumentParser:
-        parser = add_verb(actions, places, name, call, help, examples=EXAMPLES)
+        parser = add_command(actions, places, name, call, help, examples=EXAMPLES)
         add_experiment(parser)
         parser.add_argument(
             "--profile",

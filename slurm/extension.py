@@ -36,7 +36,7 @@ def _checks(arguments: argparse.Namespace) -> list[Check]:
 
 
 EXTENSION = Extension(
-    add_verbs=commands.add_to,
+    add_commands=commands.add_to,
     status_section=_status_section,
     add_doctor_options=_add_doctor_options,
     checks=_checks,

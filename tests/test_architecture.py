@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("bench.console", "bench.machine", "bench.orchestration", "bench.planning", "bench.records"),
         *("bench.results", "bench.suites", "bench.telemetry", "bench.tracking", "analysis", "reproduce"),
     ),
-    # The composition root: the one place that knows the verbs of both.
+    # The composition root: the one place that knows the commands of both.
     "bench.cli": ("bench.commands", "bench.console", "slurm", "reproduce"),
     # From recorded runs to reports.
     "analysis": (

@@ -128,16 +128,16 @@ def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
         case verdict if verdict == HIGHER:
             return f"{subject} raised top-1 by {size} ({ends}){saved}."
         case verdict if verdict == LOWER:
-            verb = "cost" if one.effect == LABELS[REDUCTION] else "lowered top-1 by"
-            return f"{subject} {verb} {size} ({ends}){saved}."
+            change = "cost" if one.effect == LABELS[REDUCTION] else "lowered top-1 by"
+            return f"{subject} {change} {size} ({ends}){saved}."
         case verdict if verdict == EQUIVALENT:
             return (
                 f"{subject} changed top-1 by no more than the margin of {_points(one.margin)} "
                 f"({_evidence(one)}; p = {p_value(one.p_equivalence)} for the two one-sided tests){saved}."
             )
         case verdict if verdict == NOT_CLEAR_AFTER_CORRECTION:
-            verb = "raised" if value > 0 else "lowered"
-            return f"{subject} may have {verb} top-1 by {size} ({ends}){saved}, but {_corrected(one, family)}."
+            change = "raised" if value > 0 else "lowered"
+            return f"{subject} may have {change} top-1 by {size} ({ends}){saved}, but {_corrected(one, family)}."
         case verdict if verdict == NO_CLEAR_DIFFERENCE:
             return f"no clear effect of {subject.rstrip(',')} on top-1 was found ({_evidence(one)}){saved}."
         case _:

@@ -19,9 +19,9 @@ COMMITTED_FOLDER = Path("results/bench/<kind of machine>")
 The kind of machine is looked up only then, since that imports torch."""
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     """Add `deeper bench` and its suites to the command line."""
-    bench = verbs.add_parser("bench", help="Benchmarks beside their baselines, with interleaved repetitions.")
+    bench = subparsers.add_parser("bench", help="Benchmarks beside their baselines, with interleaved repetitions.")
     bench.add_argument("--quick", action="store_true", help="The same as the suite quick.")
     bench.set_defaults(call=_bench, json=False, output=None)
     suites = bench.add_subparsers(metavar="SUITE")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import own_plan
-from bench.console.options import add_json, add_plan, add_verb, output_file
+from bench.console.options import add_command, add_json, add_plan, output_file
 from bench.console.output import plain_console, print_result, write_output
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ A claim that does not hold is a finding: the exit code is 0 all the same.
 """
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     """Add `deeper claims` to the command line."""
     help = "Decide the claims of the ledger: what was expected, what was measured, verdict, evidence."
-    parser = add_verb(verbs, places, "claims", _claims, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "claims", _claims, help, examples=EXAMPLES)
     parser.add_argument(
         "experiment",
         nargs="?",

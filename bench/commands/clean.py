@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb, require_writable_records
+from bench.console.options import Subparsers, add_command, add_json, require_writable_records
 from bench.console.output import plain_console, print_result, show
 from bench.records.cleaning.leftovers import BY_DEFAULT, KINDS
 
@@ -29,10 +29,10 @@ and reports stay. Runs that a driver has in hand are left alone. If the command 
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper clean` to the command line."""
     help = "Show what in the records nothing needs any more, and remove it with --yes."
-    parser = add_verb(verbs, places, "clean", _clean, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "clean", _clean, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Look at this experiment alone. Default: all records.")
     parser.add_argument(
         "--kind", action="append", choices=tuple(KINDS), help="Take only files of this kind. May be repeated."

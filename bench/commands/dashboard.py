@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bench.commands.experiments.names import recorded_name
-from bench.console.options import Verbs, add_verb, port, require_writable_records
+from bench.console.options import Subparsers, add_command, port, require_writable_records
 
 EXAMPLES = """examples:
   deeper dashboard                          # opens accuracy by arm of the experiment that was planned last
@@ -14,10 +14,10 @@ EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper dashboard` to the command line."""
     help = "Serve MLflow's pages over the records until Ctrl-C."
-    parser = add_verb(verbs, places, "dashboard", _dashboard, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "dashboard", _dashboard, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Open the pages at this experiment.")
     parser.add_argument("--host", default="127.0.0.1", help="The address to listen at. Default: 127.0.0.1.")
     parser.add_argument(

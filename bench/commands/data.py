@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb, output_folder, whole_number
+from bench.console.options import Subparsers, add_command, add_json, output_folder, whole_number
 from bench.console.output import plain_console, print_result, show
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ VERIFY_EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper data` and its actions to the command line."""
     help = "Write a data set as FFCV files, or verify one."
-    parser = verbs.add_parser(
+    parser = subparsers.add_parser(
         "data", help=help, description=help, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     _add_prepare(actions)
-    verify = add_verb(
+    verify = add_command(
         *(actions, None, "verify", _verify, "Compare every byte of prepared files with their manifest."),
         examples=VERIFY_EXAMPLES,
     )
@@ -48,8 +48,8 @@ def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
     add_json(verify)
 
 
-def _add_prepare(actions: Verbs) -> None:
-    prepare = add_verb(
+def _add_prepare(actions: Subparsers) -> None:
+    prepare = add_command(
         *(actions, None, "prepare", _prepare, "Write images as FFCV files."),
         description="Write train.beton, val.beton and manifest.json. If it is interrupted, the same command resumes.",
         examples=PREPARE_EXAMPLES,

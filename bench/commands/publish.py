@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from bench.console.exit_codes import DONE, FAILED
-from bench.console.options import add_verb, require_writable_records
+from bench.console.options import add_command, require_writable_records
 
 EXAMPLES = """examples:
   deeper publish --once
@@ -17,10 +17,10 @@ Without --once it publishes what is new every two seconds until Ctrl-C. What is 
 """
 
 
-def add_to(verbs: Any, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     """Add `deeper publish` to the command line."""
     help = "Publish records to MLflow, such as those of runs with --no-publish."
-    publish = add_verb(verbs, places, "publish", _publish, help, examples=EXAMPLES)
+    publish = add_command(subparsers, places, "publish", _publish, help, examples=EXAMPLES)
     publish.add_argument("experiment", nargs="*", help="The name of an experiment in the records. Default: all.")
     publish.add_argument("--once", action="store_true", help="Publish what there is, then end.")
     publish.add_argument(

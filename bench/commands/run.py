@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
 from bench.console.options import (
-    Verbs,
+    Subparsers,
     add_choice,
+    add_command,
     add_experiment,
     add_retry,
-    add_verb,
     cluster_address,
     not_negative_number,
     positive_number,
@@ -52,10 +52,10 @@ CLUSTER_GRACE_S = 20.0
 """Seconds that workers have for their checkpoints after the cluster was lost. Ray kills the driver after a minute."""
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper run` to the command line."""
     help = "Run an experiment; finished runs are not repeated."
-    run = add_verb(verbs, places, "run", _run, help, examples=EXAMPLES)
+    run = add_command(subparsers, places, "run", _run, help, examples=EXAMPLES)
     add_experiment(run)
     add_choice(run)
     add_retry(run)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.checks import Check
-from bench.console.options import Verbs
+from bench.console.options import Subparsers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,11 +35,11 @@ class StatusSection:
 class Extension:
     """The subcommands that a package adds to `deeper`, and its parts of `deeper status` and `deeper doctor`.
 
-    `bench.cli` calls `add_verbs` and `add_doctor_options` at the start of every command, in order to build the parser.
+    `bench.cli` calls `add_commands` and `add_doctor_options` at the start of every command to build the parser.
     They must not import anything slow.
     """
 
-    add_verbs: Callable[[Verbs, argparse.ArgumentParser], None]
+    add_commands: Callable[[Subparsers, argparse.ArgumentParser], None]
     """Adds subcommands, given the subparsers of `deeper` and the parent parser with --records and --data."""
     status_section: Callable[[Path, str], StatusSection]
     """Returns the section on an experiment, given the folder of the records and the experiment's name."""

@@ -22,7 +22,7 @@ from reproduce.errors import UserError
 HELP_WIDTH = 80
 
 
-class Verbs(Protocol):
+class Subparsers(Protocol):
     """The interface of the object that `ArgumentParser.add_subparsers` returns."""
 
     def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser:
@@ -30,8 +30,8 @@ class Verbs(Protocol):
         ...
 
 
-def add_verb(
-    verbs: Any,
+def add_command(
+    subparsers: Any,
     places: argparse.ArgumentParser | None,
     name: str,
     call: Callable[[argparse.Namespace], int],
@@ -43,7 +43,7 @@ def add_verb(
     """Add a subcommand to the parser.
 
     Args:
-        verbs: The subparsers that the subcommand is added to.
+        subparsers: The subparsers that the subcommand is added to.
         places: The parent parser with --records and --data. None for a subcommand that needs neither.
         name: The name of the subcommand as users type it.
         call: The function that runs the subcommand. It takes the parsed command line and returns the exit code; the
@@ -55,7 +55,7 @@ def add_verb(
     Returns:
         The parser of the subcommand, for options to be added.
     """
-    parser: argparse.ArgumentParser = verbs.add_parser(
+    parser: argparse.ArgumentParser = subparsers.add_parser(
         name,
         parents=[places] if places else [],
         help=help,

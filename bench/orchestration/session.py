@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def train_and_record(
     config: RunConfig,
-    context: RankSetup,
+    setup: RankSetup,
     *,
     gpus: Sequence[str] = (),
     gpus_elsewhere: int = 0,
@@ -40,7 +40,7 @@ def train_and_record(
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TrainingResult:
-    """Train a run on rank 0 and record the attempt in `context.folder`.
+    """Train a run on rank 0 and record the attempt in `setup.folder`.
 
     Only rank 0 calls this, while all other ranks call `reproduce.training.loop.train` with the same run. An exception
     of the training is recorded as the attempt's failure and raised again. A `CannotContinueError` is recorded as an
@@ -50,7 +50,7 @@ def train_and_record(
 
     Args:
         config: The run.
-        context: The setup of rank 0. Its folder receives the record, and it says when to stop.
+        setup: The setup of rank 0. Its folder receives the record, and it says when to stop.
         gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES. Telemetry samples them; empty on CPUs.
         gpus_elsewhere: Number of the run's GPUs on other hosts, which telemetry does not sample.
         computation: How all ranks compute, for the record.
@@ -66,23 +66,23 @@ def train_and_record(
         DataError: The data are not those of the run, see `check_data`. Nothing is recorded.
         Exception: Any exception of `train`.
     """
-    check_data(config, context.data_root)
-    precision = resolve_precision(config.recipe.precision, context.device)
+    check_data(config, setup.data_root)
+    precision = resolve_precision(config.recipe.precision, setup.device)
     if computation is not None and precision.dtype is torch.float32:
         computation = dataclasses.replace(computation, kernels=None)  # they compute in bf16 only
-    resume, damaged = resume_point(context.folder, config.key)
-    if resume is not None and last_computation(context.folder) is None:
+    resume, damaged = resume_point(setup.folder, config.key)
+    if resume is not None and last_computation(setup.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
-    with Record(context.folder, progress_every_s=recording.heartbeat_s) as record:  # it releases the lock in any case
+    with Record(setup.folder, progress_every_s=recording.heartbeat_s) as record:  # it releases the lock in any case
         attempt = record.begin(
             config,
             environment=environment(),
-            world_size=context.world_size,
-            device=str(context.device),
+            world_size=setup.world_size,
+            device=str(setup.device),
             resources={
-                "cpus_per_worker": context.threads,
-                "gpus_per_worker": context.gpu_share if gpus else 0,
-                "compile": context.compiled,
+                "cpus_per_worker": setup.threads,
+                "gpus_per_worker": setup.gpu_share if gpus else 0,
+                "compile": setup.compiled,
                 **precision.describe(),
             },
             computation=computation,
@@ -91,17 +91,17 @@ def train_and_record(
             code_diff=code_diff(),
         )
         telemetry = Sampler(
-            context.folder,
+            setup.folder,
             attempt=attempt,
             devices=gpus,
-            share=context.gpu_share,
+            share=setup.gpu_share,
             elsewhere=gpus_elsewhere,
             rate_hz=recording.telemetry_hz,
         ).start()
         record.gpu_absent = telemetry.gpu_absent
         try:
-            with naming_full_disk(context.folder):
-                result = train(config, context, record)
+            with naming_full_disk(setup.folder):
+                result = train(config, setup, record)
         except CannotContinueError as error:
             with contextlib.suppress(DiskFullError):
                 telemetry.stop()
@@ -126,7 +126,7 @@ def train_and_record(
             telemetry=telemetry.summary(),
         )
         if result.finished:
-            drop_before(context.folder)
+            drop_before(setup.folder)
     return result
 
 

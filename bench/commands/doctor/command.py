@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.console.checks import Check
 from bench.console.exit_codes import DONE, FAILED
 from bench.console.extension import Extension
-from bench.console.options import Verbs, add_json, add_verb
+from bench.console.options import Subparsers, add_command, add_json
 from bench.console.output import plain_console, print_result, show
 
 EXAMPLES = """examples:
@@ -25,11 +25,11 @@ The exit code is 1 if a check fails.
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
     """Add `deeper doctor`, including the options of the extensions' checks, to the command line."""
     help = "Check this machine: what it has, what is missing, and what to do about it."
     call = functools.partial(_doctor, extensions)
-    parser = add_verb(verbs, places, "doctor", call, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "doctor", call, help, examples=EXAMPLES)
     for extension in extensions:
         extension.add_doctor_options(parser)
     add_json(parser)

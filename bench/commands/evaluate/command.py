@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_plan, add_verb, require_writable_records
+from bench.console.options import Subparsers, add_command, add_json, add_plan, require_writable_records
 from bench.console.output import print_result
 from reproduce.errors import UserError
 from reproduce.evaluation.protocols import CROPS, is_imagenet
@@ -35,10 +35,10 @@ After Ctrl-C, the same command resumes; an evaluation that is complete is shown 
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper evaluate` to the command line."""
     help = "Evaluate runs or weights by 1, 10 or 144 crops, several as an ensemble."
-    parser = add_verb(verbs, places, "evaluate", _evaluate, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "evaluate", _evaluate, help, examples=EXAMPLES)
     parser.add_argument("run", nargs="*", metavar="RUN", help="The key of a run, or EXPERIMENT:ARM[:SEED].")
     parser.add_argument(
         "--protocol",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb, output_file
+from bench.console.options import Subparsers, add_command, add_json, output_file
 from bench.console.output import print_result
 from reproduce.errors import UserError
 
@@ -31,10 +31,10 @@ SCHEMA_EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs) -> None:
+def add_to(subparsers: Subparsers) -> None:
     """Add `deeper new`, `deeper diff` and `deeper schema` to the command line."""
     help = "Write an experiment file of your own, with a comment for every field."
-    new = add_verb(verbs, None, "new", _new, help, examples=NEW_EXAMPLES)
+    new = add_command(subparsers, None, "new", _new, help, examples=NEW_EXAMPLES)
     new.add_argument("name", help="The name of the new experiment.")
     new.add_argument(
         "--from",
@@ -48,13 +48,13 @@ def add_to(verbs: Verbs) -> None:
     )
 
     help = "Show what differs between two experiments, and which runs they share."
-    diff = add_verb(verbs, None, "diff", _diff, help, examples=DIFF_EXAMPLES)
+    diff = add_command(subparsers, None, "diff", _diff, help, examples=DIFF_EXAMPLES)
     for name in ("first", "second"):
         diff.add_argument(name, help="A file (*.yaml), or a name that `deeper experiments` lists.")
     add_json(diff)
 
     help = "Print the JSON Schema of experiment files, with which editors complete fields and mark mistakes."
-    schema = add_verb(verbs, None, "schema", _schema, help, examples=SCHEMA_EXAMPLES)
+    schema = add_command(subparsers, None, "schema", _schema, help, examples=SCHEMA_EXAMPLES)
     schema.add_argument("kind", choices=["experiment"], help="The kind of file.")
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_json, add_verb
+from bench.console.options import Subparsers, add_command, add_json
 from bench.console.output import plain_console, print_result, show
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ class ShippedExperiment:
     """The first sentence of the experiment's description."""
 
 
-def add_to(verbs: Verbs) -> None:
+def add_to(subparsers: Subparsers) -> None:
     """Add `deeper experiments` to the command line."""
     help = "List the experiments that are shipped, one a line."
-    add_json(add_verb(verbs, None, "experiments", _experiments, help, examples=EXAMPLES))
+    add_json(add_command(subparsers, None, "experiments", _experiments, help, examples=EXAMPLES))
 
 
 def _experiments(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
 from bench.console.formats import format_bytes, format_duration
-from bench.console.options import Verbs, add_choice, add_experiment, add_json, add_verb, whole_number
+from bench.console.options import Subparsers, add_choice, add_command, add_experiment, add_json, whole_number
 from bench.console.output import plain_console, print_result, show
 from reproduce.errors import UserError
 
@@ -28,10 +28,10 @@ EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper plan` to the command line."""
     help = "Show the runs of an experiment and what they need, before anything is spent."
-    parser = add_verb(verbs, places, "plan", _plan, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "plan", _plan, help, examples=EXAMPLES)
     add_experiment(parser)
     add_choice(parser)
     parser.add_argument(

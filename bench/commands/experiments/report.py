@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_experiment, add_plan, add_verb, output_folder
+from bench.console.options import Subparsers, add_command, add_experiment, add_plan, output_folder
 from reproduce.errors import UserError
 from reproduce.files.disk import naming_full_disk
 
@@ -20,10 +20,10 @@ EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper report` to the command line."""
     help = "Write the report of an experiment: HTML, Markdown, CSV and LaTeX."
-    parser = add_verb(verbs, places, "report", _report, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "report", _report, help, examples=EXAMPLES)
     add_experiment(parser)
     add_plan(parser)
     parser.add_argument(

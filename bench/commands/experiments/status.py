@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
 from bench.console.extension import Extension
-from bench.console.options import Verbs, add_experiment, add_json, add_plan, add_verb
+from bench.console.options import Subparsers, add_command, add_experiment, add_json, add_plan
 from bench.console.output import plain_console, print_result, show
 
 EXAMPLES = """examples:
@@ -19,11 +19,11 @@ EXAMPLES = """examples:
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser, extensions: Sequence[Extension]) -> None:
     """Add `deeper status`, including the sections of the extensions, to the command line."""
     help = "Show which runs wait, run, have finished or failed, and why."
     call = functools.partial(_status, extensions)
-    parser = add_verb(verbs, places, "status", call, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "status", call, help, examples=EXAMPLES)
     add_experiment(parser)
     add_plan(parser)
     add_json(parser)

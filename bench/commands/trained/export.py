@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.commands.trained.run import add_run, load_run
 from bench.console.exit_codes import DONE
-from bench.console.options import Verbs, add_verb, output_file
+from bench.console.options import Subparsers, add_command, output_file
 from bench.console.output import plain_console, show, writing
 from reproduce.errors import UserError
 
@@ -22,10 +22,10 @@ normalisation, resolution, crop, key, accuracy and commit; that of torchvision's
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper export` to the command line."""
     help = "Write the trained network of a run for torchvision, onnxruntime or any program that reads safetensors."
-    parser = add_verb(verbs, places, "export", _export, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "export", _export, help, examples=EXAMPLES)
     add_run(parser)
     parser.add_argument(
         "--format",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.trained.run import TrainedRun, add_run, load_run
 from bench.console.exit_codes import DONE, FAILED
-from bench.console.options import Verbs, add_json, add_verb, output_file
+from bench.console.options import Subparsers, add_command, add_json, output_file
 from bench.console.output import plain_console, print_result, show, write_output
 from reproduce.errors import UserError
 
@@ -26,10 +26,10 @@ the page marks that class.
 """
 
 
-def add_to(verbs: Verbs, places: argparse.ArgumentParser) -> None:
+def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper predict` to the command line."""
     help = "Show the likeliest classes of pictures, by each classifier of a trained network."
-    parser = add_verb(verbs, places, "predict", _predict, help, examples=EXAMPLES)
+    parser = add_command(subparsers, places, "predict", _predict, help, examples=EXAMPLES)
     add_run(parser)
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="An image file, a folder of them, or a pattern.")
     parser.add_argument(

@@ -175,31 +175,31 @@ def _checkpoint_seconds(folder: Path) -> float:
     return median(seconds)
 
 
-def _nothing(run: RunConfig, context: RankSetup) -> None:
+def _nothing(run: RunConfig, setup: RankSetup) -> None:
     from reproduce.training.interface import SilentObserver
     from reproduce.training.loop import train
 
-    train(run, context, SilentObserver())
+    train(run, setup, SilentObserver())
 
 
-def _telemetry(hz: float, run: RunConfig, context: RankSetup) -> None:
-    devices = ["0"] if context.device.type == "cuda" else []
-    sampler = Sampler(context.folder, attempt=1, devices=devices, rate_hz=hz).start()
-    _nothing(run, context)
+def _telemetry(hz: float, run: RunConfig, setup: RankSetup) -> None:
+    devices = ["0"] if setup.device.type == "cuda" else []
+    sampler = Sampler(setup.folder, attempt=1, devices=devices, rate_hz=hz).start()
+    _nothing(run, setup)
     sampler.stop()
 
 
-def _record(run: RunConfig, context: RankSetup) -> None:
+def _record(run: RunConfig, setup: RankSetup) -> None:
     from reproduce.training.loop import train
 
-    record = Record(context.folder)
-    record.begin(run, environment=environment(), world_size=1, device=str(context.device))
-    result = train(run, context, record)
+    record = Record(setup.folder)
+    record.begin(run, environment=environment(), world_size=1, device=str(setup.device))
+    result = train(run, setup, record)
     record.end(schema.FINISHED, metrics=result.metrics)
 
 
-def _checkpoints(run: RunConfig, context: RankSetup) -> None:
-    _nothing(run, replace(context, checkpoint_every_s=1))
+def _checkpoints(run: RunConfig, setup: RankSetup) -> None:
+    _nothing(run, replace(setup, checkpoint_every_s=1))
 
 
 TRAININGS: dict[str, Training] = {

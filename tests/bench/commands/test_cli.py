@@ -41,7 +41,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 
 
 @pytest.mark.parametrize("words", OF_THIS_ROOM)
-def test_the_help_of_a_verb_is_made_of_sentences_and_examples(
+def test_the_help_of_a_command_is_made_of_sentences_and_examples(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -68,7 +68,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["slurm", "sumbit"], "`deeper slurm` has no 'sumbit'; did you mean submit?"),
     ],
 )
-def test_a_mistyped_verb_is_answered_with_the_nearest_and_the_list(
+def test_a_mistyped_command_is_answered_with_the_nearest_and_the_list(
     words: list[str], suggestion: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(words) == WRONG_INPUT
@@ -77,11 +77,11 @@ def test_a_mistyped_verb_is_answered_with_the_nearest_and_the_list(
     assert second.startswith("deeper: valid: ")
 
 
-@pytest.mark.parametrize("verb", ["plan", "run", "status", "report"])
+@pytest.mark.parametrize("command", ["plan", "run", "status", "report"])
 def test_a_mistyped_experiment_is_answered_with_the_nearest(
-    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([verb, "quikstart", "--records", str(tmp_path)]) == WRONG_INPUT
+    assert cli.main([command, "quikstart", "--records", str(tmp_path)]) == WRONG_INPUT
     assert capsys.readouterr().err.endswith("; did you mean quickstart?\n")
 
 

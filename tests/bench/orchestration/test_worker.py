@@ -136,10 +136,10 @@ def test_what_is_printed_goes_to_the_log_of_the_run(
 def test_a_stop_tells_whether_the_run_has_begun_and_reaches_training(
     train: Callable[..., tuple[Worker, Outcome]],
 ) -> None:
-    def training(context: RankSetup) -> TrainingResult:
-        worker: Worker = context.stop_requested.__self__  # type: ignore[attr-defined]
+    def training(setup: RankSetup) -> TrainingResult:
+        worker: Worker = setup.stop_requested.__self__  # type: ignore[attr-defined]
         assert not worker.stop("too early"), "nothing to save before the first step"
-        assert context.stop_requested()
+        assert setup.stop_requested()
         assert worker.stop("terminated")
         return TrainingResult(finished=False, metrics={})
 
