@@ -128,13 +128,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.orchestration.display import read_rows, render_grid
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
-    from bench.planning.plan import check_disk, make_plan, select, start_with_part
+    from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
     from bench.records.plan import plan_hash, read_plan, was_replaced, write_experiment, write_plan
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
+    from reproduce.limits import usable_cpus
     from reproduce.native import DECODER
 
+    if arguments.address is None:
+        check_cores(experiment.resources, usable_cpus())
     if not arguments.no_publish:
         require_mlflow()
     console = plain_console()

@@ -1,4 +1,4 @@
-"""Turns an experiment and its prepared data into runs, computes their costs, and checks the free disk space."""
+"""Turns an experiment and its prepared data into runs, computes their costs, and checks cores and disk space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reproduce.data import DataError, load_manifest
 from reproduce.data.manifest import MANIFEST
 from reproduce.grid import arm_data, plan, plan_without_data, used_images
 from reproduce.models.cost import cost
-from reproduce.spec import DataConfig, ExperimentConfig, NetworkConfig, PlannedRun, SpecError
+from reproduce.spec import DataConfig, ExperimentConfig, NetworkConfig, PlannedRun, ResourcesConfig, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
 CHECKPOINTS = 2  # the newest and the one before
@@ -142,6 +142,25 @@ def check_disk(records: Path, needed: int) -> None:
         raise SpecError(
             f"--records: {records}: {needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free; "
             "make room or name another disk"
+        )
+
+
+def check_cores(resources: ResourcesConfig, cpus: int) -> None:
+    """Check that a run fits on this machine as far as its CPU cores go.
+
+    Args:
+        resources: The resources of a run.
+        cpus: The logical CPUs that this process may use.
+
+    Raises:
+        SpecError: The workers of a run need more.
+    """
+    needed = resources.workers * resources.cpus_per_worker
+    if needed > cpus:
+        raise SpecError(
+            f"resources: a run with workers: {resources.workers} and cpus_per_worker: {resources.cpus_per_worker} "
+            f"needs {needed} CPUs, and this process may use {cpus}; lower one of them, or name a Ray cluster with "
+            "--address"
         )
 
 

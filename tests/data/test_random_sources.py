@@ -24,7 +24,7 @@ from reproduce.data.loading.engine import Loader
 from reproduce.data.writing import PrepareConfig, prepare
 
 SETTINGS = settings(
-    max_examples=int(os.environ.get("DEEPER_EXAMPLES", "20")),
+    max_examples=int(os.environ.get("DEEPER_EXAMPLES", "8")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -117,12 +117,23 @@ def test_a_failing_run_leaves_the_others_alone_and_nothing_is_repeated(place: Pa
     assert "diverging" in page
 
 
-def test_a_run_larger_than_the_cluster_is_refused_with_what_would_fit(place: Path) -> None:
-    write(place, EXPERIMENT, name="huge", resources={"workers": 8, "cpus_per_worker": 32})
+def test_a_run_larger_than_the_cluster_is_refused_with_what_would_fit(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write(place, EXPERIMENT, name="huge", resources={"workers": 1, "gpus_per_worker": 1})
     refused = deeper(place, "run", "huge.yaml")
     assert refused.returncode == 2
-    assert "resources.workers: 8 workers with 32 CPUs and 0 GPUs each do not fit;" in refused.stderr
+    assert "resources.workers: 1 workers with 1 CPUs and 1 GPUs each do not fit; 0 would, on " in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_run_with_more_cores_than_this_machine_is_refused_before_ray_starts(place: Path) -> None:
+    write(place, EXPERIMENT, name="wide", resources={"workers": 8, "cpus_per_worker": 3200})
+    refused = deeper(place, "run", "wide.yaml", "--records", str(place / "nothing"))
+    assert refused.returncode == 2
+    assert "cpus_per_worker: 3200 needs 25600 CPUs" in refused.stderr
+    assert not (place / "nothing").exists()
 
 
 def test_data_that_is_not_prepared_is_reported_before_anything_starts(place: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.planning.plan import check_disk, make_plan, proposed_gpu_share, select, start_with_part
+from bench.planning.plan import check_cores, check_disk, make_plan, proposed_gpu_share, select, start_with_part
 from reproduce.spec import (
     ArmConfig,
     DataConfig,
@@ -15,6 +15,7 @@ from reproduce.spec import (
     NetworkConfig,
     PlannedRun,
     RecipeConfig,
+    ResourcesConfig,
     RunConfig,
     Seeds,
     SpecError,
@@ -82,6 +83,14 @@ def test_an_unknown_arm_or_seed_is_refused_with_those_that_exist() -> None:
 def test_every_part_starts_elsewhere_and_still_holds_all_runs() -> None:
     parts = [[RUNS.index(run) for run in start_with_part(RUNS, index, 3)] for index in (1, 2, 3)]
     assert parts == [[0, 3, 1, 2], [1, 2, 0, 3], [2, 0, 3, 1]]
+
+
+def test_a_run_that_needs_more_cores_than_there_are_is_refused() -> None:
+    check_cores(ResourcesConfig(workers=2, cpus_per_worker=4), 8)
+    with pytest.raises(
+        SpecError, match="workers: 1 and cpus_per_worker: 99 needs 99 CPUs"
+    ):
+        check_cores(ResourcesConfig(cpus_per_worker=99), 2)
 
 
 def test_records_that_do_not_fit_the_disk_are_refused(tmp_path: Path) -> None:
