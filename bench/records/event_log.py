@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.records.locks import try_lock
 from bench.records.states import EVENTS, LOCK, attempts_of, read_events
 from reproduce.files.disk import naming_full_disk
+from reproduce.files.locks import try_lock
 
 
 class RunBusyError(RuntimeError):

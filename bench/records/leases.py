@@ -12,7 +12,7 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from bench.records.locks import try_lock
+from reproduce.files.locks import try_lock
 
 LEASE = "lease"
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.records.locks import is_locked
 from reproduce import schema
+from reproduce.files.locks import is_locked
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 """The status of a run. A run is waiting until its first attempt starts. Then it is running as long as a process holds

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.records.locks import try_lock
 from bench.records.plan import read_plan
 from bench.tracking.location import log_file, tracking_uri
 from bench.tracking.mlflow_setup import require_mlflow
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
+from reproduce.files.locks import try_lock
 from reproduce.text.redaction import redacted
 
 LONGEST_PAUSE_S = 30.0

@@ -7,7 +7,6 @@ dies ends the job with an error.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -44,6 +43,7 @@ from reproduce.data.sources import Source
 from reproduce.data.verification import stamp_written
 from reproduce.files.atomic import replacing, sync_folder
 from reproduce.files.disk import naming_full_disk
+from reproduce.files.locks import try_lock
 from reproduce.limits import usable_cpus
 from reproduce.spec import Config
 
@@ -327,16 +327,14 @@ def _only_job(out: Path) -> Iterator[None]:
 def _locked(path: Path) -> int | None:
     """Create and lock a file; returns None if it is locked already."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
+            descriptor = try_lock(path)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise
-            return descriptor  # the file system has no locks, and one has to do without
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # the file system has no locks, and one does without
+        if descriptor is None:
+            return None
         with suppress(FileNotFoundError):  # else the job before has removed the file meanwhile
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor

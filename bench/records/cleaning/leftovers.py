@@ -11,10 +11,10 @@ from typing import Literal
 
 from bench.records.evaluations import RESULT, parts_folder
 from bench.records.leases import LEASE
-from bench.records.locks import is_locked
 from bench.records.plan import experiments, planned_under, read_plans
 from bench.records.states import PROGRESS, is_held, read_state
 from reproduce import schema
+from reproduce.files.locks import is_locked
 
 Kind = Literal["checkpoints", "scratch", "logs", "evaluations"]
 KINDS: dict[Kind, str] = {

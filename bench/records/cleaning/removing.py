@@ -10,8 +10,8 @@ from pathlib import Path
 
 from bench.records.cleaning.leftovers import Found, Kind, Leftover, run_leftovers
 from bench.records.leases import LEASE
-from bench.records.locks import try_lock
 from bench.records.states import is_held
+from reproduce.files.locks import try_lock
 
 
 @dataclass(frozen=True)

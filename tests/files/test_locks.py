@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import locks
-from bench.records.locks import try_lock
+from reproduce.files import locks
+from reproduce.files.locks import try_lock
 
 
 @pytest.mark.parametrize("error", [BlockingIOError(), OSError(errno.ENOLCK, "No locks available")])
