@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from bench.machine.computation import Computation
 from bench.orchestration.run_queue import RunQueue
-from bench.orchestration.worker import LOG_FILE, Outcome
+from bench.orchestration.worker import LOG_FILE, Attempt, Outcome
 from bench.orchestration.worker_group import STEP_PATIENCE_S, StartCancelledError, StartFailedError
 from bench.records.event_log import RunBusyError
 from bench.records.record import Record, Recording
@@ -23,7 +23,7 @@ from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.errors import CannotContinueError, UserError
 from reproduce.files.disk import naming_full_disk
-from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig
+from reproduce.spec import PlannedRun, ResourcesConfig
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,7 @@ class TrainingGroup(Protocol):
     @property
     def computation(self) -> Computation | None: ...
 
-    def train(
-        self,
-        config: RunConfig,
-        folder: Path,
-        data_root: Path,
-        recording: Recording,
-        give_up: Callable[[], bool],
-        step_patience_s: float,
-    ) -> Outcome: ...
+    def train(self, attempt: Attempt, give_up: Callable[[], bool], step_patience_s: float) -> Outcome: ...
 
     def stop(self, reason: str) -> None: ...
 
@@ -222,8 +214,8 @@ class Executor:
             reason = why_not_resumed(folder, group.computation)
             if reason is not None:
                 return Outcome(REFUSED, reason)
-        grace_is_over, patience_s = self._stop_grace_is_over, options.step_patience_s
-        return group.train(run.config, folder, options.data, options.recording, grace_is_over, patience_s)
+        attempt = Attempt(run.config, folder, options.data, options.recording)
+        return group.train(attempt, self._stop_grace_is_over, options.step_patience_s)
 
     def _start(self) -> TrainingGroup:
         group = self._start_group(self._resources, self._keep_waiting)

@@ -13,7 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,6 +47,19 @@ class RankPlacement:
     by their index if it was not set."""
     process: int = 0
     """Number of the rank's process on its node."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What the ranks of a worker group train next: a run from its checkpoint, or from the start if it has none."""
+
+    config: RunConfig
+    folder: Path
+    """The run's record folder, on storage that all ranks share. It is created if necessary."""
+    data_root: Path
+    """The folder of the prepared data sets."""
+    recording: Recording = field(default_factory=Recording)
+    """How often rank 0 writes telemetry and progress."""
 
 
 @dataclass(frozen=True)
@@ -192,24 +205,14 @@ class Worker:
 
         return torch.device("cpu") if self.device_index is None else torch.device("cuda", self.device_index)
 
-    def train(
-        self,
-        config: RunConfig,
-        folder: Path,
-        data_root: Path,
-        recording: Recording,
-        computation: Computation | None = None,
-    ) -> Outcome:
+    def train(self, attempt: Attempt, computation: Computation | None = None) -> Outcome:
         """Train a run from its checkpoint, or from the start if it has none.
 
-        Collective: all ranks call it with the same run. Rank 0 writes the record. During the call, the standard output
-        and error of this process are appended to `log.txt` in the folder.
+        Collective: all ranks call it with the same attempt. Rank 0 writes the record. During the call, the standard
+        output and error of this process are appended to `log.txt` in the folder.
 
         Args:
-            config: The run.
-            folder: The run's record folder, on storage that all ranks share. It is created if necessary.
-            data_root: The folder of the prepared data sets.
-            recording: How often rank 0 writes telemetry and progress.
+            attempt: The run, its folder and its data.
             computation: How all ranks compute, which rank 0 records.
 
         Returns:
@@ -217,22 +220,21 @@ class Worker:
             outcome; its traceback is in the log.
         """
         self.is_stepping = False
+        folder = attempt.folder
         try:
             with naming_full_disk(folder / LOG_FILE):
                 folder.mkdir(parents=True, exist_ok=True)
                 with _redirecting_output(folder / LOG_FILE):
                     try:
                         with naming_full_disk(folder):
-                            return self._train(config, folder, data_root, recording, computation)
+                            return self._train(attempt, computation)
                     except Exception as error:  # whatever it is, it becomes the run's outcome
                         traceback.print_exc()
                         return _failure(error)
         except DiskFullError as error:  # there was no room for the log
             return _failure(error)
 
-    def _train(
-        self, config: RunConfig, folder: Path, data_root: Path, recording: Recording, computation: Computation | None
-    ) -> Outcome:
+    def _train(self, attempt: Attempt, computation: Computation | None) -> Outcome:
         import torch
 
         from bench.orchestration.session import check_data, train_and_record
@@ -242,30 +244,30 @@ class Worker:
         device = self.device()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        context = RankSetup(
+        setup = RankSetup(
             rank=self.rank,
             world_size=self.world_size,
             device=device,
             threads=self.resources.cpus_per_worker,
-            folder=folder,
-            data_root=data_root,
+            folder=attempt.folder,
+            data_root=attempt.data_root,
             stop_requested=self._stop_requested,
             compiled=self.resources.compile,
             gpu_share=self.resources.gpus_per_worker or 1.0,
         )
         if self.rank == 0:
             result = train_and_record(
-                config,
-                context,
+                attempt.config,
+                setup,
                 gpus=self.gpus,
                 gpus_elsewhere=self.gpus_elsewhere,
                 computation=computation,
-                recording=recording,
+                recording=attempt.recording,
                 stop_reason=lambda: self.stop_reason,
             )
         else:
-            check_data(config, data_root)
-            result = train(config, context, SilentObserver())
+            check_data(attempt.config, attempt.data_root)
+            result = train(attempt.config, setup, SilentObserver())
         return Outcome("finished" if result.finished else "interrupted")
 
 

@@ -23,11 +23,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from bench.machine.computation import Computation, merged
 from bench.orchestration.watchdog import Watchdog, process_state, stacks_from_outside
-from bench.orchestration.worker import CONTROL, LOG_FILE, Outcome, RankPlacement, Worker
-from bench.records.record import Recording
+from bench.orchestration.worker import CONTROL, LOG_FILE, Attempt, Outcome, RankPlacement, Worker
 from reproduce import schema
 from reproduce.limits import processes_killed_for_memory
-from reproduce.spec import ResourcesConfig, RunConfig
+from reproduce.spec import ResourcesConfig
 
 log = logging.getLogger(__name__)
 
@@ -132,10 +131,7 @@ class WorkerGroup:
 
     def train(
         self,
-        config: RunConfig,
-        folder: Path,
-        data_root: Path,
-        recording: Recording,
+        attempt: Attempt,
         give_up: Callable[[], bool] = lambda: False,
         step_patience_s: float = STEP_PATIENCE_S,
     ) -> Outcome:
@@ -146,20 +142,16 @@ class WorkerGroup:
         group.
 
         Args:
-            config: The run.
-            folder: The run's record folder, on storage that all workers share.
-            data_root: The folder of the prepared data sets.
-            recording: How often telemetry and progress are written.
+            attempt: The run, its folder and its data.
             give_up: Called about every `POLL_S` seconds; if it returns True, the wait ends with an interrupted outcome.
             step_patience_s: Seconds without a step after which the attempt has failed; see `Watchdog`. The log in the
-                folder then holds the stacks of the ranks.
+                run's folder then holds the stacks of the ranks.
 
         Returns:
             How the attempt ended. Exceptions of workers and of Ray are not raised but become a failed outcome. If
             several ranks failed, it is the outcome of one that did not fail because of another.
         """
-        run = (config, folder, data_root, recording, self.computation)
-        pending = [worker.train.remote(*run) for worker in self.workers]
+        pending = [worker.train.remote(attempt, self.computation) for worker in self.workers]
         killed_before = processes_killed_for_memory()
         steps = _StepCounters(self.workers, step_patience_s)
         outcome, deadline = Outcome(schema.INTERRUPTED), math.inf
@@ -179,7 +171,7 @@ class WorkerGroup:
                 if self._stopped_before_first_step() or give_up():
                     return Outcome(schema.INTERRUPTED)
                 if (pause_s := steps.pause_s()) is not None:
-                    return Outcome(schema.FAILED, self._describe_hang(pause_s, folder / LOG_FILE), retry=True)
+                    return Outcome(schema.FAILED, self._describe_hang(pause_s, attempt.folder / LOG_FILE), retry=True)
         return outcome
 
     def _describe_hang(self, pause_s: float, log_file: Path) -> str:

@@ -37,10 +37,9 @@ from pathlib import Path
 import ray
 
 from bench.orchestration.cluster import capacity
-from bench.orchestration.worker import Worker
+from bench.orchestration.worker import Attempt, Worker
 from bench.orchestration.worker_group import WorkerGroup
 from bench.planning.plan import make_plan
-from bench.records.record import Recording
 from bench.records.states import read_events, run_folder
 from reproduce.spec import load_experiment
 
@@ -64,7 +63,7 @@ answer = {"capacity": capacity(experiment.resources), "runs": []}
 groups = [WorkerGroup.start(experiment.resources, worker_class=OnCpu) for _ in runs]
 for run, group in zip(runs, groups):
     folder = run_folder(place / "records", run.key)
-    outcome = group.train(run.config, folder, place / "data", Recording())
+    outcome = group.train(Attempt(run.config, folder, place / "data"))
     events = read_events(folder)
     sees = ray.get(group.workers[0].sees.remote())
     answer["runs"].append({"outcome": outcome.status, "start": events[0], "end": events[-1], "sees": sees})

@@ -29,10 +29,10 @@ from pydantic import Field
 from rich.console import Console
 
 from bench.orchestration.cluster import cluster
+from bench.orchestration.worker import Attempt
 from bench.orchestration.worker_group import WorkerGroup
 from bench.planning.plan import make_plan
 from bench.records.plan import write_plan
-from bench.records.record import Recording
 from bench.records.states import run_folder
 from bench.suites.harness.comparison import Comparison, Goal, Measure, Measurement, interleave
 from bench.suites.harness.errors import MeasurementError
@@ -202,7 +202,7 @@ def _ours(workspace: Workspace, once: dict[str, dict[str, float]]) -> Iterator[M
     def train(group: WorkerGroup, run: PlannedRun, start: float) -> Measurement:
         folder = run_folder(workspace.records, run.key)
         first_step = _FirstStep(folder)
-        outcome = group.train(run.config, folder, workspace.data, Recording())
+        outcome = group.train(Attempt(run.config, folder, workspace.data))
         end = time.time()
         if outcome.status != schema.FINISHED:
             raise MeasurementError(f"the run under measurement {outcome.status}: {outcome.error}")

@@ -10,10 +10,10 @@ import pytest
 
 from bench.machine.computation import Computation
 from bench.orchestration.executor import ExecutionOptions
-from bench.orchestration.worker import Outcome
-from bench.records.record import Record, Recording
+from bench.orchestration.worker import Attempt, Outcome
+from bench.records.record import Record
 from reproduce import schema
-from reproduce.spec import ResourcesConfig, RunConfig
+from reproduce.spec import ResourcesConfig
 
 Ending = Outcome | Exception | Callable[["FakeGroup", Callable[[], bool]], Outcome]
 """What a `train` returns or raises, or a function of the group and `give_up` that does one of the two."""
@@ -30,19 +30,11 @@ class FakeGroup:
         self.reason: str | None = None
         self.killed = False
 
-    def train(
-        self,
-        config: RunConfig,
-        folder: Path,
-        data_root: Path,
-        recording: Recording,
-        give_up: Callable[[], bool],
-        step_patience_s: float,
-    ) -> Outcome:
+    def train(self, attempt: Attempt, give_up: Callable[[], bool], step_patience_s: float) -> Outcome:
         assert not self.killed
-        self.trained.append(config.key)
-        record = Record(folder)
-        record.begin(config, environment={}, world_size=1, device="cpu")
+        self.trained.append(attempt.config.key)
+        record = Record(attempt.folder)
+        record.begin(attempt.config, environment={}, world_size=1, device="cpu")
         ending = self._groups.endings.pop(0) if self._groups.endings else Outcome(schema.FINISHED)
         try:
             if isinstance(ending, Exception):

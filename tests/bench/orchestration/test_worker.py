@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from bench.orchestration import session
-from bench.orchestration.worker import LOG_FILE, Outcome, RankPlacement, Worker
-from bench.records.record import Recording, RunFinishedError
+from bench.orchestration.worker import LOG_FILE, Attempt, Outcome, RankPlacement, Worker
+from bench.records.record import RunFinishedError
 from reproduce.data import DamagedDataError, DataError, load_manifest
 from reproduce.files.disk import DiskFullError
 from reproduce.spec import PlannedRun, ResourcesConfig
@@ -82,7 +82,7 @@ def train(
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.FileIO(2, "w", closefd=False), encoding="utf-8"))
         monkeypatch.setattr(session, "train_and_record", lambda config, context, **_: training(context))
         worker = Worker(0, ResourcesConfig())
-        return worker, worker.train(planned(0).config, tmp_path / "run", tmp_path, Recording())
+        return worker, worker.train(Attempt(planned(0).config, tmp_path / "run", tmp_path))
 
     return call
 

@@ -14,9 +14,8 @@ from ray.exceptions import ActorDiedError, RaySystemError, RayTaskError
 
 from bench.machine.computation import Computation
 from bench.orchestration import worker_group as module
-from bench.orchestration.worker import Outcome, RankPlacement
+from bench.orchestration.worker import Attempt, Outcome, RankPlacement
 from bench.orchestration.worker_group import StartCancelledError, StartFailedError, WorkerGroup
-from bench.records.record import Recording
 from reproduce import schema
 from reproduce.spec import ResourcesConfig
 
@@ -249,7 +248,7 @@ def test_workers_that_do_not_answer_end_the_start(ray: Ray, monkeypatch: pytest.
 
 def train(group: WorkerGroup, give_up: Callable[[], bool] = lambda: False) -> Outcome:
     config: Any = None
-    return group.train(config, Path("run"), Path("data"), Recording(), give_up)
+    return group.train(Attempt(config, Path("run"), Path("data")), give_up)
 
 
 def trained_by(ray: Ray, *answers: Any, **others: Any) -> WorkerGroup:
@@ -314,7 +313,7 @@ def test_a_rank_that_makes_no_step_fails_the_attempt_with_the_stacks_of_those_th
     ray.handles = [starting(0, train=PENDING), starting(1, train=PENDING, steps_so_far=PENDING, stacks=PENDING)]
     group = WorkerGroup.start(ResourcesConfig(workers=2))
     config: Any = None
-    outcome = group.train(config, tmp_path, Path("data"), Recording(), step_patience_s=-1.0)
+    outcome = group.train(Attempt(config, tmp_path, Path("data")), step_patience_s=-1.0)
     assert (outcome.status, outcome.retry) == (schema.FAILED, True)
     assert "rank 1 (process 4711 on 192.0.2.1) does not answer; the stacks are in log.txt" in outcome.error
     assert "rank 0, as it says itself:\nin all_reduce" in (tmp_path / "log.txt").read_text(encoding="utf-8")

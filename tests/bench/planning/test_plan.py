@@ -87,9 +87,7 @@ def test_every_part_starts_elsewhere_and_still_holds_all_runs() -> None:
 
 def test_a_run_that_needs_more_cores_than_there_are_is_refused() -> None:
     check_cores(ResourcesConfig(workers=2, cpus_per_worker=4), 8)
-    with pytest.raises(
-        SpecError, match="workers: 1 and cpus_per_worker: 99 needs 99 CPUs"
-    ):
+    with pytest.raises(SpecError, match="workers: 1 and cpus_per_worker: 99 needs 99 CPUs"):
         check_cores(ResourcesConfig(cpus_per_worker=99), 2)
 
 
