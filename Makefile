@@ -1,14 +1,17 @@
 # Everything starts here: `make` lists the targets. On a fresh machine `make quickstart` or `make test` is enough.
 BIN := .venv/bin
 
-.PHONY: help setup quickstart test test-long fuzz lint audit format tables bundle lock clean
+.PHONY: help setup setup-tests quickstart test test-long fuzz lint audit format tables bundle lock clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## system packages, .venv with pinned requirements; quick the second time (PYTHON=... picks the interpreter)
+setup: ## system packages, .venv with pinned requirements; quick the second time: [PYTHON=...] [TORCH=cpu]
 	@./setup.sh
+
+setup-tests: ## what only the checks and tests need besides; they begin with it
+	@./setup.sh tests
 
 quickstart: setup ## the whole way on a small data set: images, trainings, records, report; some 10 minutes on 2 cores
 	@$(BIN)/deeper run quickstart --prepare
@@ -17,21 +20,21 @@ quickstart: setup ## the whole way on a small data set: images, trainings, recor
 test: lint ## static checks and all tests but the long ones
 	@$(BIN)/pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-long: setup ## the tests that take minutes
+test-long: setup-tests ## the tests that take minutes
 	@$(BIN)/pytest -m long
 
-fuzz: setup ## the decoder in C on mutated JPEGs, on one core for ten minutes: [MINUTES=10]; needs clang
+fuzz: setup-tests ## the decoder in C on mutated JPEGs, on one core for ten minutes: [MINUTES=10]; needs clang
 	@$(BIN)/python tests/fuzz/fuzz_decoder.py $(if $(MINUTES),--minutes $(MINUTES))
 
-lint: setup ## ruff and mypy
+lint: setup-tests ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
 
-audit: setup ## bandit on the code and pip-audit on the packages, judged in docs/security.md
+audit: setup-tests ## bandit on the code and pip-audit on the packages, judged in docs/security.md
 	@$(BIN)/python .ci/audit.py
 
-format: setup ## rewrite the code in the project's format
+format: setup-tests ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 

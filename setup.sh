@@ -1,26 +1,32 @@
 #!/usr/bin/env bash
-# Sets up everything the suite needs, into .venv beside this file. Run it as `make setup`; again, it takes a moment.
+# Sets up what the suite runs on, into .venv beside this file. Run it as `make setup`; again, it takes a moment.
+#   setup.sh tests           also what only its checks and tests need: a browser, a SLURM, linters (`make test` does it)
 #   PYTHON=/path/to/python   the interpreter to use (3.11 or newer); without it the first that fits is taken
+#   TORCH=cpu                PyTorch's builds without CUDA, if an index that you have configured holds them
 #   PIP_ARGS="..."           further arguments of pip install
+# Packages are installed by uv if it is on PATH, which fetches many at once, otherwise by pip.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 readonly venv=.venv
-readonly stamp=$venv/.set-up
 readonly log=build/setup.log
 readonly free_gib=12 # torch's CUDA build and its libraries unpack to some 6 GiB, after as much was downloaded
 
 main() {
-    local python key
+    local purpose=${1:-use} python key stamp lock=requirements.txt
+    if [ "$purpose" = tests ]; then lock=requirements-dev.txt; fi
+    torch=${TORCH:-$(cat $venv/.torch 2>/dev/null || echo cuda)} # what was chosen once stays chosen
+    case $torch in cpu | cuda) ;; *) fail "setup: TORCH=$torch is neither cpu nor cuda" ;; esac
     python=$(find_python)
-    key=$({ "$python" -c 'import sys; print(sys.version_info[:2])'; cat setup.sh pyproject.toml requirements-dev.txt; } | sha256sum)
-    if [ -f $stamp ] && [ "$(cat $stamp)" = "$key" ]; then return; fi
+    stamp=$venv/.set-up-$purpose
+    key=$({ "$python" -c 'import sys; print(sys.version_info[:2])'; cat setup.sh pyproject.toml $lock; echo "$torch"; } | sha256sum)
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$key" ]; then return; fi
 
     mkdir -p build
     : >$log
-    system_packages "$python"
-    environment "$python"
-    echo "$key" >$stamp
+    system_packages "$python" "$purpose"
+    environment "$python" $lock
+    echo "$key" >"$stamp"
     echo "Set up in $venv. What this machine has: $venv/bin/deeper doctor"
 }
 
@@ -80,6 +86,7 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())'
 wanted_packages() {
     # Fashion-MNIST's own files; where the distribution has no such package, they are downloaded at `deeper data prepare`.
     [ -d /usr/share/datasets/fashion-mnist ] || echo dataset-fashion-mnist
+    [ "$1" = tests ] || return 0
     # For the tests, which start a SLURM of their own and skip without it. A machine with a SLURM keeps the one it has.
     if ! command -v sbatch >/dev/null; then
         echo slurm-wlm
@@ -120,7 +127,7 @@ system_packages() {
     read -r -d '' -a missing < <(missing_packages "$1") || true
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         local wanted
-        read -r -d '' -a wanted < <(wanted_packages) || true
+        read -r -d '' -a wanted < <(wanted_packages "$2") || true
         [ $((${#missing[@]} + ${#wanted[@]})) = 0 ] || step "Reading Debian's package lists" apt-get update
         [ ${#missing[@]} = 0 ] || step "Installing ${missing[*]}" apt_install "${missing[@]}"
         read -r -d '' -a wanted < <(on_offer "${wanted[@]}") || true
@@ -141,18 +148,49 @@ system_packages() {
 # --- the environment ---------------------------------------------------------------------------------------------
 
 environment() {
-    local python=$1 short='import sys; print(sys.version_info[:2])'
+    local python=$1 lock=$2 short='import sys; print(sys.version_info[:2])'
     if [ "$("$venv/bin/python" -c "$short" 2>/dev/null || true)" != "$("$python" -c "$short")" ]; then
         local free
         free=$(df --output=avail -B1G . | tail -n 1)
         [ "$free" -ge $free_gib ] || fail "setup: ${free// /} GiB free at $PWD; the environment takes $free_gib GiB to install"
         step "Making $venv with $("$python" --version)" "$python" -m venv --clear $venv
     fi
-    # shellcheck disable=SC2206 # PIP_ARGS is to be split
-    local pip=($venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-})
-    step "Installing $(grep -c '^[a-z].*==' requirements-dev.txt) pinned packages (some minutes the first time)" \
-        "${pip[@]}" --require-hashes -r requirements-dev.txt
-    step "Installing deeper itself" "${pip[@]}" --no-deps --no-build-isolation --editable .
+    echo "$torch" >$venv/.torch
+    compile_in_advance &
+    local how=pip
+    if command -v uv >/dev/null; then how=uv; fi
+    if [ "$torch" = cpu ]; then
+        # shellcheck disable=SC2046 # two words
+        step "Installing PyTorch without CUDA with $how" install --no-deps $(sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' "$lock")
+        without_cuda "$lock" >build/requirements-cpu.txt
+        lock=build/requirements-cpu.txt
+    fi
+    # The lock is complete, and without --no-deps pip would ask it for PyTorch's CUDA libraries.
+    step "Installing $(grep -c '^[a-z].*==' "$lock") pinned packages with $how" install --no-deps --require-hashes -r "$lock"
+    step "Installing deeper itself" install --no-deps --no-build-isolation --editable .
+    wait
 }
 
-main
+# install ARGUMENTS...: as pip install has them.
+install() {
+    if command -v uv >/dev/null; then
+        uv pip install --python $venv/bin/python --compile-bytecode "$@"
+    else
+        # shellcheck disable=SC2086 # PIP_ARGS is to be split
+        $venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-} "$@"
+    fi
+}
+
+# The lock without PyTorch and what it needs of CUDA.
+without_cuda() {
+    awk '/^[a-z]/ { skip = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-(cu|nv|nccl)[a-z0-9-]*)==/ } !skip' "$1"
+}
+
+# The libraries in C, which would otherwise be compiled at their first use, on a core that a download leaves idle.
+compile_in_advance() {
+    $venv/bin/python -c 'from reproduce.native import LIBRARIES
+for library in LIBRARIES:
+    library.implementation()' >/dev/null 2>&1 </dev/null || true # whoever uses it then is told why it does not compile
+}
+
+main "$@"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reproduce.errors import UserError
-from reproduce.spec import validated
 
 if TYPE_CHECKING:
     from bench.suites.harness.reporting import ResultOutput
+    from reproduce.config import C
 
 COMMITTED_FOLDER = Path("results/bench/<kind of machine>")
 """The value of `--output` without a file, which `_result_output` replaces by the folder of this kind of machine.
@@ -232,6 +232,13 @@ def _result_output(arguments: argparse.Namespace, suite: str) -> ResultOutput:
 # --- suites -------------------------------------------------------------------------------------------
 
 
+def _options(kind: type[C], given: dict[str, Any]) -> C:
+    """The options of a suite, from those of the command line; raises `SpecError` if one is out of its range."""
+    from reproduce.spec import validated  # it imports pydantic, which the parser does not need
+
+    return validated(kind, given, where="")
+
+
 def _loader(arguments: argparse.Namespace) -> int:
     from bench.suites.loader.suite import LoaderOptions, main, parse_size
 
@@ -240,7 +247,7 @@ def _loader(arguments: argparse.Namespace) -> int:
         given["threads"] = arguments.threads
     if arguments.size is not None:
         given["size"] = parse_size(arguments.size)
-    options = validated(LoaderOptions, {**given, "sides": arguments.side}, where="")
+    options = _options(LoaderOptions, {**given, "sides": arguments.side})
     return main(options, output=_result_output(arguments, "loader"))
 
 
@@ -256,14 +263,14 @@ def _step(arguments: argparse.Namespace) -> int:
         "threads": arguments.threads,
         "repetitions": arguments.repetitions,
     }
-    return main(validated(StepOptions, given, where=""), output=_result_output(arguments, "step"))
+    return main(_options(StepOptions, given), output=_result_output(arguments, "step"))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
     from bench.suites.overhead.suite import OverheadOptions, main
 
     given = {name: getattr(arguments, name) for name in ("repetitions", "workers", "images")}
-    options = validated(OverheadOptions, {**given, "costs": not arguments.no_costs}, where="")
+    options = _options(OverheadOptions, {**given, "costs": not arguments.no_costs})
     return main(options, output=_result_output(arguments, "overhead"))
 
 
@@ -271,7 +278,7 @@ def _scaling(arguments: argparse.Namespace) -> int:
     from bench.suites.scaling import ScalingOptions, main
 
     given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "repetitions")}
-    return main(validated(ScalingOptions, given, where=""), output=_result_output(arguments, "scaling"))
+    return main(_options(ScalingOptions, given), output=_result_output(arguments, "scaling"))
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -290,21 +297,21 @@ def _training(arguments: argparse.Namespace) -> int:
     from bench.suites.training import TrainingOptions, main
 
     given = {name: getattr(arguments, name) for name in ("folder", "batch", "repetitions")}
-    return main(validated(TrainingOptions, given, where=""), output=_result_output(arguments, "training"))
+    return main(_options(TrainingOptions, given), output=_result_output(arguments, "training"))
 
 
 def _evaluation(arguments: argparse.Namespace) -> int:
     from bench.suites.evaluation import EvaluationOptions, main
 
     given = {name: getattr(arguments, name) for name in ("data", "repetitions")}
-    return main(validated(EvaluationOptions, given, where=""), output=_result_output(arguments, "evaluation"))
+    return main(_options(EvaluationOptions, given), output=_result_output(arguments, "evaluation"))
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from bench.suites.report.suite import ReportOptions, main
 
     given = {name: getattr(arguments, name) for name in ("runs", "epochs", "server")}
-    return main(validated(ReportOptions, given, where=""), output=_result_output(arguments, "report"))
+    return main(_options(ReportOptions, given), output=_result_output(arguments, "report"))
 
 
 def _gpu(arguments: argparse.Namespace) -> int:
@@ -312,7 +319,7 @@ def _gpu(arguments: argparse.Namespace) -> int:
     from bench.suites.gpu.runner import GpuOptions, main
 
     given = {name: getattr(arguments, name) for name in ("minutes", "output", "force")}
-    options = validated(GpuOptions, {**given, "probes": arguments.probe, "json_output": arguments.json}, where="")
+    options = _options(GpuOptions, {**given, "probes": arguments.probe, "json_output": arguments.json})
     return main(options, PROBES)
 
 
@@ -328,4 +335,4 @@ def _faults(arguments: argparse.Namespace) -> int:
         "force": arguments.force,
         "json_output": arguments.json,
     }
-    return main(validated(FaultOptions, given, where=""), KINDS)
+    return main(_options(FaultOptions, given), KINDS)

@@ -11,7 +11,7 @@ from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Subparsers, add_command, add_json, require_writable_records
 from bench.console.output import plain_console, print_result, show
-from bench.records.cleaning.leftovers import BY_DEFAULT, KINDS
+from bench.records.cleaning.kinds import BY_DEFAULT, KINDS
 
 if TYPE_CHECKING:
     from bench.records.cleaning.leftovers import Leftover

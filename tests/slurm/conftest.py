@@ -21,7 +21,7 @@ def skip_reason() -> str | None:
     if os.geteuid() != 0:
         return "the SLURM of the tests needs root, since its hosts are namespaces"
     if missing := [command for command in COMMANDS if shutil.which(command) is None]:
-        return f"no {', '.join(missing)} on PATH; `make setup` as root on Debian installs slurm-wlm, munge and iproute2"
+        return f"no {', '.join(missing)} on PATH; `make setup-tests` as root on Debian installs them"
     probe = "ip link add end1 type veth peer name end2 && ip link add bridge1 type bridge && mount -t tmpfs tmpfs /run"
     trial = subprocess.run(
         ["unshare", *NAMESPACES, "--fork", "--mount-proc", "sh", "-c", probe],

@@ -184,7 +184,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
 
 def test_shellcheck_accepts_the_install_script() -> None:
     if not shutil.which("shellcheck"):
-        pytest.skip("no shellcheck on PATH; `make setup` as root on Debian installs it")
+        pytest.skip("no shellcheck on PATH; `make setup-tests` as root on Debian installs it")
     subprocess.run(["shellcheck", str(packing.INSTALL)], check=True)
 
 

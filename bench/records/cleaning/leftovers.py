@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from bench.records.cleaning.kinds import Kind
 from bench.records.evaluations import RESULT, parts_folder
 from bench.records.leases import LEASE
 from bench.records.plan import experiments, planned_under, read_plans
@@ -16,16 +16,6 @@ from bench.records.states import PROGRESS, is_held, read_state
 from reproduce import schema
 from reproduce.files.locks import is_locked
 
-Kind = Literal["checkpoints", "scratch", "logs", "evaluations"]
-KINDS: dict[Kind, str] = {
-    "checkpoints": "checkpoints before the last, and momentum and unused weights in the last, of finished runs",
-    "scratch": "half-written files that killed processes left, and signs of life of finished runs",
-    "logs": "what finished runs, Ray, the publisher and the server printed",
-    "evaluations": "results of `deeper evaluate`",
-}
-"""The kinds of files that could go, and what they are."""
-BY_DEFAULT: tuple[Kind, ...] = ("checkpoints", "scratch", "logs")
-"""The kinds that nothing in the suite reads again. Claims read evaluations, which take hours, so they are named."""
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{16}")  # see `reproduce.files.atomic.replacing`
 
 

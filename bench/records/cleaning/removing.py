@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.records.cleaning.leftovers import Found, Kind, Leftover, run_leftovers
+from bench.records.cleaning.kinds import Kind
+from bench.records.cleaning.leftovers import Found, Leftover, run_leftovers
 from bench.records.leases import LEASE
 from bench.records.states import is_held
 from reproduce.files.locks import try_lock
