@@ -123,3 +123,4 @@ ARTIFACT_ENVIRONMENT = "environment.json"
 ARTIFACT_EVENTS = "events.jsonl"
 ARTIFACT_TELEMETRY = "telemetry.parquet"
 ARTIFACT_PREDICTIONS = "predictions.parquet"
+CLASS_NAMES = "deeper.class_names"  # entry of its metadata: names of the classes in the order of labels, a JSON list

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ SUMMARISED_FROM = 50
 """Number of finished runs from which the predictions of one run of each arm are read in place of all."""
 MOST_ARMS = 8
 MOST_CLASSES = 20
+NAMES = "class_names"
 
 
 def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
@@ -27,7 +29,8 @@ def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
 
     Returns:
         A frame with a row for each class, by its number, and a column for each arm that kept its predictions: the mean
-        over seeds of the share of the class's images that are classified correctly. It is empty if none did.
+        over seeds of the share of the class's images that are classified correctly. It is empty if none did. Its
+        `attrs` have the names of the classes for people as `NAMES`, empty where the runs recorded none or not the same.
     """
     finished = recorded.finished
     arms = recorded.arms[:MOST_ARMS]
@@ -36,7 +39,17 @@ def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
         read = read.drop_duplicates("arm")
     with fetched(schema.ARTIFACT_PREDICTIONS, list(read["run_id"]), tracking_uri) as files:
         shares = {run_id: _shares(path) for run_id, path in files.items()}
-    return _by_arm(shares, dict(zip(read["run_id"], read["arm"], strict=True)), arms)
+        names = {read_names(path) for path in files.values()} - {()}
+    by_class = _by_arm(shares, dict(zip(read["run_id"], read["arm"], strict=True)), arms)
+    by_class.attrs[NAMES] = names.pop() if len(names) == 1 else ()
+    return by_class
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Read the names of the classes from a run's predictions. It is empty for those of older runs, which have none."""
+    from pyarrow.parquet import read_schema
+
+    return tuple(json.loads((read_schema(path).metadata or {}).get(schema.CLASS_NAMES.encode(), b"[]")))
 
 
 def _shares(path: Path) -> pd.Series:
@@ -62,9 +75,10 @@ def classes_table(by_class: pd.DataFrame, recorded: Recorded) -> Table:
     """
     spread = by_class.max(axis=1) - by_class.min(axis=1)
     shown = by_class.loc[sorted(spread.nlargest(MOST_CLASSES).index)]
+    names = dict(enumerate(by_class.attrs.get(NAMES, ())))
     rows = [
         [
-            Cell(f"class {label}", sort=float(str(label))),
+            Cell(names.get(label, f"class {label}"), sort=float(str(label))),
             *(Cell(percent(value, 1), sort="" if is_missing(value) else value) for value in row),
             Cell(percent(spread[label], 1), sort=spread[label]),
         ]

@@ -17,10 +17,11 @@ from bench.records.record import Record, Recording
 from bench.records.refusals import last_computation
 from bench.telemetry import Sampler
 from reproduce import schema
-from reproduce.data import DamagedDataError, verify_changed
+from reproduce.data import DamagedDataError, Manifest, verify_changed
 from reproduce.errors import CannotContinueError
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.ranks import failed_elsewhere
+from reproduce.export.class_names import class_names
 from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import drop_before, resume_point
@@ -66,7 +67,7 @@ def train_and_record(
         DataError: The data are not those of the run, see `check_data`. Nothing is recorded.
         Exception: Any exception of `train`.
     """
-    check_data(config, setup.data_root)
+    manifest = check_data(config, setup.data_root)
     precision = resolve_precision(config.recipe.precision, setup.device)
     if computation is not None and precision.dtype is torch.float32:
         computation = dataclasses.replace(computation, kernels=None)  # they compute in bf16 only
@@ -99,6 +100,7 @@ def train_and_record(
             rate_hz=recording.telemetry_hz,
         ).start()
         record.gpu_absent = telemetry.gpu_absent
+        record.class_names = class_names(manifest)
         try:
             with naming_full_disk(setup.folder):
                 result = train(config, setup, record)
@@ -130,18 +132,22 @@ def train_and_record(
     return result
 
 
-def check_data(config: RunConfig, data_root: Path) -> None:
+def check_data(config: RunConfig, data_root: Path) -> Manifest:
     """Check that the data which this node sees are those of the run's key. Every rank calls it before it trains.
 
     One rank of a node reads files that have changed since they were last checked, while its other ranks wait for it.
+
+    Returns:
+        The manifest of the data.
 
     Raises:
         DataError: The data set is missing, or it has changed since it was planned or prepared (`DamagedDataError`).
     """
     folder = data_root / config.data.path
-    found = verify_changed(folder).hash
-    if found != config.data_hash:
+    manifest = verify_changed(folder)
+    if manifest.hash != config.data_hash:
         raise DamagedDataError(
-            f"{folder}: holds another data set than the one of the runs: its hash is {found[:12]}, theirs "
+            f"{folder}: holds another data set than the one of the runs: its hash is {manifest.hash[:12]}, theirs "
             f"{config.data_hash[:12]}; put that one back, or repeat the command to plan runs on the new one"
         )
+    return manifest

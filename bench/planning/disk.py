@@ -32,8 +32,10 @@ CHECKPOINTS = 3
 """Checkpoints that a run has for a moment while it trains: the newest, the one before, and one being written."""
 EXPERIMENT_FILES = 4
 STORE_BYTES = 1_000_000
-STORE_FILES = 6
-"""MLflow's embedded store without runs, the publisher's files and the logs of the driver."""
+STORE_FILES = 8
+"""MLflow's embedded store without runs (1), the publisher's files (5) and the logs of Ray and the publisher."""
+STORE_TRAINING_FILES = 2
+"""Files that SQLite has beside the embedded store while the publisher writes to it."""
 RUN_STORE_FILES = 6
 """Copies that the embedded store keeps of a run's files, and the publisher's cursor."""
 
@@ -53,7 +55,8 @@ class DiskUse:
 
     def while_training(self, runs: int) -> tuple[int, int]:
         """Return the most bytes and files of the records while this many runs train at once, the others finished."""
-        return self.after_bytes + runs * self.training_bytes, self.after_files + runs * self.training_files
+        files = self.after_files + STORE_TRAINING_FILES + runs * self.training_files
+        return self.after_bytes + runs * self.training_bytes, files
 
 
 def predict_disk(plan: Plan, runs: Sequence[PlannedRun], seconds: Mapping[str, float]) -> DiskUse:

@@ -101,7 +101,8 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
 
 def _not_prepared(data: DataConfig, folder: Path) -> str:
     if data.source in (None, "folder"):
-        source, hint = "/path/to/images", "prepare it from a folder or a tar of images, such as"
+        hint = "prepare it from a folder or a tar of images, or from ImageNet's archives (imagenet:FOLDER), such as"
+        source = "/path/to/images"
     else:
         source, hint = str(data.source), "prepare it with"
     command = f"deeper data prepare {source} --output {shlex.quote(str(folder))}"

@@ -69,6 +69,8 @@ class Record:
         self.attempt = 0
         self.gpu_absent: str | None = None
         """What telemetry cannot read of the run's GPUs, and why, for `progress.json`. None if it reads everything."""
+        self.class_names: Sequence[str] = ()
+        """Names of the classes for people, for `predictions.parquet`; empty if they are unknown."""
         self._lock_patience_s = lock_patience_s
         self._progress_every_s = progress_every_s
         self._progress_at = -math.inf
@@ -205,7 +207,7 @@ class Record:
 
     def predictions(self, table: Mapping[str, np.ndarray]) -> None:
         """Write the predictions of the final validation to `predictions.parquet`; see `write_predictions`."""
-        write_predictions(self.folder, table)
+        write_predictions(self.folder, table, self.class_names)
 
     def end(
         self,

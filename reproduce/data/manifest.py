@@ -90,6 +90,10 @@ class Manifest(Config):
     hash: str
     """The data hash: SHA-256 of the class names and of the `content` of both splits. Data sets with the same classes,
     labels and stored images in the same order have the same hash, wherever and whenever they were prepared."""
+    class_names: tuple[str, ...] = ()
+    """What the source calls the classes for people, in the order of their labels, such as `tench, Tinca tinca` for
+    n01440764. Empty if it has no such names, and in manifests from before 2026-11-27. It changes neither the
+    fingerprint nor the hash."""
     notes: tuple[str, ...] = ()
     """What preparing passed over in the source, with counts, and what else may surprise; one sentence each. It changes
     neither the fingerprint nor the hash."""
@@ -112,6 +116,8 @@ class Manifest(Config):
     def _coherent(self) -> Manifest:
         if set(self.splits) != set(SPLITS):
             raise ValueError(f"splits: {sorted(self.splits)}; needs train and val")
+        if self.class_names and len(self.class_names) != len(self.classes):
+            raise ValueError(f"class_names: {len(self.class_names)} names for {len(self.classes)} classes")
         if self.hash != content_hash(self.classes, self.splits):
             raise ValueError(f"hash: {self.hash} does not follow from the contents; the manifest was edited")
         return self

@@ -164,6 +164,7 @@ class _Preparation:
             fingerprint=fingerprint,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             hash=content_hash(self.listing.classes, splits),
+            class_names=self.listing.class_names,
             notes=self.listing.notes,
         )
         with replacing(self.out / MANIFEST) as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from archives import (
 from torchvision.datasets import ImageNet
 from torchvision.datasets import imagenet as torchvisions
 
-from reproduce.data import DataError, source_from
+from reproduce.data import DataError, load_manifest, source_from
 from reproduce.data.reading.imagenet import check_archives, list_archives, read_kit
 from reproduce.data.writing import prepare
+from reproduce.export.class_names import class_names
 
 
 @pytest.fixture
@@ -183,6 +185,28 @@ def test_a_subset_says_so_in_its_manifest(twin: Path, tmp_path: Path) -> None:
     assert (manifest.source, manifest.origin) == ("imagenet", "imagenet,classes=2")
     assert manifest.classes == ("n01440764", "n02105855")
     assert manifest.splits["train"].images == 2 * TRAIN_IMAGES
+
+
+def test_a_subset_keeps_the_names_of_the_kit_and_a_manifest_without_them_stays_readable(
+    twin: Path, tmp_path: Path
+) -> None:
+    manifest = prepare(source_from(f"imagenet:{twin},classes=2,checksums=off"), tmp_path / "out")
+    assert manifest.class_names == ("name of n01440764, another", "name of n02105855, another")
+    assert class_names(manifest) == ("name of n01440764", "name of n02105855")
+    path = tmp_path / "out" / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["class_names"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    old = load_manifest(tmp_path / "out")
+    assert (old.hash, class_names(old)) == (manifest.hash, manifest.classes)
+    again = prepare(source_from(f"imagenet:{twin},classes=2,checksums=off"), tmp_path / "out")
+    assert again == old, "the data set is the same, and nothing is written"
+
+
+def test_classes_with_the_same_first_name_keep_all_their_names(twin: Path, tmp_path: Path) -> None:
+    manifest = prepare(source_from(f"imagenet:{twin},classes=2,checksums=off"), tmp_path / "out")
+    cranes = manifest.model_copy(update={"class_names": ("crane", "crane, hoist")})
+    assert class_names(cranes) == ("crane", "crane, hoist")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from reproduce import schema
 from reproduce.data import load_manifest
 from reproduce.data.loading.loaders import ValLoader, ValLoaderConfig
 from reproduce.data.loading.normalise import MEAN
+from reproduce.export.agreement import compare
+from reproduce.export.agreement import main as agreement_main
 from reproduce.export.loading import load
 from reproduce.models import GoogLeNet
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
@@ -169,6 +171,27 @@ def test_safetensors_hold_the_weights_and_the_description(export: Any, images: t
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["deeper"])["run"]["arm"] == "port"
         assert all(file.get_tensor(name).dtype in (torch.float32, torch.int64) for name in file.keys())  # noqa: SIM118
+
+
+def test_the_files_of_a_run_agree_on_the_validation_set(
+    export: Any, photo_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    files = [
+        export("tiny:port:0", format)[1].rename(tmp_path / f"port.{suffix}")
+        for format, suffix in (("safetensors", "safetensors"), ("onnx", "onnx"))
+    ]
+    _, theirs, _ = export("tiny:port:0", "torchvision")
+    _, other, _ = export("tiny:paper:0", "torchvision")
+    found = compare([theirs, *files], photo_data)
+    assert [one.program for one in found] == ["torchvision", "reproduce.export.loading", "onnxruntime"]
+    images = load_manifest(photo_data).splits["val"].images
+    assert {(one.images, one.top1, one.other_predictions) for one in found} == {(images, found[0].top1, 0)}
+    assert found[1].largest_difference == 0
+    assert found[2].largest_difference < 1e-3
+    assert agreement_main([str(theirs), str(other), "--on", str(photo_data)]) == 1
+    assert "(reproduce.export.loading): top-1" in capsys.readouterr().out
+    assert agreement_main([str(tmp_path / "absent.onnx"), "--on", str(photo_data)]) == 2
 
 
 def test_an_unfinished_run_is_exported_only_if_this_is_said(export: Any) -> None:

@@ -159,7 +159,7 @@ def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
 
 
 def _disk(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEstimate | None]) -> Iterator[str]:
-    """Yield a line with the predicted size of the records."""
+    """Yield two lines with the predicted size of the records, afterwards and while runs train."""
     from bench.planning.disk import predict_disk
 
     workers = plan.experiment.resources.workers
@@ -167,9 +167,11 @@ def _disk(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
     seconds = {key: 3600 * found.device_hours / workers / share for key, found in estimates.items() if found}
     disk = predict_disk(plan, runs, seconds)
     without = "" if disk.with_telemetry else ", telemetry not counted"
+    yield f"records: about {format_bytes(disk.after_bytes)} in {disk.after_files} files when all have finished{without}"
+    most_bytes, most_files = disk.while_training(1)
     yield (
-        f"records: about {format_bytes(disk.after_bytes)} in {disk.after_files} files when all have finished{without}; "
-        f"each run that is training takes up to {format_bytes(disk.training_bytes)} more"
+        f"records while one run trains: up to {format_bytes(most_bytes)} in {most_files} files; each further run at "
+        f"the same time takes up to {format_bytes(disk.training_bytes)} more"
     )
 
 

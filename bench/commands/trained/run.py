@@ -89,7 +89,7 @@ def load_run(arguments: argparse.Namespace) -> TrainedRun:
         origin=_origin(run),
         run=run.config,
         classes=manifest.classes,
-        class_names=class_names(manifest.classes),
+        class_names=class_names(manifest),
         epochs=weights.epochs,
         finished=weights.finished,
         averaged=weights.averaged,

@@ -66,7 +66,7 @@ def list_archives(folder: Path, wanted: int | Path | None = None, progress: Prog
         progress: Called after each class with "listing classes", the number of classes listed so far, and their total.
 
     Returns:
-        The listing. Names of classes are WordNet ids.
+        The listing. Classes are called by their WordNet ids; their names for people are the kit's.
 
     Raises:
         DataError: An archive is missing, damaged or not the one that its name says, an archive has no image of a class,
@@ -83,7 +83,12 @@ def list_archives(folder: Path, wanted: int | Path | None = None, progress: Prog
     val = _list_val(folder / VAL, kit, label)
     if empty := sorted(set(label.values()) - {sample.label for sample in val}):
         raise DataError(f"imagenet: {folder / VAL}: no image of class {classes[empty[0]]}; is the archive complete?")
-    return Listing(tuple(classes), {"train": train, "val": val}, ArchiveReader(folder / TRAIN, folder / VAL))
+    return Listing(
+        tuple(classes),
+        {"train": train, "val": val},
+        ArchiveReader(folder / TRAIN, folder / VAL),
+        class_names=tuple(kit.names[wordnet_id] for wordnet_id in classes),
+    )
 
 
 @dataclass(frozen=True)

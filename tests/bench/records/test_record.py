@@ -169,6 +169,18 @@ def test_predictions_keep_their_columns(tmp_path: Path) -> None:
     assert np.array_equal(np.stack(frame["top5"].to_list()), top5)
 
 
+def test_predictions_name_the_classes_for_the_table_of_a_report(tmp_path: Path) -> None:
+    from analysis.details.classes import read_names
+
+    record = Record(tmp_path)
+    table = {"label": np.array([0, 1]), "correct": np.array([True, False])}
+    record.predictions(table)
+    assert read_names(tmp_path / "predictions.parquet") == ()
+    record.class_names = ("tench", "Grüße")
+    record.predictions(table)
+    assert read_names(tmp_path / "predictions.parquet") == ("tench", "Grüße")
+
+
 def test_uncommitted_changes_are_kept_once_beside_the_record(tmp_path: Path, begun: Begin) -> None:
     diff = CodeDiff(b"--- a/bench/cli.py\n")
     begun(tmp_path, code_diff=diff).end("interrupted")
