@@ -63,7 +63,10 @@ class NetworkConfig(Config):
     aux_weight: float = Field(0.3, gt=0)
     """Weight of each auxiliary classifier's loss. The loss of the main classifier has weight 1."""
     aux_dropout: float = Field(0.7, ge=0, lt=1)
-    """Dropout probability in the auxiliary classifiers."""
+    """Dropout probability before the last layer of the auxiliary classifiers."""
+    aux_input_dropout: Annotated[float, ADDED] = Field(0.0, ge=0, lt=1)
+    """Dropout probability before the first linear layer of the auxiliary classifiers. The paper has no dropout there;
+    the listing of the lecture notes drops out 50 % there and before the last layer."""
     dropout: float = Field(0.4, ge=0, lt=1)
     """Dropout probability before the main classifier's last layer."""
     norm: Literal["none", "batch"] = "batch"

@@ -65,6 +65,8 @@ def test_later_fields_do_not_change_the_keys_of_committed_runs(committed: Path) 
     for branches in set(get_args(Branches)) - {run.network.branches}:
         other = run.network.model_copy(update={"branches": branches})
         assert run.model_copy(update={"network": other}).key != run.key
+    twice = run.network.model_copy(update={"aux_input_dropout": 0.5})
+    assert run.model_copy(update={"network": twice}).key != run.key
 
 
 def test_claims_of_one_network_share_its_runs() -> None:

@@ -32,6 +32,7 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     _add_quick(suites)
     _add_training(suites)
     _add_evaluation(suites)
+    _add_layers(suites)
     _add_report(suites)
     _add_gpu(suites)
     _add_faults(suites)
@@ -124,6 +125,16 @@ def _add_evaluation(suites: Any) -> None:
     )
     suite.add_argument("data", type=Path, help="Folder of a prepared data set of photographs.")
     _add_repetitions(suite, 5)
+    _add_result(suite)
+
+
+def _add_layers(suites: Any) -> None:
+    suite = _add_suite(
+        suites, "layers", _layers, "Speeds that claims are about: 1x1 reductions, and a sparse against a dense layer."
+    )
+    suite.add_argument("--side", type=int, default=64, help="Side of the images of a step in pixels. Default: 64.")
+    suite.add_argument("--batch", type=int, default=64, help="Images in a step. Default: 64.")
+    _add_repetitions(suite, 7)
     _add_result(suite)
 
 
@@ -305,6 +316,13 @@ def _evaluation(arguments: argparse.Namespace) -> int:
 
     given = {name: getattr(arguments, name) for name in ("data", "repetitions")}
     return main(_options(EvaluationOptions, given), output=_result_output(arguments, "evaluation"))
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    from bench.suites.layers import LayersOptions, main
+
+    given = {name: getattr(arguments, name) for name in ("side", "batch", "repetitions")}
+    return main(validated(LayersOptions, given, where=""), output=_result_output(arguments, "layers"))
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -181,25 +181,86 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+LISTING = NetworkConfig(norm="none", aux_dropout=0.5, aux_input_dropout=0.5)
+"""Config of the network in the listing of the lecture notes, whose heads drop out twice."""
+
+
 def dropout() -> Measured[Value]:
-    """Read the dropout rate of the auxiliary classifiers, on which two sources contradict each other.
+    """Read where and at which rates the auxiliary classifiers drop out, on which the sources contradict each other.
 
     Returns:
         The measured values by name:
 
-        - `default`: the rate without an option.
-        - `aux_dropout: 0.5`: the rate with this option, which selects the other source's rate.
+        - `before fc2`, `before fc1`: the rates before the last and before the first linear layer without an option; 0
+          if there is no dropout.
+        - `before fc2, option`, `before fc1, option`: the same in the network `LISTING`.
+        - `dropouts`, `dropouts, option`: how often a head drops out.
+    """
+    values: dict[str, Value] = {}
+    for suffix, config in (("", PAPER), (", option", LISTING)):
+        with torch.device("meta"):
+            head = GoogLeNet(config).get_submodule("aux1")
+        rates = {"before fc1": head.get_submodule("input_dropout"), "before fc2": head.get_submodule("dropout")}
+        for place, module in rates.items():
+            values[place + suffix] = module.p if isinstance(module, nn.Dropout) else 0.0
+        values[f"dropouts{suffix}"] = sum(isinstance(module, nn.Dropout) for module in head.modules())
+    return Measured(
+        values=values,
+        summary=f"one dropout of {values['before fc2']} by default; the option has two of "
+        f"{values['before fc1, option']} and {values['before fc2, option']}",
+        evidence="the sources contradict each other; the listing's head, which drops out before both linear layers, is "
+        "the option `aux_input_dropout: 0.5, aux_dropout: 0.5`",
+    )
+
+
+def heads_alike() -> Measured[Value]:
+    """Compare the layers of the two auxiliary classifiers, in training at 224x224.
+
+    Returns:
+        The measured values by name:
+
+        - `layers`: number of layers of a head.
+        - `differing layers`: number of layers that differ in kind, kernel, stride, padding, rate or number of outputs.
+        - `first inputs`, `second inputs`: channels that enter the first and the second head.
+        - `differing inputs`: number of layers that differ in the number of inputs.
     """
     with torch.device("meta"):
-        rates = {
-            name: submodule(GoogLeNet(config), "aux1.dropout", nn.Dropout).p
-            for name, config in (("default", PAPER), ("aux_dropout: 0.5", NetworkConfig(aux_dropout=0.5)))
-        }
+        network = GoogLeNet(PAPER)
+    heads = [network.get_submodule(name) for name in ("aux1", "aux2")]
+    layers = [[layer for layer in head.modules() if _is_layer(layer)] for head in heads]
+    inputs = [[_inputs(layer) for layer in own if _inputs(layer)] for own in layers]
+    shapes = cost(PAPER, training=True)
+    outputs = [[layer.output_shape for layer in shapes.part(name).layers] for name in ("aux1", "aux2")]
+    pairs = list(zip(*layers, strict=True))
+    differing = sum(_without_inputs(a) != _without_inputs(b) for a, b in pairs)
+    differing += sum(a != b for a, b in zip(*(own[1:] for own in outputs), strict=True))  # the pool keeps its channels
     return Measured(
-        values=rates,
-        summary=f"{rates['default']} by default, {rates['aux_dropout: 0.5']} as an option",
-        evidence="the sources contradict each other; the listing's network is `aux_dropout: 0.5`",
+        values={
+            "layers": len(pairs),
+            "differing layers": differing,
+            "first inputs": inputs[0][0],
+            "second inputs": inputs[1][0],
+            "differing inputs": sum(a != b for a, b in zip(*inputs, strict=True)),
+        },
+        summary=f"{len(pairs) - differing} of {len(pairs)} layers alike; {inputs[0][0]} and {inputs[1][0]} channels enter",
+        evidence="kind, kernel, stride, padding, rate and outputs of each layer; only the 1×1 convolution differs, in the "
+        "number of its inputs",
     )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return not list(module.children()) and not isinstance(module, nn.Identity)
+
+
+def _inputs(layer: nn.Module) -> int:
+    """Return the number of inputs or input channels of a layer with weights, else 0."""
+    return next((getattr(layer, name) for name in ("in_channels", "in_features") if hasattr(layer, name)), 0)
+
+
+def _without_inputs(layer: nn.Module) -> tuple[object, ...]:
+    """Return what characterises a layer but for the number of its inputs."""
+    names = ("out_channels", "out_features", "kernel_size", "stride", "padding", "p", "grid", "paper")
+    return (type(layer), *(getattr(layer, name, None) for name in names))
 
 
 def depth() -> Measured[Value]:
@@ -266,6 +327,7 @@ MEASUREMENTS: dict[str, StaticMeasurement] = {
     "branches": branches,
     "heads-at-evaluation": heads_at_evaluation,
     "dropout": dropout,
+    "heads-alike": heads_alike,
     "depth": depth,
     "receptive-field": receptive_field,
 }

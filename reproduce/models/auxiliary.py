@@ -57,7 +57,8 @@ class AuxiliaryClassifier(nn.Module):
     """An auxiliary classifier: feature map [N, in_channels, H, W] -> logits [N, classes], without softmax.
 
     The layers are an average pool, a 1x1 convolution block to 128 channels, a linear layer to 1024 units, ReLU, dropout
-    and a linear layer to the classes.
+    and a linear layer to the classes. If `config.aux_input_dropout` is above 0, there is a dropout before the first
+    linear layer as well.
 
     Args:
         in_channels: Channels of the input map.
@@ -70,12 +71,15 @@ class AuxiliaryClassifier(nn.Module):
         super().__init__()
         self.pool = AuxiliaryPool(side, config)
         self.conv = Convolution(in_channels, 128, 1, norm=config.norm == "batch")
+        # Without it, no module takes part: a dropout of 0 would still draw from the generator.
+        rate = config.aux_input_dropout
+        self.input_dropout: nn.Module = nn.Dropout(rate) if rate else nn.Identity()
         self.fc1 = hidden_linear(128 * self.pool.grid**2, 1024)
         self.dropout = nn.Dropout(config.aux_dropout)
         self.fc2 = class_linear(1024, config.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(self.pool(x)).flatten(1)
+        x = self.input_dropout(self.conv(self.pool(x)).flatten(1))
         x = self.dropout(F.relu(self.fc1(x), inplace=True))
         logits: Tensor = self.fc2(x)
         return logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reproduce.claims.costs import table1
+from reproduce.claims.costs import operations, separable_conv1, table1
 from reproduce.claims.ledger import load_ledger
 from reproduce.claims.registry import STATIC
 from reproduce.claims.structure import depth, heads_at_evaluation, receptive_field
@@ -16,9 +16,11 @@ BY_HAND = {
     "parameters-to-alexnet": {"GoogLeNet": 6_998_552, "AlexNet": 61_100_840},
     "auxiliary-parameters": {"heads": 6_379_728, "training network": 13_378_280},
     "connected-head": {"removed": 7 * 7 * 1024 * 1024 + 1024},
-    "operations": {"multiply-adds": 1_582_671_872},
+    "operations": {"multiply-adds": 1_582_671_872, "with separable conv1": 1_498_677_248},
+    "table-1": {"separable conv1 weights": 2_712},
     "port": {"without heads": 6_624_904, "with heads": 13_004_888, "differing tensors": 0},
-    "dropout": {"default": 0.7, "aux_dropout: 0.5": 0.5},
+    "dropout": {"before fc1": 0.0, "before fc2": 0.7, "before fc1, option": 0.5, "before fc2, option": 0.5},
+    "heads-alike": {"layers": 5, "differing layers": 0, "first inputs": 512, "second inputs": 528},
 }
 FAILING = {"S-params-alexnet", "S-dropout", "P-table1", "P-receptive-field"}
 TABLE1_WEIGHTS = {
@@ -58,8 +60,8 @@ def test_which_claims_hold(findings: dict[str, Finding]) -> None:
 def test_rows_of_table_1_that_do_not_follow_from_its_layer_sizes(findings: dict[str, Finding]) -> None:
     deviating = {part.name: part for part in findings["P-table1"].parts if part.verdict is Verdict.FAILS}
     assert set(deviating) == {
-        "conv1 parameters", "conv1 operations", "4a parameters", "4c parameters", "4d parameters", "4e parameters",
-        "5a parameters", "5a operations", "5b parameters",
+        "conv1 parameters", "conv1 operations", "3b parameters", "4a parameters", "4a operations", "4b parameters",
+        "4c parameters", "4d parameters", "4e parameters", "5a parameters", "5a operations", "5b parameters",
     }  # fmt: skip
     assert deviating["5a parameters"].deviation == pytest.approx(1018 / 1072 - 1)
     assert all(part.note for part in deviating.values())
@@ -67,8 +69,8 @@ def test_rows_of_table_1_that_do_not_follow_from_its_layer_sizes(findings: dict[
 
 @pytest.mark.parametrize(
     ("row", "places", "printed", "consistent"),
-    [("4a", 14**2, 73, True), ("4c", 14**2, 100, False), ("4d", 14**2, 119, False), ("4e", 14**2, 170, False),
-     ("5a", 7**2, 54, True), ("5b", 7**2, 71, False)],
+    [("3b", 28**2, 304, False), ("4a", 14**2, 73, True), ("4b", 14**2, 88, True), ("4c", 14**2, 100, False), ("4d", 14**2, 119, False),
+     ("4e", 14**2, 170, False), ("5a", 7**2, 54, True), ("5b", 7**2, 71, False)],
 )  # fmt: skip
 def test_notes_say_whether_a_row_of_table_1_agrees_with_itself(
     findings: dict[str, Finding], row: str, places: int, printed: int, consistent: bool
@@ -79,16 +81,28 @@ def test_notes_say_whether_a_row_of_table_1_agrees_with_itself(
     assert ("agrees with itself" if consistent else "contradicts itself") in part.note
 
 
-def test_conv1_of_table_1_is_printed_as_two_filters_of_one_dimension() -> None:
-    separable = (7 + 7) * 3 * 64
-    assert round(separable / 1e3, 1) == 2.7
-    assert round(separable * 112**2 / 1e6) == 34
+def test_conv1_of_table_1_is_printed_as_a_depthwise_separable_convolution(findings: dict[str, Finding]) -> None:
+    by_hand = 3 * 8 * 7 * 7 + 3 * 8 * 64
+    assert separable_conv1() == by_hand == 2_712
+    assert round(by_hand / 1e3, 1) == 2.7
+    assert round(by_hand * 112**2 / 1e6, 2) == 34.02
+    assert "2\u202f712 weights and 34.02 M operations" in findings["P-table1"].evidence
+
+
+def test_1500_million_operations_are_those_of_table_1_and_not_of_the_printed_layer_sizes(
+    findings: dict[str, Finding],
+) -> None:
+    printed = [part.expected for part in findings["P-table1"].claim.parts if part.of.endswith("operations")]
+    assert sum(printed) == 1502  # type: ignore[arg-type]
+    values = operations().values
+    assert [round(float(values[name]) / 1e9, 1) for name in ("multiply-adds", "with separable conv1")] == [1.6, 1.5]  # type: ignore[arg-type]
 
 
 def test_both_rates_of_the_dropout_conflict_are_reported(findings: dict[str, Finding]) -> None:
     verdicts = {part.name: part.verdict for part in findings["S-dropout"].parts}
-    assert verdicts["text of S"] is verdicts["option aux_dropout: 0.5"] is Verdict.HOLDS
-    assert verdicts["listing of S"] is Verdict.FAILS
+    assert verdicts["text of S"] is verdicts["option, before the first linear layer"] is Verdict.HOLDS
+    for place in ("first", "second"):
+        assert verdicts[f"listing of S, before the {place} linear layer"] is Verdict.FAILS
 
 
 def test_heads_cost_nothing_at_evaluation() -> None:

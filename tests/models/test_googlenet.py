@@ -149,3 +149,15 @@ def test_every_parameter_is_in_one_stage() -> None:
     assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
     assert set(stages["4"]) == {p for name, p in network.named_parameters() if name.startswith("inception4")}
     assert tuple(stage_parameters(GoogLeNet(small(aux="aux2")))) == ("stem", "3", "4", "5", "head", "aux2")
+
+
+@pytest.mark.parametrize(("rate", "dropouts"), [(0.0, 1), (0.5, 2)])
+def test_a_head_drops_out_before_its_first_linear_layer_only_on_request(rate: float, dropouts: int) -> None:
+    head = GoogLeNet(small(aux_input_dropout=rate, aux_dropout=0.5)).train().get_submodule("aux1")
+    assert sum(isinstance(module, nn.Dropout) for module in head.modules()) == dropouts
+    seen: list[Tensor] = []
+    head.get_submodule("fc1").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    torch.manual_seed(0)
+    head(torch.ones(64, 512, 2, 2))
+    positive = seen[0][:, seen[0].gt(0).any(dim=0)]  # units that the ReLU leaves for the same input
+    assert positive.eq(0).float().mean().item() == pytest.approx(rate, abs=0.05)
