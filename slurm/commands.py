@@ -1,4 +1,4 @@
-"""The commands `deeper slurm render`, `deeper slurm submit` and `deeper slurm profiles`."""
+"""The commands `deeper slurm render`, `submit` and `profiles`; `slurm.submitted.commands` adds those for jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from bench.console.options import (
     add_retry,
     output_folder,
     require_writable_records,
+    whole_number,
 )
+from slurm.submitted import commands as submitted
 
 if TYPE_CHECKING:
     from reproduce.spec import ExperimentConfig, PlannedRun
     from slurm.profile import Profile
     from slurm.rendering import Job
 
+DEPENDENCIES = ("after", "afterany", "afterok", "afternotok", "aftercorr", "afterburstbuffer")
+DEPENDENCY = re.compile(rf"((?:{'|'.join(DEPENDENCIES)}):)?\d+(_\d+)?(\+\d+)?")
+"""A job to wait for: its id, or a type of sbatch's --dependency with an id."""
 EXAMPLES = """examples:
   deeper slurm profiles
   deeper slurm submit ablation-imagenet --profile gpu-nodes --dry-run
   deeper slurm submit ablation-imagenet --profile gpu-nodes
   deeper slurm submit my-ablation.yaml --profile one-gpu-node --split 4    # a job array, one node an element
+  deeper slurm submit my-ablation.yaml --profile one-gpu-node --split 40 --throttle 8
+  deeper slurm submit my-ablation.yaml --profile one-gpu-node --after 4711  # once that job has ended
   deeper slurm submit my-ablation.yaml --profile one-gpu-node --address head:6379
   deeper slurm render ablation-imagenet --profile gpu-nodes --output scripts  # then: sbatch scripts/job.sh
 
@@ -58,6 +65,16 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
             "--split", type=int, metavar="N", help="Submit a job array of N elements that share the runs."
         )
         form.add_argument("--address", metavar="HOST:PORT", help="Let the nodes join this Ray cluster.")
+        parser.add_argument(
+            "--throttle", type=whole_number(1), metavar="K", help="Let at most K elements of --split run at once."
+        )
+        parser.add_argument(
+            "--after",
+            action="append",
+            default=[],
+            metavar="JOB",
+            help="Start once this job has ended, or as TYPE:JOB says, e.g. afterok:17. May be repeated.",
+        )
         add_choice(parser)
         add_retry(parser)
         return parser
@@ -75,6 +92,7 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     )
     profiles = actions.add_parser("profiles", help="List the profiles with their descriptions and files.")
     profiles.set_defaults(call=_profiles)
+    submitted.add_to(actions, places)
 
 
 def _render(arguments: argparse.Namespace) -> int:
@@ -182,8 +200,8 @@ def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list
     """Return the runs that --arm and --seed select.
 
     Raises:
-        SpecError: There is no such arm or seed, --split is not from 1 to the number of runs, or --address is not
-            HOST:PORT.
+        SpecError: There is no such arm or seed, --split is not from 1 to the number of runs, --throttle is given
+            without it, --address is not HOST:PORT, or --after is no job.
     """
     from bench.planning.plan import select
     from reproduce.spec import SpecError
@@ -193,6 +211,14 @@ def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list
         raise SpecError(
             f"--split: {len(selected)} runs cannot be split into {arguments.split}; use 1 to {len(selected)}"
         )
+    if arguments.throttle is not None and arguments.split is None:
+        raise SpecError(f"--throttle: {arguments.throttle} elements of an array, but there is none; add --split N")
+    for job in arguments.after:
+        if not DEPENDENCY.fullmatch(job):
+            raise SpecError(
+                f"--after: {job!r} is neither the id of a job, e.g. 17, nor one of {', '.join(DEPENDENCIES)} with an "
+                "id, e.g. afterok:17"
+            )
     if arguments.address is not None and not re.fullmatch(r"[^\s:]+:\d+", arguments.address):
         raise SpecError(f"--address: {arguments.address!r} is not HOST:PORT of a Ray cluster, e.g. head:6379")
     return selected
@@ -220,6 +246,8 @@ def _job(arguments: argparse.Namespace, experiment: ExperimentConfig, folder: Pa
         arms=tuple(arguments.arm),
         seeds=tuple(arguments.seed),
         retry_failed=arguments.retry_failed,
+        throttle=arguments.throttle,
+        after=tuple(arguments.after),
     )
 
 
@@ -243,4 +271,5 @@ def _print_submission(job: Job, profile: Profile, jobs: dict[str, str], runs: in
     print(f"dashboard: {profile.tracking_uri or f'deeper dashboard {job.experiment} --records {job.records}'}")
     if "report" in jobs:
         print(f"report:    {job.records}/reports/{job.experiment}/index.html, once job {jobs['report']} is done")
+    print(f"follow:    deeper slurm logs {jobs['grid']} --follow --records {job.records}")
     print(f"cancel:    scancel {jobs['grid']}    (every run writes a checkpoint; submit again to continue)")

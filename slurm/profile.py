@@ -105,6 +105,10 @@ class Profile(Config):
         int | None, SbatchOption("mem", "node", "{}G"), NodeResource("GiB", lambda kind: kind.memory_mib // 1024)
     ] = Field(None, ge=1)
     """Memory that the job takes on each node, in GiB. Without it, the cluster's default applies."""
+    throttle: int | None = Field(None, ge=1)
+    """Largest number of elements of an array (`--split`) that run at once. `--throttle` overrules it."""
+    dependency: Annotated[Word | None, SbatchOption("dependency", "dependency")] = None
+    """What the job waits for, in the form of `sbatch`, e.g. singleton. `--after` adds to it."""
     exclusive: Annotated[bool, SbatchOption("exclusive", "node")] = False
     """Whether the job shares its nodes with no other job."""
     setup: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from slurm.queries import NodeKind
 
-Section = Literal["queue", "job", "node", "signal"]
+Section = Literal["queue", "job", "node", "dependency", "signal"]
 
 
 @dataclass(frozen=True)

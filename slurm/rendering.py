@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ class Job:
     """Seeds whose runs the job carries out; all seeds if empty."""
     retry_failed: bool = False
     """Whether runs that have failed before are tried again."""
+    throttle: int | None = None
+    """Number of elements of a job array that run at once; None for that of the profile."""
+    after: tuple[str, ...] = ()
+    """Jobs that have to end before this one starts: their ids, or TYPE:ID with a type of sbatch's --dependency."""
 
     @property
     def log(self) -> Path:
@@ -53,7 +58,8 @@ def render_job(job: Job, profile: Profile) -> str:
         **_profile_options(profile, "job"),
         "ntasks-per-node": 1,
         **_profile_options(profile, "node"),
-        "array": f"0-{job.split - 1}" if job.split else None,
+        "array": _array(job, profile),
+        **_dependency(job, profile),
         "requeue": True,
         "no-kill": True,
         **_profile_options(profile, "signal"),
@@ -99,12 +105,15 @@ def _granted(profile: Profile) -> list[tuple[str, str, str]]:
 
     Only what SLURM tells every job is compared; whoever types `sbatch job.sh` may have overruled it.
     """
+    time = displayed_time(profile.seconds)
     fields = [
         ("partition", profile.partition, "${SLURM_JOB_PARTITION:-}"),
         ("account", profile.account, "${SLURM_JOB_ACCOUNT:-}"),
         ("qos", profile.qos, "${SLURM_JOB_QOS:-}"),
+        ("time", time, f"${{limit:-{time}}}"),
         ("nodes", profile.nodes, "${SLURM_JOB_NUM_NODES:-}"),
         ("cpus_per_node", profile.cpus_per_node, "${SLURM_CPUS_PER_TASK:-}"),
+        ("gpus_per_node", profile.gpus_per_node or None, "${SLURM_GPUS_ON_NODE:-}"),
         ("memory_gib", profile.memory_gib, "$((${SLURM_MEM_PER_NODE:-0} / 1024))"),
     ]
     return [
@@ -114,6 +123,15 @@ def _granted(profile: Profile) -> list[tuple[str, str, str]]:
     ]
 
 
+def displayed_time(seconds: int) -> str:
+    """Return a time limit as `squeue` shows it: in whole minutes, rounded up, e.g. 20:00, 1:30:00 or 1-12:00:00."""
+    minutes = math.ceil(seconds / 60)
+    days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days}-{hours:02d}:{minutes:02d}:00"
+    return f"{hours}:{minutes:02d}:00" if hours else f"{minutes}:00"
+
+
 def _profile_options(profile: Profile | ReportJob, section: Section) -> dict[str, object]:
     """Return the options of `sbatch` that the profile's fields of one section set, with None for those to leave out."""
     return {
@@ -121,6 +139,18 @@ def _profile_options(profile: Profile | ReportJob, section: Section) -> dict[str
         for field, option in fields_with(type(profile), SbatchOption)
         if option.section == section
     }
+
+
+def _array(job: Job, profile: Profile) -> str | None:
+    throttle = job.throttle or profile.throttle
+    return f"0-{job.split - 1}{f'%{throttle}' if throttle else ''}" if job.split else None
+
+
+def _dependency(job: Job, profile: Profile) -> dict[str, object]:
+    """Return the options of a job that waits for others. One that would wait for ever is ended by SLURM."""
+    given = [profile.dependency] if profile.dependency else []
+    waits_for = ",".join(given + [one if ":" in one else f"afterany:{one}" for one in job.after])
+    return {"dependency": waits_for, "kill-on-invalid-dep": "yes"} if waits_for else {}
 
 
 def _given(options: dict[str, object]) -> dict[str, object]:

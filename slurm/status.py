@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from bench.console.formats import format_duration
-from bench.console.tables import Column, FittedTable
+from bench.console.tables import Cell, Column, FittedTable
 from slurm import queries
 from slurm.queries import SlurmError, SlurmJob
 from slurm.submission import JOBS, submission_order, submissions_folder
@@ -36,6 +36,11 @@ class SubmittedJob:
     """State of the job as SLURM reports it."""
 
     @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return self.submission.parents[1].name
+
+    @property
     def log(self) -> Path:
         """Path of the job's log, which exists once the job has started."""
         return self.submission / f"{self.what}-{self.job.id}.log"
@@ -51,21 +56,19 @@ class View:
     """The reason why SLURM did not answer, in which case every state is UNKNOWN; None if it answered."""
 
 
-def view(records: Path, experiment: str) -> View:
-    """Ask SLURM for every job that `deeper slurm submit` has submitted for an experiment.
+def view(records: Path, *experiments: str) -> View:
+    """Ask SLURM, with one question, for every job that `deeper slurm submit` has submitted for some experiments.
 
     No exception is raised if SLURM does not answer: `View.missing` gives the reason.
 
     Args:
         records: Folder of the records.
-        experiment: Name of the experiment.
+        experiments: Names of the experiments.
     """
+    paths = [path for name in experiments for path in submissions_folder(records.absolute(), name).glob(f"*/{JOBS}")]
     submitted = [
         (path.parent, what, job_id)
-        for path in sorted(
-            submissions_folder(records.absolute(), experiment).glob(f"*/{JOBS}"),
-            key=lambda path: submission_order(path.parent),
-        )
+        for path in sorted(paths, key=lambda path: submission_order(path.parent))
         for what, job_id in json.loads(path.read_text(encoding="utf-8")).items()
     ]
     missing = None
@@ -87,9 +90,19 @@ def as_json(found: View) -> list[dict[str, Any]]:
     """Convert the jobs to values that `json` can write.
 
     Returns:
-        For each job the fields of `queries.SlurmJob`, `what` ("grid" or "report") and `log` (the path of its log).
+        For each job the fields of `queries.SlurmJob`, `experiment`, `what` ("grid" or "report") and `log` (the path of
+        its log).
     """
-    return [{**asdict(entry.job), "what": entry.what, "log": str(entry.log)} for entry in found.jobs]
+    return [
+        {**asdict(entry.job), "experiment": entry.experiment, "what": entry.what, "log": str(entry.log)}
+        for entry in found.jobs
+    ]
+
+
+def listing(found: View) -> RenderableType:
+    """Render one table of all jobs, the newest submission last."""
+    columns = (Column("submitted", priority=2), Column("experiment"), *COLUMNS)
+    return FittedTable(columns, [(e.submission.name, e.experiment, *_cells(e)) for e in found.jobs])
 
 
 def render(found: View) -> RenderableType:
@@ -117,29 +130,30 @@ def render(found: View) -> RenderableType:
     return Group(*parts)
 
 
+COLUMNS = (
+    Column("job"),
+    Column(""),
+    Column("state"),
+    Column("nodes", priority=1),
+    Column("time"),
+    Column("restarts", "right", priority=3),
+    Column("log", priority=4),
+)
+
+
 def _table(entries: Sequence[SubmittedJob]) -> FittedTable:
-    columns = (
-        Column("job"),
-        Column(""),
-        Column("state"),
-        Column("nodes", priority=1),
-        Column("time"),
-        Column("restarts", "right", priority=2),
-        Column("log", priority=3),
+    return FittedTable(COLUMNS, [_cells(entry) for entry in entries])
+
+
+def _cells(entry: SubmittedJob) -> tuple[Cell, ...]:
+    job = entry.job
+    elapsed = "-" if job.elapsed_s is None else format_duration(job.elapsed_s)
+    return (
+        job.id,
+        entry.what,
+        Text(job.state + (f" ({job.reason})" if job.reason else ""), style=STYLES.get(job.state, "red")),
+        job.nodes or "-",
+        elapsed if job.limit_s is None else f"{elapsed} of {format_duration(job.limit_s)}",
+        "-" if job.restarts is None else str(job.restarts),
+        entry.log.name,
     )
-    rows = []
-    for entry in entries:
-        job = entry.job
-        elapsed = "-" if job.elapsed_s is None else format_duration(job.elapsed_s)
-        rows.append(
-            (
-                job.id,
-                entry.what,
-                Text(job.state + (f" ({job.reason})" if job.reason else ""), style=STYLES.get(job.state, "red")),
-                job.nodes or "-",
-                elapsed if job.limit_s is None else f"{elapsed} of {format_duration(job.limit_s)}",
-                "-" if job.restarts is None else str(job.restarts),
-                entry.log.name,
-            )
-        )
-    return FittedTable(columns, rows)

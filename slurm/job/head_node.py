@@ -28,8 +28,8 @@ from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import find_address
 from slurm.job.node.ray_node import RayNode, RayNodeError, RayStartError, start_ray_node
-from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data
-from slurm.job.rendezvous import REPORT_TIMEOUT_S, RendezvousServer, cancel_rendezvous, rendezvous_file
+from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data, require_shared_folders
+from slurm.job.rendezvous import REPORT_TIMEOUT_S, NodeReport, RendezvousServer, cancel_rendezvous, rendezvous_file
 from slurm.job.termination import TO_BE_REQUEUED, StopRequest, termination_reason
 
 POLL_S = 0.5
@@ -74,7 +74,8 @@ class HeadNode:
 
         Returns:
             `INTERRUPTED` if Ray ended on this node or did not start in a job that was requeued, or if a signal killed
-            `deeper run`; `FAILED` if Ray did not start in the first start of the job; `WRONG_INPUT` after a user's
+            `deeper run`; `FAILED` if Ray did not start in the first start of the job; see `_code_after_mistake` for the
+            case that the runs do not fit since nodes are missing; `WRONG_INPUT` after a user's
             mistake, in which case the runs of this job that have not ended are recorded as failed, and if no run can
             go on, for example on a full disk, which leaves them as they are;
             `CANCELLED` if `deeper run` was interrupted by a signal that was sent neither because of the time limit nor
@@ -107,10 +108,12 @@ class HeadNode:
             if (ended := code_if_nothing_is_left(self.config)) is not None:
                 log("nothing is left to do")
                 return ended
-            data = prepare_data(self.config)
+            require_shared_folders(self.config)
             own = find_address(self._peer(), self.config.interface)
             if self.config.join:
                 _require_listener(self.config.join)
+            server = RendezvousServer(own.address, file)  # first, so that the loss of a node is noticed from now on
+            data = prepare_data(self.config)
             ray = self.start_ray(
                 self.allocation,
                 own,
@@ -120,7 +123,7 @@ class HeadNode:
             if self.config.join:
                 ray.wait_until_up()
             ray_address = self.config.join or ray.wait_for_address()
-            server = RendezvousServer(own.address, ray_address, file)
+            server.announce_ray(ray_address)
             missing = self._wait_for_workers(server, str(data))
             driver = self.start_driver(driver_command(self.config, ray_address, data, self.stop.file))
             code = self._wait_for_driver(driver, ray)
@@ -128,7 +131,7 @@ class HeadNode:
                 log("no run can go on, so the job is not requeued; once that is mended, submit again")
                 return WRONG_INPUT
             if code == WRONG_INPUT and driver.mistake is not None:
-                mark_runs_failed(self.config, " | ".join([*missing, driver.mistake]))
+                return self._code_after_mistake(driver.mistake, missing)
             return self._exit_code(code)
         finally:
             if server is not None:
@@ -149,22 +152,28 @@ class HeadNode:
             return self.config.join.rpartition(":")[0]
         return next(iter(self.allocation.peers), None)
 
-    def _wait_for_workers(self, server: RendezvousServer, data: str) -> list[str]:
-        """Wait until every worker node has reported, the time is up, or the job is to stop.
+    def _wait_for_workers(self, server: RendezvousServer, data: str) -> list[NodeReport]:
+        """Wait until every worker node has joined Ray or is known not to, the time is up, or the job is to stop.
+
+        A node that has connected is given the time to copy its data; one that never has, `REPORT_TIMEOUT_S`.
 
         Args:
             server: Receives the reports.
             data: Root folder from which this node reads the data sets.
 
         Returns:
-            A sentence for each worker node that does not take part.
+            A report for each worker node that does not take part.
 
         Raises:
             UserError: A worker node would read the data sets from another folder than `data`.
         """
-        deadline = time.monotonic() + (STAGING_TIMEOUT_S if self.config.scratch else REPORT_TIMEOUT_S)
-        expected = len(self.allocation.peers)
-        while len(server.reports) < expected and time.monotonic() < deadline and not self.stop.is_set():
+        start = time.monotonic()
+        peers = set(self.allocation.peers)
+        while not self.stop.is_set():
+            silent = peers - {report.host for report in server.reports}
+            patience_s = STAGING_TIMEOUT_S if self.config.scratch and silent & server.connected else REPORT_TIMEOUT_S
+            if not silent or time.monotonic() - start > patience_s:
+                break
             time.sleep(POLL_S)
         reports = list(server.reports)
         for report in reports:
@@ -173,11 +182,12 @@ class HeadNode:
                     f"scratch: it is {data} on {self.allocation.host} and {report.data} on {report.host}; "
                     "name a folder that is the same on all nodes"
                 )
-        silent = set(self.allocation.peers) - {report.host for report in reports}
-        missing = [report.problem for report in reports if report.problem]
-        missing += [f"{name}: did not report in time; its own messages are in this log" for name in sorted(silent)]
-        for sentence in missing:
-            log(f"continuing without {sentence}")
+        missing = [report for report in reports if report.problem]
+        for host in sorted(peers - {report.host for report in reports}):
+            sentence = f"{host}: did not report in time; its own messages are in this log"
+            missing.append(NodeReport(host, data, sentence, "lost"))
+        for report in missing:
+            log(f"continuing without {report.problem}")
         return missing
 
     def _wait_for_driver(self, driver: Driver, ray: RayNode) -> int:
@@ -199,6 +209,24 @@ class HeadNode:
             driver.kill()
             raise
         return code
+
+    def _code_after_mistake(self, mistake: str, missing: list[NodeReport]) -> int:
+        """Record a mistake that `deeper run` names, unless nodes are missing of which the user is innocent.
+
+        Args:
+            mistake: The mistake, such as runs that do not fit on the nodes that have joined.
+            missing: Reports of the nodes that have not.
+
+        Returns:
+            `WRONG_INPUT`; or, if nodes are missing, `INTERRUPTED` where other nodes may do better: after the loss of a
+            node, or if Ray came up in an earlier start of the job. Otherwise `FAILED`.
+        """
+        causes = {report.cause for report in missing} - {"mistake"}
+        if not causes:
+            mark_runs_failed(self.config, " | ".join([*(str(report.problem) for report in missing), mistake]))
+            return WRONG_INPUT
+        log("nodes are missing, so no run is marked as failed")
+        return INTERRUPTED if "lost" in causes or self.allocation.restarts else FAILED
 
     def _exit_code(self, code: int) -> int:
         """Convert the exit code of `deeper run` to that of the job."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,12 +13,12 @@ from slurm.job.config import LauncherConfig
 from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress, find_address
-from slurm.job.node.ray_node import RayNode, start_ray_node
-from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data
+from slurm.job.node.ray_node import START_TIMEOUT_S, RayNode, start_ray_node
+from slurm.job.node.staging import prepare_data
 from slurm.job.rendezvous import (
     REPORT_TIMEOUT_S,
+    Cause,
     NodeReport,
-    Rendezvous,
     RendezvousClient,
     RendezvousError,
     rendezvous_file,
@@ -26,7 +27,8 @@ from slurm.job.rendezvous import (
 from slurm.job.termination import ENDED_BY_SLURM, termination_reason
 
 POLL_S = 0.5
-MOST_RESTARTS = 10  # of Ray on a node; one that Ray leaves more often is not fit for it
+MOST_FAILED_STARTS = 3  # of Ray, one after the other
+MOST_LOSSES = 10  # of a Ray that was up; a node that Ray leaves more often is not fit for it
 
 
 def run_worker_node(allocation: Allocation, config: LauncherConfig) -> int:
@@ -60,65 +62,79 @@ class WorkerNode:
     """Starts Ray on this node. Tests replace it by a double."""
     find_reason: Callable[[Allocation], str] = termination_reason
     """Finds out why SLURM ends a job. Tests replace it by a double."""
-    rendezvous_timeout_s: float = REPORT_TIMEOUT_S + STAGING_TIMEOUT_S
+    rendezvous_timeout_s: float = REPORT_TIMEOUT_S
     """Longest time to wait for the head node, in seconds."""
 
     def run(self) -> None:
-        """Prepare the data, report to the head node, and keep Ray running until the job is over.
+        """Connect to the head node, prepare the data, and keep Ray running until the job is over.
 
-        If this node cannot take part or cannot reach the head node, this is logged. If the head node is lost, the job
-        is requeued, unless SLURM is ending or requeueing it already.
+        If this node cannot take part, the head node is told, and if it cannot be reached, this is logged. If the head
+        node is lost, the job is requeued, unless SLURM is ending or requeueing it already.
         """
-        report = self._prepare()
         file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
         try:
             rendezvous = wait_for_rendezvous(file, self.rendezvous_timeout_s)
-            client = self._take_part(rendezvous, report)
-        except (UserError, RendezvousError) as error:
+            client = RendezvousClient(rendezvous, self.allocation.host)
+        except RendezvousError as error:
             log(f"this node does not take part: {one_line(error)}")
             return
+        try:
+            own = find_address(rendezvous.host, self.config.interface)
+            data = str(prepare_data(self.config))
+        except UserError as error:
+            self._leave_out(client, "mistake", one_line(error))
+        else:
+            ray_address = client.wait_for_ray()
+            if ray_address is not None:
+                self._keep_ray_running(client, own, ray_address, data)
+        client.over.wait()
         if client.head_lost:
             self._requeue_job()
 
-    def _prepare(self) -> NodeReport:
-        """Prepare the data sets on this node and return its report, with a user's mistake as the problem."""
-        try:
-            return NodeReport(self.allocation.host, str(prepare_data(self.config)))
-        except UserError as error:
-            problem = f"{self.allocation.host}: {one_line(error)}"
-            log(one_line(error))
-            return NodeReport(self.allocation.host, str(self.config.data), problem)
+    def _keep_ray_running(self, client: RendezvousClient, own: NetworkAddress, ray_address: str, data: str) -> None:
+        """Run Ray, report once it has joined, and start it again whenever it ends, until the job is over.
 
-    def _take_part(self, rendezvous: Rendezvous, report: NodeReport) -> RendezvousClient:
-        """Run Ray, unless this node has a problem, and stay connected to the head node until the job is over.
-
-        Ray is started again whenever it ends, and is killed before this returns or raises.
+        A node on which Ray does not come up again and again is left out. Ray is killed before this returns or raises.
         """
-        own = find_address(rendezvous.host, self.config.interface)
-        ray = None if report.problem else self._start_ray(own, rendezvous)
-        starts_left = MOST_RESTARTS
-        try:
-            client = RendezvousClient(rendezvous, report)
-            while not client.over.wait(POLL_S):
-                if ray is not None and not ray.is_alive:
-                    log(f"Ray has ended, starting it again: {ray.last_words}")
-                    ray.kill()
-                    ray = None
-                    if starts_left:
-                        starts_left -= 1
-                        ray = self._start_ray(own, rendezvous)
-            return client
-        finally:
-            if ray is not None:
+        failures = losses = 0
+        while not client.over.is_set():
+            ray = self.start_ray(
+                self.allocation, own, head_address=ray_address, object_store_mib=self.config.object_store_mib
+            )
+            try:
+                if self._is_up(ray, client):
+                    if not losses:
+                        client.report(NodeReport(self.allocation.host, data))
+                    while ray.is_alive and not client.over.wait(POLL_S):
+                        pass
+                    failures, losses = 0, losses + 1
+                else:
+                    failures += 1
+                if client.over.is_set():
+                    return
+                last_words = ray.last_words
+            finally:
                 ray.kill()
+            if failures == MOST_FAILED_STARTS:
+                self._leave_out(client, "ray", f"Ray does not come up on this node: {last_words}")
+                return
+            if losses > MOST_LOSSES:
+                self._leave_out(client, "ray", f"Ray has ended {losses} times on this node: {last_words}")
+                return
+            log(f"Ray has ended, starting it again: {last_words}")
 
-    def _start_ray(self, own: NetworkAddress, rendezvous: Rendezvous) -> RayNode:
-        return self.start_ray(
-            self.allocation,
-            own,
-            head_address=rendezvous.ray_address,
-            object_store_mib=self.config.object_store_mib,
-        )
+    def _is_up(self, ray: RayNode, client: RendezvousClient) -> bool:
+        """Wait until Ray has joined; return whether it has before it ended, took too long, or the job was over."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not ray.is_up:
+            if not ray.is_alive or time.monotonic() > deadline or client.over.wait(POLL_S):
+                return False
+        return True
+
+    def _leave_out(self, client: RendezvousClient, cause: Cause, sentence: str) -> None:
+        log(f"this node does not take part: {sentence}")
+        problem = f"{self.allocation.host}: {sentence}"
+        client.report(NodeReport(self.allocation.host, str(self.config.data), problem, cause))
 
     def _requeue_job(self) -> None:
         """Requeue a job whose head node is lost, unless SLURM is ending or requeueing the job.

@@ -71,6 +71,11 @@ class RayNode:
         return self.process.poll() is None
 
     @property
+    def is_up(self) -> bool:
+        """Whether Ray has joined its cluster: `ray start` says so once the cluster's control service knows the node."""
+        return STARTED in self._printed
+
+    @property
     def last_words(self) -> str:
         """The last `LAST_WORDS` characters that `ray start` printed, in one line, without colours and stack dumps."""
         lines = [line.strip() for line in ANSI.sub("", self._printed).split("\n")]
@@ -90,7 +95,7 @@ class RayNode:
             RayStartError: Ray has ended, or has not joined in time.
         """
         deadline = time.monotonic() + timeout_s
-        while STARTED not in self._printed:
+        while not self.is_up:
             if not self.is_alive or time.monotonic() > deadline:
                 problem = f"has not joined after {timeout_s:.0f} s" if self.is_alive else "ended before it had joined"
                 raise RayStartError(f"Ray {problem}: {self.last_words}")

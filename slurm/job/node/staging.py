@@ -43,17 +43,22 @@ def prepare_data(config: LauncherConfig) -> Path:
         UserError: This node does not see the submission's folder; or the experiment is invalid, a data set is missing
             or damaged, or `scratch` cannot be used.
     """
-    if not config.folder.is_dir():
-        raise UserError(f"--records: {config.folder} does not exist on this node; name a folder that all nodes share")
-    for folder in (config.folder, config.records):
-        if not os.access(folder, os.W_OK, effective_ids=True):
-            raise UserError(f"--records: {folder} cannot be written on this node; see how it is mounted there")
+    require_shared_folders(config)
     paths = [data.path for data in arm_data(load_experiment(config.experiment))]
     if config.scratch:
         return stage_data(config.data, paths, config.scratch, log)
     for path in paths:
         load_manifest(config.data / path)
     return config.data
+
+
+def require_shared_folders(config: LauncherConfig) -> None:
+    """Raise `UserError` unless this node sees the folders of the submission and of the records, and may write them."""
+    if not config.folder.is_dir():
+        raise UserError(f"--records: {config.folder} does not exist on this node; name a folder that all nodes share")
+    for folder in (config.folder, config.records):
+        if not os.access(folder, os.W_OK, effective_ids=True):
+            raise UserError(f"--records: {folder} cannot be written on this node; see how it is mounted there")
 
 
 def stage_data(data: Path, paths: Sequence[str], scratch: str, report_progress: Callable[[str], None]) -> Path:

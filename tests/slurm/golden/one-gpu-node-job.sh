@@ -44,9 +44,13 @@ case "${SLURM_MEM_PER_NODE:+n}${SLURM_MEM_PER_CPU:+c}${SLURM_MEM_PER_GPU:+g}" in
     # srun accepts one of them; without any, a step has the memory of its job
     ??*) unset SLURM_MEM_PER_CPU SLURM_MEM_PER_GPU ;;
 esac
+limit=$(squeue --noheader --jobs="$job" --format=%l 2>/dev/null)
+[[ $limit =~ ^[0-9:-]+$ ]] || limit= # no limit, or no answer
 compare() { [ "$2" = "$3" ] || say "$1: the profile asks for $2, and this job has ${3:-none}"; }
+compare time 12:00:00 "${limit:-12:00:00}"
 compare nodes 1 "${SLURM_JOB_NUM_NODES:-}"
 compare cpus_per_node 32 "${SLURM_CPUS_PER_TASK:-}"
+compare gpus_per_node 4 "${SLURM_GPUS_ON_NODE:-}"
 compare memory_gib 128 "$((${SLURM_MEM_PER_NODE:-0} / 1024))"
 
 # --- run the profile's set-up and go to the folder of this submission ---------------------------------------------
@@ -60,7 +64,8 @@ export RAY_AUTH_TOKEN
 # --- on a signal, write the stop file; then every run writes a checkpoint and the launcher ends with 75 -----------
 stop_file=$folder/stop-$SLURM_JOB_ID
 code_file=$folder/exit-code-$SLURM_JOB_ID # the launcher of the head node writes it
-rm -f "$stop_file" "$code_file"
+rendezvous_file=$folder/rendezvous-$SLURM_JOB_ID-$restarts.json # so that the launchers find each other
+rm -f "$stop_file" "$code_file" "$rendezvous_file"
 cancelled=
 # shellcheck disable=SC2317 # called by the traps
 ask_to_stop() {
@@ -96,7 +101,7 @@ trap '' USR1 TERM INT # the launchers have ended, and a signal would hide their 
 wait "$child"
 code=$?
 if [ -s "$code_file" ]; then code=$(<"$code_file"); fi # srun's is the highest of all nodes, also of one that was lost
-rm -f "$stop_file" "$code_file"
+rm -f "$stop_file" "$code_file" "$rendezvous_file"
 if [ "$code" = 75 ] && [ -n "$cancelled" ]; then code=130; fi
 
 # --- say how the launchers ended, and requeue the job if it was interrupted ---------------------------------------

@@ -54,6 +54,10 @@ class RayDouble:
         if not self.listens:
             raise RayStartError(f"Ray ended before it had joined: {self.last_words}")
 
+    @property
+    def is_up(self) -> bool:
+        return self.listens
+
     def kill(self) -> None:
         self.is_alive, self.killed = False, True
 

@@ -204,7 +204,8 @@ def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
         head(submission, ray, driver).run()
     assert ray.killed
     assert driver.killed
-    assert not submission.rendezvous_file.exists()
+    with pytest.raises(RendezvousError, match="has ended"):
+        wait_for_rendezvous(submission.rendezvous_file, timeout_s=60)
     assert set(submission.statuses().values()) == {"waiting"}
 
 
@@ -212,8 +213,16 @@ def test_a_bug_while_runs_train_ends_ray_the_driver_and_the_worker_nodes(
 
 
 def join(submission: Submission, *reports: NodeReport) -> list[RendezvousClient]:
-    rendezvous = wait_for_rendezvous(submission.rendezvous_file, timeout_s=120)
-    return [RendezvousClient(rendezvous, report) for report in reports]
+    """Connect as worker nodes; those with a cause of `lost` then end without a report."""
+    [file] = submission.config.folder.glob("rendezvous-17-*.json")
+    rendezvous = wait_for_rendezvous(file, timeout_s=120)
+    clients = [RendezvousClient(rendezvous, report.host) for report in reports]
+    for client, report in zip(clients, reports, strict=True):
+        if report.cause == "lost":
+            client._connection.shutdown(socket.SHUT_RDWR)
+        else:
+            client.report(report)
+    return clients
 
 
 @pytest.fixture
@@ -255,7 +264,7 @@ def test_the_job_continues_without_a_node_that_has_a_problem(
     worker_reports: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    worker_reports(NodeReport("n2", "/data", "n2: no data"))
+    worker_reports(NodeReport("n2", "/data", "n2: no data", "mistake"))
     assert head(submission, ray, driver, nodes=2).run() == DONE
     assert "continuing without n2: no data" in capsys.readouterr().err
 
@@ -275,10 +284,33 @@ def test_the_job_continues_without_a_node_that_does_not_report(
 def test_a_mistake_names_the_nodes_that_are_missing_for_it(
     submission: Submission, ray: RayDouble, driver: DriverDouble, worker_reports: Any
 ) -> None:
-    worker_reports(NodeReport("n2", "/data", "n2: no data"))
+    worker_reports(NodeReport("n2", "/data", "n2: no data", "mistake"))
     driver.code, driver.mistake = WRONG_INPUT, "resources: 2 workers do not fit"
     head(submission, ray, driver, nodes=2).run()
     assert {state.error for state in submission.states().values()} == {"n2: no data | resources: 2 workers do not fit"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "restarts", "code"), [("lost", 0, INTERRUPTED), ("ray", 0, FAILED), ("ray", 1, INTERRUPTED)]
+)
+@pytest.mark.parametrize("scratch", [None, "/tmp"])
+def test_runs_that_do_not_fit_for_want_of_a_lost_node_do_not_fail(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    worker_reports: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: Any,
+    restarts: int,
+    code: int,
+    scratch: str | None,
+) -> None:
+    """Nor is it waited for: not for the 300 s of a report, nor for the hours of a copy."""
+    monkeypatch.setattr(head_node, "prepare_data", lambda config: config.data)
+    worker_reports(NodeReport("n2", "/data", "n2: Ray does not come up", cause))
+    driver.code, driver.mistake = WRONG_INPUT, "resources.workers: 2 workers do not fit"
+    assert head(submission, ray, driver, nodes=2, restarts=restarts, scratch=scratch).run() == code
+    assert set(submission.statuses().values()) == {"waiting"}
 
 
 def test_nodes_that_read_different_folders_are_a_mistake(

@@ -22,7 +22,7 @@ from slurm.job.rendezvous import (
     wait_for_rendezvous,
 )
 
-REPORT = NodeReport("n2", "/data", "n2: no data")
+REPORT = NodeReport("n2", "/data", "n2: no data", "mistake")
 RAY_ADDRESS = "127.0.0.1:6379"
 
 
@@ -33,57 +33,91 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(file: Path) -> Iterator[RendezvousServer]:
-    started = RendezvousServer("127.0.0.1", RAY_ADDRESS, file)
+    started = RendezvousServer("127.0.0.1", file)
     yield started
     started.close()
 
 
 def connected(file: Path, server: RendezvousServer) -> RendezvousClient:
-    """A client whose report the server has received."""
-    client = RendezvousClient(wait_for_rendezvous(file, timeout_s=60), REPORT)
-    until(lambda: server.reports, "the report", seconds=120)
+    """A client that the server knows."""
+    client = RendezvousClient(wait_for_rendezvous(file, timeout_s=60), "n2")
+    until(lambda: server.connected, "the connection", seconds=120)
     return client
 
 
-def test_a_worker_node_learns_where_ray_is_and_reports_its_problem(file: Path, server: RendezvousServer) -> None:
+def reported(server: RendezvousServer) -> list[NodeReport]:
+    until(lambda: server.reports, "the report", seconds=120)
+    return server.reports
+
+
+def test_a_worker_node_reports_its_problem(file: Path, server: RendezvousServer) -> None:
     client = connected(file, server)
-    assert wait_for_rendezvous(file, timeout_s=60).ray_address == RAY_ADDRESS
-    assert server.reports == [REPORT]
+    assert server.connected == {"n2"}
+    assert server.reports == []
+    client.report(REPORT)
+    assert reported(server) == [REPORT]
     assert not client.over.is_set()
+
+
+def test_a_worker_node_learns_where_ray_is_whether_it_comes_early_or_late(file: Path, server: RendezvousServer) -> None:
+    early = connected(file, server)
+    server.announce_ray(RAY_ADDRESS)
+    late = RendezvousClient(wait_for_rendezvous(file, timeout_s=60), "n3")
+    assert early.wait_for_ray() == late.wait_for_ray() == RAY_ADDRESS
+
+
+@pytest.mark.parametrize("after_a_report", [False, True])
+def test_a_launcher_that_dies_before_its_report_is_reported_as_lost(
+    file: Path, server: RendezvousServer, after_a_report: bool
+) -> None:
+    client = connected(file, server)
+    if after_a_report:
+        client.report(REPORT)
+        reported(server)
+    client._connection.shutdown(socket.SHUT_RDWR)  # as the kernel does for a process that was killed
+    [report] = reported(server)
+    assert report.cause == ("mistake" if after_a_report else "lost")
+    assert after_a_report or "n2: its launcher ended before it was ready" in str(report.problem)
 
 
 def test_a_worker_node_hears_that_the_job_is_over(file: Path, server: RendezvousServer) -> None:
     client = connected(file, server)
+    for _ in range(3):  # what the head node has not read must not reset the connection
+        client.report(REPORT)
     server.close()
-    assert client.over.wait(30)
+    assert client.over.wait(60)
     assert not client.head_lost
-    assert not file.exists()
+    assert client.wait_for_ray() is None
+    with pytest.raises(RendezvousError, match="has ended"):
+        wait_for_rendezvous(file, timeout_s=60)
 
 
 def test_a_connection_that_ends_without_a_word_means_that_the_head_node_is_lost(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = RendezvousClient(Rendezvous("127.0.0.1", listener.getsockname()[1], RAY_ADDRESS, "token"), REPORT)
+        client = RendezvousClient(Rendezvous("127.0.0.1", listener.getsockname()[1], "token"), "n2")
         listener.accept()[0].close()
-    assert client.over.wait(30)
+    assert client.over.wait(60)
     assert client.head_lost
+    assert client.wait_for_ray() is None
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        json.dumps({"token": "guessed", "host": "stranger", "data": "/data", "problem": None}),
+        json.dumps({"token": "guessed", "host": "stranger"}),
         json.dumps({"host": "stranger"}),
         json.dumps(["token"]),
         "GET / HTTP/1.1",
         "",
     ],
 )
-def test_a_report_without_the_token_is_ignored(file: Path, server: RendezvousServer, line: str) -> None:
+def test_a_connection_without_the_token_is_ignored(file: Path, server: RendezvousServer, line: str) -> None:
     rendezvous = wait_for_rendezvous(file, timeout_s=60)
     with socket.create_connection((rendezvous.host, rendezvous.port)) as stranger:
         stranger.sendall(f"{line}\n".encode())
-        connected(file, server)
-    assert server.reports == [REPORT]
+        assert stranger.recv(1) == b"", "it learns nothing"
+        connected(file, server).report(REPORT)
+    assert reported(server) == [REPORT]
 
 
 def test_nobody_else_can_read_the_token(file: Path, server: RendezvousServer) -> None:
@@ -105,7 +139,7 @@ def test_a_head_node_that_cannot_be_reached_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RendezvousError, match=r"the head node at 127\.0\.0\.1 cannot be reached"):
-        RendezvousClient(Rendezvous("127.0.0.1", port, RAY_ADDRESS, "token"), REPORT)
+        RendezvousClient(Rendezvous("127.0.0.1", port, "token"), "n2")
 
 
 def test_a_folder_that_this_node_does_not_see_ends_the_wait_at_once(tmp_path: Path) -> None:

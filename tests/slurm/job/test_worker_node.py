@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def server(submission: Submission) -> Iterator[RendezvousServer]:
     """The head node."""
-    started = RendezvousServer("127.0.0.1", "127.0.0.1:33775", submission.rendezvous_file)
+    started = RendezvousServer("127.0.0.1", submission.rendezvous_file)
+    started.announce_ray("127.0.0.1:33775")
     yield started
     started.close()
 
@@ -96,6 +97,49 @@ def test_a_worker_node_without_data_reports_that_and_starts_no_ray(
     server.close()
     ended(thread)
     assert ray.arguments == {}
+
+
+def test_a_worker_node_reports_only_once_its_ray_has_joined(
+    submission: Submission, ray: RayDouble, server: RendezvousServer
+) -> None:
+    ray.listens = False
+    thread = started(worker(submission, ray))
+    until(lambda: ray.arguments, "the start of Ray", seconds=120)
+    assert server.connected == {"n2"}
+    assert server.reports == []
+    ray.listens = True
+    until(lambda: server.reports, "the report", seconds=120)
+    server.close()
+    ended(thread)
+
+
+def test_a_ray_that_never_comes_up_is_tried_a_few_times_and_reported(
+    submission: Submission, ray: RayDouble, server: RendezvousServer
+) -> None:
+    starts: list[RayDouble] = []
+
+    def start(*_: Any, **__: Any) -> RayDouble:
+        starts.append(type(ray)(listens=False, is_alive=False, last_words="InvalidAuthToken"))
+        return starts[-1]
+
+    thread = started(replace(worker(submission, ray), start_ray=start))  # type: ignore[arg-type]
+    until(lambda: server.reports, "the report", seconds=120)
+    [report] = server.reports
+    assert (report.cause, report.problem) == ("ray", "n2: Ray does not come up on this node: InvalidAuthToken")
+    assert len(starts) == 3
+    server.close()
+    ended(thread)
+    assert all(one.killed for one in starts)
+
+
+def test_a_network_interface_that_a_worker_node_does_not_have_is_reported(
+    submission: Submission, ray: RayDouble, server: RendezvousServer
+) -> None:
+    thread = started(worker(submission, ray, interface="ib7"))
+    until(lambda: server.reports, "the report", seconds=120)
+    assert "interface: 'ib7' has no IPv4 address" in str(server.reports[0].problem)
+    server.close()
+    ended(thread)
 
 
 def lose_head(server: RendezvousServer) -> None:
