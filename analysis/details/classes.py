@@ -34,7 +34,7 @@ def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
     read = finished[finished["arm"].isin(arms)]
     if len(finished) >= SUMMARISED_FROM:
         read = read.drop_duplicates("arm")
-    with fetched(schema.ARTIFACT_PREDICTIONS, list(read["run_id"]), tracking_uri) as files:
+    with fetched(schema.ARTIFACT_PREDICTIONS, recorded.folders(read), tracking_uri) as files:
         shares = {run_id: _shares(path) for run_id, path in files.items()}
     return _by_arm(shares, dict(zip(read["run_id"], read["arm"], strict=True)), arms)
 
