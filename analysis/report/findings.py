@@ -127,7 +127,9 @@ def _only_arm(finished: pd.DataFrame) -> str:
     if is_missing(top1.low):
         why = "one run has no interval" if top1.n == 1 else "without an interval, because the seeds agree exactly"
         return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % ({seeds}; {why})."
-    ends = f"{percent(top1.low, 1)} to {percent(top1.high, 1)}"
+    ends = f"{percent(max(top1.low, 0), 1)} to {percent(min(top1.high, 1), 1)}"
+    if top1.low < 0 or top1.high > 1:
+        ends += ", cut at 0 and 100 %"
     return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % (95 % interval {ends}, {seeds})."
 
 

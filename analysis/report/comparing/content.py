@@ -36,6 +36,7 @@ from analysis.tables import (
     percent,
     points,
     quantity,
+    share_interval,
 )
 from reproduce import schema
 
@@ -155,7 +156,7 @@ def _arms_table(decisions: Sequence[Decision], a: pd.DataFrame, b: pd.DataFrame)
         estimate = one.estimate
         cells = [Cell(one.effect, sort=one.effect)]
         for side in (of_a, of_b):
-            aside = interval(side["top1_low"], side["top1_high"], percent)
+            aside = share_interval(side["top1_low"], side["top1_high"])
             seeds = f"n = {side['n']}"
             cells.append(Cell(percent(side["top1"]), seeds if aside == DASH else f"{aside}, {seeds}", side["top1"]))
         aside = interval(estimate.low, estimate.high, points)

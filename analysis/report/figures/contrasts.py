@@ -69,7 +69,7 @@ def beside(arms: pd.DataFrame) -> Plot | None:
         for i, (_, row) in enumerate(arms[arms["arm"] == name].iterrows()):
             y = -place - 0.16 * i
             if not np.isnan(row["top1_low"]):
-                axes.plot([100 * row["top1_low"], 100 * row["top1_high"]], [y, y], color=colour(i))
+                axes.plot([100 * max(row["top1_low"], 0), 100 * min(row["top1_high"], 1)], [y, y], color=colour(i))
             label = str(row["side"]) if place == 0 else None
             axes.plot([100 * row["top1"]], [y], color=colour(i), marker=marker(i), linestyle="none", label=label)
         axes.text(0, 0.13 - place, name, transform=axes.get_yaxis_transform(), va="bottom", parse_math=False)
@@ -106,7 +106,7 @@ def interaction(top1: pd.DataFrame, across: str, lines: str) -> Plot | None:
         axes.plot(x, [100 * each.value for each in estimates], color=INK, linestyle=line(i * len(PALETTE))["linestyle"])
         for place, values, each in zip(x, own, estimates, strict=True):
             if not np.isnan(each.low):
-                axes.plot([place, place], [100 * each.low, 100 * each.high], color=INK, linewidth=1)
+                axes.plot([place, place], [100 * max(each.low, 0), 100 * min(each.high, 1)], color=INK, linewidth=1)
             axes.plot(np.full(len(values), place), 100 * values, ".", color=INK, markersize=3, alpha=0.5)
             axes.plot([place], [100 * each.value], color=INK, marker=marker(i), markersize=7)
         end = (x[-1], 100 * estimates[-1].value)
