@@ -93,13 +93,21 @@ def decide_effects(runs: pd.DataFrame, outcome: str, settings: Settings | None =
         str(arm): pd.Series(own[outcome].to_numpy(float), own["seed"]) for arm, own in runs.groupby("arm", sort=False)
     }
     margin = settings.margin if settings.margin is not None and outcome == schema.FINAL_TOP1 else NAN
-    decided = [_estimated(asked, samples, settings.paired) for asked in _asked(runs, settings.baseline)]
-    equivalences = [equivalence(one.estimate, margin) for one in decided]
+    return corrected([_estimated(asked, samples, settings.paired) for asked in _asked(runs, settings.baseline)], margin)
+
+
+def corrected(decisions: Sequence[Decision], margin: float) -> list[Decision]:
+    """Correct the tests of a family together by Holm's method, and test for equivalence within a margin.
+
+    Args:
+        decisions: The family, with estimates.
+        margin: The largest difference that counts as none, in the unit of the estimates; NaN if there is none.
+    """
+    p_holm = holm([one.estimate.p for one in decisions])
+    p_equivalence = holm([equivalence(one.estimate, margin) for one in decisions])
     return [
-        replace(one, p_holm=p_holm, margin=margin, p_equivalence=p_equivalence)
-        for one, p_holm, p_equivalence in zip(
-            decided, holm([one.estimate.p for one in decided]), holm(equivalences), strict=True
-        )
+        replace(one, p_holm=p, margin=margin, p_equivalence=equivalent)
+        for one, p, equivalent in zip(decisions, p_holm, p_equivalence, strict=True)
     ]
 
 

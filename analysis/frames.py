@@ -74,6 +74,8 @@ class Recorded:
     """What the experiment asks of its analysis."""
     note: str = ""
     """The experiment's note in MLflow, in Markdown, with its table of the arms."""
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    """The URI of the folder of each run's artifacts, by run_id."""
 
     @property
     def notices(self) -> list[str]:
@@ -89,6 +91,10 @@ class Recorded:
     def finished(self) -> pd.DataFrame:
         """The rows of `runs` whose outcome is finished and that have a final top-1, as a new frame."""
         return self.runs[self.runs["outcome"].eq(schema.FINISHED) & self.runs[schema.FINAL_TOP1].notna()]
+
+    def folders(self, runs: pd.DataFrame) -> dict[str, str]:
+        """Return the URIs of the folders of artifacts of these of its runs, by run_id."""
+        return {run_id: self.artifacts.get(run_id, "") for run_id in runs["run_id"]}
 
     @property
     def arms(self) -> list[str]:
@@ -139,6 +145,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
         not_finite=not_finite,
         settings=read_settings(found.tags),
+        artifacts={run.id: run.artifacts for run in recorded},
     )
 
 

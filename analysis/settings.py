@@ -17,6 +17,9 @@ class Settings:
     """The arm with which the others are compared; None leaves the choice to `analysis.factors.baseline`."""
     margin: float | None = None
     """The largest difference in top-1 that counts as none, as a fraction from 0 to 1."""
+    target: float | None = None
+    """The validation top-1 to which training is timed, as a fraction; None leaves the choice to
+    `analysis.details.targets.chosen_target`."""
     paired: bool = False
     """Whether arms are compared seed by seed."""
 

@@ -74,6 +74,20 @@ def interval(low: float, high: float, show: Callable[[float, int], str], digits:
     return DASH if is_missing(low) else f"[{show(low, digits)}, {show(high, digits)}]"
 
 
+def share_interval(low: float, high: float, digits: int = 2) -> str:
+    """Format an interval of a share in percent, cut at 0 and 100 %, which no share leaves: "[97.12, 100.00 (cut)]".
+
+    Args:
+        low: Lower end, as a fraction. If it is missing, the result is a dash.
+        high: Upper end.
+        digits: Number of decimals.
+    """
+    if is_missing(low):
+        return DASH
+    ends = (f"{percent(min(max(end, 0.0), 1.0), digits)}{' (cut)' if not 0 <= end <= 1 else ''}" for end in (low, high))
+    return f"[{', '.join(ends)}]"
+
+
 def p_value(p: float) -> str:
     """Format a p value with two or three decimals, or as "< 0.001"."""
     if is_missing(p):
@@ -82,13 +96,13 @@ def p_value(p: float) -> str:
 
 
 def quantity(value: float) -> str:
-    """Format a quantity with three digits and the prefix k, M or G, for example "13.0 M".
+    """Format a quantity with three digits and the prefix k, M, G, T or P, for example "13.0 M".
 
     A quantity below 1000 has no prefix and up to six digits.
     """
     if text := special(value):
         return text
-    for power, prefix in ((9, "G"), (6, "M"), (3, "k")):
+    for power, prefix in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if abs(value) >= 10**power * 0.9995:
             scaled = value / 10**power
             return f"{scaled:.{max(0, 2 - int(math.log10(abs(scaled))))}f} {prefix}"

@@ -18,6 +18,9 @@ class AnalysisConfig(Config):
     margin: float | None = Field(None, gt=0, lt=0.5)
     """The largest difference in top-1 that counts as none, as a fraction: 0.005 is half a percentage point. Reports
     test whether arms are equivalent within it, and say how many seeds would find a difference of this size."""
+    target: float | None = Field(None, gt=0, lt=1)
+    """The validation top-1 to which reports time training, as a fraction. Without it, 90 % of the baseline's final
+    top-1."""
     paired: bool = False
     """Whether arms are compared seed by seed, in place of arm by arm. It helps only where the seeds of two arms rise
     and fall together: from a correlation of 0.6 with 3 seeds, 0.3 with 5 and 0.15 with 10. Reports show the

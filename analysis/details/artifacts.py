@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 FETCHERS = 8
 """Number of threads, so that several requests to a server are under way at once."""
 
 
 @contextmanager
-def fetched(name: str, run_ids: Sequence[str], tracking_uri: str) -> Iterator[dict[str, Path]]:
+def fetched(name: str, folders: Mapping[str, str], tracking_uri: str) -> Iterator[dict[str, Path]]:
     """Fetch an artifact of several runs. Those that a server sends are deleted when the context ends.
 
     Args:
         name: Path of the artifact within a run, for example "telemetry.parquet".
-        run_ids: MLflow's ids of the runs.
-        tracking_uri: URI of the MLflow store.
+        folders: The URIs of the runs' folders of artifacts, by MLflow's ids of the runs.
+        tracking_uri: URI of the MLflow store. MLflow is imported only for folders that are not on this machine.
 
     Yields:
         The paths of the files, by run. Runs without the artifact are left out, and so are runs whose artifacts cannot
         be reached from here, such as those in a folder of another machine.
     """
+    local = {run_id: _local(uri) for run_id, uri in folders.items()}
+    paths = {run_id: folder / name for run_id, folder in local.items() if folder and (folder / name).is_file()}
+    elsewhere = [run_id for run_id, folder in local.items() if folder is None]
+    if not elsewhere:
+        yield paths
+        return
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -43,5 +50,13 @@ def fetched(name: str, run_ids: Sequence[str], tracking_uri: str) -> Iterator[di
             return path if path.is_file() else None
 
         with ThreadPoolExecutor(FETCHERS) as pool:
-            paths = list(pool.map(fetch, run_ids))
-        yield {run_id: path for run_id, path in zip(run_ids, paths, strict=True) if path is not None}
+            sent = list(pool.map(fetch, elsewhere))
+        yield paths | {run_id: path for run_id, path in zip(elsewhere, sent, strict=True) if path is not None}
+
+
+def _local(uri: str) -> Path | None:
+    """Return the folder that a URI names on this machine; None for a URI of another kind."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path))
+    return Path(uri) if uri.startswith("/") else None

@@ -20,27 +20,47 @@ MOST_CLASSES = 20
 NAMES = "class_names"
 
 
-def accuracy_by_class(recorded: Recorded, tracking_uri: str) -> pd.DataFrame:
-    """Compute the top-1 of each class, from the final validation of finished runs.
+def read_predictions(recorded: Recorded, tracking_uri: str) -> dict[str, pd.DataFrame]:
+    """Read what finished runs predicted in their final validation.
 
     Args:
         recorded: The experiment. Of at least `SUMMARISED_FROM` finished runs, the first of each arm is read.
         tracking_uri: URI of its MLflow store.
 
     Returns:
+        By run_id, a frame with a row for each image, by its index in the data set, and the columns label and correct.
+        Its `attrs` have the names of the classes as `NAMES`, see `read_names`. Runs that kept no predictions are left
+        out.
+    """
+    finished = recorded.finished
+    read = finished[finished["arm"].isin(recorded.arms[:MOST_ARMS])]
+    if len(finished) >= SUMMARISED_FROM:
+        read = read.drop_duplicates("arm")
+    columns = ["index", "label", "correct"]
+    with fetched(schema.ARTIFACT_PREDICTIONS, recorded.folders(read), tracking_uri) as files:
+        predictions = {}
+        for run_id, path in files.items():
+            predictions[run_id] = pd.read_parquet(path, columns=columns).set_index("index")
+            predictions[run_id].attrs[NAMES] = read_names(path)
+        return predictions
+
+
+def accuracy_by_class(recorded: Recorded, predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Compute the top-1 of each class.
+
+    Args:
+        recorded: The experiment.
+        predictions: The predictions of its runs, as `read_predictions` returns them.
+
+    Returns:
         A frame with a row for each class, by its number, and a column for each arm that kept its predictions: the mean
         over seeds of the share of the class's images that are classified correctly. It is empty if none did. Its
         `attrs` have the names of the classes for people as `NAMES`, empty where the runs recorded none or not the same.
     """
-    finished = recorded.finished
-    arms = recorded.arms[:MOST_ARMS]
-    read = finished[finished["arm"].isin(arms)]
-    if len(finished) >= SUMMARISED_FROM:
-        read = read.drop_duplicates("arm")
-    with fetched(schema.ARTIFACT_PREDICTIONS, list(read["run_id"]), tracking_uri) as files:
-        shares = {run_id: _shares(path) for run_id, path in files.items()}
-        names = {read_names(path) for path in files.values()} - {()}
-    by_class = _by_arm(shares, dict(zip(read["run_id"], read["arm"], strict=True)), arms)
+    shares = {run_id: kept.groupby("label")["correct"].mean() for run_id, kept in predictions.items()}
+    runs = recorded.finished
+    by_class = _by_arm(shares, dict(zip(runs["run_id"], runs["arm"], strict=True)), recorded.arms[:MOST_ARMS])
+    names = {kept.attrs[NAMES] for kept in predictions.values()} - {()}
     by_class.attrs[NAMES] = names.pop() if len(names) == 1 else ()
     return by_class
 
@@ -50,11 +70,6 @@ def read_names(path: Path) -> tuple[str, ...]:
     from pyarrow.parquet import read_schema
 
     return tuple(json.loads((read_schema(path).metadata or {}).get(schema.CLASS_NAMES.encode(), b"[]")))
-
-
-def _shares(path: Path) -> pd.Series:
-    kept = pd.read_parquet(path, columns=["label", "correct"])
-    return kept.groupby("label")["correct"].mean()
 
 
 def _by_arm(shares: Mapping[str, pd.Series], arm_of: Mapping[str, str], arms: list[str]) -> pd.DataFrame:

@@ -6,16 +6,20 @@ import math
 
 import pandas as pd
 
+from analysis.comparisons.survival import log_rank, median_time
 from analysis.frames import Recorded
-from analysis.tables import DASH, Cell, Table, duration, is_missing, percent
+from analysis.statistics import holm
+from analysis.tables import DASH, Cell, Table, duration, is_missing, p_value, percent
 from reproduce import schema
 
 SHARE = 0.9
 """Share of the baseline's mean final top-1 that is the target where the experiment names none."""
 
 
-def default_target(recorded: Recorded, baseline: str) -> float:
-    """Compute the target where the experiment names none, as a fraction: 90 % of the baseline's mean final top-1."""
+def chosen_target(recorded: Recorded, baseline: str) -> float:
+    """Return the target as a fraction: that of the experiment, or else 90 % of the baseline's mean final top-1."""
+    if recorded.settings.target is not None:
+        return recorded.settings.target
     finished = recorded.finished
     return SHARE * float(finished.loc[finished["arm"] == baseline, schema.FINAL_TOP1].mean())
 
@@ -47,20 +51,39 @@ def times_to_target(recorded: Recorded, target: float) -> pd.DataFrame:
     return pd.concat([hits, misses]).rename(columns={"done": "epochs"})[columns].reset_index(drop=True)
 
 
-def targets_table(times: pd.DataFrame, recorded: Recorded, target: float) -> Table:
-    """Build the table of times to a target: how many runs reached it, and medians over those that did."""
+def targets_table(times: pd.DataFrame, recorded: Recorded, target: float, baseline: str) -> Table:
+    """Build the table of times to a target, by Kaplan and Meier, with log-rank tests against the baseline.
+
+    The tests are corrected together by Holm's method. They are on times, or on epochs where times were not recorded.
+
+    Args:
+        times: A frame as `times_to_target` returns it.
+        recorded: The experiment.
+        target: The target, as a fraction.
+        baseline: The arm with which the others are compared.
+    """
+    groups = {arm: times[times["arm"] == arm] for arm in recorded.arms}
+    unit = "seconds" if times["seconds"].notna().all() else "epochs"
+    base = groups.get(baseline, times.iloc[:0])
+    raw = [
+        math.nan if arm == baseline else log_rank(own[unit], own["reached"], base[unit], base["reached"])
+        for arm, own in groups.items()
+    ]
     rows = []
-    for arm in recorded.arms:
-        own = times[times["arm"] == arm]
-        hit = own[own["reached"]]
-        epochs, seconds = (float(hit[name].median()) if len(hit) else math.nan for name in ("epochs", "seconds"))
+    for (arm, own), p in zip(groups.items(), holm(raw), strict=True):
+        epochs, seconds = (median_time(own[name], own["reached"]) for name in ("epochs", "seconds"))
+        hits = int(own["reached"].sum())
         rows.append(
             [
                 Cell(arm, sort=arm),
-                Cell(f"{len(hit)} of {len(own)}" if len(own) else DASH, sort=len(hit)),
+                Cell(f"{hits} of {len(own)}" if len(own) else DASH, sort=hits),
                 Cell(DASH if is_missing(epochs) else f"{epochs:g}", sort="" if is_missing(epochs) else epochs),
                 Cell(duration(seconds), sort="" if is_missing(seconds) else seconds),
+                Cell(p_value(p), sort="" if is_missing(p) else p),
             ]
         )
-    caption = f"Training until validation top-1 first reaches {percent(target, 1)} %; medians over the runs that did"
-    return Table(caption, ["Arm", "Runs that reached it", "Epochs", "Time"], rows)
+    caption = (
+        f"Training until validation top-1 first reaches {percent(target, 1)} %: medians by Kaplan and Meier, and "
+        f"log-rank tests against {baseline}, corrected by Holm's method"
+    )
+    return Table(caption, ["Arm", "Runs that reached it", "Epochs", "Time", "p, log-rank"], rows)

@@ -64,7 +64,7 @@ def telemetry_strips(recorded: Recorded, tracking_uri: str) -> list[Strip]:
         runs = recorded.finished.drop_duplicates("arm")
     order = {arm: index for index, arm in enumerate(recorded.arms)}
     runs = runs.assign(_order=runs["arm"].map(order)).sort_values(["_order", "seed"]).head(MOST_STRIPS)
-    with fetched(schema.ARTIFACT_TELEMETRY, list(runs["run_id"]), tracking_uri) as files:
+    with fetched(schema.ARTIFACT_TELEMETRY, recorded.folders(runs), tracking_uri) as files:
         strips = []
         for run in runs.to_dict("records"):
             if run["run_id"] not in files:

@@ -70,6 +70,7 @@ class MlflowStore:
                 params=run.data.params,
                 metrics=run.data.metrics,
                 tags=run.data.tags,
+                artifacts=run.info.artifact_uri,
             )
             for page in self._pages(experiment_id)
             for run in page

@@ -89,7 +89,7 @@ class SqliteStore:
     def runs(self, experiment_id: str) -> list[StoredRun]:
         """See `Store`."""
         rows = self._database.execute(
-            "SELECT run_uuid, status, start_time, end_time FROM runs "
+            "SELECT run_uuid, status, start_time, end_time, artifact_uri FROM runs "
             "WHERE experiment_id = ? AND lifecycle_stage = 'active' ORDER BY start_time DESC, run_uuid",
             (int(experiment_id),),
         ).fetchall()
@@ -104,8 +104,9 @@ class SqliteStore:
                 params=params.get(run, {}),
                 metrics=metrics.get(run, {}),
                 tags=tags.get(run, {}),
+                artifacts=artifacts or "",
             )
-            for run, status, start, end in rows
+            for run, status, start, end, artifacts in rows
         ]
 
     def histories(self, wanted: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, History]]:

@@ -37,6 +37,8 @@ class StoredRun:
     metrics: Mapping[str, float]
     """The latest value of each metric, as MLflow holds it: the largest float stands for infinity."""
     tags: Mapping[str, str]
+    artifacts: str = ""
+    """The URI of the folder of its artifacts."""
 
 
 class History(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pandas as pd
 
 from analysis.frames import Recorded
 from analysis.summaries import concurrent_runs
-from analysis.tables import DASH, counted, is_missing, percent
+from analysis.tables import DASH, counted, is_missing, number, percent
 from reproduce import schema
 
 DIVERGED = "diverged"
@@ -177,12 +178,13 @@ def unfinished_runs(recorded: Recorded) -> list[UnfinishedRuns]:
     ]
 
 
-def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
+def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> list[str]:
     """Write sentences on the limits of the results: power, missing runs and values, sharing, computation, telemetry.
 
     Args:
         recorded: An experiment with at least one finished run.
         effects: Effects on top-1, in the format of `analysis.effects.effects`.
+        images: Number of validation images; 0 if it is not known.
     """
     counts = recorded.finished["arm"].value_counts()
     lines = []
@@ -203,6 +205,14 @@ def limits(recorded: Recorded, effects: pd.DataFrame) -> list[str]:
         )
     elif len(effects):
         lines.append("No effect has an interval: the seeds of an arm are too few, or have no spread.")
+    if images:
+        share = float(recorded.finished[schema.FINAL_TOP1].mean())
+        floor = math.sqrt(share * (1 - share) / images)
+        lines.append(
+            f"The validation set has {number(images)} images: at a top-1 of {percent(share, 1)} %, its size alone "
+            f"gives an accuracy a binomial standard deviation of {percent(floor, 2)} points. Intervals over seeds do "
+            "not hold it, since all runs are validated on the same images."
+        )
     if recorded.choice.plan is None:
         lines.append(
             "The tracking store holds no plan of this experiment, so that runs that never started cannot be counted; "

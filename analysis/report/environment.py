@@ -29,27 +29,28 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
     runs = recorded.finished
     packages = sorted(c for c in runs.columns if c.startswith(schema.TAG_ENVIRONMENT) and c != PROCESSOR)
     rows = [
-        ("Commit", _commit(runs)),
-        ("Machine", _values(runs, schema.TAG_HOST)),
-        ("Processor", _values(runs, PROCESSOR)),
-        ("GPUs", _values(runs, schema.TAG_GPU)),
-        ("Workers per run", _values(runs, "workers")),
-        ("Data", _values(runs, schema.TAG_DATA)),
-        ("Data hash", _values(runs, schema.TAG_DATA_HASH)),
+        ("Commit", commit_of(runs)),
+        ("Machine", values_of(runs, schema.TAG_HOST)),
+        ("Processor", values_of(runs, PROCESSOR)),
+        ("GPUs", values_of(runs, schema.TAG_GPU)),
+        ("Workers per run", values_of(runs, "workers")),
+        ("Data", values_of(runs, schema.TAG_DATA)),
+        ("Data hash", values_of(runs, schema.TAG_DATA_HASH)),
         ("Seeds", ", ".join(str(seed) for seed in sorted(recorded.runs["seed"].unique()))),
-        ("Epochs", _values(runs, "recipe.epochs")),
-        ("Batch size", _values(runs, "recipe.batch_size")),
-        ("Resolution", _values(runs, "recipe.resolution")),
+        ("Epochs", values_of(runs, "recipe.epochs")),
+        ("Batch size", values_of(runs, "recipe.batch_size")),
+        ("Resolution", values_of(runs, "recipe.resolution")),
         (
             "Packages",
-            ", ".join(f"{c.removeprefix(schema.TAG_ENVIRONMENT)} {_values(runs, c)}" for c in packages) or DASH,
+            ", ".join(f"{c.removeprefix(schema.TAG_ENVIRONMENT)} {values_of(runs, c)}" for c in packages) or DASH,
         ),
         ("Tracking", f"experiment {recorded.experiment_id} in {_without_folder(redacted(tracking_uri))}"),
     ]
     return [row for row in rows if row[1] != DASH or row[0] in ("Commit", "Machine", "GPUs", "Data hash", "Packages")]
 
 
-def _values(runs: pd.DataFrame, column: str) -> str:
+def values_of(runs: pd.DataFrame, column: str) -> str:
+    """Return the values of a column of runs as text, each with its number of runs if they differ; a dash for none."""
     if column not in runs or runs[column].isna().all():
         return DASH
     counts = runs[column].dropna().value_counts()
@@ -58,12 +59,13 @@ def _values(runs: pd.DataFrame, column: str) -> str:
     return ", ".join(f"{value} ({counted(count, 'run')})" for value, count in counts.items())
 
 
-def _commit(runs: pd.DataFrame) -> str:
+def commit_of(runs: pd.DataFrame) -> str:
+    """Return the commits of runs as text, and which of them had local changes; a dash for none."""
     if schema.TAG_COMMIT not in runs or schema.TAG_DIRTY not in runs:
-        return _values(runs, schema.TAG_COMMIT)
+        return values_of(runs, schema.TAG_COMMIT)
     dirty = runs[schema.TAG_DIRTY].fillna("").str.lower().eq("true")
     shown = runs[schema.TAG_COMMIT].str[:12] + dirty.map({True: " with local changes", False: ""})
-    return _values(pd.DataFrame({"commit": shown}), "commit")
+    return values_of(pd.DataFrame({"commit": shown}), "commit")
 
 
 def _without_folder(uri: str) -> str:

@@ -5,8 +5,7 @@ Every number of a sentence is one of the decisions, so that sentences and tables
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -26,6 +25,16 @@ from analysis.effects import (
 )
 from analysis.factors import AUX, LABELS, REDUCTION, TOGETHER, baseline, cells, factors
 from analysis.frames import Recorded
+from analysis.report.words import (
+    MOST_NAMES,
+    capitalised,
+    compared,
+    evidence_of,
+    listed,
+    no_interval,
+    points_of,
+    signed_points,
+)
 from analysis.statistics import mean
 from analysis.summaries import has_diverged
 from analysis.tables import MINUS, counted, is_missing, number, p_value, percent
@@ -46,8 +55,6 @@ MOST_PAIRS = 6
 """The number of pairs of arms with a clear difference that have a sentence each."""
 NEGLIGIBLE_COST = 0.05
 """The largest relative difference in multiply-adds that sentences do not mention."""
-MOST_NAMES = 8
-"""The number of names in a list."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
         decisions: The contrasts on top-1, as `analysis.effects.decide_effects` decides them.
     """
     finished = recorded.finished
-    found = [_scope(recorded)]
+    found = [describe_scope(recorded)]
     if not decisions:
         found.append(_only_arm(finished))
     main = [one for one in decisions if one.kind not in (PAIRWISE, INTERACTION)]
@@ -76,7 +83,10 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
     sentences += [_interaction(one, len(decisions)) for one in decisions if one.kind == INTERACTION]
     sentences += _pairs([one for one in decisions if one.kind == PAIRWISE], finished, len(decisions))
     return Findings(
-        found=[*found, *(f"In this training {text}" if i == 0 else _start(text) for i, text in enumerate(sentences))],
+        found=[
+            *found,
+            *(f"In this training {text}" if i == 0 else capitalised(text) for i, text in enumerate(sentences)),
+        ],
         open=[*_unfinished(recorded), *_design(recorded, decisions), *_power(decisions), _reach(recorded)],
     )
 
@@ -84,7 +94,8 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
 # --- what was found -----------------------------------------------------------------------------------
 
 
-def _scope(recorded: Recorded) -> str:
+def describe_scope(recorded: Recorded) -> str:
+    """Write how many runs are finished, and how they were trained."""
     finished = recorded.finished
     seeds = counted(finished["seed"].nunique(), "seed")
     return (
@@ -105,7 +116,7 @@ def _training(runs: pd.DataFrame) -> str:
             sorted(map(str, runs[field].dropna().unique()), key=lambda text: (len(text), text)) if field in runs else []
         )
         if values:
-            parts.append(f" {before} {_listed(values, last='or')}{after}")
+            parts.append(f" {before} {listed(values, last='or')}{after}")
     return f", trained{''.join(parts)}" if parts else ""
 
 
@@ -116,14 +127,16 @@ def _only_arm(finished: pd.DataFrame) -> str:
     if is_missing(top1.low):
         why = "one run has no interval" if top1.n == 1 else "without an interval, because the seeds agree exactly"
         return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % ({seeds}; {why})."
-    ends = f"{percent(top1.low, 1)} to {percent(top1.high, 1)}"
+    ends = f"{percent(max(top1.low, 0), 1)} to {percent(min(top1.high, 1), 1)}"
+    if top1.low < 0 or top1.high > 1:
+        ends += ", cut at 0 and 100 %"
     return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % (95 % interval {ends}, {seeds})."
 
 
 def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
     subject = _subject(one)
     value = one.estimate.value
-    size, ends, saved = _points(value), _evidence(one, signed=False), _cost(one, finished)
+    size, ends, saved = points_of(value), evidence_of(one, signed=False), _cost(one, finished)
     match one.verdict:
         case verdict if verdict == HIGHER:
             return f"{subject} raised top-1 by {size} ({ends}){saved}."
@@ -132,34 +145,34 @@ def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
             return f"{subject} {change} {size} ({ends}){saved}."
         case verdict if verdict == EQUIVALENT:
             return (
-                f"{subject} changed top-1 by no more than the margin of {_points(one.margin)} "
-                f"({_evidence(one)}; p = {p_value(one.p_equivalence)} for the two one-sided tests){saved}."
+                f"{subject} changed top-1 by no more than the margin of {points_of(one.margin)} "
+                f"({evidence_of(one)}; p = {p_value(one.p_equivalence)} for the two one-sided tests){saved}."
             )
         case verdict if verdict == NOT_CLEAR_AFTER_CORRECTION:
             change = "raised" if value > 0 else "lowered"
             return f"{subject} may have {change} top-1 by {size} ({ends}){saved}, but {_corrected(one, family)}."
         case verdict if verdict == NO_CLEAR_DIFFERENCE:
-            return f"no clear effect of {subject.rstrip(',')} on top-1 was found ({_evidence(one)}){saved}."
+            return f"no clear effect of {subject.rstrip(',')} on top-1 was found ({evidence_of(one)}){saved}."
         case _:
-            return f"top-1 was {_compared(value)} with {subject.rstrip(',')}{saved}; {_no_interval(one)}."
+            return f"top-1 was {compared(value)} with {subject.rstrip(',')}{saved}; {no_interval(one)}."
 
 
 def _interaction(one: Decision, family: int) -> str:
     a, b = (_factor(name) for name in one.effect.split(" × ", 1))
-    compared = f" (in {one.contrast})" if TOGETHER in one.effect or "any" in one.contrast else ""
-    subject, evidence = f"the effect of {a} on top-1", _evidence(one)
+    levels = f" (in {one.contrast})" if TOGETHER in one.effect or "any" in one.contrast else ""
+    subject, evidence = f"the effect of {a} on top-1", evidence_of(one)
     match one.verdict:
         case verdict if verdict in (HIGHER, LOWER):
-            size = _points(one.estimate.value)
-            return f"{subject} depends on {b}{compared}: the two effects differ by {size} ({evidence})."
+            size = points_of(one.estimate.value)
+            return f"{subject} depends on {b}{levels}: the two effects differ by {size} ({evidence})."
         case verdict if verdict == EQUIVALENT:
-            return f"{subject} does not depend on {b} by more than the margin of {_points(one.margin)} ({evidence})."
+            return f"{subject} does not depend on {b} by more than the margin of {points_of(one.margin)} ({evidence})."
         case verdict if verdict == NOT_CLEAR_AFTER_CORRECTION:
-            return f"{subject} may depend on {b}{compared} ({evidence}), but {_corrected(one, family)}."
+            return f"{subject} may depend on {b}{levels} ({evidence}), but {_corrected(one, family)}."
         case verdict if verdict == NO_CLEAR_DIFFERENCE:
-            return f"it is not clear whether {subject} depends on {b}{compared} ({evidence})."
+            return f"it is not clear whether {subject} depends on {b}{levels} ({evidence})."
         case _:
-            return f"whether {subject} depends on {b}{compared} cannot be tested; {_no_interval(one)}."
+            return f"whether {subject} depends on {b}{levels} cannot be tested; {no_interval(one)}."
 
 
 def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> list[str]:
@@ -170,8 +183,8 @@ def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> li
     clear = [one for one in pairs if one.verdict in (HIGHER, LOWER)]
     clear.sort(key=lambda one: -abs(one.estimate.value))
     sentences = [
-        f"the arm {one.effect} reached a top-1 {_compared(one.estimate.value)} than {base} "
-        f"({_evidence(one, signed=False)}){_cost(one, finished)}."
+        f"the arm {one.effect} reached a top-1 {compared(one.estimate.value)} than {base} "
+        f"({evidence_of(one, signed=False)}){_cost(one, finished)}."
         for one in clear[:MOST_PAIRS]
     ]
     if rest := clear[MOST_PAIRS:]:
@@ -183,8 +196,8 @@ def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> li
         (NO_INTERVAL, "cannot be told apart from {base} by a test, without an interval"),
     ):
         if own := [one for one in pairs if one.verdict == verdict]:
-            told = said.format(base=base, margin=_points(own[0].margin), family=family)
-            sizes = ", ".join(f"{one.effect} {_signed(one)}" for one in own[:MOST_NAMES])
+            told = said.format(base=base, margin=points_of(own[0].margin), family=family)
+            sizes = ", ".join(f"{one.effect} {signed_points(one)}" for one in own[:MOST_NAMES])
             more = f", and {len(own) - MOST_NAMES} more" if len(own) > MOST_NAMES else ""
             sentences.append(f"{_arms(own)} {told} ({sizes} points{more}).")
     return sentences
@@ -212,51 +225,9 @@ def _cost(one: Decision, finished: pd.DataFrame) -> str:
     return f", with {less} % fewer multiply-adds" if ratio < 1 else f", with {more} times the multiply-adds"
 
 
-def _evidence(one: Decision, *, signed: bool = True) -> str:
-    """Format an interval and the seeds, for example "95 % interval 0.8 to 3.4, 3 seeds".
-
-    Args:
-        one: The decision.
-        signed: Whether the estimate precedes and the ends have their signs. Otherwise the interval is that of the size
-            of the difference, whose direction the sentence says.
-    """
-    estimate = one.estimate if signed or one.estimate.value > 0 else -one.estimate
-    low, high = (number(100 * end, 1) for end in (estimate.low, estimate.high))
-    value = f"{_signed(one)} points, " if signed else ""
-    return f"{value}95 % interval {low} to {high}, {_seeds(one)}"
-
-
-def _seeds(one: Decision) -> str:
-    unequal = one.estimate.n != one.estimate.replicates * len(one.weights)
-    return counted(one.estimate.replicates, "seed") + (" or more" if unequal else "")
-
-
-def _points(value: float) -> str:
-    text = number(100 * abs(value), 1)
-    return f"{text} point" if text == "1.0" else f"{text} points"
-
-
-def _signed(one: Decision) -> str:
-    value = 100 * one.estimate.value
-    return f"{'+' if value > 0 and number(value, 1) != '0.0' else ''}{number(value, 1)}"
-
-
-def _compared(value: float) -> str:
-    size = _points(value)
-    if size.startswith("0.0 "):
-        return "the same"
-    return f"{size} {'higher' if value > 0 else 'lower'}"
-
-
 def _corrected(one: Decision, family: int) -> str:
     p = f"p = {p_value(one.p_holm)} after Holm's correction"
     return f"among the {counted(family, 'contrast')} of this experiment this is not clear ({p})"
-
-
-def _no_interval(one: Decision) -> str:
-    if one.estimate.replicates < 2:
-        return "an arm has a single run, so that another seed may show the opposite"
-    return "the seeds agree exactly, so that there is no spread to compare it with"
 
 
 # --- what is open -------------------------------------------------------------------------------------
@@ -270,7 +241,7 @@ def _unfinished(recorded: Recorded) -> list[str]:
     if diverged:
         are = "run is" if len(diverged) == 1 else "runs are"
         lines.append(
-            f"The loss of {_listed(diverged)} was not finite: the {are} left out of all means, which are those of runs "
+            f"The loss of {listed(diverged)} was not finite: the {are} left out of all means, which are those of runs "
             "that trained to the end."
         )
     if others := len(left) - len(diverged):
@@ -278,7 +249,7 @@ def _unfinished(recorded: Recorded) -> list[str]:
         lines.append(f"{others} of {len(runs)} {are} not finished: the numbers may still change.")
     missing = [arm for arm in recorded.arms if arm not in set(recorded.finished["arm"])]
     if missing:
-        lines.append(f"Nothing can be said of {_listed(missing)}: no run is finished.")
+        lines.append(f"Nothing can be said of {listed(missing)}: no run is finished.")
     return lines
 
 
@@ -286,14 +257,14 @@ def _design(recorded: Recorded, decisions: Sequence[Decision]) -> list[str]:
     finished = recorded.finished
     found = factors(finished)
     lines = [
-        f"{_listed(factor.fields)} change together between these arms: their effects cannot be told apart."
+        f"{listed(factor.fields)} change together between these arms: their effects cannot be told apart."
         for factor in found
         if factor.is_confounded
     ]
     if len(found) > 1 and decisions and not cells(finished, found):
         base = baseline(finished, recorded.settings.baseline)
         lines.append(
-            f"The arms do not cross {_listed([_factor(factor.label) for factor in found])}: each arm is compared with "
+            f"The arms do not cross {listed([_factor(factor.label) for factor in found])}: each arm is compared with "
             f"{base} alone, and differences to other arms are not tested."
         )
     return lines
@@ -305,7 +276,7 @@ def _power(decisions: Sequence[Decision]) -> list[str]:
     if not unclear:
         return []
     sizes = sorted(one.estimate.detectable for one in unclear)
-    span = _points(sizes[0]) if len(sizes) == 1 else f"{number(100 * sizes[0], 1)} to {_points(sizes[-1])}"
+    span = points_of(sizes[0]) if len(sizes) == 1 else f"{number(100 * sizes[0], 1)} to {points_of(sizes[-1])}"
     lines = [
         "A difference that is not clear is not shown to be absent: with this spread and these seeds, one of "
         f"{span} is found with a probability of 80 %."
@@ -313,7 +284,9 @@ def _power(decisions: Sequence[Decision]) -> list[str]:
     needed = [int(one.seeds) for one in unclear if not is_missing(one.seeds)]
     if needed:
         most = f"{max(needed)} seeds" if max(needed) < MAX_SEEDS else f"over {MAX_SEEDS} seeds"
-        lines.append(f"Finding {_points(unclear[0].margin)}, the margin of this experiment, takes about {most} an arm.")
+        lines.append(
+            f"Finding {points_of(unclear[0].margin)}, the margin of this experiment, takes about {most} an arm."
+        )
     return lines
 
 
@@ -334,17 +307,4 @@ def _arms(decisions: Sequence[Decision]) -> str:
     if len(decisions) > MOST_NAMES:
         return f"{len(decisions)} arms"
     noun = "the arm" if len(decisions) == 1 else "the arms"
-    return f"{noun} {_listed([one.effect for one in decisions])}"
-
-
-def _listed(names: Iterable[str], last: str = "and") -> str:
-    """Join names with commas and a last "and"."""
-    *rest, end = names
-    if len(rest) >= MOST_NAMES:
-        return f"{', '.join(rest[:MOST_NAMES])} {last} {len(rest) + 1 - MOST_NAMES} more"
-    return f"{', '.join(rest)} {last} {end}" if rest else end
-
-
-def _start(sentence: str) -> str:
-    """Begin a sentence with a capital letter, unless it begins with the name of a field."""
-    return sentence if re.match(r"\w+\.\w", sentence) else sentence[0].upper() + sentence[1:]
+    return f"{noun} {listed([one.effect for one in decisions])}"

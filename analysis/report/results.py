@@ -17,6 +17,7 @@ from analysis.tables import (
     percent,
     points,
     quantity,
+    share_interval,
     signed,
 )
 
@@ -39,7 +40,7 @@ def results_table(summary: pd.DataFrame) -> Table:
     for _, row in summary.iterrows():
         cells = [Cell(row["arm"], sort=row["arm"]), _cell(str(row["n"]), row["n"])]
         for name in ("top1", "top5"):
-            aside = interval(row[f"{name}_low"], row[f"{name}_high"], percent)
+            aside = share_interval(row[f"{name}_low"], row[f"{name}_high"])
             cells.append(_cell(percent(row[name]), row[name], "" if aside == DASH else aside))
         cells += [
             _cell(quantity(row["parameters"]), row["parameters"]),
@@ -55,6 +56,8 @@ def results_table(summary: pd.DataFrame) -> Table:
         "Images/s", labels[device], "Time per run",
     ]  # fmt: skip
     brackets = ", 95 % intervals in brackets" if summary["top1_low"].notna().any() else ""
+    if any("(cut)" in cell.aside for cells in rows for cell in cells):
+        brackets += ", cut at 0 and 100 %"
     return Table(f"Results by arm: means over seeds{brackets}", columns, rows)
 
 

@@ -10,10 +10,12 @@ import pandas as pd
 from analysis.claims.decide import decide_all
 from analysis.claims.rendering import as_rows, ledger_table
 from analysis.comparisons.methods import describe_method
+from analysis.comparisons.predictions import compare_predictions, predictions_table
 from analysis.details.arms import arms_table, described_arms
-from analysis.details.classes import accuracy_by_class, classes_table
+from analysis.details.budgets import budgets_table
+from analysis.details.classes import accuracy_by_class, classes_table, read_predictions
 from analysis.details.repeating import experiment_file, repeat_commands
-from analysis.details.targets import default_target, targets_table, times_to_target
+from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import Strip, telemetry_strips
 from analysis.effects import decide_effects, tabulated
 from analysis.factors import baseline, factors
@@ -64,10 +66,14 @@ class Sections:
     """Times to that target, as `analysis.details.targets.times_to_target` returns them."""
     targets_table: Table
     """Times to that target by arm."""
+    budgets_table: Table
+    """Top-1 of the arms at equal cost. It has no rows if costs were not recorded or there is a single arm."""
     strips: Sequence[Strip]
     """How busy the devices were over time. It is empty if the store holds no raw telemetry."""
     classes_table: Table
     """Accuracy by class. It has no rows if no predictions were kept."""
+    predictions_table: Table
+    """Networks of the same seed on the same images. It has no rows if no predictions of pairs of arms were kept."""
     repeat: Sequence[tuple[str, str]]
     """The commands that repeat the experiment, each with what it does."""
     experiment_file: str | None
@@ -103,8 +109,9 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
     all_effects = pd.concat(tables, ignore_index=True)
     top1_effects = _on_top1(all_effects)
     base = baseline(finished, recorded.settings.baseline)
-    target = default_target(recorded, base)
+    target = chosen_target(recorded, base)
     times = times_to_target(recorded, target)
+    predictions = read_predictions(recorded, tracking_uri)
     file = experiment_file(recorded, described_arms(recorded.note))
     return Sections(
         recorded=recorded,
@@ -122,14 +129,18 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
         factors=[(factor.label, finished.apply(factor.level, axis=1)) for factor in factors(finished)],
         target=target,
         times=times,
-        targets_table=targets_table(times, recorded, target),
+        targets_table=targets_table(times, recorded, target, base),
+        budgets_table=budgets_table(recorded),
         strips=telemetry_strips(recorded, tracking_uri),
-        classes_table=classes_table(accuracy_by_class(recorded, tracking_uri), recorded),
+        classes_table=classes_table(accuracy_by_class(recorded, predictions), recorded),
+        predictions_table=predictions_table(
+            compare_predictions(on_top1, finished, {run_id: kept["correct"] for run_id, kept in predictions.items()})
+        ),
         repeat=repeat_commands(recorded, has_file=file is not None),
         experiment_file=file,
         completeness=completeness(recorded),
         unfinished=unfinished_runs(recorded),
-        limits=limits(recorded, top1_effects),
+        limits=limits(recorded, top1_effects, images=max(map(len, predictions.values()), default=0)),
         environment=environment_rows(recorded, tracking_uri),
     )
 

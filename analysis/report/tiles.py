@@ -20,7 +20,7 @@ from analysis.effects import (
     Decision,
 )
 from analysis.frames import Recorded
-from analysis.tables import counted, interval, is_missing, percent, points
+from analysis.tables import counted, interval, is_missing, percent, points, share_interval
 from reproduce import schema
 
 HEADLINES = {
@@ -104,7 +104,7 @@ def _best(summary: pd.DataFrame, decisions: Sequence[Decision]) -> Tile:
     return Tile(
         label=f"Best arm: {first['arm']}",
         value=f"{percent(first['top1'])} %",
-        aside=interval(first["top1_low"], first["top1_high"], percent),
+        aside=share_interval(first["top1_low"], first["top1_high"]),
         verdict=verdict,
         note="" if decided or len(ranked) == 1 else "No test compares it with the second.",
     )

@@ -3,7 +3,7 @@ for (const head of document.querySelectorAll(".sortable thead th")) head.firstEl
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const value = row => row.cells[column].dataset.v;
+  const value = row => row.cells[column].dataset.v ?? row.cells[column].textContent;
   const compare = (a, b) => {
     const x = value(a), y = value(b);
     if (x === "" || y === "") return (x === "") - (y === "");

@@ -322,7 +322,7 @@ def _layers(arguments: argparse.Namespace) -> int:
     from bench.suites.layers import LayersOptions, main
 
     given = {name: getattr(arguments, name) for name in ("side", "batch", "repetitions")}
-    return main(validated(LayersOptions, given, where=""), output=_result_output(arguments, "layers"))
+    return main(_options(LayersOptions, given), output=_result_output(arguments, "layers"))
 
 
 def _report(arguments: argparse.Namespace) -> int:

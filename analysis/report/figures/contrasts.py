@@ -52,6 +52,37 @@ def forest(effects: pd.DataFrame) -> Plot | None:
 
 
 @mpl.rc_context(STYLE)
+def beside(arms: pd.DataFrame) -> Plot | None:
+    """Draw the top-1 of the same arms on two sides beside each other.
+
+    Args:
+        arms: One row for each arm and side, as `analysis.summaries.summarise_arms` returns it, with the column `side`.
+
+    Returns:
+        The plot, or None if there are no arms.
+    """
+    if arms.empty:
+        return None
+    names = list(arms["arm"].unique())
+    figure, axes = panel(height=0.9 + 0.5 * len(names))
+    for place, name in enumerate(names):
+        for i, (_, row) in enumerate(arms[arms["arm"] == name].iterrows()):
+            y = -place - 0.16 * i
+            if not np.isnan(row["top1_low"]):
+                axes.plot([100 * max(row["top1_low"], 0), 100 * min(row["top1_high"], 1)], [y, y], color=colour(i))
+            label = str(row["side"]) if place == 0 else None
+            axes.plot([100 * row["top1"]], [y], color=colour(i), marker=marker(i), linestyle="none", label=label)
+        axes.text(0, 0.13 - place, name, transform=axes.get_yaxis_transform(), va="bottom", parse_math=False)
+    axes.set(xlabel="top-1, %", ylim=(0.5 - len(names), 0.75))
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0)
+    caption = "Means over the finished runs of an arm on each side, with 95 % intervals."
+    return Plot(name="sides", title="Top-1 on both sides", caption=caption, figure=figure)
+
+
+@mpl.rc_context(STYLE)
 def interaction(top1: pd.DataFrame, across: str, lines: str) -> Plot | None:
     """Draw mean top-1 by the levels of one factor, with a line for each level of another.
 
@@ -75,7 +106,7 @@ def interaction(top1: pd.DataFrame, across: str, lines: str) -> Plot | None:
         axes.plot(x, [100 * each.value for each in estimates], color=INK, linestyle=line(i * len(PALETTE))["linestyle"])
         for place, values, each in zip(x, own, estimates, strict=True):
             if not np.isnan(each.low):
-                axes.plot([place, place], [100 * each.low, 100 * each.high], color=INK, linewidth=1)
+                axes.plot([place, place], [100 * max(each.low, 0), 100 * min(each.high, 1)], color=INK, linewidth=1)
             axes.plot(np.full(len(values), place), 100 * values, ".", color=INK, markersize=3, alpha=0.5)
             axes.plot([place], [100 * each.value], color=INK, marker=marker(i), markersize=7)
         end = (x[-1], 100 * estimates[-1].value)

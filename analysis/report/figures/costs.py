@@ -145,8 +145,8 @@ def throughput(epochs: pd.DataFrame, arms: Sequence[str], finished: set[str]) ->
 
 
 def _error_bars(row: pd.Series, column: str, scale: float) -> list[list[float]] | None:
-    """Compute the lengths of the error bars below and above a value; None if the value has no interval."""
+    """Compute the lengths of the error bars of a share, cut at 0 and 1; None if the value has no interval."""
     low, high = row[f"{column}_low"], row[f"{column}_high"]
     if np.isnan(low):
         return None
-    return [[scale * (row[column] - low)], [scale * (high - row[column])]]
+    return [[scale * (row[column] - max(low, 0))], [scale * (min(high, 1) - row[column])]]

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -92,12 +93,14 @@ class Plot:
     @property
     def svg(self) -> str:
         """The figure as an SVG element for the report's page."""
-        return _inline(_svg(self.figure), self.name)
+        return _inline(self.svg_file, self.name)
 
-    @property
+    @cached_property
     def svg_file(self) -> str:
         """The figure as an SVG file of its own, on a white ground."""
-        return _svg(self.figure, facecolor=PAPER)
+        drawn = _svg(self.figure)
+        self.figure.set_layout_engine("none")  # places stay as they are, and are not computed again for the PNG
+        return drawn
 
     @property
     def png_file(self) -> bytes:
@@ -161,10 +164,10 @@ def places(figure: Figure, axes: Axes, x: Sequence[float]) -> list[float]:
     return [round(float(pixel / figure.bbox.width), 4) for pixel in pixels]
 
 
-def _svg(figure: Figure, **options: Any) -> str:
+def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **options)
+        figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

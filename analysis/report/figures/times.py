@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.comparisons.survival import censored_times
 from analysis.details.telemetry import SUMMARISED_FROM, Strip
 from analysis.report.figures.style import FAINT, INK, STYLE, Plot, colour, line, marker, panel
 from analysis.tables import counted, percent
@@ -41,8 +42,7 @@ def time_to_target(times: pd.DataFrame, arms: Sequence[str], target: float) -> P
         reached = own["reached"].to_numpy(dtype=bool)
         seconds = own["seconds"].to_numpy(dtype=float) / scale
         if reached.any():
-            times_known = stats.CensoredData(uncensored=seconds[reached], right=seconds[~reached])  # type: ignore[no-untyped-call]
-            curve = stats.ecdf(times_known).cdf
+            curve = stats.ecdf(censored_times(seconds, reached)).cdf
             x = np.concatenate([[0.0], curve.quantiles, [end]])
             y = 100 * np.concatenate([[0.0], curve.probabilities, curve.probabilities[-1:]])
         else:

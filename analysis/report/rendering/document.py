@@ -51,6 +51,8 @@ def document_tables(sections: Sections) -> dict[str, Table]:
         "effects": sections.effects_table,
         "sizes": sections.sizes_table,
         "targets": sections.targets_table,
+        "budgets": sections.budgets_table,
+        "predictions": sections.predictions_table,
         "classes": sections.classes_table,
         "claims": sections.claims_table,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from analysis.details.repeating import FILE, HEAD
@@ -47,12 +47,29 @@ def write_files(sections: Sections, out: Path) -> Path:
     texts |= {f"figures/{plot.name}.svg": plot.svg_file for plot in plots}
     if sections.experiment_file:
         texts[FILE] = sections.experiment_file
+    stale = {f"tables/{name}.tex" for name in document_tables(sections)}
+    stale |= {f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
     pictures = {f"figures/{plot.name}.png": plot.png_file for plot in plots}
+    return write_folder(out, texts, pictures, stale)
+
+
+def write_folder(out: Path, texts: Mapping[str, str], pictures: Mapping[str, bytes], stale: Iterable[str]) -> Path:
+    """Write the files of a report into a folder and return the path of its page, index.html.
+
+    Args:
+        out: The folder. It is created if necessary, and files of an earlier report in it are overwritten.
+        texts: Texts by the paths of their files in the folder, first what marks a report.
+        pictures: Pictures by the paths of their files.
+        stale: Paths that an earlier report may have and that are removed where this one does not have them.
+
+    Raises:
+        AnalysisError: The folder holds files that would be overwritten and are not of a report, or cannot be written.
+    """
     try:
         _check_foreign(out, [*texts, *pictures])
         for folder in ("tables", "figures"):
             (out / folder).mkdir(parents=True, exist_ok=True)
-        _remove_earlier(out, {*texts, *pictures}, document_tables(sections))
+        _remove_earlier(out, {*texts, *pictures}, stale)
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         for name, picture in pictures.items():
@@ -62,10 +79,9 @@ def write_files(sections: Sections, out: Path) -> Path:
     return out / "index.html"
 
 
-def _remove_earlier(out: Path, names: set[str], tables: Iterable[str]) -> None:
+def _remove_earlier(out: Path, names: set[str], stale: Iterable[str]) -> None:
     """Remove tables, figures and the experiment file of an earlier report that this one does not have."""
-    possible = [f"tables/{name}.tex" for name in tables]
-    possible += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
+    possible = list(stale)
     file = out / FILE
     if file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
         possible.append(FILE)

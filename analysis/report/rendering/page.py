@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from analysis.report.figures import style
 from analysis.report.rendering.plots import Plots
@@ -56,15 +59,32 @@ def keys(arms: list[str]) -> list[Key]:
 
 def render_page(sections: Sections, plots: Plots) -> str:
     """Render the report as a page that states the current time as its date."""
+    return fill_template(
+        "report.html.j2", sections=sections, recorded=sections.recorded, plots=plots, keys=keys(sections.recorded.arms)
+    )
+
+
+def fill_template(name: str, **content: Any) -> str:
+    """Fill a template of a page, which states the current time as its date.
+
+    Args:
+        name: The file of the template in `analysis/templates`.
+        content: What the template refers to. `keys` are the entries of the legend.
+    """
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("analysis"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
     )
-    return templates.get_template("report.html.j2").render(
-        sections=sections,
-        recorded=sections.recorded,
-        plots=plots,
-        keys=keys(sections.recorded.arms),
-        palette=style.PALETTE,
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        dash=DASH,
+    return templates.get_template(name).render(
+        palette=style.PALETTE, made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), dash=DASH, **content
     )
+
+
+def _unbroken(value: Any) -> Any:
+    """Join a number and its percent sign, so that no line ends between them; markup stays as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", value)
+    return value

@@ -116,7 +116,7 @@ def _generate(records: Path, runs: int, epochs: int, console: Console) -> None:
 
 def _measure_store(kind: str, records: Path, uri: str, runs: int, epochs: int, console: Console) -> Measurement:
     measurement: dict[str, float] = {}
-    seconds = {name.split(",")[0]: most for name, most in GOALS[kind].items()}
+    seconds = {name.removesuffix(", s"): most for name, most in GOALS[kind].items()}
     for task in ("publish", "report"):
         expected = seconds[task] * runs * epochs / (GOAL_SIZE[0] * GOAL_SIZE[1])
         console.print(f"{task}, {runs} runs, {kind} store; the goal is {expected:.0f} s ...", highlight=False)

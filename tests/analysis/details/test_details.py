@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from analysis.details.arms import described_arms
-from analysis.details.targets import times_to_target
+from analysis.details.artifacts import fetched
+from analysis.details.budgets import budgets_table
+from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import read_strip
 from analysis.frames import Recorded
 from analysis.report.completeness import completeness, states
 from analysis.report.figures.costs import on_front
 from analysis.report.figures.style import dashes, marker
+from analysis.settings import Settings
 from bench.records.plan import RecordedPlan, read_plan
 from bench.tracking.pages.notes import experiment_note
 from reproduce import schema
@@ -79,6 +83,52 @@ def test_a_run_that_never_reaches_the_target_is_censored() -> None:
     times = times_to_target(recorded_with({"short": [1.0, 1.0], "long": [1.0] * 5}), 0.3).set_index("run_id")
     assert times["reached"].to_dict() == {"short": False, "long": True}
     assert times["seconds"].to_dict() == {"short": 120, "long": 240}
+
+
+def test_the_experiment_names_the_target() -> None:
+    recorded = recorded_with({"a": [1.0, 1.0]})
+    assert chosen_target(recorded, "a") == pytest.approx(0.09)
+    assert chosen_target(replace(recorded, settings=Settings(target=0.3)), "a") == 0.3
+
+
+def test_times_are_medians_with_censored_runs_and_tested_against_the_baseline() -> None:
+    runs = {f"{arm}{i}": [1.0] * (3 if arm == "short" else 6) for arm in ("base", "fast", "short") for i in range(4)}
+    recorded = recorded_with(runs)
+    for frame in (recorded.runs, recorded.epochs):
+        frame["arm"] = frame["run_id"].str[:-1]
+    fast = recorded.epochs["arm"].eq("fast")
+    recorded.epochs.loc[fast, schema.VAL_TOP1] = 2 * recorded.epochs.loc[fast, schema.VAL_TOP1]
+    table = targets_table(times_to_target(recorded, 0.4), recorded, 0.4, "base")
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["base", "4 of 4", "5", "5.0 min", "—"],
+        ["fast", "4 of 4", "3", "3.0 min", "0.057"],
+        ["short", "0 of 4", "—", "—", "1.00"],
+    ]
+
+
+def test_arms_are_compared_at_the_cost_of_the_cheapest_run() -> None:
+    costs = {schema.COST_MACS_TRAINING: [100.0, 200.0]}
+    recorded = recorded_with({"cheap": [1.0] * 4, "dear": [1.0] * 4}, **costs)
+    for frame in (recorded.runs, recorded.epochs):
+        frame["arm"] = frame["run_id"]
+    recorded.epochs[schema.IMAGES_PER_S], recorded.epochs[schema.TRAIN_SECONDS] = 10.0, 50.0
+    table = budgets_table(recorded)
+    assert list(table.columns) == ["Arm", "Top-1, %, after 200 k multiply-adds", "Top-1, %, after 4.0 min"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["cheap", "30.00", "30.00"],
+        ["dear", "10.00", "30.00"],
+    ]
+    recorded.epochs[schema.RESOLUTION] = [1.0, 1.0, 2.0, 2.0] * 2
+    assert list(budgets_table(recorded).columns) == ["Arm", "Top-1, %, after 4.0 min"]
+
+
+def test_an_artifact_on_this_machine_is_read_in_its_place_without_mlflow(tmp_path: Path) -> None:
+    file = tmp_path / "a b" / "x.parquet"
+    file.parent.mkdir()
+    file.touch()
+    folders = {"there": file.parent.as_uri(), "empty": tmp_path.as_uri()}
+    with fetched("x.parquet", folders, "http://127.0.0.1:9") as files:
+        assert files == {"there": file}
 
 
 def test_the_pareto_front_has_what_no_other_point_beats() -> None:

@@ -1,0 +1,98 @@
+"""Finds in what two sides differ: the recorded settings of the arms that they share, and the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.factors import NOT_FACTORS
+from analysis.frames import Recorded
+from analysis.report.environment import PROCESSOR, commit_of, values_of
+from analysis.tables import DASH, Cell, Table, is_missing
+from reproduce import schema
+
+SETTINGS = ("data.", "network.", "recipe.", "workers", "deterministic", "probes")
+"""Beginnings of the names of settings."""
+ALL_ARMS = "all arms"
+FACTS = {
+    schema.TAG_HOST: "Machine",
+    PROCESSOR: "Processor",
+    schema.TAG_GPU: "GPUs",
+    schema.TAG_DATA_HASH: "Data hash",
+}
+"""Facts of the environment and their names in tables. Packages and facts of the computation follow them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Something in which two sides differ."""
+
+    what: str
+    """The name of a setting or of a fact, for example "recipe.epochs"."""
+    arm: str
+    """The arm that has the setting, `ALL_ARMS`, or empty for a fact of the environment."""
+    a: str
+    """The value on side A, with numbers of runs if it varies there; a dash if it is not recorded."""
+    b: str
+
+
+def shared_arms(a: Recorded, b: Recorded) -> list[str]:
+    """Return the arms that have a finished run on both sides, in the order of A."""
+    return [arm for arm in a.finished["arm"].unique() if arm in set(b.finished["arm"])]
+
+
+def setting_differences(a: Recorded, b: Recorded) -> list[Difference]:
+    """List the settings in which the arms of two sides differ, and their seeds.
+
+    A setting that one side has not recorded, since it came later, is no difference.
+    """
+    arms = shared_arms(a, b)
+    fields = [name for name in map(str, a.runs.columns) if name.startswith(SETTINGS) and name not in NOT_FACTORS]
+    found = []
+    for field in sorted(set(fields) & set(map(str, b.runs.columns))):
+        pairs = {arm: _values(a.finished, b.finished, arm, field) for arm in arms}
+        differing = {arm: pair for arm, pair in pairs.items() if DASH not in pair and pair[0] != pair[1]}
+        if len(differing) == len(arms) and len(set(differing.values())) == 1:
+            differing = {ALL_ARMS: next(iter(differing.values()))}
+        found += [Difference(what=field, arm=arm, a=one, b=other) for arm, (one, other) in differing.items()]
+    seeds = [", ".join(map(str, sorted(side.finished["seed"].unique()))) for side in (a, b)]
+    if seeds[0] != seeds[1]:
+        found.append(Difference(what="seeds", arm=ALL_ARMS, a=seeds[0], b=seeds[1]))
+    return found
+
+
+def environment_differences(a: Recorded, b: Recorded) -> list[Difference]:
+    """List the facts in which the environments of two sides differ, or which vary within a side."""
+    columns = sorted({name for side in (a, b) for name in map(str, side.runs.columns)})
+    named = dict(FACTS)
+    for prefix in (schema.TAG_ENVIRONMENT, schema.TAG_COMPUTATION):
+        named |= {name: name.removeprefix(prefix) for name in columns if name.startswith(prefix) and name not in named}
+    texts = {"Commit": (commit_of(a.finished), commit_of(b.finished))}
+    texts |= {label: (values_of(a.finished, name), values_of(b.finished, name)) for name, label in named.items()}
+    return [
+        Difference(what=label, arm="", a=one, b=other)
+        for label, (one, other) in texts.items()
+        if one != other and not {one, other} <= {DASH, "-"}
+    ]
+
+
+def unrecorded_settings(a: Recorded, b: Recorded) -> list[str]:
+    """Return the names of the settings that one side alone has recorded."""
+    return sorted(str(name) for name in set(a.runs.columns) ^ set(b.runs.columns) if str(name).startswith(SETTINGS))
+
+
+def differences_table(found: Sequence[Difference], caption: str) -> Table:
+    """Build a table of differences, with a row for each."""
+    with_arms = any(one.arm for one in found)
+    columns = ["What", *(["Arm"] if with_arms else []), "A", "B"]
+    rows = [
+        [Cell(text, sort=text) for text in (one.what, *([one.arm] if with_arms else []), one.a, one.b)] for one in found
+    ]
+    return Table(caption, columns, rows, frozenset(range(len(columns))))
+
+
+def _values(a: pd.DataFrame, b: pd.DataFrame, arm: str, field: str) -> tuple[str, str]:
+    one, other = (values_of(runs[runs["arm"] == arm], field) for runs in (a, b))
+    return (DASH if is_missing(one) else one, DASH if is_missing(other) else other)
