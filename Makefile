@@ -38,8 +38,9 @@ format: setup-tests ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-tables: ## make the documents' tables again from results/
+tables: ## make the documents' tables again from results/ and from the network's cost
 	@$(BIN)/python -m analysis.documents
+	@$(BIN)/python -m bench.suites.gpu.fusions
 
 # PYTHON names the interpreter of a set-up, and here the version that the other machine has.
 bundle: ## the suite for a machine without network and root: [PYTHON=3.12] [WITHOUT=torch,torchvision] [PART=60M]
