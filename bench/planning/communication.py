@@ -14,10 +14,12 @@ The module is pure arithmetic: it needs neither torch nor other processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import nnls
 
 GRADIENT_BYTES = 4  # bytes of one float32 gradient
 BACKWARD_SHARE = 2 / 3  # share of the backward pass in a step: it costs as much as two forward passes
@@ -56,15 +58,13 @@ def fit_link(timings: Sequence[AllReduceTiming]) -> Link:
         timings: All-reduces of at least two different sizes, each between two or more ranks.
 
     Returns:
-        The fitted link. If the best latency is negative, the latency is 0 and bandwidth alone is fitted.
+        The fitted link, with no negative value: the latency is 0 if bandwidth alone explains the timings best,
+        and the bandwidth is infinite if latency alone does.
     """
     coefficients = np.array([_coefficients(timing.ranks, timing.bytes) for timing in timings])
     seconds = np.array([timing.seconds for timing in timings])
-    (latency, inverse), *_ = np.linalg.lstsq(coefficients / seconds[:, None], np.ones(len(timings)), rcond=None)
-    # A negative latency means that bandwidth alone explains the timings.
-    if latency < 0:
-        latency, inverse = 0.0, float(np.mean(seconds / coefficients[:, 1]))
-    return Link(float(latency), float(1 / inverse))
+    (latency, inverse), _ = nnls(coefficients / seconds[:, None], np.ones(len(timings)))
+    return Link(float(latency), float(1 / inverse) if inverse > 0 else math.inf)
 
 
 def all_reduce_seconds(link: Link, *, ranks: int, bytes: int) -> float:

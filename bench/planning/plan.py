@@ -109,19 +109,19 @@ def _not_prepared(data: DataConfig, folder: Path) -> str:
     return f"data.path: {data.path} is not prepared in {folder.parent}; {hint}: {command}"
 
 
-def proposed_gpu_share(experiment: ExperimentConfig) -> float | None:
+def proposed_gpu_share(plan: Plan) -> float | None:
     """Propose a share of a GPU on which each run would be about as fast as on a whole GPU.
 
-    The proposal depends on batch size and resolution of the experiment's recipe; changes by its arms are ignored.
+    The proposal depends on batch size and resolution of the run with the largest steps.
 
     Returns:
         The share, 0.25 or 0.5. None if the runs do not have one worker with one whole GPU each, or if a step is large
         enough to keep a large GPU busy.
     """
-    resources = experiment.resources
+    resources = plan.experiment.resources
     if resources.gpus_per_worker != 1 or resources.workers > 1:
         return None
-    pixels = experiment.recipe.batch_size * experiment.recipe.resolution**2
+    pixels = max(run.config.recipe.batch_size * run.config.recipe.resolution**2 for run in plan.runs)
     return next((share for limit, share in GPU_SHARES if pixels < limit), None)
 
 

@@ -31,7 +31,10 @@ from bench.results.store import COMMITTED, latest_results_folder
 from reproduce import schema
 from reproduce.grid import used_images
 from reproduce.models.cost import Cost
-from reproduce.spec import PlannedRun, SpecError
+from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
+
+_Group = tuple[str, str, int, float, int | None]
+"""Runs with one rate: experiment, arm, workers, share of a GPU, and CPU cores of each worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class Rate:
     workers: int
     """Number of workers that trained together."""
     cpus: int | None
-    """CPU cores of each worker; None if the worker trained on a GPU or if the number is not known."""
+    """CPU cores of each worker; None if the worker trained on a GPU or if an old record lacks the number."""
     macs: float
     """Multiply-adds of the forward pass of one image in training."""
     parameters: float
@@ -108,7 +111,7 @@ class Rates:
         costs, resources = plan.costs[run.key], plan.experiment.resources
         macs, parameters = costs[schema.COST_MACS_TRAINING], costs[schema.COST_PARAMETERS]
         share = resources.gpus_per_worker or 1.0
-        rate = self._closest(macs, parameters, resources.workers, share)
+        rate = self._closest(macs, parameters, resources, share)
         if rate is None:
             return None
         speed, source = rate.images_per_s / rate.workers, rate.source  # images/s of one worker
@@ -127,27 +130,30 @@ class Rates:
         seconds = run.config.recipe.epochs * _images_per_epoch(plan, run) / speed
         return TimeEstimate(share * seconds / 3600, speed * resources.workers, source)
 
-    def _closest(self, macs: float, parameters: float, workers: int, share: float) -> Rate | None:
+    def _closest(self, macs: float, parameters: float, resources: ResourcesConfig, share: float) -> Rate | None:
         """The rate to scale from: the one that differs least from the run, of the first source that has any."""
         recorded = self._recorded if self._is_this_machine else []
-        wanted = (macs, parameters, workers, share)
+        wanted = (macs, parameters, resources.workers, share)
         same = [rate for rate in recorded if (rate.macs, rate.parameters, rate.workers, rate.share) == wanted]
         measured = [rate for result in self._results for rate in _rates_of(result)]
+
+        def distance(rate: Rate) -> tuple[bool, bool, bool, float]:
+            other_cpus = rate.cpus is not None and rate.cpus != resources.cpus_per_worker
+            return rate.share != share, rate.workers != resources.workers, other_cpus, abs(rate.macs - macs)
+
         for found in (same, measured, recorded):
             if found:
-                return min(
-                    found, key=lambda rate: (rate.share != share, rate.workers != workers, abs(rate.macs - macs))
-                )
+                return min(found, key=distance)
         return None
 
     @cached_property
     def _recorded(self) -> list[Rate]:
         """The rates of finished runs on this device.
 
-        There is one for each experiment, arm, number of workers and share of a GPU: the median over the runs.
+        There is one for each experiment, arm, number of workers, and cores or share of a GPU: the median over the runs.
         """
-        speeds: dict[tuple[str, str, int, float], list[tuple[float, float]]] = {}  # images/s and time of each run's end
-        costs: dict[tuple[str, str, int, float], Mapping[str, float]] = {}
+        speeds: dict[_Group, list[tuple[float, float]]] = {}  # images/s and time of each run's end
+        costs: dict[_Group, Mapping[str, float]] = {}
         for experiment in experiments(self._records):
             for entry in read_plan(self._records, experiment):
                 events = read_events(run_folder(self._records, entry.key))
@@ -156,13 +162,15 @@ class Rates:
                 start, end = next(event for event in events if event["kind"] == schema.START), events[-1]
                 if device_name(start["environment"], gpu=start["device"] != "cpu") != self.device:
                     continue
-                share = start.get("resources", {}).get("gpus_per_worker") or 1.0
-                group = (experiment, entry.arm, int(start["world_size"]), float(share))
+                resources = start.get("resources", {})
+                share = resources.get("gpus_per_worker") or 1.0
+                cpus = resources.get("cpus_per_worker") if start["device"] == "cpu" else None
+                group = (experiment, entry.arm, int(start["world_size"]), float(share), cpus)
                 speeds.setdefault(group, []).append((end["metrics"][schema.FINAL_IMAGES_PER_S], end["t"]))
                 costs[group] = entry.costs
         rates = []
         for group, runs in speeds.items():
-            experiment, arm, workers, share = group
+            experiment, arm, workers, share, cpus = group
             latest = time.strftime("%Y-%m-%d", time.localtime(max(ended for _, ended in runs)))
             count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
             rates.append(
@@ -170,7 +178,7 @@ class Rates:
                     images_per_s=median(speed for speed, _ in runs),
                     workers=workers,
                     share=share,
-                    cpus=None,
+                    cpus=cpus,
                     macs=costs[group][schema.COST_MACS_TRAINING],
                     parameters=costs[group][schema.COST_PARAMETERS],
                     source=f"{count} of {experiment}, {arm}, recorded on this device {latest}",

@@ -39,7 +39,7 @@ from bench.suites.harness.ceilings import synchronise
 from bench.suites.harness.comparison import Comparison, Measurement, interleave
 from bench.suites.harness.inputs import random_batch, run_without_data
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
-from bench.suites.harness.worker_process import WorkerProcess, received_requests
+from bench.suites.harness.worker_process import WorkerProcess, receive_all, received_requests
 from reproduce.errors import UserError
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import leave_process_group
@@ -215,10 +215,14 @@ def _started_ranks(ranks: int, backend: str, run: RunConfig) -> Iterator[AskRank
         def ask(name: str, *arguments: Any) -> list[Any]:
             for worker in workers:
                 worker.send((name, arguments))
-            return [worker.receive() for worker in workers]
+            return receive_all(workers)
 
         try:
             yield ask
+        except BaseException:
+            for worker in workers:
+                worker.kill()  # otherwise those that wait for one that has died do so until the backend's time-out
+            raise
         finally:
             for worker in workers:
                 worker.close()

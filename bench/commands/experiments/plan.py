@@ -148,11 +148,10 @@ def _show(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
         *_disk(plan, runs, estimates),
         *_device_hours(runs, estimates, device),
     )
-    if share := proposed_gpu_share(plan.experiment):
-        recipe = plan.experiment.recipe
+    if share := proposed_gpu_share(plan):
         show(
             console,
-            f"Steps of {recipe.batch_size} images of {recipe.resolution} px leave a large GPU idle most of the time. "
+            "Steps of so few pixels leave a large GPU idle most of the time. "
             f"With resources.gpus_per_worker: {share:g}, each GPU trains {round(1 / share)} runs at once, and every "
             "run has that share of its memory.",
         )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import Any, cast
 
 import psutil
 
@@ -35,7 +35,7 @@ class WorkerProcess:
     def __init__(self, name: str, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.name = name
-        self._pipe, theirs = context.Pipe()
+        self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(serve, theirs, *arguments))
         self._process.start()
         theirs.close()
@@ -47,7 +47,7 @@ class WorkerProcess:
             WorkerProcessError: The process has ended.
         """
         try:
-            self._pipe.send(request)
+            self.pipe.send(request)
         except (BrokenPipeError, ConnectionResetError):
             raise self._ended() from None
 
@@ -62,9 +62,9 @@ class WorkerProcess:
             TimeoutError: The process sent nothing within `timeout_s` seconds.
         """
         try:
-            if timeout_s is not None and not self._pipe.poll(timeout_s):
+            if timeout_s is not None and not self.pipe.poll(timeout_s):
                 raise TimeoutError
-            return self._pipe.recv()
+            return self.pipe.recv()
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
 
@@ -90,7 +90,7 @@ class WorkerProcess:
 
         All replies should have been received before: the process fails when it replies through a closed pipe.
         """
-        self._pipe.close()
+        self.pipe.close()
 
     def terminate(self) -> None:
         """Send SIGTERM to the process, without waiting for its end. Processes that it has started do not receive it."""
@@ -112,6 +112,20 @@ class WorkerProcess:
     def join(self, timeout_s: float | None = None) -> None:
         """Wait for the end of the process, for at most `timeout_s` seconds, or without a limit if it is None."""
         self._process.join(timeout_s)
+
+
+def receive_all(workers: Sequence[WorkerProcess]) -> list[Any]:
+    """Wait for one reply of each process, and return the replies in the order of the processes.
+
+    Raises:
+        WorkerProcessError: A process ended before it replied. It is raised at once, since the others may wait for it.
+    """
+    replies: dict[int, Any] = {}
+    while waiting := {worker.pipe: index for index, worker in enumerate(workers) if index not in replies}:
+        for pipe in wait(waiting):
+            index = waiting[cast(Connection, pipe)]
+            replies[index] = workers[index].receive()
+    return [replies[index] for index in range(len(workers))]
 
 
 @contextmanager

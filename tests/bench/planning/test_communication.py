@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from bench.planning.communication import AllReduceTiming, Link, all_reduce_seconds, fit_link, step_seconds
@@ -29,7 +31,14 @@ def test_a_fit_finds_the_link_that_the_timings_come_from() -> None:
 def test_a_fitted_latency_is_never_negative() -> None:
     found = fit_link([AllReduceTiming(2, 10**6, 0.0005), AllReduceTiming(2, 10**8, 0.1)])
     assert found.latency_s == 0
-    assert found.bytes_per_s > 0
+    assert 1e8 < found.bytes_per_s < 1e10
+
+
+def test_a_fitted_bandwidth_is_never_negative() -> None:
+    found = fit_link([AllReduceTiming(2, 4096, 0.002), AllReduceTiming(2, 10**6, 0.001)])
+    assert found.latency_s == pytest.approx(0.0006, rel=0.2)
+    assert found.bytes_per_s == math.inf
+    assert all_reduce_seconds(found, ranks=2, bytes=10**9) == pytest.approx(2 * found.latency_s)
 
 
 def test_a_step_lasts_longer_by_what_the_backward_pass_does_not_hide() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.planning.plan import check_cores, check_disk, make_plan, proposed_gpu_share, select, start_with_part
+from bench.planning.plan import Plan, check_cores, check_disk, make_plan, proposed_gpu_share, select, start_with_part
+from reproduce.grid import plan_without_data
 from reproduce.spec import (
     ArmConfig,
     DataConfig,
@@ -33,16 +34,18 @@ CONFIG = RunConfig(
 )
 
 
-def experiment(batch_size: int, resolution: int, **resources: Any) -> ExperimentConfig:
+def planned(batch_size: int, *resolutions: int, **resources: Any) -> Plan:
+    """A plan with an arm for each resolution."""
     content = {
         "name": "small",
         "data": {"path": "pictures"},
-        "recipe": {"epochs": 1, "batch_size": batch_size, "learning_rate": 0.1, "resolution": resolution},
+        "recipe": {"epochs": 1, "batch_size": batch_size, "learning_rate": 0.1, "resolution": 224},
         "resources": resources,
-        "arms": {"none": {}},
+        "arms": {f"at {side}": {"recipe": {"resolution": side}} for side in resolutions},
         "seeds": [0],
     }
-    return validated(ExperimentConfig, content, where="")
+    experiment = validated(ExperimentConfig, content, where="")
+    return Plan(experiment, tuple(plan_without_data(experiment)), {}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,12 @@ def experiment(batch_size: int, resolution: int, **resources: Any) -> Experiment
 def test_a_share_of_a_gpu_is_proposed_for_runs_with_small_steps(
     batch_size: int, resolution: int, resources: dict[str, Any], share: float | None
 ) -> None:
-    assert proposed_gpu_share(experiment(batch_size, resolution, **resources)) == share
+    assert proposed_gpu_share(planned(batch_size, resolution, **resources)) == share
+
+
+def test_the_arm_with_the_largest_steps_decides_which_share_of_a_gpu_is_proposed() -> None:
+    assert proposed_gpu_share(planned(128, 64, 96, gpus_per_worker=1)) == 0.25
+    assert proposed_gpu_share(planned(128, 64, 224, gpus_per_worker=1)) is None
 
 
 RUNS = [
@@ -110,7 +118,7 @@ def test_a_mistake_in_an_arm_is_named_before_any_data_set_is_asked_for(tmp_path:
         ("fashion-mnist", "prepare it with: deeper data prepare fashion-mnist --output '{root}/my set'"),
         (
             None,
-            "from a folder or a tar of images, such as: deeper data prepare /path/to/images --output '{root}/my set'",
+            "archives (imagenet:FOLDER), such as: deeper data prepare /path/to/images --output '{root}/my set'",
         ),
     ],
 )

@@ -59,12 +59,15 @@ def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
     return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": 0})
 
 
-def recorded(records: Path, made: Plan, arm: str, images_per_s: float, *, share: float | None = None) -> None:
+def recorded(
+    records: Path, made: Plan, arm: str, images_per_s: float, *, share: float | None = None, cpus: int | None = None
+) -> None:
     run = next(run for run in made.runs if run.arm == arm)
     write_plan(records, "first", made.runs, made.costs)
     record = Record(run_folder(records, run.key))
     if share is None:
-        record.begin(run.config, environment=HERE, world_size=run.config.workers, device="cpu")
+        resources = None if cpus is None else {"cpus_per_worker": cpus}
+        record.begin(run.config, environment=HERE, world_size=run.config.workers, device="cpu", resources=resources)
     else:
         resources = {"gpus_per_worker": share}
         record.begin(run.config, environment=THERE, world_size=1, device="cuda:0", resources=resources)
@@ -93,6 +96,14 @@ def test_recorded_runs_of_the_same_network_are_preferred_and_others_are_scaled(t
     assert found["none"].source.startswith("1 run of first, none, recorded on this device 20")
     assert found["both"].device_hours == pytest.approx(36000 / 50 / 3600)
     assert found["both"].source.startswith("scaled by multiply-adds from 1 run")
+
+
+def test_a_rate_that_was_recorded_on_other_cores_is_scaled_to_those_of_the_plan(tmp_path: Path) -> None:
+    made = made_plan()
+    recorded(tmp_path, made, "none", 100.0, cpus=1)
+    found = estimates(Rates(tmp_path, gpu=False), made)["none"]
+    assert found.images_per_s == pytest.approx(200)
+    assert found.source.endswith(", by 2 for 1 cores")
 
 
 def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
