@@ -103,7 +103,7 @@ def test_a_mistake_in_an_arm_is_named_before_any_data_set_is_asked_for(tmp_path:
         ("fashion-mnist", "prepare it with: deeper data prepare fashion-mnist --output '{root}/my set'"),
         (
             None,
-            "from a folder or a tar of images, such as: deeper data prepare /path/to/images --output '{root}/my set'",
+            "archives (imagenet:FOLDER), such as: deeper data prepare /path/to/images --output '{root}/my set'",
         ),
     ],
 )
