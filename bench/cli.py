@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import benchmarks, claims, clean, dashboard, data, publish, run
+from bench.commands import benchmarks, claims, clean, dashboard, data, merge, publish, run
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
 from bench.commands.experiments import authoring, listing, plan, report, status
 from bench.commands.trained import export, predict
+from bench.commands.verify import command as verify
 from bench.console.bugs import TRACEBACK_VARIABLE, describe_bug, log_bug, traceback_wanted
 from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.console.options import folder
@@ -135,7 +136,7 @@ def build_parser() -> Parser:
     for command in (data, plan, run, publish):
         command.add_to(subparsers, places)
     status.add_to(subparsers, places, EXTENSIONS)
-    for command in (dashboard, report, evaluate, export, predict, clean, claims, benchmarks):
+    for command in (dashboard, report, evaluate, verify, export, predict, merge, clean, claims, benchmarks):
         command.add_to(subparsers, places)
     for extension in EXTENSIONS:
         extension.add_commands(subparsers, places)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -166,11 +166,13 @@ class Comparison:
     """The differences between two experiments, and the runs that they share."""
 
     fields: tuple[Difference, ...]
-    """Fields of data, network, recipe, resources, analysis, seeds and probes that differ, outside of the arms."""
+    """Fields of data, network, recipe, resources, analysis, seeds and probes that differ. They are followed by fields
+    of arms that both experiments have under one name, such as "arms.both.recipe.epochs", unless the arms differ as the
+    experiments do."""
     only_first: tuple[str, ...]
-    """Names of the arms of the first experiment that the second does not have under any name."""
+    """Names of the arms of the first experiment that the second has neither under this nor under another name."""
     only_second: tuple[str, ...]
-    """Names of the arms of the second experiment that the first does not have under any name."""
+    """Names of the arms of the second experiment that the first has neither under this nor under another name."""
     renamed: tuple[tuple[str, str], ...]
     """Pairs of names, in the first and the second experiment, of arms that are the same under different names."""
     shared: tuple[tuple[str, str], ...]
@@ -196,10 +198,19 @@ def compare(first: ExperimentConfig, second: ExperimentConfig) -> Comparison:
         for content in arms[0]
         if content in arms[1] and arms[0][content] != arms[1][content]
     ]
+    fields = list(_field_differences(_content(first), _content(second)))
+    own = [_contents_of_arms(experiment) for experiment in (first, second)]
+    both = [name for name in own[0] if name in own[1]]
+    in_arms = [
+        replace(difference, field=f"arms.{name}.{difference.field}")
+        for name in both
+        for difference in _field_differences(own[0][name], own[1][name])
+        if difference not in fields
+    ]
     return Comparison(
-        fields=tuple(_field_differences(_content(first), _content(second))),
-        only_first=tuple(name for content, name in arms[0].items() if content not in arms[1]),
-        only_second=tuple(name for content, name in arms[1].items() if content not in arms[0]),
+        fields=(*fields, *in_arms),
+        only_first=tuple(name for key, name in arms[0].items() if key not in arms[1] and name not in both),
+        only_second=tuple(name for key, name in arms[1].items() if key not in arms[0] and name not in both),
         renamed=tuple(renamed),
         shared=shared,
         runs=(len(runs[0]), len(runs[1])),
@@ -214,6 +225,19 @@ def _runs(experiment: ExperimentConfig) -> dict[str, str]:
 def _arms(experiment: ExperimentConfig) -> dict[str, str]:
     """Map each arm's key with seed 0, which identifies its content, to the name of the arm."""
     return {key: name.removesuffix(" s0") for key, name in _runs(experiment.model_copy(update={"seeds": (0,)})).items()}
+
+
+def _contents_of_arms(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:
+    """Map the name of each arm to its data, network and recipe, with those of the experiment filled in."""
+    runs = plan_without_data(experiment.model_copy(update={"seeds": (0,)}))
+    return {
+        run.arm: {
+            "data": run.config.data.model_dump(),
+            "network": run.config.network.model_dump(exclude=set(TAKEN_FROM_ELSEWHERE)),
+            "recipe": run.config.recipe.model_dump(),
+        }
+        for run in runs
+    }
 
 
 def _content(experiment: ExperimentConfig) -> dict[str, Any]:

@@ -152,6 +152,16 @@ def test_a_changed_field_is_named_with_both_values() -> None:
     assert compare(one, other).shared == ()
 
 
+def test_arms_of_one_name_differ_only_by_fields_of_their_own() -> None:
+    one = load_experiment("quickstart")
+    first, *_ = one.arms
+    arms = {name: arm.model_dump() for name, arm in one.arms.items()}
+    arms[first]["recipe"] = {"learning_rate": 0.123}
+    comparison = compare(one, changed("quickstart", arms=arms, recipe={**one.recipe.model_dump(), "epochs": 9}))
+    assert comparison.only_first == comparison.only_second == ()
+    assert [item.field for item in comparison.fields] == ["recipe.epochs", f"arms.{first}.recipe.learning_rate"]
+
+
 def test_a_renamed_arm_is_the_same_run() -> None:
     one = load_experiment("quickstart")
     arms = {("first" if index == 0 else name): arm.model_dump() for index, (name, arm) in enumerate(one.arms.items())}

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
     from bench.records.plan import PlanEntry
-    from reproduce.spec import ExperimentConfig, PlannedRun, ResourcesConfig
+    from reproduce.spec import DataConfig, PlannedRun, ResourcesConfig
 
 EXAMPLES = """examples:
   deeper run quickstart --prepare
@@ -133,6 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
+    from reproduce.grid import arm_data
     from reproduce.limits import usable_cpus
     from reproduce.native import DECODER
 
@@ -142,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> int:
         require_mlflow()
     console = plain_console()
     if arguments.prepare:
-        _prepare_missing(experiment, arguments.data)
+        prepare_missing(arm_data(experiment), arguments.data)
     plan = make_plan(experiment, arguments.data)
     runs = select(plan.runs, arguments.arm, arguments.seed)
     records = arguments.records.absolute()
@@ -168,13 +169,13 @@ def _run(arguments: argparse.Namespace) -> int:
     left = [run for run in (start_with_part(runs, *part_asked) if part_asked else runs) if run.key not in settled]
     if left and arguments.address is None:  # elsewhere, the nodes of the cluster decode
         DECODER.implementation()  # raises an error that says what is missing
-    _verify_data(left, arguments.data, console)
+    verify_data(left, arguments.data, console)
     stopped = None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else start_publisher(records)
         try:
             if left:
-                stopped = _run_grid(left, entries, experiment.resources, options, interruption, console)
+                stopped = run_grid(left, entries, experiment.resources, options, interruption, console)
         finally:
             not_published = publisher and stop_publisher(publisher, hurry=lambda: interruption.signalled)
             if not_published:
@@ -195,7 +196,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return FAILED if any(row.state.status in ("failed", "interrupted") for row in rows) else DONE
 
 
-def _run_grid(
+def run_grid(
     left: Sequence[PlannedRun],
     entries: Sequence[PlanEntry],
     resources: ResourcesConfig,
@@ -203,7 +204,19 @@ def _run_grid(
     interruption: Interruption,
     console: Console,
 ) -> str | None:
-    """Run the grid with a display of its progress. Return the reason if it was stopped, otherwise None."""
+    """Train runs with a display of the grid's progress.
+
+    Args:
+        left: The runs to train.
+        entries: All runs of the grid, in the order in which they are shown.
+        resources: The resources of each run.
+        options: Where and how they are trained.
+        interruption: Says when to stop.
+        console: Shows the progress.
+
+    Returns:
+        Why the runs were stopped; None if they were not.
+    """
     from rich.console import Group
     from rich.live import Live
 
@@ -269,7 +282,7 @@ def _parse_part(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _verify_data(runs: Sequence[PlannedRun], data_root: Path, console: Console) -> None:
+def verify_data(runs: Sequence[PlannedRun], data_root: Path, console: Console) -> None:
     """Compare the data sets of these runs with their manifests, before any run is started. Raises `DataError`."""
     from reproduce.data import verify_changed
 
@@ -280,15 +293,14 @@ def _verify_data(runs: Sequence[PlannedRun], data_root: Path, console: Console) 
         verify_changed(data_root / path, announce)
 
 
-def _prepare_missing(experiment: ExperimentConfig, data_root: Path) -> None:
-    """Prepare those data sets of an experiment that are not prepared yet."""
+def prepare_missing(wanted: Iterable[DataConfig], data_root: Path) -> None:
+    """Prepare those data sets that are not prepared yet."""
     from bench.commands.data import prepare_with_progress
     from reproduce.data import DataError, PrepareOptions, load_manifest
     from reproduce.data.sources import source_from
-    from reproduce.grid import arm_data
     from reproduce.spec import SpecError
 
-    for data in arm_data(experiment):
+    for data in wanted:
         folder = data_root / data.path
         try:
             load_manifest(folder)

@@ -92,10 +92,15 @@ def write_plan(
         The path of `plan.json`.
     """
     entries = [
-        asdict(PlanEntry(run.key, run.arm, run.seed, run.name, run.config.recipe.epochs, dict(costs.get(run.key, {}))))
+        PlanEntry(run.key, run.arm, run.seed, run.name, run.config.recipe.epochs, dict(costs.get(run.key, {})))
         for run in planned
     ]
-    content, digest = json.dumps(entries, indent=1).encode(), plan_hash(planned)
+    return write_entries(records, experiment, entries)
+
+
+def write_entries(records: Path, experiment: str, entries: Sequence[PlanEntry]) -> Path:
+    """Make a plan of these entries the present one of an experiment, as `write_plan` does."""
+    content, digest = json.dumps([asdict(entry) for entry in entries], indent=1).encode(), plan_hash(entries)
     folder = experiment_folder(records, experiment)
     (folder / PLANS).mkdir(parents=True, exist_ok=True)
     _keep_present(folder)

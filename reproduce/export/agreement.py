@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Agreement:
         )
 
 
+@torch.no_grad()
 def compare(files: Sequence[Path], data: Path) -> list[Agreement]:
     """Compare exported files of one network on the validation images of a prepared data set.
 
@@ -109,6 +111,8 @@ def _load(file: Path) -> _Loaded:
     if not file.is_file():
         raise UserError(f"{file}: no such file; give files that `deeper export` wrote")
     if file.suffix == ".onnx":
+        if find_spec("onnxruntime") is None:
+            raise UserError(f"{file}: needs the package onnxruntime; install it with: pip install 'deeper[export]'")
         from onnxruntime import InferenceSession
 
         session = InferenceSession(str(file))
@@ -141,8 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--on", required=True, type=Path, metavar="FOLDER", help="The prepared data set.")
     given = parser.parse_args(arguments)
     try:
-        with torch.no_grad():
-            found = compare(given.file, given.on)
+        found = compare(given.file, given.on)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

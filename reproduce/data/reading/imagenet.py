@@ -235,7 +235,8 @@ def _chosen(classes: Sequence[str], wanted: int | Path | None) -> list[str]:
     try:
         lines = wanted.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"imagenet: classes: {wanted} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"imagenet: classes: {wanted} cannot be read: {reason}; name a file of WordNet ids") from error
     asked = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
     for wordnet_id in asked:
         if wordnet_id not in classes:
@@ -262,7 +263,10 @@ def read_kit(path: Path) -> Kit:
         with tarfile.open(path) as archive:
             meta, truth = (_content(archive, path, name) for name in (META, GROUND_TRUTH))
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"imagenet: {path}: not the development kit, or damaged: {error}") from error
+        reason = str(error).splitlines()[0].rstrip(":")
+        raise DataError(
+            f"imagenet: {path}: not the development kit, or damaged: {reason}; download it again"
+        ) from error
     try:
         load: Any = loadmat  # it has no annotations
         rows = load(io.BytesIO(meta), squeeze_me=True)["synsets"]
