@@ -19,7 +19,7 @@ from reproduce.claims.verdicts import Measured, NotMeasured
 FRACTION = "data.train_fraction"
 
 
-def overfitting(recorded: Recorded) -> Measured[float | Estimate | Ratio]:
+def overfitting(recorded: Recorded) -> Measured[float | Estimate | Ratio | None]:
     """Measure how the generalisation gap grows with parameters and with fewer training images.
 
     The gap is top-1 on training images minus top-1 on validation images, both with the crops of validation. The slope

@@ -46,7 +46,9 @@ def pairs(runs: pd.DataFrame, field: str, metric: str) -> pd.DataFrame:
         NotMeasured: No run has recorded the field or the metric.
     """
     require(runs, field, metric)
-    alike = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) and c != field]
+    # A field with one value says nothing, and runs from before it was added lack it.
+    named = [c for c in runs.columns if c.startswith(("network.", "recipe.", "data.")) and c != field]
+    alike = [c for c in named if runs[c].nunique() > 1]
     how: Literal["mean", "first"] = "mean" if pd.api.types.is_numeric_dtype(runs[metric]) else "first"
     filled = runs.fillna(dict.fromkeys(alike, ""))
     return filled.pivot_table(index=["seed", *alike], columns=field, values=metric, aggfunc=how)

@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.claims.rules import levels
+from analysis.claims.scope import dating
 from analysis.tables import Cell, Table
-from reproduce.claims.verdicts import Finding, PartFinding, Verdict, deviation_text
+from reproduce.claims.design import Design
+from reproduce.claims.verdicts import MEASURED, Finding, PartFinding, Verdict, deviation_text
 
 COLUMNS = {
     "Id": "id",
     "Claim": "statement",
     "Claimed": "claimed",
     "Measured": "measured",
-    "Verdict": "verdict",
+    "Verdict": "told",
     "Evidence": "evidence",
 }
 """Headings of the ledger's table, each with the field of `as_rows` that its column shows."""
@@ -40,16 +43,19 @@ def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
     """Convert findings to plain data that can be written as JSON.
 
     Returns:
-        One mapping for each finding: the fields of its claim, `verdict`, `measured`, `evidence` and `parts`. Each part
-        has `name`, `expected`, `measured`, `value`, `deviation`, `verdict`, `more` and `reason`, as in `PartFinding`,
-        whose `note` is called `reason`.
+        One mapping for each finding: the fields of its claim, `verdict`, `scope`, `told` (the verdict with its scope),
+        `measured`, `evidence` and `parts`. The evidence ends with the date of the design. Each part has `name`,
+        `expected`, `measured`, `value`, `deviation`, `verdict`, `more`, `half` and `reason`, as in `PartFinding`, whose
+        `note` is called `reason`.
     """
     return [
         {
             **finding.claim.model_dump(mode="json", exclude={"parts"}),
             "verdict": finding.verdict,
+            "scope": finding.scope,
+            "told": finding.told,
             "measured": finding.measured,
-            "evidence": finding.evidence,
+            "evidence": "; ".join(filter(None, (finding.evidence, finding.design))),
             "parts": [
                 {
                     "name": part.name,
@@ -59,6 +65,7 @@ def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
                     "deviation": part.deviation,
                     "verdict": part.verdict,
                     "more": part.more,
+                    "half": part.half,
                     "reason": part.note,
                 }
                 for part in finding.parts
@@ -69,15 +76,56 @@ def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format the number of claims with each verdict, for example "holds: 12, does not hold: 6".
+    """Format the number of claims with each verdict, exact verdicts and those of a scope apart.
 
-    Verdicts that no claim has are left out.
+    Verdicts that no claim has are left out. An example: "Exact, by the network alone: holds: 12, does not hold: 6; in
+    the scope of what was measured: does not hold at 32 px, 6 epochs: 2; not measured here: 4".
 
     Args:
         rows: Rows of `as_rows` or of a JSON file.
     """
-    number = Counter(row["verdict"] for row in rows)
-    return ", ".join(f"{verdict}: {number[verdict]}" for verdict in Verdict if number[verdict])
+    rows = list(rows)
+    static = Counter(row["verdict"] for row in rows if row["kind"] == "static")
+    others = Counter((row["verdict"], row["scope"]) for row in rows if row["kind"] != "static")
+    exact = [f"{verdict}: {static[verdict]}" for verdict in Verdict if static[verdict]]
+    scoped = [
+        f"{verdict} {scope}: {number}".replace("  ", " ")
+        for verdict in MEASURED
+        for (own, scope), number in sorted(others.items())
+        if own == verdict
+    ]
+    missing = [
+        f"{verdict}: {number}"
+        for verdict in Verdict
+        if verdict not in MEASURED and (number := sum(n for (own, _), n in others.items() if own == verdict))
+    ]
+    counts = [
+        f"exact, by the network alone: {', '.join(exact)}" if exact else "",
+        f"in the scope of what was measured: {', '.join(scoped)}" if scoped else "",
+        ", ".join(missing),
+    ]
+    text = "; ".join(filter(None, counts))
+    return text[:1].upper() + text[1:]
+
+
+def design_text(design: Design) -> str:
+    """Format a design in a few sentences: arms, looks, setting, test, level, correction and dates."""
+    seeds = " and ".join(str(look) for look in design.looks)
+    at = " and ".join(f"{level:.3g}" for level in levels(design))
+    spending = f", spent by {design.spending}" if isinstance(design.spending, str) else ""
+    direction = "one-sided" if design.sided == "one" else "two-sided"
+    margin = "" if design.margin is None else f", margin {design.margin:g} points"
+    holm = ", by Holm's method over the parts" if design.correction == "holm" else ""
+    lines = [
+        f"Arms {', '.join(design.arms)}; {seeds} seeds of each; {design.resolution} px, "
+        f"{' or '.join(str(epochs) for epochs in design.epochs)} epochs; {'paired' if design.paired else 'not paired'} "
+        "by seed",
+        f"{direction}{margin}, alpha {design.alpha:g} in all: a test in one direction has the level {at}{spending}",
+        f'"holds" asks for every part at this level, "does not hold" for the opposite of one part{holm}',
+        design.note,
+        "; ".join([dating(design, None), *(f"changed on {c.written:%Y-%m-%d}: {c.what}" for c in design.changes)]),
+    ]
+    return ". ".join(line[:1].upper() + line[1:] for line in lines if line) + "."
 
 
 def ledger_table(rows: Iterable[Mapping[str, Any]], caption: str = "Claims") -> Table:
@@ -128,6 +176,8 @@ def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: 
             f"{claim.statement}. Source: {claim.source.document}, {claim.source.section}. Holds if: {claim.rule}. "
             f"Protocol: {claim.protocol}.",
         ]
+        if claim.design is not None:
+            blocks.append(f"Design: {design_text(claim.design)}" + (f" ({finding.design})" if finding.design else ""))
         if len(finding.parts) > 1:
             blocks.append(parts_table(finding.parts).markdown())
     return "\n\n".join(blocks) + "\n"

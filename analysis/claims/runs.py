@@ -9,7 +9,6 @@ and the resolution of the runs, because the claims are about ImageNet.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import pandas as pd
@@ -37,6 +36,7 @@ from reproduce import schema
 from reproduce.claims.verdicts import Measured, NotMeasured
 
 BRANCHES, HEAD = "network.branches", "network.head"
+DROPOUT, AUX_DROPOUT = "network.dropout", "network.aux_dropout"
 RESOLUTION, CLASSES = "recipe.resolution", "network.classes"
 SINGLE_SCALES = ("1x1", "3x3", "5x5")
 TARGET = 0.9
@@ -48,7 +48,7 @@ MIN_POOLED_RESOLUTION = 64
 Below, the last maps are 1x1 or little larger, and pooling has nothing or hardly anything to average.
 """
 
-RunsMeasured = Measured[float | Estimate | Ratio]
+RunsMeasured = Measured[float | Estimate | Ratio | None]
 """The result of a measurement on runs."""
 
 
@@ -80,30 +80,35 @@ def single_head(recorded: Recorded) -> RunsMeasured:
     """Compare final top-1 with both auxiliary classifiers, with none and with a single one.
 
     Returns:
-        The measured values by name:
-
-        - `both less none`: both minus none, in percentage points.
-        - `both less the better single head`: both minus the better of the two single ones, in percentage points.
+        The measured values `both less none`, `both less aux1` and `both less aux2`, in percentage points.
     """
     gain = _difference(recorded, AUX, "both", "none")
-    singles = {head: _difference(recorded, AUX, head, "none") for head in ("aux1", "aux2")}
-    better = max(singles, key=lambda head: singles[head].value)
-    more = _difference(recorded, AUX, "both", better)
+    heads = ("aux1", "aux2")
+    more = {head: _difference(recorded, AUX, "both", head) for head in heads}
+    singles = {head: _difference(recorded, AUX, head, "none") for head in heads}
     return Measured(
-        values={"both less none": gain, "both less the better single head": more},
-        summary=f"both less none {difference_text(gain)}; both less {better} {difference_text(more)}",
+        values={"both less none": gain, **{f"both less {head}": estimate for head, estimate in more.items()}},
+        summary="; ".join(
+            f"both less {name} {difference_text(found)}" for name, found in {"none": gain, **more}.items()
+        ),
         evidence=f"{scale(recorded)}; {power_text(gain)}; {report_verdict(recorded, AUX, 'both', 'none')}; "
         + ", ".join(f"{head} less none {difference_text(estimate)}" for head, estimate in singles.items()),
     )
 
 
 def stem_gradient(recorded: Recorded) -> RunsMeasured:
-    """Compare the gradient norm of the stem with both auxiliary classifiers and with none.
+    """Compare gradient norms of stages, without auxiliary classifiers and with both against none.
+
+    Norms are averaged over the epochs of a run. Norms that are not finite are left out, and the evidence says how many.
 
     Returns:
-        The measured value `ratio in the stem`: the norm with both over that with none, each averaged over the epochs of
-        a run. Norms that are not finite are left out. The evidence says how many, and reports the ratios in stages 3, 4
-        and 5.
+        The measured values by name:
+
+        - `stem over stage 5 without heads`: the norm of the stem over that of stage 5, without auxiliary classifiers.
+        - `ratio in the stem`: the norm of the stem with both over that with none.
+
+        The evidence also reports the latter ratio in stages 3, 4 and 5, by epoch, and divided by the weight of the
+        training loss, to which the auxiliary losses add.
     """
     stages = [f"{schema.GRADIENT_NORM}{stage}" for stage in ("stem", "3", "4", "5")]
     epochs = recorded.finite_epochs
@@ -118,54 +123,30 @@ def stem_gradient(recorded: Recorded) -> RunsMeasured:
         if name in stages
     )
     return Measured(
-        values={"ratio in the stem": stem},
-        summary=f"stem {ratio_text(stem)}",
+        values={"stem over stage 5 without heads": deep, "ratio in the stem": stem},
+        summary=f"the stem over stage 5 without heads {ratio_text(deep)}; in the stem, both heads over none "
+        f"{ratio_text(stem)}",
         evidence=f"{scale(recorded)}; {power_text(stem)}; "
         + ", ".join(f"stage {name} {ratio_text(other)}" for name, other in zip("345", others, strict=True))
-        + f"; the stem over stage 5 without heads {ratio_text(deep)}{left_out}",
+        + f"; in the stem {_without_weight(runs, stem)}by epoch {_by_epoch(recorded, stages[0])}{left_out}",
     )
 
 
-def reduction_cost(recorded: Recorded) -> RunsMeasured:
-    """Measure what the 1x1 reductions save, as ratios of reduced to unreduced networks.
-
-    Returns:
-        The measured values by name:
-
-        - `parameters`: ratio of the numbers of parameters in training.
-        - `multiply-adds`: ratio of the multiply-adds at evaluation.
-        - `images/s`: ratio of the training throughputs.
-
-        The evidence also reports the ratios of peak memory and energy if they were recorded.
-
-    Raises:
-        NotMeasured: No run has recorded its cost or its images/s, or there are not runs of both kinds.
-    """
-    runs = _with_peaks(recorded)
-    require(runs, schema.COST_PARAMETERS, schema.COST_MACS)
-    speed = level_ratio(recorded, runs, REDUCTION, schema.FINAL_IMAGES_PER_S, "reduced", "unreduced")
-    further = []
-    for name, metric in (("peak memory", schema.PEAK_MEMORY_GIB), ("energy", schema.GPU_ENERGY_J)):
-        with contextlib.suppress(NotMeasured):
-            found = level_ratio(recorded, runs, REDUCTION, metric, "reduced", "unreduced")
-            further.append(f"{name} {ratio_text(found)}")
-    cost = runs.groupby(REDUCTION)[[schema.COST_PARAMETERS, schema.COST_MACS]].mean().T
-    parameters, macs = (cost["reduced"] / cost["unreduced"]).tolist()
-    if "naive" in cost:
-        more = (cost["naive"] / cost["reduced"]).tolist()
-        further.append(f"naive: {more[0]:.1f} times the parameters, {more[1]:.1f} times the multiply-adds")
-    return Measured(
-        values={"parameters": parameters, "multiply-adds": macs, "images/s": speed},
-        summary=f"{percent(parameters, 0)} % of the parameters, {percent(macs, 0)} % of the multiply-adds, "
-        f"images/s {ratio_text(speed)}",
-        evidence="; ".join([scale(recorded), power_text(speed), *further]),
-    )
+def _without_weight(runs: pd.DataFrame, stem: Ratio) -> str:
+    """Format a ratio of both auxiliary classifiers over none, divided by the weight of the loss of the former."""
+    if "network.aux_weight" not in runs:
+        return ""
+    weight = 1 + 2 * float(runs.loc[runs[AUX].eq("both"), "network.aux_weight"].astype(float).mean())
+    return f"{number(stem.value / weight, 2)} times after division by the weight of the loss with heads, {weight:g}; "
 
 
-def _with_peaks(recorded: Recorded) -> pd.DataFrame:
-    """Add to the finished runs the largest peak memory of their epochs, if it was recorded."""
-    peaks = [name for name in recorded.epochs if name == schema.PEAK_MEMORY_GIB]
-    return recorded.finished.merge(recorded.epochs.groupby("run_id")[peaks].max(), on="run_id", how="left")
+def _by_epoch(recorded: Recorded, stage: str) -> str:
+    """Format the ratio of a stage's gradient norms with both auxiliary classifiers and with none, epoch by epoch."""
+    ratios = []
+    for _, own in recorded.finite_epochs.groupby("epoch"):
+        runs = recorded.finished.merge(own[["run_id", stage]], on="run_id")
+        ratios.append(number(level_ratio(recorded, runs, AUX, stage, "both", "none").value, 2))
+    return ", ".join(ratios)
 
 
 def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
@@ -176,7 +157,10 @@ def reduction_accuracy(recorded: Recorded) -> RunsMeasured:
         The evidence also reports this difference at equal compute.
     """
     cost = _difference(recorded, REDUCTION, "reduced", "unreduced")
-    further = [f"at equal compute {difference_text(_at_equal_compute(recorded))}"]
+    further = [
+        f"at equal compute, where the unreduced runs had not come to the end of their schedule, "
+        f"{difference_text(_at_equal_compute(recorded))}"
+    ]
     if recorded.finished[REDUCTION].eq("naive").any():
         further.append(f"reduced less naive {difference_text(_difference(recorded, REDUCTION, 'reduced', 'naive'))}")
     decided = report_verdict(recorded, REDUCTION, "reduced", "unreduced")
@@ -191,7 +175,8 @@ def _at_equal_compute(recorded: Recorded) -> Estimate:
     """Estimate final top-1 of reduced runs minus top-1 of unreduced runs at equal compute, in percentage points.
 
     An unreduced run is read at the point of its training at which it had needed as many multiply-adds as a whole
-    reduced run. Between two validations, its top-1 is interpolated linearly.
+    reduced run. Between two validations, its top-1 is interpolated linearly. Its learning rate is still high there and
+    that of the reduced run has fallen to its end, so that the estimate favours the reduced networks.
     """
     require(recorded.finished, schema.COST_MACS_TRAINING)
     runs = recorded.finished
@@ -234,6 +219,7 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
 
         - `above the band`: the difference minus the upper end of its 95 % band for randomly assigned branches.
         - `more than untrained`: the difference minus that of the same network before training.
+        - `convergence`: None, since no arms differ in their clusters alone. The evidence has the epochs to a target.
     """
     runs = recorded.finished
     require(runs, schema.CLUSTER_DIFFERENCE)
@@ -250,7 +236,7 @@ def channel_clusters(recorded: Recorded) -> RunsMeasured:
         )
     )  # fmt: skip
     return Measured(
-        values={"above the band": above, "more than untrained": gained},
+        values={"above the band": above, "more than untrained": gained, "convergence": None},
         summary=f"mean |r| {within:.3f} within, {across:.3f} across; difference {gathered.mean():.3f}, untrained "
         f"{untrained:.3f}",
         evidence=f"{scale(recorded)}; n = {above.n}; the band of random branches ends at {band:.4f}; trained less "
@@ -298,6 +284,22 @@ def pooling(recorded: Recorded) -> RunsMeasured:
     )
 
 
+def dropout(recorded: Recorded) -> RunsMeasured:
+    """Compare final top-1 with dropout and without it, before the main classifier and in the auxiliary classifiers.
+
+    Returns:
+        The measured values `0.4 less 0` and `heads 0.7 less 0`, in percentage points. The evidence also reports the
+        difference of 0.5 in the auxiliary classifiers.
+    """
+    main = _difference(recorded, DROPOUT, "0.4", "0.0")
+    heads = {rate: _difference(recorded, AUX_DROPOUT, rate, "0.0") for rate in ("0.7", "0.5")}
+    return Measured(
+        values={"0.4 less 0": main, "heads 0.7 less 0": heads["0.7"]},
+        summary=f"before the main classifier {difference_text(main)}; in the heads {difference_text(heads['0.7'])}",
+        evidence=f"{scale(recorded)}; {power_text(main)}; 0.5 in the heads less 0 {difference_text(heads['0.5'])}",
+    )
+
+
 def caffe(recorded: Recorded) -> RunsMeasured:
     """Measure final accuracy on ImageNet, as a mean over all finished runs.
 
@@ -337,12 +339,12 @@ MEASUREMENTS: dict[str, Callable[[Recorded], RunsMeasured]] = {
     "auxiliary-heads": auxiliary_heads,
     "single-head": single_head,
     "stem-gradient": stem_gradient,
-    "reduction-cost": reduction_cost,
     "reduction-accuracy": reduction_accuracy,
     "overfitting": overfitting,
     "scales": scales,
     "channel-clusters": channel_clusters,
     "pooling": pooling,
+    "dropout-needed": dropout,
     "caffe": caffe,
     "recipe": recipe,
 }

@@ -1,4 +1,4 @@
-"""Implements `deeper claims`, which decides the claims of the ledger by the network, runs in MLflow and evaluations."""
+"""Implements `deeper claims`: decides the claims of the ledger by the network, runs, evaluations and benchmarks."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
 
 def measurements() -> dict[Kind, Collection[str]]:
     """Return, for each kind of claim, the names of the measurements that a claim of this kind may have."""
-    from analysis.claims.decide import EMPIRICAL, EVALUATED
+    from analysis.claims.decide import BENCHMARKED, EMPIRICAL, EVALUATED
     from reproduce.claims.registry import STATIC
 
-    return {"static": STATIC.keys(), "empirical": EMPIRICAL.keys() | EVALUATED.keys()}
+    return {"static": STATIC.keys(), "empirical": EMPIRICAL.keys() | EVALUATED.keys() | BENCHMARKED.keys()}
 
 
 def _claims(arguments: argparse.Namespace) -> int:
@@ -156,14 +156,18 @@ class _Material:
 
 
 def _decide(claim: Claim, material: _Material) -> Finding:
-    from analysis.claims.decide import EVALUATED, decide, decide_by_evaluations
+    from analysis.claims import benchmarks
+    from analysis.claims.decide import BENCHMARKED, EVALUATED, decide, decide_by_benchmarks, decide_by_evaluations
+    from bench.results.store import committed_results
     from reproduce.claims.registry import STATIC
-    from reproduce.claims.verdicts import compare_value, find, not_measured
+    from reproduce.claims.verdicts import find, not_measured
 
     if claim.measurement is None:
         return not_measured(claim)
     if claim.kind == "static":
-        return find(claim, STATIC[claim.measurement](), compare_value)
+        return find(claim, STATIC[claim.measurement]())
+    if claim.measurement in BENCHMARKED:
+        return decide_by_benchmarks(claim, committed_results(benchmarks.SUITE))
     if claim.measurement in EVALUATED:
         return decide_by_evaluations(claim, material.evaluations)
     recorded = material.runs(claim)
@@ -176,7 +180,7 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
     """Print a table of all claims and the number of claims with each verdict; `parts` adds a table for each claim."""
     from rich.table import Table
 
-    from analysis.claims.rendering import as_rows, count_verdicts, ledger_table, parts_table
+    from analysis.claims.rendering import as_rows, count_verdicts, design_text, ledger_table, parts_table
 
     rows = as_rows(findings)
     widths = {"Claim": 3, "Claimed": 2, "Measured": 2, "Evidence": 4}
@@ -195,6 +199,8 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
         for cells in details.rows:
             table.add_row(*(cell.text for cell in cells))
         console.print(table, highlight=False)
+        if finding.claim.design is not None:
+            console.print(f"{finding.claim.id}: design. {design_text(finding.claim.design)}", highlight=False)
     console.print(count_verdicts(rows), highlight=False)
 
 

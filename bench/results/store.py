@@ -63,6 +63,14 @@ def committed_kinds() -> list[str]:
     return sorted(path.name for path in COMMITTED.iterdir() if path.is_dir()) if COMMITTED.is_dir() else []
 
 
+def committed_results(suite: str) -> list[dict[str, Any]]:
+    """Read the committed results of a suite, one for each kind of machine, with the key `kind` added."""
+    files = (COMMITTED / kind / f"{suite}.json" for kind in committed_kinds())
+    return [
+        {"kind": file.parent.name, **json.loads(file.read_text(encoding="utf-8"))} for file in files if file.is_file()
+    ]
+
+
 def with_provenance(suite: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a result with a description of how it was measured.
 

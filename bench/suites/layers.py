@@ -91,7 +91,8 @@ def main(options: LayersOptions, *, output: ResultOutput) -> int:
         ),
         _compared(
             "sparse",
-            f"a 1x1 convolution on {PLACES} places, {CHANNELS} channels before weights are dropped, float32, one thread",
+            f"a 1x1 convolution on {PLACES} places, {CHANNELS} channels before weights are dropped, float32, "
+            "one thread",
             {name: (serve_layer, *size) for name, size in sizes.items()},
             {name: {MACS: channels**2 * kept * PLACES / 1e6} for name, (channels, kept) in sizes.items()},
             options.repetitions,

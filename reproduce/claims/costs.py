@@ -181,9 +181,9 @@ def table1() -> Measured[Value]:
     return Measured(
         values=values,
         summary=f"{value_text(_weights(total) / 1024)} K and {value_text(total.macs / 1e6)} M in all",
-        evidence="weights without biases, counted from the printed layer sizes; a depthwise separable 7×7 of multiplier "
-        f"8 has {value_text(weights)} weights and {values['separable conv1 operations']:.2f} M operations, as the row "
-        "of conv1 prints",
+        evidence="weights without biases, counted from the printed layer sizes; a depthwise separable 7×7 of "
+        f"multiplier 8 has {value_text(weights)} weights and {values['separable conv1 operations']:.2f} M operations, "
+        "as the row of conv1 prints",
     )
 
 
@@ -194,9 +194,7 @@ def separable_conv1() -> int:
     first layer of TensorFlow-Slim's Inception v2. The number fits what Table 1 prints for the first convolution.
     """
     return parameters(
-        nn.Sequential(
-            nn.Conv2d(3, 24, 7, stride=2, padding=3, groups=3, bias=False), nn.Conv2d(24, 64, 1, bias=False)
-        )
+        nn.Sequential(nn.Conv2d(3, 24, 7, stride=2, padding=3, groups=3, bias=False), nn.Conv2d(24, 64, 1, bias=False))
     )
 
 

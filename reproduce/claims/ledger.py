@@ -2,7 +2,7 @@
 
 A claim is a row of `ledger.yaml`. It names the measurement that decides it. A measurement returns several named values,
 and each of the claim's `parts` says what one of these values has to be. Measurements are functions registered by name:
-static ones in `reproduce.claims.registry`, those on runs and evaluations in `analysis.claims.decide`.
+static ones in `reproduce.claims.registry`, those on runs, evaluations and benchmarks in `analysis.claims.decide`.
 
 This module imports no torch.
 """
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from reproduce.claims.design import Design
 from reproduce.spec import Config, SpecError, validated
 from reproduce.text.yaml_files import parse_yaml, read_text
 
@@ -54,6 +55,10 @@ class Part(Config):
     """The largest number at which the part holds."""
     note: str = ""
     """The known reason for a deviation. It is empty if there is none."""
+    half: str = ""
+    """The half of the claim that the part decides, if the claim makes two statements. Verdicts name both."""
+    one_of: str = ""
+    """Name of the alternative that the part belongs to. Of several parts with one name, one has to hold."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Part:
@@ -95,6 +100,8 @@ class Claim(Config):
     """Name of the experiment whose runs decide an empirical claim."""
     needs: str = ""
     """The runs, data or hardware that an empirical claim needs before it can be decided."""
+    design: Design | None = None
+    """How many runs decide an empirical claim, by which tests and at which levels."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Claim:
@@ -102,6 +109,8 @@ class Claim(Config):
             raise ValueError("measurement: missing; a static claim names the function that decides it")
         if self.kind == "static" and self.experiment is not None:
             raise ValueError(f"experiment: {self.experiment!r} is for empirical claims; leave it out")
+        if self.design is not None and self.experiment is None:
+            raise ValueError("design: is for claims that the runs of an experiment decide; name the experiment")
         if self.kind == "empirical" and not self.needs:
             raise ValueError("needs: missing; an empirical claim says what has to be available")
         if self.measurement is not None and not self.parts:

@@ -242,9 +242,10 @@ def heads_alike() -> Measured[Value]:
             "second inputs": inputs[1][0],
             "differing inputs": sum(a != b for a, b in zip(*inputs, strict=True)),
         },
-        summary=f"{len(pairs) - differing} of {len(pairs)} layers alike; {inputs[0][0]} and {inputs[1][0]} channels enter",
-        evidence="kind, kernel, stride, padding, rate and outputs of each layer; only the 1×1 convolution differs, in the "
-        "number of its inputs",
+        summary=f"{len(pairs) - differing} of {len(pairs)} layers alike; {inputs[0][0]} and {inputs[1][0]} channels "
+        "enter",
+        evidence="kind, kernel, stride, padding, rate and outputs of each layer; only the 1×1 convolution differs, in "
+        "the number of its inputs",
     )
 
 

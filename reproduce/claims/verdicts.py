@@ -7,7 +7,7 @@ torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -31,6 +31,8 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     FAILS = "does not hold"
     NOT_ENOUGH = "not enough runs"
+    NOT_YET = "not measured yet"
+    """The design is there, and its runs are not."""
     NOT_MEASURED = "not measured here"
 
 
@@ -84,6 +86,10 @@ class PartFinding:
     """Number of further seeds that are needed if the verdict is `NOT_ENOUGH`, else 0."""
     note: str = ""
     """The known reason for a deviation, from the ledger."""
+    half: str = ""
+    """The half of the claim that the part decides, from the ledger."""
+    one_of: str = ""
+    """The alternative that the part belongs to, from the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,39 +106,89 @@ class Finding:
     """One line on how the claim was tested, or on what is missing for the test."""
     parts: tuple[PartFinding, ...] = ()
     """Findings on the parts of the claim, in the ledger's order. There are none if nothing was measured."""
+    scope: str = ""
+    """The setting in which the verdict was found, for example "at 32 px, 6 epochs". It is empty if the verdict is
+    exact, as those that the network alone decides are."""
+    design: str = ""
+    """When the design was written, and whether that was after the runs. It is empty if the claim has no design."""
+
+    @property
+    def halves(self) -> dict[str, Verdict]:
+        """The verdict on each half of the claim, by its words; empty if the ledger names no halves."""
+        halves = dict.fromkeys(part.half for part in self.parts if part.half)
+        return {half: combined([part for part in self.parts if part.half == half]) for half in halves}
+
+    @property
+    def told(self) -> str:
+        """The verdict with its scope and, if the claim has two halves, the verdict on each."""
+        in_scope = f"{self.verdict} {self.scope}" if self.scope and self.verdict in MEASURED else str(self.verdict)
+        halves = "; ".join(f"{half}: {verdict}" for half, verdict in self.halves.items())
+        return f"{in_scope} ({halves})" if halves else in_scope
 
 
-def find(claim: Claim, measured: Measured[V], compare: Callable[[Part, V], PartFinding]) -> Finding:
-    """Decide a claim from the result of its measurement.
+MEASURED = (Verdict.HOLDS, Verdict.FAILS, Verdict.NOT_ENOUGH)
+"""The verdicts on what was measured, which have a scope."""
 
-    The claim holds if all its parts hold, and does not hold if at least one part does not hold. In all other cases, the
-    verdict is that there are not enough runs, and the evidence says how many further seeds are needed.
+
+def combined(parts: Sequence[PartFinding]) -> Verdict:
+    """Combine verdicts on parts: all have to hold, but of the parts of one alternative only one."""
+    alternatives: dict[str, list[Verdict]] = {}
+    for place, part in enumerate(parts):
+        alternatives.setdefault(part.one_of or f"part {place}", []).append(part.verdict)
+    verdicts = set()
+    for found in alternatives.values():
+        best_first = (Verdict.HOLDS, Verdict.NOT_ENOUGH, Verdict.NOT_MEASURED, Verdict.FAILS)
+        verdicts.add(next(verdict for verdict in best_first if verdict in found))
+    order = (Verdict.FAILS, Verdict.NOT_ENOUGH, Verdict.NOT_MEASURED)
+    return next((verdict for verdict in order if verdict in verdicts), Verdict.HOLDS)
+
+
+def find(claim: Claim, measured: Measured[Value]) -> Finding:
+    """Decide a claim from plain values. It holds if all its parts hold, and does not hold if one part does not.
 
     Args:
         claim: A row of the ledger.
         measured: The result of the claim's measurement.
-        compare: Function that compares one measured value with its part. It is `compare_value` for plain values and
-            `analysis.claims.decide.compare` for estimates.
 
     Raises:
+        NotMeasured: A value is NaN.
         SpecError: A part names a value that the measurement does not return.
     """
-    parts = tuple(compare(part, _value_of(claim, part, measured.values)) for part in claim.parts)
-    verdicts = {part.verdict for part in parts}
-    verdict = next((v for v in (Verdict.FAILS, Verdict.NOT_ENOUGH) if v in verdicts), Verdict.HOLDS)
+    parts = [compare_value(part, value_of(claim, part, measured.values)) for part in claim.parts]
+    return summed_up(claim, measured, parts, combined(parts))
+
+
+def summed_up(
+    claim: Claim, measured: Measured[V], parts: Sequence[PartFinding], verdict: Verdict, *, asks: bool = True
+) -> Finding:
+    """Put the findings on the parts of a claim together to a finding on the claim.
+
+    Args:
+        claim: A row of the ledger.
+        measured: The result of the claim's measurement.
+        parts: The findings on its parts.
+        verdict: The verdict on the claim.
+        asks: Whether the evidence says how many further seeds are needed. A design names its next look instead.
+
+    Returns:
+        The finding. Its evidence names the parts that do not hold, or says how many further seeds are needed.
+    """
     evidence = measured.evidence
     if verdict is Verdict.FAILS and len(parts) > 1:
         failing = (part.name + deviation_text(part.deviation) for part in parts if part.verdict is Verdict.FAILS)
         evidence = f"parts that do not hold: {', '.join(failing)}; {evidence}"
-    elif verdict is Verdict.NOT_ENOUGH:
+    elif verdict is Verdict.NOT_ENOUGH and asks:
         more = max(part.more for part in parts)
         number = str(more) if more < MAX_SEEDS else f"over {MAX_SEEDS}"
-        evidence = f"{number} more {'seed is' if more == 1 else 'seeds are'} needed; {evidence}"
-    return Finding(claim=claim, verdict=verdict, measured=measured.summary, evidence=evidence, parts=parts)
+        if more:
+            evidence = f"{number} more {'seed is' if more == 1 else 'seeds are'} needed; {evidence}"
+    return Finding(claim=claim, verdict=verdict, measured=measured.summary, evidence=evidence, parts=tuple(parts))
 
 
 def not_measured(claim: Claim, reason: str = "") -> Finding:
     """Create the finding on a claim that the available data cannot decide.
+
+    The verdict is "not measured yet" if the claim has a design, and "not measured here" otherwise.
 
     Args:
         claim: A row of the ledger.
@@ -140,7 +196,9 @@ def not_measured(claim: Claim, reason: str = "") -> Finding:
     """
     needs = f"needs {claim.needs}" + (f": `deeper run {claim.experiment}`" if claim.experiment else "")
     evidence = "; ".join(text for text in (needs, reason) if text)
-    return Finding(claim=claim, verdict=Verdict.NOT_MEASURED, evidence=evidence)
+    if claim.design is None:
+        return Finding(claim=claim, verdict=Verdict.NOT_MEASURED, evidence=evidence)
+    return Finding(claim=claim, verdict=Verdict.NOT_YET, evidence=evidence, design=claim.design.dated)
 
 
 def compare_value(part: Part, value: Value) -> PartFinding:
@@ -167,6 +225,8 @@ def compare_value(part: Part, value: Value) -> PartFinding:
         deviation=None if isinstance(value, str | tuple) else deviation(part, value),
         verdict=Verdict.HOLDS if holds else Verdict.FAILS,
         note=part.note,
+        half=part.half,
+        one_of=part.one_of,
     )
 
 
@@ -223,7 +283,12 @@ def value_text(value: Value | None) -> str:
     return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{value:.4g}"
 
 
-def _value_of(claim: Claim, part: Part, values: Mapping[str, V]) -> V:
+def value_of(claim: Claim, part: Part, values: Mapping[str, V]) -> V:
+    """Return the measured value to which a part of a claim refers.
+
+    Raises:
+        SpecError: The measurement does not return this value.
+    """
     if part.of not in values:
         raise SpecError(
             f"{claim.id}: parts: {part.of!r} is nothing that {claim.measurement} gives; it gives {', '.join(values)}"
