@@ -42,12 +42,12 @@ class Mismatch:
         return f"{self.field}: {self.found}; {self.valid}"
 
 
-def check_submission(profile: Profile, resources: ResourcesConfig, *, records: Path, data: Path) -> None:
+def check_submission(profile: Profile, resources: ResourcesConfig | None, *, records: Path, data: Path) -> None:
     """Check that the cluster can start the job and that at least one run fits into the job.
 
     Args:
         profile: The resources that the job asks for.
-        resources: The resources of one run of the experiment.
+        resources: The resources of one run of the experiment; None if no run has to fit.
         records: Folder of the records, which the nodes write.
         data: Folder of the prepared data sets, which the nodes read.
 
@@ -63,7 +63,7 @@ def check_submission(profile: Profile, resources: ResourcesConfig, *, records: P
     partitions = queries.partitions()
     mismatches = [
         *partition_mismatches(profile, partitions),
-        *world_size_mismatches(profile, resources),
+        *(world_size_mismatches(profile, resources) if resources else ()),
         *path_mismatches(profile, partitions, records=records, data=data),
     ]
     if mismatches:

@@ -1,4 +1,4 @@
-"""The commands `deeper slurm render`, `submit` and `profiles`; `slurm.submitted.commands` adds those for jobs."""
+"""The commands `deeper slurm render`, `submit` and `profiles`; other rooms add theirs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bench.console.options import (
     whole_number,
 )
 from slurm.submitted import commands as submitted
+from slurm.trial import commands as trial
 
 if TYPE_CHECKING:
     from reproduce.spec import ExperimentConfig, PlannedRun
@@ -93,15 +94,17 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     profiles = actions.add_parser("profiles", help="List the profiles with their descriptions and files.")
     profiles.set_defaults(call=_profiles)
     submitted.add_to(actions, places)
+    trial.add_to(actions, places)
 
 
 def _render(arguments: argparse.Namespace) -> int:
     from reproduce.grid import plan_without_data
     from reproduce.spec import load_experiment
+    from slurm.profile import chosen_profile
     from slurm.rendering import render_job, render_report
     from slurm.submission import read_experiment_text, submissions_folder, write_scripts
 
-    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+    experiment, profile = load_experiment(arguments.experiment), chosen_profile(arguments.profile)
     _selected(arguments, plan_without_data(experiment))
     if arguments.output:
         job = _job(arguments, experiment, arguments.output.absolute())
@@ -118,10 +121,11 @@ def _render(arguments: argparse.Namespace) -> int:
 
 def _submit(arguments: argparse.Namespace) -> int:
     from reproduce.spec import load_experiment
+    from slurm.profile import chosen_profile
     from slurm.submitting.ray_cluster import check_ray_cluster
 
     # Before what is slow to import: a typing error is frequent.
-    experiment, profile = load_experiment(arguments.experiment), _profile(arguments)
+    experiment, profile = load_experiment(arguments.experiment), chosen_profile(arguments.profile)
     require_writable_records(arguments)
 
     from bench.planning.plan import check_disk, make_plan
@@ -185,15 +189,6 @@ def _profiles(arguments: argparse.Namespace) -> int:
     columns = [Column("name"), Column("file", priority=1), Column("what it is", prose=True)]
     show(plain_console(), FittedTable(columns, rows))
     return 0
-
-
-def _profile(arguments: argparse.Namespace) -> Profile:
-    from reproduce.spec import SpecError
-    from slurm.profile import load_profile, profiles
-
-    if not arguments.profile:
-        raise SpecError(f"--profile: not given; name one of {', '.join(profiles())}, or set $DEEPER_PROFILE")
-    return load_profile(arguments.profile)
 
 
 def _selected(arguments: argparse.Namespace, runs: Sequence[PlannedRun]) -> list[PlannedRun]:

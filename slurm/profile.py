@@ -228,6 +228,17 @@ def load_profile(name_or_path: str | Path) -> Profile:
     return from_yaml(Profile, read_text(path), what="a profile", where=str(path))
 
 
+def chosen_profile(given: str | None) -> Profile:
+    """Read the profile that a command line names with --profile, or $DEEPER_PROFILE in its place.
+
+    Raises:
+        SpecError: None is given, there is no such profile, or it is invalid.
+    """
+    if not given:
+        raise SpecError(f"--profile: not given; name one of {', '.join(profiles())}, or set $DEEPER_PROFILE")
+    return load_profile(given)
+
+
 def profiles() -> dict[str, Path]:
     """Find the files of all profiles, by name and sorted. A user's own profile hides a shipped one of the same name."""
     by_name = {path.stem: path for folder in (SHIPPED, own_folder()) for path in folder.glob("*.yaml")}

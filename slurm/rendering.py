@@ -13,6 +13,9 @@ from reproduce.spec import SpecError
 from slurm.profile import Profile, ReportJob
 from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_with
 
+CHECK_TIME = "00:20:00"
+"""Time limit of the job that measures nodes. It takes some two minutes, on a slow file system more."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -98,6 +101,35 @@ def render_report(job: Job, profile: Profile) -> str:
     }
     directives = [*_directives(options), *map(_further, report.further_options)]
     return _render("report.sh.j2", job, profile, directives=directives)
+
+
+def render_check(job: Job, profile: Profile, data: Path | None, seconds: float) -> str:
+    """Render the script of the job that measures the nodes of a profile, and return its text.
+
+    Args:
+        job: Its folder and records; it has the name of the trial in place of an experiment's.
+        profile: What to ask the cluster for, but for the time.
+        data: A prepared data set to load; None to load none.
+        seconds: How long a measurement takes.
+    """
+    options = {
+        "job-name": job.experiment,
+        **_profile_options(profile, "queue"),
+        **_profile_options(profile, "job"),
+        "time": CHECK_TIME,
+        "ntasks-per-node": 1,
+        **_profile_options(profile, "node"),
+        "no-kill": True,
+        "output": _escaped(job.folder) / "check-%j.log",
+    }
+    return _render(
+        "check.sh.j2",
+        job,
+        profile,
+        directives=[*_directives(options), *map(_further, profile.further_options)],
+        launcher_options=_launcher_options(profile),
+        trial_options=[f"--seconds {seconds:g}", *([f"--data {shlex.quote(str(data))}"] if data else [])],
+    )
 
 
 def _granted(profile: Profile) -> list[tuple[str, str, str]]:

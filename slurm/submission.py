@@ -55,8 +55,6 @@ def submissions_folder(records: Path, experiment: str) -> Path:
 def create_submission_folder(records: Path, experiment: str) -> Path:
     """Create a new folder for a submission, named after the local time.
 
-    If a folder of this second exists, a number is appended, so no two submissions share a folder.
-
     Args:
         records: Folder of the records.
         experiment: Name of the experiment.
@@ -64,7 +62,18 @@ def create_submission_folder(records: Path, experiment: str) -> Path:
     Raises:
         UserError: The folder cannot be created.
     """
-    parent = submissions_folder(records, experiment)
+    return create_stamped_folder(submissions_folder(records, experiment))
+
+
+def create_stamped_folder(parent: Path) -> Path:
+    """Create a new folder that is named after the local time, with a number appended if that exists.
+
+    Args:
+        parent: The folder in which to create it, which need not exist.
+
+    Raises:
+        UserError: The folder cannot be created.
+    """
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,14 +147,14 @@ def submit(folder: Path, *, report: bool = True) -> dict[str, str]:
             report's, the experiment's stays submitted and its id is in jobs.json.
     """
     try:
-        jobs = {"grid": _sbatch(folder / JOB)}
+        jobs = {"grid": submit_script(folder / JOB)}
     except SlurmError:
         shutil.rmtree(folder)  # nothing was submitted
         raise
     _write_job_ids(folder, jobs)
     if report:
         try:
-            jobs["report"] = _sbatch(folder / REPORT, f"--dependency=afterany:{jobs['grid']}")
+            jobs["report"] = submit_script(folder / REPORT, f"--dependency=afterany:{jobs['grid']}")
         except SlurmError as error:
             raise SlurmError(f"job {jobs['grid']} is submitted, its report is not: {error}") from error
         _write_job_ids(folder, jobs)
@@ -178,8 +187,8 @@ def submitting_shell(folder: Path) -> SubmittingShell:
     return separate(options_of((folder / JOB).read_text(encoding="utf-8")))
 
 
-def _sbatch(script: Path, *options: str) -> str:
-    """Submit a script and return the job's id. Raises `SlurmError`."""
+def submit_script(script: Path, *options: str) -> str:
+    """Submit a script with further options of `sbatch`, and return the job's id. Raises `SlurmError`."""
     answer = _run(script, "--parsable", *options).stdout
     return answer.strip().partition(";")[0]  # ID, or ID;CLUSTER
 

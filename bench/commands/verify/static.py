@@ -54,7 +54,7 @@ def verify_static(results: Path, progress: Callable[[str], None] = lambda _: Non
 
     from reproduce.claims.ledger import load_ledger
     from reproduce.claims.registry import STATIC
-    from reproduce.claims.verdicts import compare_value, find
+    from reproduce.claims.verdicts import find
 
     present = {claim.id: claim for claim in load_ledger(None).claims if claim.kind == "static"}
     compared = []
@@ -63,7 +63,7 @@ def verify_static(results: Path, progress: Callable[[str], None] = lambda _: Non
         claim = present.get(claim_id)
         measured: Mapping[str, Any] = {}
         if claim is not None and claim.measurement is not None:
-            found = find(claim, STATIC[claim.measurement](), compare_value)
+            found = find(claim, STATIC[claim.measurement]())
             measured = {part.name: (json.loads(json.dumps(part.value)), str(part.verdict)) for part in found.parts}
         for part in parts:
             value, verdict = measured.get(part["name"], (None, None))

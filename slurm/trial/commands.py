@@ -1,0 +1,144 @@
+"""The command `deeper slurm check`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from bench.console.options import add_command, add_json, positive_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from slurm.trial.verdicts import Verdict
+
+EXAMPLES = """examples:
+  deeper slurm check --profile gpu-nodes
+  deeper slurm check ablation-imagenet --profile gpu-nodes    # loads images of its data set as well
+"""
+CHECKS = "checks"
+"""Folder of the trials within that of the records."""
+POLL_S = 2.0
+
+
+def add_to(actions: Any, places: argparse.ArgumentParser) -> None:
+    """Add the command to the subparsers of `deeper slurm`.
+
+    Args:
+        actions: The subparsers of `deeper slurm`.
+        places: Parent parser with --records and --data.
+    """
+    help = "Measure the nodes of a profile for two minutes: network, disks, locks, clocks, versions, loading."
+    parser = add_command(actions, places, "check", _check, help, examples=EXAMPLES)
+    parser.add_argument("experiment", nargs="?", help="Name or file of an experiment, to load images of its data set.")
+    parser.add_argument(
+        "--profile",
+        default=os.environ.get("DEEPER_PROFILE"),
+        help="What to ask the cluster for: a name (deeper slurm profiles) or a file. Default: $DEEPER_PROFILE.",
+    )
+    parser.add_argument(
+        "--seconds", type=positive_number, default=10.0, help="How long a measurement takes. Default: 10."
+    )
+    add_json(parser)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from bench.console.exit_codes import DONE, FAILED
+    from bench.console.options import require_writable_records
+    from bench.console.output import print_result
+    from reproduce.errors import UserError
+    from reproduce.grid import arm_data
+    from reproduce.spec import load_experiment
+    from slurm.checks import check_readable, check_submission
+    from slurm.profile import chosen_profile
+    from slurm.rendering import Job, render_check
+    from slurm.submission import create_stamped_folder, submit_script
+    from slurm.trial.measures import versions
+    from slurm.trial.verdicts import RESULTS, judge
+
+    profile = chosen_profile(arguments.profile)
+    require_writable_records(arguments)
+    records, data = arguments.records.absolute(), None
+    if arguments.experiment:
+        experiment = load_experiment(arguments.experiment)
+        check_readable(experiment, arguments.data)
+        data = arguments.data.absolute() / arm_data(experiment)[0].path
+    check_submission(profile, None, records=records, data=arguments.data.absolute())
+    folder = create_stamped_folder(records / CHECKS)
+    job = Job("deeper-check", folder, records=records, data=arguments.data.absolute())
+    script = folder / "check.sh"
+    script.write_text(render_check(job, profile, data, arguments.seconds), encoding="utf-8")
+    number = submit_script(script)
+    log = folder / f"check-{number}.log"
+    print(f"job {number} measures {profile.nodes} nodes; its log: {log}", file=sys.stderr)
+    _wait(number, folder / RESULTS)
+    if not (folder / RESULTS).exists():
+        raise UserError(f"the job {number} has ended without a result; see {log}")
+    results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    verdicts = judge(results, versions())
+    content = [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts]
+    print_result(arguments, content, lambda: _show(verdicts))
+    return FAILED if any(verdict.word == "unfit" for verdict in verdicts) else DONE
+
+
+def _wait(number: str, result: Path) -> None:
+    """Wait until a job has written its result or has ended, and say what it waits for itself."""
+    import os
+    import sys
+    import time
+
+    from slurm import queries
+    from slurm.status import ENDED
+
+    said = ""
+    while not result.exists():
+        [job] = queries.jobs([number])
+        state = job.state + (f" ({job.reason})" if job.reason else "")
+        if state != said:
+            print(f"job {number}: {state}", file=sys.stderr)
+            said = state
+        if job.state in ENDED:
+            time.sleep(POLL_S)  # a network file system may show the result late
+            os.listdir(result.parent)
+            return
+        time.sleep(POLL_S)
+
+
+def _show(verdicts: list[Verdict]) -> None:
+    from rich.text import Text
+
+    from bench.console.output import plain_console, show
+    from bench.console.tables import Cell, Column, FittedTable
+
+    def rate(verdict: Verdict, name: str) -> str:
+        return f"{verdict.found[name]:.0f}" if name in verdict.found else "-"
+
+    styles = {"ok": "green", "slow": "yellow", "unfit": "red"}
+    columns = [
+        Column("node"),
+        Column("verdict"),
+        Column("clock s", "right", priority=2),
+        Column("link MiB/s", "right", priority=1),
+        Column("records MiB/s", "right", priority=3),
+        Column("scratch MiB/s", "right", priority=4),
+        Column("images/s", "right", priority=1),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            verdict.host,
+            Text(verdict.word, style=styles[verdict.word]),
+            f"{verdict.found['clock_s']:+.3f}" if "clock_s" in verdict.found else "-",
+            *(rate(verdict, name) for name in ("link_mib_s", "records_mib_s", "scratch_mib_s", "images_s")),
+        ]
+        for verdict in verdicts
+    ]
+    sentences = [f"{verdict.host}: {said}" for verdict in verdicts for said in (*verdict.problems, *verdict.remarks)]
+    reduced = [verdict.found["all_reduce_mib_s"] for verdict in verdicts if "all_reduce_mib_s" in verdict.found]
+    if reduced:
+        sentences.append(f"all-reduce of 7 million float32 over {len(reduced)} nodes: {min(reduced):.0f} MiB/s")
+    show(plain_console(), FittedTable(columns, rows), *sentences)

@@ -1,0 +1,256 @@
+"""Measures one node of a trial; on the head node, also gathers what the others have found and judges it.
+
+srun --ntasks-per-node=1 python -m slurm.trial.node --folder F --records R [--data D] [--scratch S] ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from reproduce.errors import UserError
+from reproduce.execution.ranks import failed_elsewhere
+from reproduce.files.atomic import write_atomically
+from slurm.job.log import log, one_line
+from slurm.job.node.allocation import Allocation, read_allocation
+from slurm.job.node.network import NetworkAddress, find_address
+from slurm.trial import measures
+from slurm.trial.meeting import Meeting, MeetingError, meet
+from slurm.trial.verdicts import RESULTS, judge
+
+LOCK = "lock"
+GRADIENTS = 7_000_000  # float32: as many as GoogLeNet has parameters, without its auxiliary classifiers
+CLOCK_ROUNDS = 5
+
+
+def main() -> int:
+    """Take part in a trial with this node.
+
+    Returns:
+        0, or 1 if this node has a problem; the head node's is 1 if any node has one.
+    """
+    options = _parser().parse_args()
+    allocation = read_allocation()
+    try:
+        own = find_address(next(iter(allocation.peers), None), options.interface)
+        os.environ |= {"GLOO_SOCKET_IFNAME": own.interface, "NCCL_SOCKET_IFNAME": own.interface}
+        meeting = meet(options.folder, own.address, allocation)
+    except (OSError, UserError, MeetingError) as error:
+        log(f"this node takes no part: {one_line(error)}")
+        return 1
+    node = Node(options, meeting, own)
+    node.measure()
+    if allocation.rank:
+        return int(bool(node.found["problems"]))
+    results = {"hosts": allocation.hosts, "nodes": meeting.results(), "asked": _asked(options)}
+    write_atomically(options.folder / RESULTS, json.dumps(results).encode())
+    verdicts = judge(results)
+    for verdict in verdicts:
+        log(str(verdict))
+    return int(any(verdict.problems for verdict in verdicts))
+
+
+class Node:
+    """One node of a trial, and what it finds.
+
+    Args:
+        options: The parsed command line.
+        meeting: The nodes that take part.
+        own: Address of this node.
+    """
+
+    def __init__(self, options: argparse.Namespace, meeting: Meeting, own: NetworkAddress) -> None:
+        self.options, self.meeting = options, meeting
+        self.allocation: Allocation = meeting.allocation
+        self.found: dict[str, Any] = {"problems": [], "interface": own.interface, "cpus": self.allocation.cpus}
+
+    def measure(self) -> None:
+        """Measure everything in turn. A problem is noted, and the next measurement begins all the same."""
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("versions", self._versions),
+            ("clock", self._clock),
+            ("locks", self._locks),
+            ("network", self._network),
+            ("disks", self._disks),
+            ("loading", self._loading),
+        ]
+        for name, step in steps:
+            log(f"{name} ...")
+            try:
+                self.meeting.together(name)
+                step()
+            except MeetingError as error:  # another node has died, and would be waited for again
+                self._note(name, error)
+                break
+            except (OSError, UserError) as error:
+                self._note(name, error)
+            except RuntimeError as error:
+                if not failed_elsewhere(error):
+                    raise
+                self._note(name, error)
+            self.meeting.tell(self.found)
+        self.meeting.tell(self.found)
+        with contextlib.suppress(MeetingError):
+            self.meeting.leave()
+
+    def _note(self, step: str, error: Exception) -> None:
+        log(f"{step}: {one_line(error)}")
+        self.found["problems"].append(f"{step}: {one_line(error)}")
+
+    def _versions(self) -> None:
+        self.found["versions"] = measures.versions()
+        self.found["gpus"] = measures.gpu_names() if self.allocation.gpus else []
+
+    def _clock(self) -> None:
+        """All nodes leave a step at the same moment, but for the time of a message; the head node's clock counts."""
+        offsets = []
+        for number in range(CLOCK_ROUNDS):
+            self.meeting.together(f"clock {number}")
+            now = time.time()
+            if self.meeting.place == 0:
+                self.meeting.store.set(f"clock/{number}", repr(now))
+            offsets.append(now - float(self.meeting.store.get(f"clock/{number}")))
+        self.found["clock_s"] = statistics.median(offsets)
+        self.found["file_clock_s"] = measures.file_clock_offset_s(self.options.folder)
+
+    def _locks(self) -> None:
+        """The head node locks a file, which the others must not be able to lock until it is released."""
+        path = self.options.folder / LOCK
+        if self.meeting.place == 0:
+            with _locked(path):
+                self.meeting.together("locked")
+                self.meeting.together("tried")
+            self.found["locks"] = True
+            self.meeting.together("released")
+            return
+        self.meeting.together("locked")
+        try:
+            excluded = not _can_lock(path)
+        finally:
+            self.meeting.together("tried")
+            self.meeting.together("released")
+        self.found["locks"] = excluded and _becomes_free(path)
+
+    def _network(self) -> None:
+        """Rates of all-reduce over all nodes, and of each node's link to the head node."""
+        if len(self.meeting.members) == 1:
+            return
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if self.found["gpus"] else "gloo",
+            store=dist.PrefixStore("ranks", self.meeting.store),
+            rank=self.meeting.place,
+            world_size=len(self.meeting.members),
+        )
+        gradients = torch.ones(GRADIENTS, device="cuda" if self.found["gpus"] else "cpu")
+        mib = gradients.nbytes / measures.MIB
+        self.found["all_reduce_mib_s"] = mib / self._seconds_each(lambda: _all_reduce(gradients))
+        message = torch.ones(GRADIENTS)
+        for other in range(1, len(self.meeting.members)):
+            dist.barrier()
+            if self.meeting.place not in (0, other):
+                continue
+            seconds = []
+            for _ in range(3):
+                start = time.perf_counter()
+                if self.meeting.place == 0:
+                    dist.send(message, other)
+                    dist.recv(message, other)
+                else:
+                    dist.recv(message, 0)
+                    dist.send(message, 0)
+                seconds.append((time.perf_counter() - start) / 2)
+            if self.meeting.place == other:
+                self.found["link_mib_s"] = mib / min(seconds)
+        dist.barrier()
+        dist.destroy_process_group()
+
+    def _seconds_each(self, call: Callable[[], None]) -> float:
+        """Return the mean seconds of a collective call, repeated as often as the head node has time for."""
+        call()  # connects
+        start = time.perf_counter()
+        call()
+        count = torch.tensor([max(3, int(self.options.seconds / (time.perf_counter() - start)))])
+        dist.broadcast(count, 0)
+        start = time.perf_counter()
+        for _ in range(int(count)):
+            call()
+        return (time.perf_counter() - start) / int(count)
+
+    def _disks(self) -> None:
+        self.found["shared_memory_mib"] = measures.free_gib(measures.SHARED_MEMORY) * 1024
+        self.found["records_free_gib"] = measures.free_gib(self.options.records)
+        if self.options.scratch:
+            scratch = Path(os.path.expandvars(self.options.scratch))
+            self.found["scratch_mib_s"] = measures.write_rate(scratch)
+            self.found["scratch_free_gib"] = measures.free_gib(scratch)
+        self.found["records_mib_s"] = measures.write_rate(self.options.folder)
+
+    def _loading(self) -> None:
+        if self.options.data:
+            self.found["images_s"] = measures.loading_rate(self.options.data, self.allocation, self.options.seconds)
+
+
+def _all_reduce(tensor: torch.Tensor) -> None:
+    dist.all_reduce(tensor)
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _can_lock(path: Path) -> bool:
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def _becomes_free(path: Path) -> bool:
+    """Try for a while, since the other nodes try as well."""
+    deadline = time.monotonic() + 10
+    while not _can_lock(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("cpus", "gpus", "object_store_mib")}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m slurm.trial.node", description="Measure this node.")
+    parser.add_argument("--folder", type=Path, required=True, help="folder of the trial")
+    parser.add_argument("--records", type=Path, required=True, help="folder of the records")
+    parser.add_argument("--data", type=Path, help="a prepared data set to load")
+    parser.add_argument("--scratch", help="folder on the node's own disk")
+    parser.add_argument("--interface", help="network interface")
+    parser.add_argument("--object-store-mib", type=int, default=0, help="shared memory that Ray will take")
+    parser.add_argument("--cpus", type=int, default=0, help="CPUs that the profile asks for")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs that the profile asks for")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long a measurement takes")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""Judges what the nodes of a trial have found: one verdict for each node."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+RESULTS = "results.json"
+"""File in a trial's folder: the nodes' names, what each has found, and what the profile asks for."""
+CLOCK_S = 2.0
+SLOW = 0.5
+"""A rate below this share of the median of all nodes is slow."""
+LEAST_FREE_GIB = 1.0
+RATES = {
+    "link_mib_s": "MiB/s to the head node",
+    "records_mib_s": "MiB/s written to the records",
+    "scratch_mib_s": "MiB/s written to scratch",
+    "images_s": "images/s loaded",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be thought of a node."""
+
+    host: str
+    """Name of the node."""
+    problems: tuple[str, ...]
+    """What keeps jobs from running there as they should."""
+    remarks: tuple[str, ...]
+    """What is slower there than elsewhere."""
+    found: Mapping[str, Any]
+    """What was measured; empty if the node took no part."""
+
+    @property
+    def word(self) -> Literal["ok", "slow", "unfit"]:
+        """The verdict in one word."""
+        return "unfit" if self.problems else "slow" if self.remarks else "ok"
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.word}" + "".join(f"; {said}" for said in (*self.problems, *self.remarks))
+
+
+def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None) -> list[Verdict]:
+    """Judge every node of a trial.
+
+    Args:
+        results: The content of the file `RESULTS`.
+        expected: Versions that the nodes should have, those of the machine that submits. None for the commonest.
+
+    Returns:
+        A verdict for each node of the job, in the job's order.
+    """
+    nodes: Mapping[str, Mapping[str, Any]] = results["nodes"]
+    return [
+        Verdict(
+            host,
+            tuple(_problems(nodes[host], results["asked"], expected or _commonest(nodes))),
+            tuple(_remarks(nodes[host], nodes)),
+            nodes[host],
+        )
+        if host in nodes
+        else Verdict(host, ("it took no part; its own messages are in the job's log",), (), {})
+        for host in results["hosts"]
+    ]
+
+
+def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapping[str, str]) -> Iterator[str]:
+    yield from found["problems"]
+    for name, value in found.get("versions", {}).items():
+        if value != expected.get(name, value):
+            yield f"{name} is {value}, and {expected[name]} elsewhere"
+    for name, against in (("clock_s", "the head node's"), ("file_clock_s", "that of the shared file system")):
+        if abs(found.get(name, 0.0)) > CLOCK_S:
+            yield f"its clock is {found[name]:+.1f} s off {against}"
+    if found.get("locks") is False:
+        yield "a file that another node has locked is not locked here, so that two jobs could do one run"
+    if found["cpus"] < asked["cpus"]:
+        yield f"it has {found['cpus']} CPUs, and the profile asks for {asked['cpus']}"
+    if len(found.get("gpus", ())) < asked["gpus"]:
+        yield f"torch sees {len(found.get('gpus', ()))} GPUs, and the profile asks for {asked['gpus']}"
+    if found.get("shared_memory_mib", asked["object_store_mib"]) < asked["object_store_mib"]:
+        yield f"/dev/shm has {found['shared_memory_mib']:.0f} MiB free, and Ray takes {asked['object_store_mib']}"
+    for name in ("records", "scratch"):
+        if found.get(f"{name}_free_gib", LEAST_FREE_GIB) < LEAST_FREE_GIB:
+            yield f"the disk of {name} has {found[f'{name}_free_gib']:.1f} GiB free"
+
+
+def _remarks(found: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for name, unit in RATES.items():
+        rates = [other[name] for other in nodes.values() if name in other]
+        if name in found and found[name] < SLOW * statistics.median(rates):
+            yield f"{found[name]:.0f} {unit}, where the median is {statistics.median(rates):.0f}"
+
+
+def _commonest(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The commonest value of each version; of two that are as common, that of the earlier node."""
+    values: dict[str, Counter[str]] = {}
+    for found in nodes.values():
+        for name, value in found.get("versions", {}).items():
+            values.setdefault(name, Counter())[value] += 1
+    return {name: counted.most_common(1)[0][0] for name, counted in values.items()}

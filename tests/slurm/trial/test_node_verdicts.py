@@ -1,0 +1,74 @@
+"""What is found on the nodes of a trial decides their verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slurm.trial.verdicts import judge
+
+VERSIONS = {"python": "3.11.2", "code": "0123", "torch": "2.14"}
+FOUND = {
+    "problems": [],
+    "cpus": 8,
+    "gpus": ["H100"],
+    "versions": VERSIONS,
+    "clock_s": 0.01,
+    "file_clock_s": -0.2,
+    "locks": True,
+    "link_mib_s": 1000.0,
+    "records_mib_s": 500.0,
+    "images_s": 4000.0,
+    "records_free_gib": 100.0,
+    "shared_memory_mib": 4096.0,
+}
+
+
+def results(**nodes: dict[str, Any] | None) -> dict[str, Any]:
+    """Results of nodes that differ from a sound one in the given values; None for a node that took no part."""
+    return {
+        "hosts": list(nodes),
+        "nodes": {host: {**FOUND, **changed} for host, changed in nodes.items() if changed is not None},
+        "asked": {"cpus": 8, "gpus": 1, "object_store_mib": 512},
+    }
+
+
+def test_sound_nodes_are_ok() -> None:
+    assert [(verdict.host, verdict.word) for verdict in judge(results(n1={}, n2={}), VERSIONS)] == [
+        ("n1", "ok"),
+        ("n2", "ok"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"versions": {**VERSIONS, "torch": "2.13"}}, "torch is 2.13, and 2.14 elsewhere"),
+        ({"clock_s": -7.3}, "its clock is -7.3 s off the head node's"),
+        ({"file_clock_s": 31.0}, "its clock is +31.0 s off that of the shared file system"),
+        ({"locks": False}, "a file that another node has locked is not locked here"),
+        ({"cpus": 4}, "it has 4 CPUs, and the profile asks for 8"),
+        ({"gpus": []}, "torch sees 0 GPUs, and the profile asks for 1"),
+        ({"shared_memory_mib": 64.0}, "/dev/shm has 64 MiB free, and Ray takes 512"),
+        ({"records_free_gib": 0.25}, "the disk of records has 0.2 GiB free"),
+        ({"problems": ["disks: Read-only file system"]}, "disks: Read-only file system"),
+        (None, "it took no part"),
+    ],
+)
+def test_a_spoilt_node_is_unfit_and_the_others_are_ok(changed: dict[str, Any] | None, said: str) -> None:
+    verdicts = judge(results(n1={}, n2=changed, n3={}), VERSIONS)
+    assert [verdict.word for verdict in verdicts] == ["ok", "unfit", "ok"]
+    assert said in str(verdicts[1])
+
+
+@pytest.mark.parametrize(("name", "unit"), [("link_mib_s", "MiB/s to the head node"), ("images_s", "images/s loaded")])
+def test_a_rate_far_below_the_others_is_slow(name: str, unit: str) -> None:
+    verdicts = judge(results(n1={}, n2={}, n3={name: 100.0}), VERSIONS)
+    assert [verdict.word for verdict in verdicts] == ["ok", "ok", "slow"]
+    assert f"100 {unit}, where the median is " in str(verdicts[2])
+
+
+def test_without_a_reference_the_commonest_version_counts() -> None:
+    other = {"versions": {**VERSIONS, "code": "4567"}}
+    assert [verdict.word for verdict in judge(results(n1=other, n2={}, n3={}))] == ["unfit", "ok", "ok"]
