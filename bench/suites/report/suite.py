@@ -101,10 +101,10 @@ def _check_server(uri: str, names: Sequence[str]) -> None:
     """Check that a server holds no experiment of these names: it would take their runs for published."""
     from bench.tracking.sending import RejectedError, Sender
 
-    sender = Sender(without_credentials(uri))
     from mlflow.exceptions import MlflowException
 
     try:
+        sender = Sender(without_credentials(uri))
         held = [name for name in names if sender.find_experiment(name) is not None]
     except RejectedError as error:
         raise UserError(f"--server: {error}") from error
