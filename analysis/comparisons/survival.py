@@ -78,4 +78,4 @@ def log_rank_scores(times: npt.NDArray[np.float64], reached: npt.NDArray[np.bool
     at_risk = (times[None, :] >= times[:, None]).sum(axis=1)
     hazard = np.where(reached, 1 / at_risk, 0.0)
     expected = (hazard[None, :] * (times[None, :] <= times[:, None])).sum(axis=1)
-    return reached - expected
+    return np.asarray(reached - expected, dtype=float)

@@ -26,7 +26,7 @@ from bench.suites.harness.reporting import ResultOutput, progress_console, repor
 from bench.suites.harness.worker_process import worker_process
 from bench.suites.report.generation import GENERATED, generated_experiment, write_generated_records
 from bench.tracking.location import embedded_uri
-from bench.tracking.mlflow_setup import without_credentials
+from bench.tracking.mlflow_setup import QUIET, without_credentials
 from reproduce.errors import UserError
 from reproduce.spec import Config
 from reproduce.text.redaction import redacted
@@ -101,6 +101,7 @@ def _check_server(uri: str, names: Sequence[str]) -> None:
     """Check that a server holds no experiment of these names: it would take their runs for published."""
     from bench.tracking.sending import RejectedError, Sender
 
+    os.environ.update(QUIET)  # before MLflow is imported
     from mlflow.exceptions import MlflowException
 
     try:
