@@ -97,6 +97,11 @@ class Recorded:
         return {run_id: self.artifacts.get(run_id, "") for run_id in runs["run_id"]}
 
     @property
+    def described(self) -> pd.DataFrame:
+        """The runs that say how the experiment was done: the finished ones, or all that began if none is finished."""
+        return self.runs[self.runs["run_id"].notna()] if self.finished.empty else self.finished
+
+    @property
     def arms(self) -> list[str]:
         """The names of the arms, in the order in which their first runs started."""
         return list(self.runs["arm"].unique())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,12 +75,3 @@ def concurrent_runs(runs: pd.DataFrame) -> int:
         for start in own["started"]:
             most = max(most, int(((own["started"] <= start) & (own["ended"].fillna(math.inf) > start)).sum()))
     return most
-
-
-def has_diverged(error: object) -> bool:
-    """Return whether a run failed because its loss was not finite.
-
-    Args:
-        error: The error of the run, or what stands for none in a frame.
-    """
-    return isinstance(error, str) and re.search(r"No[nt]FiniteLoss|loss is not finite", error) is not None

@@ -53,7 +53,10 @@ def compare_predictions(
         p_holm, which is corrected over all rows.
     """
     kept = runs[runs["run_id"].isin(list(correct))].drop_duplicates(["arm", "seed"], keep="last")
-    of = {(str(run.arm), int(run.seed)): correct[str(run.run_id)] for run in kept.itertuples()}
+    of = {
+        (str(arm), int(seed)): correct[str(run_id)]
+        for arm, seed, run_id in zip(kept["arm"], kept["seed"], kept["run_id"], strict=True)
+    }
     pairs = list(dict.fromkeys(pair for one in decisions for pair in one.pairs))[:MOST_PAIRS]
     rows = []
     for plus, minus in pairs:

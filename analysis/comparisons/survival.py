@@ -34,9 +34,9 @@ def median_time(times: npt.ArrayLike, reached: npt.ArrayLike) -> float:
         reached: As in `censored_times`.
 
     Returns:
-        The time; NaN if the estimated share of runs that reach the target stays below one half.
+        The time; NaN if the estimated share of runs that reach the target stays below one half, or if a time is NaN.
     """
-    if not np.any(reached):
+    if not np.any(reached) or np.isnan(np.asarray(times, dtype=float)).any():
         return NAN
     curve = stats.ecdf(censored_times(times, reached)).cdf
     above = curve.quantiles[curve.probabilities >= 0.5 - 1e-12]
@@ -78,4 +78,4 @@ def log_rank_scores(times: npt.NDArray[np.float64], reached: npt.NDArray[np.bool
     at_risk = (times[None, :] >= times[:, None]).sum(axis=1)
     hazard = np.where(reached, 1 / at_risk, 0.0)
     expected = (hazard[None, :] * (times[None, :] <= times[:, None])).sum(axis=1)
-    return reached - expected
+    return np.asarray(reached - expected, dtype=float)

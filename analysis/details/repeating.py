@@ -88,10 +88,10 @@ def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, st
     """List the commands that repeat an experiment, each with what it does.
 
     Args:
-        recorded: An experiment with at least one finished run.
+        recorded: An experiment with at least one run that began.
         has_file: Whether the report has an experiment file.
     """
-    runs = recorded.finished
+    runs = recorded.described
     commit, asides = _most(runs, schema.TAG_COMMIT), ""
     if schema.TAG_COMMIT in runs and (number := runs[schema.TAG_COMMIT].nunique()) > 1:
         asides = f"; the runs are of {number} commits, and this is that of the most"
@@ -108,7 +108,7 @@ def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, st
     if path:
         prepared = "The data"
         if digest:
-            prepared += f"; `deeper data verify data/{path}` has to print the hash {digest[:12]}…"
+            prepared += f"; deeper data verify data/{path} has to print a hash that begins with {digest[:12]}"
         steps.append((f"deeper data prepare {what} --output data/{path}", f"{prepared}."))
     run = f"The {counted(len(recorded.runs), 'run')}"
     run += ", from the file beside this page." if has_file else "; if it is not shipped, name its file."

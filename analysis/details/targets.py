@@ -17,10 +17,15 @@ SHARE = 0.9
 
 
 def chosen_target(recorded: Recorded, baseline: str) -> float:
-    """Return the target as a fraction: that of the experiment, or else 90 % of the baseline's mean final top-1."""
+    """Return the target as a fraction: that of the experiment, or else 90 % of the baseline's mean final top-1.
+
+    It is NaN if the experiment names none and no run is finished.
+    """
     if recorded.settings.target is not None:
         return recorded.settings.target
     finished = recorded.finished
+    if finished.empty:
+        return math.nan
     return SHARE * float(finished.loc[finished["arm"] == baseline, schema.FINAL_TOP1].mean())
 
 
@@ -28,8 +33,8 @@ def times_to_target(recorded: Recorded, target: float) -> pd.DataFrame:
     """Find when each run first had a validation top-1 of at least `target`.
 
     Args:
-        recorded: An experiment with at least one finished run.
-        target: The top-1, as a fraction from 0 to 1.
+        recorded: The experiment.
+        target: The top-1, as a fraction from 0 to 1; NaN gives an empty frame.
 
     Returns:
         A frame with a row for each run with an epoch: run_id, arm, reached, epochs and seconds. For a run that has not
@@ -37,7 +42,7 @@ def times_to_target(recorded: Recorded, target: float) -> pd.DataFrame:
         those of training and validation, without warm-up and without pauses. They are NaN if they were not recorded.
     """
     columns = ["run_id", "arm", "reached", "epochs", "seconds"]
-    if schema.VAL_TOP1 not in recorded.epochs or recorded.epochs.empty:
+    if schema.VAL_TOP1 not in recorded.epochs or recorded.epochs.empty or math.isnan(target):
         return pd.DataFrame(columns=columns)
     epochs = recorded.epochs.sort_values(["run_id", "epoch"], kind="stable")
     seconds = epochs[schema.EPOCH_SECONDS] if schema.EPOCH_SECONDS in epochs else pd.Series(math.nan, epochs.index)
@@ -62,6 +67,8 @@ def targets_table(times: pd.DataFrame, recorded: Recorded, target: float, baseli
         target: The target, as a fraction.
         baseline: The arm with which the others are compared.
     """
+    if times.empty:
+        return Table("Time to a target", ["Arm"], [])
     groups = {arm: times[times["arm"] == arm] for arm in recorded.arms}
     unit = "seconds" if times["seconds"].notna().all() else "epochs"
     base = groups.get(baseline, times.iloc[:0])

@@ -85,6 +85,15 @@ def states(recorded: Recorded) -> list[str]:
     return found
 
 
+def runs_in_state(recorded: Recorded, state: str, *, finished: bool) -> list[str]:
+    """Name the runs with this state that finished, or that did not, for example "baseline s0"."""
+    return [
+        f"{run['arm']} s{run['seed']}"
+        for run, found in zip(recorded.runs.to_dict("records"), states(recorded), strict=True)
+        if found == state and (run["outcome"] == schema.FINISHED) == finished
+    ]
+
+
 def _lost_ground(recorded: Recorded) -> set[str]:
     """Find the runs whose loss is not finite at the end, or is above that after the first epoch."""
     lost: set[str] = set()
@@ -182,13 +191,15 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
     """Write sentences on the limits of the results: power, missing runs and values, sharing, computation, telemetry.
 
     Args:
-        recorded: An experiment with at least one finished run.
+        recorded: The experiment.
         effects: Effects on top-1, in the format of `analysis.effects.effects`.
         images: Number of validation images; 0 if it is not known.
     """
     counts = recorded.finished["arm"].value_counts()
     lines = []
-    if counts.max() < 2:
+    if counts.empty:
+        lines.append("No run is finished, so that there is neither a final accuracy nor a comparison.")
+    elif counts.max() < 2:
         lines.append(
             "Each arm has one run: differences between arms cannot be separated from differences between seeds."
         )
@@ -205,7 +216,7 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
         )
     elif len(effects):
         lines.append("No effect has an interval: the seeds of an arm are too few, or have no spread.")
-    if images:
+    if images and len(counts):
         share = float(recorded.finished[schema.FINAL_TOP1].mean())
         floor = math.sqrt(share * (1 - share) / images)
         lines.append(
@@ -218,21 +229,10 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
             "The tracking store holds no plan of this experiment, so that runs that never started cannot be counted; "
             "`deeper publish --once` publishes it from the records."
         )
-    diverged = [
-        f"{run['arm']} s{run['seed']}"
-        for run, state in zip(recorded.runs.to_dict("records"), states(recorded), strict=True)
-        if state == DIVERGED and run["outcome"] == schema.FINISHED
-    ]
-    if diverged:
-        lines.append(
-            f"{counted(len(diverged), 'run')} diverged and still finished ({', '.join(diverged[:NAMES])}"
-            f"{', ...' if len(diverged) > NAMES else ''}): the training loss ended above where it began. Means take "
-            "them in."
-        )
     if recorded.not_finite:
         counts_of = ", ".join(f"{name} in {counted(count, 'epoch')}" for name, count in recorded.not_finite.items())
         lines.append(f"Values that are not finite were recorded of {counts_of}; means and figures leave them out.")
-    if counts.min() != counts.max() or len(counts) < len(recorded.arms):
+    if len(counts) and (counts.min() != counts.max() or len(counts) < len(recorded.arms)):
         lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
     if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:
         lines.append(

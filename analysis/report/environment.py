@@ -15,7 +15,9 @@ PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
 
 
 def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, str]]:
-    """List the environment of the finished runs: commit, machine, data, recipe, packages and tracking store.
+    """List the environment of the finished runs, or of all if none is finished.
+
+    It is commit, machine, data, recipe, packages and tracking store.
 
     Args:
         recorded: The experiment.
@@ -26,7 +28,7 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
         that was not recorded is a dash for commit, machine, GPUs, data hash and packages. Other rows without a value
         are left out.
     """
-    runs = recorded.finished
+    runs = recorded.described
     packages = sorted(c for c in runs.columns if c.startswith(schema.TAG_ENVIRONMENT) and c != PROCESSOR)
     rows = [
         ("Commit", commit_of(runs)),

@@ -25,6 +25,7 @@ from analysis.effects import (
 )
 from analysis.factors import AUX, LABELS, REDUCTION, TOGETHER, baseline, cells, factors
 from analysis.frames import Recorded
+from analysis.report.completeness import DIVERGED, MARKS, runs_in_state, states
 from analysis.report.words import (
     MOST_NAMES,
     capitalised,
@@ -32,12 +33,12 @@ from analysis.report.words import (
     evidence_of,
     listed,
     no_interval,
+    p_of,
     points_of,
-    signed_points,
+    sizes_of,
 )
 from analysis.statistics import mean
-from analysis.summaries import has_diverged
-from analysis.tables import MINUS, counted, is_missing, number, p_value, percent
+from analysis.tables import MINUS, counted, is_missing, number, percent
 from reproduce import schema
 
 SUBJECTS = {
@@ -71,10 +72,12 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
     """Write what an experiment found on top-1.
 
     Args:
-        recorded: An experiment with at least one finished run.
+        recorded: The experiment.
         decisions: The contrasts on top-1, as `analysis.effects.decide_effects` decides them.
     """
     finished = recorded.finished
+    if finished.empty:
+        return Findings(found=[_nothing(recorded)], open=[*_unfinished(recorded), *_design(recorded, decisions)])
     found = [describe_scope(recorded)]
     if not decisions:
         found.append(_only_arm(finished))
@@ -120,6 +123,24 @@ def _training(runs: pd.DataFrame) -> str:
     return f", trained{''.join(parts)}" if parts else ""
 
 
+def _nothing(recorded: Recorded) -> str:
+    runs = recorded.runs
+    one = len(runs) == 1
+    none = "The only run is not finished" if one else f"None of the {len(runs)} runs is finished"
+    arms, seeds = counted(runs["arm"].nunique(), "arm"), counted(runs["seed"].nunique(), "seed")
+    return (
+        f"{none} ({_by_state(recorded)}), so that nothing is known of {'its' if one else 'their'} accuracy. "
+        f"The experiment has {arms} with {seeds}{_training(recorded.described)}."
+    )
+
+
+def _by_state(recorded: Recorded, without: str = "") -> str:
+    """Count the runs that are not finished by their state, for example "2 failed and 1 waiting"."""
+    left = zip(recorded.runs["outcome"], states(recorded), strict=True)
+    found = [state for outcome, state in left if outcome != schema.FINISHED and state != without]
+    return listed([f"{found.count(state)} {state}" for state in MARKS if state in found])
+
+
 def _only_arm(finished: pd.DataFrame) -> str:
     top1 = mean(finished[schema.FINAL_TOP1])
     seeds = counted(top1.n, "seed")
@@ -128,8 +149,8 @@ def _only_arm(finished: pd.DataFrame) -> str:
         why = "one run has no interval" if top1.n == 1 else "without an interval, because the seeds agree exactly"
         return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % ({seeds}; {why})."
     ends = f"{percent(max(top1.low, 0), 1)} to {percent(min(top1.high, 1), 1)}"
-    if top1.low < 0 or top1.high > 1:
-        ends += ", cut at 0 and 100 %"
+    if cut := [bound for bound, beyond in (("0 %", top1.low < 0), ("100 %", top1.high > 1)) if beyond]:
+        ends += f", cut at {listed(cut)}"
     return f"The arm {arm} reached a top-1 of {percent(top1.value, 1)} % (95 % interval {ends}, {seeds})."
 
 
@@ -146,7 +167,7 @@ def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
         case verdict if verdict == EQUIVALENT:
             return (
                 f"{subject} changed top-1 by no more than the margin of {points_of(one.margin)} "
-                f"({evidence_of(one)}; p = {p_value(one.p_equivalence)} for the two one-sided tests){saved}."
+                f"({evidence_of(one)}; {p_of(one.p_equivalence)} for the two one-sided tests){saved}."
             )
         case verdict if verdict == NOT_CLEAR_AFTER_CORRECTION:
             change = "raised" if value > 0 else "lowered"
@@ -154,7 +175,9 @@ def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
         case verdict if verdict == NO_CLEAR_DIFFERENCE:
             return f"no clear effect of {subject.rstrip(',')} on top-1 was found ({evidence_of(one)}){saved}."
         case _:
-            return f"top-1 was {compared(value)} with {subject.rstrip(',')}{saved}; {no_interval(one)}."
+            single = one.estimate.replicates < 2
+            rest = "another seed may show the opposite" if single else "there is no spread to compare it with"
+            return f"top-1 was {compared(value)} with {subject.rstrip(',')}{saved}; {no_interval(one)}, so that {rest}."
 
 
 def _interaction(one: Decision, family: int) -> str:
@@ -172,7 +195,7 @@ def _interaction(one: Decision, family: int) -> str:
         case verdict if verdict == NO_CLEAR_DIFFERENCE:
             return f"it is not clear whether {subject} depends on {b}{levels} ({evidence})."
         case _:
-            return f"whether {subject} depends on {b}{levels} cannot be tested; {no_interval(one)}."
+            return f"whether {subject} depends on {b}{levels} cannot be tested, because {no_interval(one)}."
 
 
 def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> list[str]:
@@ -193,21 +216,20 @@ def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> li
         (EQUIVALENT, "differed from {base} by no more than the margin of {margin}"),
         (NOT_CLEAR_AFTER_CORRECTION, "may differ from {base}, but not clearly among {family} comparisons"),
         (NO_CLEAR_DIFFERENCE, "did not differ clearly from {base}"),
-        (NO_INTERVAL, "cannot be told apart from {base} by a test, without an interval"),
+        (NO_INTERVAL, "cannot be told apart from {base} by a test, because {why}"),
     ):
         if own := [one for one in pairs if one.verdict == verdict]:
-            told = said.format(base=base, margin=points_of(own[0].margin), family=family)
-            sizes = ", ".join(f"{one.effect} {signed_points(one)}" for one in own[:MOST_NAMES])
-            more = f", and {len(own) - MOST_NAMES} more" if len(own) > MOST_NAMES else ""
-            sentences.append(f"{_arms(own)} {told} ({sizes} points{more}).")
+            told = said.format(base=base, margin=points_of(own[0].margin), family=family, why=no_interval(own[0]))
+            sentences.append(f"{_arms(own)} {told} ({sizes_of(own)}).")
     return sentences
 
 
 def _subject(one: Decision) -> str:
     if (one.effect, one.contrast) in SUBJECTS:
         return SUBJECTS[one.effect, one.contrast]
-    plus, minus = one.contrast.split(f" {MINUS} ", 1)
-    return f"{_factor(one.effect)} {plus} in place of {minus}"
+    names, plus, minus = (text.split(TOGETHER) for text in (one.effect, *one.contrast.split(f" {MINUS} ", 1)))
+    changed = [f"{_factor(name)} {level}" for name, level in zip(names, plus, strict=True)]
+    return f"{listed(changed)} in place of {listed(minus)}"
 
 
 def _factor(label: str) -> str:
@@ -226,7 +248,7 @@ def _cost(one: Decision, finished: pd.DataFrame) -> str:
 
 
 def _corrected(one: Decision, family: int) -> str:
-    p = f"p = {p_value(one.p_holm)} after Holm's correction"
+    p = f"{p_of(one.p_holm)} after Holm's correction"
     return f"among the {counted(family, 'contrast')} of this experiment this is not clear ({p})"
 
 
@@ -234,27 +256,35 @@ def _corrected(one: Decision, family: int) -> str:
 
 
 def _unfinished(recorded: Recorded) -> list[str]:
-    runs = recorded.runs
-    left = runs[runs["outcome"].ne(schema.FINISHED)]
-    diverged = [f"{run.arm} s{run.seed}" for run in left.itertuples() if has_diverged(run.error)]
-    lines = []
-    if diverged:
-        are = "run is" if len(diverged) == 1 else "runs are"
+    runs, lines = recorded.runs, []
+    is_any_finished = not recorded.finished.empty
+    if lost := runs_in_state(recorded, DIVERGED, finished=False):
+        are = "run is" if len(lost) == 1 else "runs are"
+        left_out = f"the {are} left out of all means, which are those of runs that trained to the end"
+        ended = left_out if is_any_finished else "training ended there"
+        lines.append(f"The loss of {listed(lost)} was not finite: {ended}.")
+    if worse := runs_in_state(recorded, DIVERGED, finished=True):
+        them = "it" if len(worse) == 1 else "them"
         lines.append(
-            f"The loss of {listed(diverged)} was not finite: the {are} left out of all means, which are those of runs "
-            "that trained to the end."
+            f"{listed(worse)} trained to the end although the loss ended above where it began or was not finite: "
+            f"means take {them} in."
         )
-    if others := len(left) - len(diverged):
-        are = "run is" if others == 1 else "runs are"
-        lines.append(f"{others} of {len(runs)} {are} not finished: the numbers may still change.")
+    others = int(runs["outcome"].ne(schema.FINISHED).sum()) - len(lost)
+    if others and is_any_finished:
+        are = "run is" if len(runs) == 1 else "runs is" if others == 1 else "runs are"
+        lines.append(
+            f"{others} of {len(runs)} {are} not finished ({_by_state(recorded, DIVERGED)}): "
+            "the numbers may still change."
+        )
     missing = [arm for arm in recorded.arms if arm not in set(recorded.finished["arm"])]
-    if missing:
-        lines.append(f"Nothing can be said of {listed(missing)}: no run is finished.")
+    if missing and is_any_finished:
+        them = "it" if len(missing) == 1 else "them"
+        lines.append(f"Nothing can be said of {listed(missing)}: no run of {them} is finished.")
     return lines
 
 
 def _design(recorded: Recorded, decisions: Sequence[Decision]) -> list[str]:
-    finished = recorded.finished
+    finished = recorded.described
     found = factors(finished)
     lines = [
         f"{listed(factor.fields)} change together between these arms: their effects cannot be told apart."
@@ -294,6 +324,11 @@ def _reach(recorded: Recorded) -> str:
     norm = recorded.finished.get("network.norm")
     norms = set(norm.dropna()) if norm is not None else set()
     without = "; nor for networks without normalisation, such as the paper's" if norms == {"batch"} else ""
+    if recorded.finished["arm"].value_counts().max() < 2:
+        return (
+            "Each arm has a single run: none of this is shown for other seeds, other data, image sizes or "
+            f"lengths of training{without}."
+        )
     return (
         "All of this holds for other seeds of the same training. It is not shown for other data, image sizes or "
         f"lengths of training{without}."

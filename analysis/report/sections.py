@@ -97,18 +97,21 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
     """Analyse an experiment and build the content of its report.
 
     Args:
-        recorded: An experiment with at least one finished run.
+        recorded: An experiment with at least one run that began. If none is finished, the report says so and shows
+            what there is.
         tracking_uri: URI of the MLflow store, which the report shows without credentials.
     """
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)
     outcomes = [m for m in (schema.FINAL_TOP1, schema.FINAL_TOP5) if m in finished and finished[m].notna().all()]
-    decided = {outcome: decide_effects(finished, outcome, recorded.settings) for outcome in outcomes}
+    decided = {
+        outcome: [] if finished.empty else decide_effects(finished, outcome, recorded.settings) for outcome in outcomes
+    }
     on_top1 = decided[schema.FINAL_TOP1]
     tables = [tabulated(decisions, outcome) for outcome, decisions in decided.items()]
     all_effects = pd.concat(tables, ignore_index=True)
     top1_effects = _on_top1(all_effects)
-    base = baseline(finished, recorded.settings.baseline)
+    base = baseline(recorded.described, recorded.settings.baseline)
     target = chosen_target(recorded, base)
     times = times_to_target(recorded, target)
     predictions = read_predictions(recorded, tracking_uri)
@@ -126,7 +129,7 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
         sizes_table=sizes_table(top1_effects),
         claims_table=ledger_table(as_rows(decide_all(recorded))),
         arms_table=arms_table(recorded, recorded.note),
-        factors=[(factor.label, finished.apply(factor.level, axis=1)) for factor in factors(finished)],
+        factors=[] if finished.empty else [(one.label, finished.apply(one.level, axis=1)) for one in factors(finished)],
         target=target,
         times=times,
         targets_table=targets_table(times, recorded, target, base),

@@ -53,19 +53,20 @@ class Tile:
 
 
 def tiles(recorded: Recorded, summary: pd.DataFrame, decisions: Sequence[Decision]) -> list[Tile]:
-    """Build the tiles: up to three contrasts, the best arm, and the number of finished runs.
+    """Build the tiles: up to three contrasts, the best arm if a run is finished, and the number of finished runs.
 
     The contrasts are the first of each factor or, if the arms are no full factorial, the first pairs of arms. The tiles
     make no tests of their own.
 
     Args:
-        recorded: An experiment with at least one finished run.
+        recorded: The experiment.
         summary: One row for each arm, as `analysis.summaries.summarise_arms` returns it.
         decisions: The contrasts on top-1, as `analysis.effects.decide_effects` decides them.
     """
     first: Mapping[str, Decision] = {one.effect: one for one in reversed(decisions) if one.kind != INTERACTION}
     shown = sorted(first.values(), key=decisions.index)[:MOST_TILES]
-    return [*(_tile(one, recorded.finished) for one in shown), _best(summary, decisions), _progress(recorded)]
+    best = [] if recorded.finished.empty else [_best(summary, decisions)]
+    return [*(_tile(one, recorded.finished) for one in shown), *best, _progress(recorded)]
 
 
 def _tile(decision: Decision, finished: pd.DataFrame) -> Tile:

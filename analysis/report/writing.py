@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.frames import AnalysisError, read
-from analysis.report.completeness import unfinished_runs
 from analysis.report.rendering.files import write_files
 from analysis.report.sections import build_sections
-from analysis.tables import DASH
 
 
 def write_report(
@@ -24,16 +22,13 @@ def write_report(
         out: Folder of the report. It is created if necessary, and files of an earlier report in it are overwritten.
 
     Raises:
-        AnalysisError: The store is missing or does not answer, the experiment is unknown, or no run of it is finished.
+        AnalysisError: The store is missing or does not answer, the experiment is unknown, or no run of it has begun.
         PlanError: The store does not hold the plan.
     """
     recorded = read(experiment, tracking_uri=tracking_uri, plan=plan, own=own)
-    if recorded.finished.empty:
-        outcomes = recorded.runs["outcome"].value_counts()
-        reasons = [f"{run.name}: {run.error}" for run in unfinished_runs(recorded) if run.error != DASH]
+    if recorded.runs["run_id"].isna().all():
         raise AnalysisError(
-            f"experiment: {experiment!r} has no finished run; "
-            + ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items())
-            + "".join(f"\n  {reason}" for reason in (*reasons, *recorded.notices))
+            f"experiment: {experiment!r} has no finished run; {len(recorded.runs)} waiting"
+            + "".join(f"\n  {notice}" for notice in recorded.notices)
         )
     return write_files(build_sections(recorded, tracking_uri), out)

@@ -194,17 +194,17 @@ def _rate(value: float) -> str:
 
 def _effects_table(a: Side, b: Side) -> Table:
     """Build the table of the contrasts within each side that both sides have, as their own reports decide them."""
-    sides = []
+    of_sides: list[dict[str, pd.Series]] = []
     for side in (a, b):
         finished = side.recorded.finished
         found = tabulated(decide_effects(finished, schema.FINAL_TOP1, side.recorded.settings), schema.FINAL_TOP1)
-        sides.append({effect_name(row): row for _, row in found.iterrows()})
+        of_sides.append({effect_name(row): row for _, row in found.iterrows()})
     rows = []
-    for name in sides[0]:
-        if name in sides[1]:
+    for name in of_sides[0]:
+        if name in of_sides[1]:
             cells = [Cell(name, sort=name)]
-            for side in sides:
-                row = side[name]
+            for own in of_sides:
+                row = own[name]
                 aside = interval(row["low"], row["high"], points)
                 cells.append(Cell(points(row["difference"]), "" if aside == DASH else aside, row["difference"]))
                 cells.append(Cell(row["verdict"], sort=row["verdict"]))

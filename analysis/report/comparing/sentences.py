@@ -16,7 +16,7 @@ from analysis.effects import (
 from analysis.report.comparing.differences import Difference, shared_arms, unrecorded_settings
 from analysis.report.comparing.sides import Side
 from analysis.report.findings import Findings, describe_scope
-from analysis.report.words import MOST_NAMES, compared, evidence_of, listed, no_interval, points_of, signed_points
+from analysis.report.words import MOST_NAMES, compared, evidence_of, listed, no_interval, points_of, sizes_of
 from analysis.tables import counted, number
 
 MOST_SETTINGS = 3
@@ -103,9 +103,7 @@ def _arms(decisions: Sequence[Decision]) -> list[str]:
             said = told.format(
                 margin=points_of(own[0].margin), family=counted(len(decisions), "comparison"), why=no_interval(own[0])
             )
-            sizes = ", ".join(f"{one.effect} {signed_points(one)}" for one in own[:MOST_NAMES])
-            more = f", and {len(own) - MOST_NAMES} more" if len(own) > MOST_NAMES else ""
-            sentences.append(f"{arms} {said} (B minus A: {sizes} points{more}).")
+            sentences.append(f"{arms} {said} (B minus A: {sizes_of(own)}).")
     return sentences
 
 

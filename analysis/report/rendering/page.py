@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from analysis.report.figures import style
 from analysis.report.rendering.plots import Plots
@@ -85,6 +84,6 @@ def fill_template(name: str, **content: Any) -> str:
 
 def _unbroken(value: Any) -> Any:
     """Join a number and its percent sign, so that no line ends between them; markup stays as it is."""
-    if isinstance(value, str) and not isinstance(value, Markup):
+    if isinstance(value, str) and not hasattr(value, "__html__"):
         return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", value)
     return value

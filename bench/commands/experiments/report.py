@@ -109,5 +109,5 @@ def _comparison(arguments: argparse.Namespace) -> int:
     stem = "-".join(re.sub(r"[^\w.-]+", "-", side.text) for side in sides)
     folder = arguments.output or output_folder(str(Path("reports") / stem))
     with naming_full_disk(folder):
-        print(write_comparison(*sides, folder))
+        print(write_comparison(sides[0], sides[1], folder))
     return DONE

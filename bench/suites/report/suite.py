@@ -14,6 +14,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,7 +26,10 @@ from bench.suites.harness.reporting import ResultOutput, progress_console, repor
 from bench.suites.harness.worker_process import worker_process
 from bench.suites.report.generation import GENERATED, generated_experiment, write_generated_records
 from bench.tracking.location import embedded_uri
+from bench.tracking.mlflow_setup import QUIET, without_credentials
+from reproduce.errors import UserError
 from reproduce.spec import Config
+from reproduce.text.redaction import redacted
 
 GOAL_SIZE = (1000, 90)
 """Runs and epochs for which the goals hold."""
@@ -65,10 +69,13 @@ def main(options: ReportOptions, *, output: ResultOutput) -> int:
         The exit code: 0 if all goals are reached or the size is not that of the goals, 1 otherwise.
 
     Raises:
+        UserError: The server holds one of the generated experiments already, or does not answer.
         WorkerProcessError: Publishing or reporting failed. Its process has printed why.
     """
     console = progress_console()
     small, large = options.runs // 10, options.runs
+    if options.server:
+        _check_server(options.server, [generated_experiment(runs, options.epochs).name for runs in (small, large)])
     measured: dict[str, dict[str, list[Measurement]]] = {EMBEDDED: {}, **({SERVER: {}} if options.server else {})}
     with tempfile.TemporaryDirectory(prefix="deeper-report-") as scratch:
         for runs in (small, large):
@@ -88,6 +95,27 @@ def main(options: ReportOptions, *, output: ResultOutput) -> int:
     ]
     setting = {**options.model_dump(exclude={"server"}), "records": f"{GENERATED}: nothing was trained"}
     return report_comparisons("report", comparisons, setting=setting, output=output)
+
+
+def _check_server(uri: str, names: Sequence[str]) -> None:
+    """Check that a server holds no experiment of these names: it would take their runs for published."""
+    from bench.tracking.sending import RejectedError, Sender
+
+    os.environ.update(QUIET)  # before MLflow is imported
+    from mlflow.exceptions import MlflowException
+
+    try:
+        sender = Sender(without_credentials(uri))
+        held = [name for name in names if sender.find_experiment(name) is not None]
+    except RejectedError as error:
+        raise UserError(f"--server: {error}") from error
+    except MlflowException as error:
+        raise UserError(f"--server: {redacted(uri)} does not answer: {str(error).splitlines()[0]}") from error
+    if held:
+        raise UserError(
+            f"--server: {redacted(uri)} holds {held[0]} already, so that nothing would be published; "
+            "name a server whose store is empty"
+        )
 
 
 def _label(runs: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.records.plan import PlanEntry, RecordedPlan, planned_under
 from bench.records.states import RunState
+from bench.tracking.pages.colours import COLOURS
 from bench.tracking.pages.views import VIEWS, plan_filter, view_page
 from reproduce import schema
 from reproduce.text.markdown import as_markdown
@@ -57,6 +58,8 @@ def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mappin
     lines += ["", f"#### Plan `{plans[0].hash}`: {runs}, `{plan_filter(plans[0].hash)}`"]
     if older := len(planned_under(plans)) - len({entry.key for entry in plan}):
         lines.append(f"#### Runs of older plans under this name: {older}")
+    if (arms := len({entry.arm for entry in plan})) > len(COLOURS):
+        lines.append(f"#### The {arms} arms share {len(COLOURS)} colours: charts tell arms of one colour apart by name")
     lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
     for arm, entry in {entry.arm: entry for entry in plan}.items():
         what = arm_description(experiment, arm)

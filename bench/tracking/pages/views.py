@@ -130,7 +130,7 @@ EXPERIMENTS_PAGE = "/#/experiments?workflowType=machine_learning"
 
 def _state(view: View, plan: str) -> dict[str, Any]:
     condition = plan_filter(plan)
-    if view.grouped:  # leaves out the run that carries the report, which has no arm
+    if view.mode == "CHART":  # leaves out the run that carries the report, which has no arm
         condition += f' AND tags."{schema.TAG_ARM}" LIKE "%"'
     keys = [{"mode": "tag", "groupByData": schema.TAG_ARM}]
     sections = list(view.charts)
@@ -168,8 +168,8 @@ def _chart(uuid: str, section: str, metric: str, kind: str) -> dict[str, Any]:
         **{"uuid": uuid, "type": kind, "metricSectionId": section, "metricKey": metric, "displayName": metric},
         **{"runsCountToCompare": 1000, "deleted": False, "isGenerated": True},
     }
-    if kind == "BAR":
-        return chart
+    if kind == "BAR":  # MLflow draws a generated chart as a line if the metric has a step above 0, as final ones have
+        return {**chart, "isGenerated": False}
     line = {"lineSmoothness": 0, "scaleType": "linear", "xAxisScaleType": "linear", "range": {}, "yAxisKey": "metric"}
     axes = {"xAxisKey": "step", "selectedXAxisMetricKey": "", "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
     return {**chart, **line, **axes, "yAxisExpressions": [], "ignoreOutliers": False, "selectedMetricKeys": [metric]}

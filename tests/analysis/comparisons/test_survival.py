@@ -26,6 +26,7 @@ def test_medians_are_those_of_statsmodels(seed: int) -> None:
 def test_a_median_that_most_runs_never_reach_is_unknown() -> None:
     assert math.isnan(median_time([1, 2, 3], [False, False, False]))
     assert math.isnan(median_time([1, 5, 5, 5], [True, False, False, False]))
+    assert math.isnan(median_time([1, math.nan], [True, True]))
     assert median_time([1, 2, 5, 5], [True, True, False, False]) == 2
 
 

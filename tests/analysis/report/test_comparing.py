@@ -136,7 +136,7 @@ def test_one_seed_a_side_has_no_test(first: Recorded) -> None:
 
 
 def test_the_files_of_a_comparison_are_those_of_a_report(first: Recorded, second: Recorded, tmp_path: Path) -> None:
-    page = write_comparison(*sides(first, second), tmp_path)
+    page = write_comparison(*sides(first, second), out=tmp_path)
     html = page.read_text(encoding="utf-8")
     assert html.index("What differs in the recorded settings") < html.index("The same arms beside each other: means")
     assert "deeper report claim-heads long" in html

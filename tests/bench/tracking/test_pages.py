@@ -82,6 +82,7 @@ def test_the_first_view_shows_accuracy_by_arm_without_a_click(
     shows = "text => document.body.innerText.includes(text)"
     for text in ("unreduced-both s2", "unreduced-none s2", "matching runs", "Accuracy", "final/val_top1", "val/top1"):
         browser_page.wait_for_function(shows, arg=text)
+    browser_page.locator(".barlayer path").first.wait_for()  # final top-1 of the arms as bars, not as points at a step
     assert browser_page.locator('[data-assistant-ui="true"]:visible').count() == 0
     assert browser_page.get_by_text("usage data").count() == 0
 
