@@ -88,7 +88,9 @@ def _verify_runs(arguments: argparse.Namespace) -> int:
         )
     _check_data(chosen, arguments.data)
     place = arguments.records.absolute() / FOLDER / reference.experiment
-    options = ExecutionOptions(records=place, data=arguments.data.absolute(), concurrent=arguments.concurrent)
+    options = ExecutionOptions(
+        records=place, data=arguments.data.absolute(), concurrent=arguments.concurrent, retry_failed=True
+    )
     stopped = _train(reference, chosen, options, arguments)
     states = {run.entry.key: read_state(run_folder(place, run.entry.key)) for run in chosen}
     unfinished = [run for run in chosen if states[run.entry.key].status != schema.FINISHED]

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from analysis.comparisons.reproduction import EQUAL, UNDECIDED, WITHIN
+from analysis.comparisons.reproduction import EQUAL, UNDECIDED, WITHIN, compare_run
 from bench.cli import main
 from bench.commands.verify.reference import read_reference
 from bench.records.plan import write_plan
 from bench.records.record import Record
-from bench.records.states import run_folder
+from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.data import load_manifest
 from reproduce.spec import DataConfig, NetworkConfig, PlannedRun, RecipeConfig, RunConfig, Seeds
@@ -105,6 +105,25 @@ def test_the_committed_ablation_is_readable_though_it_is_old() -> None:
     reference = read_reference(LEDGER.parents[1] / "ablation-imagenette", None)
     assert (reference.experiment, len(reference.runs)) == ("ablation-imagenette", 12)
     assert {run.resources.cpus_per_worker for run in reference.runs} == {1}
+
+
+def test_the_committed_verification_follows_from_the_raw_records() -> None:
+    results = LEDGER.parents[1]
+    content = json.loads((results / "verification" / "ablation-imagenette.json").read_text(encoding="utf-8"))
+    (run,) = content["runs"]
+    reference = read_reference(results / "ablation-imagenette", None)
+    recorded = next(one for one in reference.runs if one.entry.key == run["key"])
+    repeated = read_state(run_folder(results / "verification" / "records", run["key"]))
+    found = compare_run(
+        repeated.metrics, recorded.metrics, [one.metrics for one in reference.of_arm(recorded.entry.arm)]
+    )
+    assert [one.verdict for one in found] == [one["verdict"] for one in run["metrics"]]
+    for one, written in zip(found, run["metrics"], strict=True):
+        assert (one.measured, one.low, one.high) == pytest.approx(
+            (written["measured"], written["low"], written["high"]), rel=1e-9
+        )
+    document = (results / "verification" / "README.md").read_text(encoding="utf-8")
+    assert all(f"| {one.metric} | {one.measured:.4f} | {one.recorded:.4f} |" in document for one in found)
 
 
 def test_wrong_input_is_named_before_anything_is_trained(verify: Any, results: Path, synthetic_data: Path) -> None:
