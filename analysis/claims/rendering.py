@@ -89,7 +89,7 @@ def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> str:
     others = Counter((row["verdict"], row["scope"]) for row in rows if row["kind"] != "static")
     exact = [f"{verdict}: {static[verdict]}" for verdict in Verdict if static[verdict]]
     scoped = [
-        f"{verdict} {scope}: {number}".replace("  ", " ")
+        f"{' '.join(filter(None, (verdict, scope)))}: {number}"
         for verdict in MEASURED
         for (own, scope), number in sorted(others.items())
         if own == verdict
