@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.claims.rules import levels
-from analysis.claims.scope import dating
 from analysis.tables import Cell, Table
 from reproduce.claims.design import Design
 from reproduce.claims.verdicts import MEASURED, Finding, PartFinding, Verdict, deviation_text
@@ -123,7 +122,7 @@ def design_text(design: Design) -> str:
         f"{direction}{margin}, alpha {design.alpha:g} in all: a test in one direction has the level {at}{spending}",
         f'"holds" asks for every part at this level, "does not hold" for the opposite of one part{holm}',
         design.note,
-        "; ".join([dating(design, None), *(f"changed on {c.written:%Y-%m-%d}: {c.what}" for c in design.changes)]),
+        "; ".join([design.dated, *(change.what for change in design.changes)]),
     ]
     return ". ".join(line[:1].upper() + line[1:] for line in lines if line) + "."
 
