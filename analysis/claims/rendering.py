@@ -114,9 +114,10 @@ def design_text(design: Design) -> str:
     spending = f", spent by {design.spending}" if isinstance(design.spending, str) else ""
     direction = "one-sided" if design.sided == "one" else "two-sided"
     margin = "" if design.margin is None else f", margin {design.margin:g} points"
+    awaits = f" (and of {', '.join(design.awaits)}, before a look)" if design.awaits else ""
     holm = ", by Holm's method over the parts" if design.correction == "holm" else ""
     lines = [
-        f"Arms {', '.join(design.arms)}; {seeds} seeds of each; {design.resolution} px, "
+        f"Arms {', '.join(design.arms)}; {seeds} seeds of each{awaits}; {design.resolution} px, "
         f"{' or '.join(str(epochs) for epochs in design.epochs)} epochs; {'paired' if design.paired else 'not paired'} "
         "by seed",
         f"{direction}{margin}, alpha {design.alpha:g} in all: a test in one direction has the level {at}{spending}",
@@ -176,7 +177,8 @@ def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: 
             f"Protocol: {claim.protocol}.",
         ]
         if claim.design is not None:
-            blocks.append(f"Design: {design_text(claim.design)}" + (f" ({finding.design})" if finding.design else ""))
+            after = finding.design.removeprefix(claim.design.dated).removeprefix(": ")
+            blocks.append(f"Design: {design_text(claim.design)}" + (f" Marked: {after}." if after else ""))
         if len(finding.parts) > 1:
             blocks.append(parts_table(finding.parts).markdown())
     return "\n\n".join(blocks) + "\n"
