@@ -193,5 +193,8 @@ def readme_table(path: Path) -> str:
     Returns:
         The number of claims by verdict, an empty line, and the ledger's table.
     """
-    rows = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    # Files of older versions have no scope.
+    rows = [
+        {"scope": "", "told": row["verdict"], **row} for row in json.loads(path.read_text(encoding="utf-8"))["claims"]
+    ]
     return f"{count_verdicts(rows)}.\n\n{ledger_table(rows).markdown()}"
