@@ -79,6 +79,9 @@ def test_claims_of_one_network_share_its_runs() -> None:
             if (run.arm, run.seed) == (arm, 0)
         }
         assert len(keys) == 1
+    shared = {"claim-heads-norm": "plain-both", "claim-dropout": "paper"}
+    runs = [run for name, arm in shared.items() for run in planned(load_experiment(name)) if run.arm == arm]
+    assert len({run.key for run in runs}) == len(runs) / 2
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def decide_by_benchmarks(claim: Claim, results: Sequence[dict[str, Any]]) -> Fin
         found = BENCHMARKED[str(claim.measurement)](results)
     except NotMeasured as reason:
         return not_measured(claim, str(reason))
-    return replace(_judged_values(claim, found, LEVEL), scope=benchmarks.scope(results))
+    return replace(judge(claim, found, LEVEL), scope=benchmarks.scope(results))
 
 
 def decide_all(recorded: Recorded) -> list[Finding]:
@@ -201,15 +201,24 @@ def decide_all(recorded: Recorded) -> list[Finding]:
 
 
 def _judged(claim: Claim, recorded: Recorded, level: float, *, asks: bool = True) -> Finding:
-    return _judged_values(claim, EMPIRICAL[str(claim.measurement)](recorded), level, asks=asks)
+    return judge(claim, EMPIRICAL[str(claim.measurement)](recorded), level, asks=asks)
 
 
-def _judged_values(claim: Claim, measured: Measured[Any], level: float, *, asks: bool = True) -> Finding:
-    """Judge a claim by measured values, at a level in one direction.
+def judge(claim: Claim, measured: Measured[Any], level: float = LEVEL, *, asks: bool = True) -> Finding:
+    """Judge a claim by measured values.
 
     It holds if all parts are shown. It does not hold if the opposite of one part is shown, corrected by Holm's method
     over the parts that are tested; what is counted exactly needs no test. Of the parts of one alternative, one has to
     be shown (with Holm's correction), and the opposite of all.
+
+    Args:
+        claim: A row of the ledger.
+        measured: The result of its measurement.
+        level: The level of a test in one direction.
+        asks: Whether the evidence of an undecided claim says how many further seeds are needed.
+
+    Raises:
+        SpecError: A part names a value that the measurement does not return.
     """
     tested = [_tested(part, value_of(claim, part, measured.values), level) for part in claim.parts]
     names = [one.finding.one_of or f"part {place}" for place, one in enumerate(tested)]
@@ -249,10 +258,10 @@ def compare(part: Part, value: Given, level: float = LEVEL) -> PartFinding:
     """Compare a value measured on runs with a part of a claim.
 
     An estimate holds if one-sided tests show that the true value lies within the part's bounds, and does not hold if
-    one shows that it lies outside. At the default level these are the questions whether the whole 95 % interval lies
-    within the bounds, or outside them. Otherwise, and with fewer than `MIN_SEEDS` seeds, the verdict is that there are
-    not enough runs, and `PartFinding.more` is the number of further seeds that are needed. A plain number is compared
-    by `compare_value`.
+    one shows that it lies outside. At the default level and with one bound, these are the questions whether the whole
+    95 % interval lies within the bound, or outside it. Otherwise, and with fewer than `MIN_SEEDS` seeds, the verdict is
+    that there are not enough runs, and `PartFinding.more` is the number of further seeds that are needed. A plain
+    number is compared by `compare_value`.
 
     Args:
         part: A part of a claim.

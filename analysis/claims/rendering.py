@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.claims.rules import levels
-from analysis.claims.scope import dating
 from analysis.tables import Cell, Table
 from reproduce.claims.design import Design
 from reproduce.claims.verdicts import MEASURED, Finding, PartFinding, Verdict, deviation_text
@@ -89,7 +88,7 @@ def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> str:
     others = Counter((row["verdict"], row["scope"]) for row in rows if row["kind"] != "static")
     exact = [f"{verdict}: {static[verdict]}" for verdict in Verdict if static[verdict]]
     scoped = [
-        f"{verdict} {scope}: {number}".replace("  ", " ")
+        f"{' '.join(filter(None, (verdict, scope)))}: {number}"
         for verdict in MEASURED
         for (own, scope), number in sorted(others.items())
         if own == verdict
@@ -115,15 +114,16 @@ def design_text(design: Design) -> str:
     spending = f", spent by {design.spending}" if isinstance(design.spending, str) else ""
     direction = "one-sided" if design.sided == "one" else "two-sided"
     margin = "" if design.margin is None else f", margin {design.margin:g} points"
+    awaits = f" (and of {', '.join(design.awaits)}, before a look)" if design.awaits else ""
     holm = ", by Holm's method over the parts" if design.correction == "holm" else ""
     lines = [
-        f"Arms {', '.join(design.arms)}; {seeds} seeds of each; {design.resolution} px, "
+        f"Arms {', '.join(design.arms)}; {seeds} seeds of each{awaits}; {design.resolution} px, "
         f"{' or '.join(str(epochs) for epochs in design.epochs)} epochs; {'paired' if design.paired else 'not paired'} "
         "by seed",
         f"{direction}{margin}, alpha {design.alpha:g} in all: a test in one direction has the level {at}{spending}",
         f'"holds" asks for every part at this level, "does not hold" for the opposite of one part{holm}',
         design.note,
-        "; ".join([dating(design, None), *(f"changed on {c.written:%Y-%m-%d}: {c.what}" for c in design.changes)]),
+        "; ".join([design.dated, *(change.what for change in design.changes)]),
     ]
     return ". ".join(line[:1].upper() + line[1:] for line in lines if line) + "."
 
@@ -177,7 +177,8 @@ def markdown(findings: Sequence[Finding], documents: Mapping[str, str], origin: 
             f"Protocol: {claim.protocol}.",
         ]
         if claim.design is not None:
-            blocks.append(f"Design: {design_text(claim.design)}" + (f" ({finding.design})" if finding.design else ""))
+            after = finding.design.removeprefix(claim.design.dated).removeprefix(": ")
+            blocks.append(f"Design: {design_text(claim.design)}" + (f" Marked: {after}." if after else ""))
         if len(finding.parts) > 1:
             blocks.append(parts_table(finding.parts).markdown())
     return "\n\n".join(blocks) + "\n"
@@ -192,5 +193,8 @@ def readme_table(path: Path) -> str:
     Returns:
         The number of claims by verdict, an empty line, and the ledger's table.
     """
-    rows = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    # Files of older versions have no scope.
+    rows = [
+        {"scope": "", "told": row["verdict"], **row} for row in json.loads(path.read_text(encoding="utf-8"))["claims"]
+    ]
     return f"{count_verdicts(rows)}.\n\n{ledger_table(rows).markdown()}"

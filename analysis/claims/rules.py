@@ -37,10 +37,13 @@ def p_within(value: npt.ArrayLike, se: npt.ArrayLike, df: npt.ArrayLike, low: fl
 def p_outside(value: npt.ArrayLike, se: npt.ArrayLike, df: npt.ArrayLike, low: float, high: float) -> Numbers:
     """Compute the p value that shows a true value below `low` or above `high`, each of which may be infinite.
 
-    With two finite bounds it is the smaller of two p values. Only one of the bounds can be true, so that the error at a
-    bound is that of one test, but for the probability of missing by the whole width, and never above twice the level.
+    With two finite bounds, it is the probability that an estimate lies as far from their middle, on either side, if the
+    true value is the bound on the side of the estimate. The smaller of two one-sided p values would err twice as often
+    where the bounds are close to each other for the standard error.
     """
-    return np.asarray(np.minimum(p_above(np.negative(value), se, df, -low), p_above(value, se, df, high)))
+    above = p_above(value, se, df, high) + p_above(value, se, df, low)
+    below = p_above(np.negative(value), se, df, -low) + p_above(np.negative(value), se, df, -high)
+    return np.asarray(np.minimum(np.minimum(above, below), 1))
 
 
 def any_of(p: npt.ArrayLike) -> Numbers:

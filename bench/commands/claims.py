@@ -183,11 +183,11 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
     from analysis.claims.rendering import as_rows, count_verdicts, design_text, ledger_table, parts_table
 
     rows = as_rows(findings)
-    widths = {"Claim": 3, "Claimed": 2, "Measured": 2, "Evidence": 4}
+    widths = {"Claim": 3, "Claimed": 2, "Measured": 2, "Verdict": 2, "Evidence": 4}
     ledger = ledger_table(rows)
     table = Table(header_style="bold", show_lines=True, expand=True)
     for title in ledger.columns:
-        table.add_column(title, ratio=widths.get(title), no_wrap=title in ("Id", "Verdict"))
+        table.add_column(title, ratio=widths.get(title), no_wrap=title == "Id")
     for cells in ledger.rows:
         table.add_row(*(cell.text for cell in cells))
     console.print(table, highlight=False)

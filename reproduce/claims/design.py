@@ -97,8 +97,9 @@ class Design(Config):
 
     @property
     def dated(self) -> str:
-        """When the design was written and in which commit it is, for tables."""
-        return f"design of {self.written:%Y-%m-%d}" + (f", commit {self.commit[:7]}" if self.commit else "")
+        """When the design was written and changed and in which commits it is, for tables."""
+        written = f"design of {_dated(self.written, self.commit)}"
+        return "".join([written, *(f", changed on {_dated(c.written, c.commit)}" for c in self.changes)])
 
     def written_after(self, first_start: datetime) -> bool:
         """Return whether the design was written after the first run that it judges had started."""
@@ -107,3 +108,7 @@ class Design(Config):
     def changed_after(self, first_start: datetime) -> list[Change]:
         """Return the changes that were written after the first run that the design judges had started."""
         return [change for change in self.changes if change.written > first_start]
+
+
+def _dated(moment: datetime, commit: str) -> str:
+    return f"{moment:%Y-%m-%d}" + (f" (commit {commit[:7]})" if commit else "")

@@ -121,7 +121,7 @@ class Finding:
     @property
     def told(self) -> str:
         """The verdict with its scope and, if the claim has two halves, the verdict on each."""
-        in_scope = f"{self.verdict} {self.scope}" if self.scope and self.verdict in MEASURED else str(self.verdict)
+        in_scope = f"{self.verdict} {self.scope}" if self.scope else str(self.verdict)
         halves = "; ".join(f"{half}: {verdict}" for half, verdict in self.halves.items())
         return f"{in_scope} ({halves})" if halves else in_scope
 

@@ -11,11 +11,14 @@ import pytest
 import yaml
 
 from bench.commands.claims import measurements
-from reproduce.claims.ledger import Kind, Ledger, load_ledger
-from reproduce.spec import SpecError
+from reproduce.claims.design import Design
+from reproduce.claims.ledger import Claim, Kind, Ledger, load_ledger
+from reproduce.spec import SpecError, load_experiment
 
 ROOT = Path(__file__).parents[2]
 KNOWN: dict[Kind, list[str]] = {"static": ["count"], "empirical": ["compare"]}
+
+DESIGN = {"arms": ["a"], "looks": [3], "resolution": 64, "epochs": [6], "written": "2026-11-27T00:00:00+00:00"}
 
 PROMISED = {
     "S-reduce-example": "weights of a 5x5 convolution, straight and behind a 1x1",
@@ -28,6 +31,11 @@ PROMISED = {
     "S-aux-inference": "heads cost nothing at evaluation",
     "S-no-fc": "average pooling removes most parameters",
     "S-dropout": "the sources' conflict about the heads' dropout",
+    "S-heads-alike": "both heads have the same structure",
+    "P-sparse": "sparse computation on dense hardware",
+    "P-faster": "2 to 3 times faster than other networks",
+    "P-dropout": "dropout remains essential",
+    "P-ilsvrc": "the result of ILSVRC 2014",
     "P-table1": "parameters and operations by layer",
     "P-ops": "1.5 billion multiply-adds",
     "P-depth": "22, 27 and about 100 layers",
@@ -75,10 +83,45 @@ def test_every_promised_claim_has_a_row() -> None:
     assert PROMISED.keys() - {claim.id for claim in load_ledger().claims} == set()
 
 
+WITH_DESIGN = [claim for claim in load_ledger().claims if claim.design is not None]
+
+
+def test_every_row_that_runs_on_cpus_decide_has_a_design_that_fits_its_experiment() -> None:
+    assert {claim.id for claim in WITH_DESIGN} == {
+        claim.id for claim in load_ledger().claims if (claim.experiment or "").startswith("claim-")
+    }
+    for claim in WITH_DESIGN:
+        design, experiment = claim.design, load_experiment(str(claim.experiment))
+        assert design is not None
+        assert {*design.arms, *design.awaits} <= experiment.arms.keys(), claim.id
+        configs = [experiment.recipe.model_dump() | experiment.arms[arm].recipe for arm in design.arms]
+        assert {config["resolution"] for config in configs} == {design.resolution}, claim.id
+        assert {config["epochs"] for config in configs} == set(design.epochs), claim.id
+        estimated = len({part.one_of or part.of for part in claim.parts if part.of != "convergence"})
+        assert (design.correction == "holm") == (estimated > 1), claim.id
+
+
+@pytest.mark.parametrize("claim", WITH_DESIGN, ids=lambda claim: claim.id)
+def test_a_design_is_the_one_of_its_commit_unless_it_names_a_change(claim: Claim) -> None:
+    assert claim.design is not None
+    last = claim.design.changes[-1] if claim.design.changes else claim.design
+    command = ["git", "-C", str(ROOT), "show", f"{last.commit}:reproduce/claims/ledger.yaml"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"commit {last.commit} is not in this clone")
+    rows = {row["id"]: row for row in yaml.safe_load(found.stdout)["claims"]}
+    if "design" not in rows.get(claim.id, {}):  # the design stood in a page of its own before it was in the ledger
+        assert "design.md" in claim.design.note
+        return
+    then = {name: value for name, value in rows[claim.id]["design"].items() if name not in ("commit", "changes")}
+    now = claim.design.model_dump(mode="json", include=set(then))
+    assert Design.model_validate(rows[claim.id]["design"]).model_dump(mode="json", include=set(then)) == now
+
+
 def test_rows_name_known_measurements_and_every_measurement_decides_a_row() -> None:
     ledger = load_ledger()
     ledger.check_measurements(measurements())
-    assert {claim.measurement for claim in ledger.claims} == {
+    assert {claim.measurement for claim in ledger.claims if claim.measurement} == {
         name for names in measurements().values() for name in names
     }
 
@@ -117,6 +160,14 @@ def test_a_row_is_read_as_typed_data(tmp_path: Path) -> None:
         ),
         ({"parts": [{"of": "map", "expected": [1], "within": 1}]}, "S-one: parts.1.map: within 1.0 needs a number"),
         ({"rule": None}, "S-one: rule: missing"),
+        ({"design": DESIGN}, "S-one: design: is for claims that the runs of an experiment decide; name the experiment"),
+        ({"design": {**DESIGN, "looks": [6, 3]}}, "S-one: design.*looks: .*in ascending order, each once"),
+        ({"design": {**DESIGN, "looks": [3, 6]}}, "S-one: design.*spending: missing; several looks need"),
+        (
+            {"design": {**DESIGN, "looks": [3, 6], "spending": [0.02, 0.02]}},
+            "S-one: design.*spending: the levels add up to 0.04, above 0.025",
+        ),
+        ({"design": {**DESIGN, "written": "2026-11-27"}}, "S-one: design.written: "),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_row(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

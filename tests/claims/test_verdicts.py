@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reproduce.claims.ledger import Claim, Value
-from reproduce.claims.verdicts import Finding, Measured, Verdict, compare_value, find, not_measured, value_text
+from reproduce.claims.verdicts import Finding, Measured, Verdict, find, not_measured, value_text
 from reproduce.spec import SpecError
 
 
@@ -30,7 +30,7 @@ def claim(*parts: dict[str, Any]) -> Claim:
 
 
 def decided(*parts: dict[str, Any], **values: Value) -> Finding:
-    return find(claim(*parts), Measured(values=values, summary="summary", evidence="n = 3"), compare_value)
+    return find(claim(*parts), Measured(values=values, summary="summary", evidence="n = 3"))
 
 
 @pytest.mark.parametrize(
