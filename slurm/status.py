@@ -100,9 +100,12 @@ def as_json(found: View) -> list[dict[str, Any]]:
 
 
 def listing(found: View) -> RenderableType:
-    """Render one table of all jobs, the newest submission last."""
-    columns = (Column("submitted", priority=2), Column("experiment"), *COLUMNS)
-    return FittedTable(columns, [(e.submission.name, e.experiment, *_cells(e)) for e in found.jobs])
+    """Render a table of jobs for each submission, the newest last."""
+    parts: list[RenderableType] = []
+    for folder in dict.fromkeys(entry.submission for entry in found.jobs):
+        entries = [entry for entry in found.jobs if entry.submission == folder]
+        parts += [Text(f"{entries[0].experiment}, submitted {folder.name}", style="bold"), _table(entries)]
+    return Group(*parts)
 
 
 def render(found: View) -> RenderableType:

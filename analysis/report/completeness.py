@@ -241,6 +241,7 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
         )
     lines += computed_differently(recorded.finished)
     lines += [f"GPU telemetry is incomplete: {reason}." for reason in missing_telemetry(recorded.runs)]
+    lines += slow_ranks(recorded.runs)
     concurrent = concurrent_runs(recorded.runs)
     if concurrent > 1:
         lines.append(
@@ -287,3 +288,17 @@ def missing_telemetry(runs: pd.DataFrame) -> list[str]:
         return []
     reasons = runs[schema.TAG_GPU_ABSENT].dropna().value_counts().drop("-", errors="ignore")
     return [f"{reason} ({counted(count, 'run')})" for reason, count in reasons.items()]
+
+
+def slow_ranks(runs: pd.DataFrame) -> list[str]:
+    """Name, for each run that has one, the rank for which all others wait.
+
+    Args:
+        runs: Runs in the format of `analysis.frames.Recorded.runs`.
+    """
+    if schema.TAG_SLOWEST not in runs:
+        return []
+    slow = runs[runs[schema.TAG_SLOWEST].notna() & runs[schema.TAG_SLOWEST].ne("-")]
+    lines = [f"{run['arm']}, seed {run['seed']}: {run[schema.TAG_SLOWEST]}." for _, run in slow[:NAMES].iterrows()]
+    more = len(slow) - len(lines)
+    return lines + ([f"{counted(more, 'more run')} had a rank far slower than the others."] if more > 0 else [])

@@ -150,7 +150,9 @@ def summary(rows: Sequence[Row], concurrency: int) -> Text:
 
 
 def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None) -> list[RenderableType]:
-    """Lay out a grid as a summary, a table, and a line per run that failed, was refused or lacks GPU telemetry.
+    """Lay out a grid as a summary, a table, and lines.
+
+    There is a line for each run that failed, was refused, lacks GPU telemetry or has a rank far slower than the others.
 
     Args:
         rows: The runs of the grid.
@@ -168,8 +170,11 @@ def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None
     ]
     refused = [Text(_refusal_line(row), style="yellow") for row in shown if row.state.refused]
     without_telemetry = [Text(_telemetry_line(row), style="yellow") for row in shown if row.state.gpu_absent]
+    stragglers = [
+        Text(f"{row.planned.name}: {row.state.straggler}", style="yellow") for row in shown if row.state.straggler
+    ]
     table = FittedTable(COLUMNS, [_cells(row) for row in shown])
-    return [summary(rows, concurrency), table, *hidden, *errors, *refused, *without_telemetry]
+    return [summary(rows, concurrency), table, *hidden, *errors, *refused, *without_telemetry, *stragglers]
 
 
 def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -177,7 +182,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         For each run a dictionary with the keys run (its name), key, arm, seed, state, epochs_done, epochs, metrics,
-        error, reason, refused, gpu_absent and seconds_left. The last five are None where they do not apply.
+        error, reason, refused, gpu_absent, straggler and seconds_left. The last six are None where they do not apply.
     """
     return [
         {
@@ -193,6 +198,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "reason": row.state.reason,
             "refused": row.state.refused,
             "gpu_absent": row.state.gpu_absent,
+            "straggler": row.state.straggler,
             "seconds_left": row.seconds_left,
         }
         for row in rows

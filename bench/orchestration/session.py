@@ -37,6 +37,7 @@ def train_and_record(
     *,
     gpus: Sequence[str] = (),
     gpus_elsewhere: int = 0,
+    hosts: Sequence[str] = (),
     computation: Computation | None = None,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     stop_reason: Callable[[], str | None] = lambda: None,
@@ -54,6 +55,7 @@ def train_and_record(
         setup: The setup of rank 0. Its folder receives the record, and it says when to stop.
         gpus: The run's GPUs on this host, named as in CUDA_VISIBLE_DEVICES. Telemetry samples them; empty on CPUs.
         gpus_elsewhere: Number of the run's GPUs on other hosts, which telemetry does not sample.
+        hosts: Names of the hosts of all ranks, by rank; empty if they are not known.
         computation: How all ranks compute, for the record.
         recording: How often telemetry and progress are written.
         stop_reason: Returns why the run was stopped. It is called only if a stop ended the training.
@@ -89,6 +91,7 @@ def train_and_record(
             computation=computation,
             resume=resume,
             damaged=damaged,
+            hosts=hosts,
             code_diff=code_diff(),
         )
         telemetry = Sampler(

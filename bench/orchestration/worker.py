@@ -47,6 +47,8 @@ class RankPlacement:
     by their index if it was not set."""
     process: int = 0
     """Number of the rank's process on its node."""
+    name: str = ""
+    """Name of the node."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Worker:
         """The run's GPUs on this host."""
         self.gpus_elsewhere = 0
         """How many GPUs the run has on other hosts."""
+        self.hosts: list[str] = []
+        """Names of the nodes of all ranks, by rank."""
         self.device_index: int | None = None
         """CUDA's index of this rank's GPU; None on a CPU."""
 
@@ -145,7 +149,8 @@ class Worker:
     def placement(self) -> RankPlacement:
         """The node, the GPUs and the process that Ray has assigned to this rank."""
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        return RankPlacement(host=ray.util.get_node_ip_address(), gpus=gpus, process=os.getpid())
+        address = ray.util.get_node_ip_address()
+        return RankPlacement(host=address, gpus=gpus, process=os.getpid(), name=socket.gethostname())
 
     def create_store(self) -> int:
         """Create the rendezvous store of the process group. Called on rank 0 only, before any rank joins.
@@ -171,6 +176,7 @@ class Worker:
             port: The port that `create_store` returned on rank 0. A single worker does not use it.
         """
         mine = placements[self.rank]
+        self.hosts = [other.name for other in placements]
         self.gpus_elsewhere = sum(len(other.gpus) for other in placements if other.host != mine.host)
         if mine.gpus:
             # Every process must see the GPUs of its peers on this host: otherwise NCCL cannot use direct access.
@@ -261,6 +267,7 @@ class Worker:
                 setup,
                 gpus=self.gpus,
                 gpus_elsewhere=self.gpus_elsewhere,
+                hosts=self.hosts,
                 computation=computation,
                 recording=attempt.recording,
                 stop_reason=lambda: self.stop_reason,

@@ -90,6 +90,7 @@ class Record:
         computation: Computation | None = None,
         resume: Mapping[str, int] | None = None,
         damaged: Sequence[str] = (),
+        hosts: Sequence[str] = (),
         code_diff: CodeDiff | None = None,
     ) -> int:
         """Take the run's lock, write its configuration and environment, and record the start of an attempt.
@@ -109,6 +110,7 @@ class Record:
                 from 0; None if it starts from the beginning.
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
                 is.
+            hosts: Names of the hosts of all ranks, by rank. The event lacks the field if there is one rank.
             code_diff: Uncommitted changes to the code. They are written to a file in the record, whose name becomes
                 `code_diff` of the recorded environment.
 
@@ -152,6 +154,7 @@ class Record:
                 changes=changes(before, computed),
                 resume=dict(resume) if resume is not None else None,
                 **({"damaged": list(damaged)} if damaged else {}),
+                **({"hosts": list(hosts)} if len(hosts) > 1 else {}),
             )
         except BaseException:
             self.close()

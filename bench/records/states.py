@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,9 +35,35 @@ NEEDED: Mapping[str, set[str]] = {
 OUTCOMES = (schema.FINISHED, schema.FAILED, schema.INTERRUPTED)
 
 
+SLOW = 1.25
+"""Ratio to the median rank from which on a rank is named. Ranks on sound hosts differ by a few per cent."""
+
+
 def run_folder(records: Path, key: str) -> Path:
     """The path of a run's record folder, which need not exist."""
     return records / "runs" / key
+
+
+@dataclass(frozen=True)
+class Straggler:
+    """The slowest rank of a run, for which all others wait in every step."""
+
+    rank: int
+    host: str | None
+    """Name of its host; None if it was not recorded."""
+    ratio: float
+    """Its milliseconds for an image over those of the median rank."""
+    forward_ms: float
+    """Of the forward pass of one image, mean."""
+    data_wait_ms: float
+    """Of waiting for the data of one image, mean."""
+
+    def __str__(self) -> str:
+        place = f"rank {self.rank}" + (f" on {self.host}" if self.host else "")
+        return (
+            f"{place} is {self.ratio:.1f} times as slow as the median rank: {self.forward_ms:.3g} ms forward and "
+            f"{self.data_wait_ms:.3g} ms waiting for data, for each image"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,9 @@ class RunState:
     run uses no GPU."""
     refused: str | None = None
     """Why a driver did not resume the run since its last attempt, see `bench.records.refusals`. None if none did."""
+    straggler: str | None = None
+    """Which rank of the last attempt is far slower than the others, and on which host, as a sentence; None if none is
+    known to be."""
     started: float | None = None
     """When the first attempt started, in seconds since 1970; None before."""
     updated: float | None = None
@@ -171,6 +202,7 @@ def read_state(folder: Path) -> RunState:
         progress=progress,
         gpu_absent=_gpu_absent(last if ended else progress),
         refused=_read_refusal(folder) if status in ("interrupted", "failed") else None,
+        straggler=str(found) if (found := find_straggler(attempts[-1])) else None,
         started=events[0]["t"],
         updated=updated,
         duration_s=duration + (updated - last["t"]),
@@ -219,3 +251,40 @@ def seconds_of(attempt: Sequence[Mapping[str, Any]]) -> float:
     """
     last = attempt[-1]
     return float(last["duration_s"] if last["kind"] == schema.END else last["t"] - attempt[0]["t"])
+
+
+def find_straggler(events: Iterable[Mapping[str, Any]]) -> Straggler | None:
+    """Find the slowest rank, by the mean over all epochs of the last attempt that recorded one.
+
+    Args:
+        events: The events of a run.
+
+    Returns:
+        The rank; None if it is not far slower than the median, or if the ranks were not recorded, as those of a single
+        rank and of older records are not.
+    """
+    hosts: list[str] = []
+    times: dict[int, dict[str, list[float]]] = {}
+    for event in events:
+        if event["kind"] == schema.START:
+            hosts, times = event.get("hosts", []), {}
+        elif event["kind"] == schema.EPOCH:
+            for name, value in event["metrics"].items():
+                if name.startswith(schema.RANK):
+                    rank, what = name.removeprefix(schema.RANK).split("/")
+                    times.setdefault(int(rank), defaultdict(list))[what].append(value)
+    if len(times) < 2:
+        return None
+    means = {rank: {what: statistics.fmean(values) for what, values in own.items()} for rank, own in times.items()}
+    totals = {rank: sum(own.values()) for rank, own in means.items()}
+    slowest = max(totals, key=lambda rank: totals[rank])
+    median = statistics.median_low(totals.values())
+    if not median or totals[slowest] < SLOW * median:
+        return None
+    return Straggler(
+        slowest,
+        hosts[slowest] if slowest < len(hosts) else None,
+        totals[slowest] / median,
+        means[slowest].get(schema.RANK_FORWARD_MS, 0.0),
+        means[slowest].get(schema.RANK_DATA_WAIT_MS, 0.0),
+    )

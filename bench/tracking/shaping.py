@@ -196,6 +196,8 @@ def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: i
             metrics += _metrics(event["metrics"], event["t"], epoch)
     if news.state is not None:
         tags[NOTE] = run_note(experiment, entry, news.state, what)
+        if news.state.straggler or news.state.attempt > 1:
+            tags[schema.TAG_SLOWEST] = news.state.straggler or "-"  # replaces that of the attempt before
     artifacts = news.artifacts if ended_ms is not None else ()
     return RunUpdate(epoch, tuple(metrics), tags, status, ended_ms, artifacts)
 
@@ -313,7 +315,12 @@ def _storable(text: str) -> str:
 
 
 def _metrics(values: Mapping[str, float], seconds: float, step: int) -> list[Metric]:
-    return [Metric(name, value, _milliseconds(seconds), step) for name, value in values.items()]
+    """Shape metrics, without those of every rank, of which a run may have thousands: records hold them."""
+    return [
+        Metric(name, value, _milliseconds(seconds), step)
+        for name, value in values.items()
+        if not name.startswith(schema.RANK)
+    ]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -14,7 +14,7 @@ from reproduce import schema
 from reproduce.execution.metrics import topk_correct
 from reproduce.execution.ranks import Ranks
 from reproduce.models import GoogLeNet, stage_parameters
-from reproduce.training.step import StepResult
+from reproduce.training.step import Span, StepResult
 
 COLUMNS = (
     schema.TRAIN_LOSS,
@@ -44,6 +44,8 @@ class EpochMetrics:
         """Seconds in which training waited for the next batch; a part of `train_s`."""
         self.warm_up_s = 0.0
         """Seconds of warm-up (first batches, choice of kernels); not a part of `train_s`."""
+        self._forward_s, self._forward_images = 0.0, 0
+        self._forward: list[Span] = []  # since the device was last waited for
         self._stages = stage_parameters(network)
         self._has_auxiliary = (network.aux1 is not None, network.aux2 is not None)
         self._norm_samples = 0
@@ -59,10 +61,15 @@ class EpochMetrics:
         self._clock = time.perf_counter()
 
     def add_elapsed_time(self) -> None:
-        """Add the time since the last call of this method, or since `start_clock` at the first call, to `train_s`."""
+        """Add the time since the last call of this method, or since `start_clock` at the first call, to `train_s`.
+
+        The device must have been waited for since the last step.
+        """
         now = time.perf_counter()
         self.train_s += now - self._clock
         self._clock = now
+        self._forward_s += sum(span.seconds for span in self._forward)
+        self._forward.clear()
 
     @property
     def images_per_s(self) -> float:
@@ -85,6 +92,8 @@ class EpochMetrics:
         counts = torch.stack((correct[:, 0].sum(), correct.sum()))
         self._values += torch.cat((torch.stack(means) * images, counts))
         self.images += images
+        self._forward.append(result.forward)
+        self._forward_images += images
 
     def add_gradient_norms(self) -> None:
         """Add the L2 norm of each stage's gradient after the last step. The gradients are the same on all ranks."""
@@ -111,7 +120,7 @@ class EpochMetrics:
             Metrics by their names in `reproduce.schema`: losses and accuracies as means over the images of all ranks
             (losses of absent auxiliary classifiers are left out), the mean gradient norm of each stage, the
             throughput of all ranks in images per second, and the times. All times, also those behind the throughput,
-            are this rank's own.
+            are this rank's own, but for those of every rank, which a run of several has.
         """
         count = torch.tensor([self.images], dtype=torch.float64, device=ranks.device)
         *sums, images = ranks.sum_(torch.cat((self._values, count))).tolist()
@@ -128,6 +137,19 @@ class EpochMetrics:
             schema.DATA_WAIT_SHARE: self.wait_s / self.train_s,
             schema.TRAIN_SECONDS: self.train_s,
             schema.WARM_UP_SECONDS: self.warm_up_s,
+            **(self._by_rank(ranks) if ranks.world_size > 1 else {}),
+        }
+
+    def _by_rank(self, ranks: Ranks) -> dict[str, float]:
+        """Milliseconds of each rank for one of its images: of forward passes, and of waiting for data. Collective."""
+        own = {
+            schema.RANK_FORWARD_MS: 1000 * self._forward_s / max(1, self._forward_images),
+            schema.RANK_DATA_WAIT_MS: 1000 * self.wait_s / self.images,
+        }
+        return {
+            f"{schema.RANK}{rank}/{name}": value
+            for rank, values in enumerate(ranks.gather(own))
+            for name, value in values.items()
         }
 
     # --- checkpoints ----------------------------------------------------------------------------------
@@ -139,6 +161,8 @@ class EpochMetrics:
             "train_s": self.train_s,
             "wait_s": self.wait_s,
             "warm_up_s": self.warm_up_s,
+            "forward_s": self._forward_s,
+            "forward_images": self._forward_images,
             "norm_samples": self._norm_samples,
             "values": self._values.cpu(),
             "norms": self._norms.cpu(),
@@ -151,6 +175,8 @@ class EpochMetrics:
         """
         self.images, self.train_s, self.wait_s = state["images"], state["train_s"], state["wait_s"]
         self.warm_up_s += state.get("warm_up_s", 0.0)  # absent in checkpoints before 2026-11-26
+        self._forward_s = state.get("forward_s", 0.0)  # absent in checkpoints before 2026-11-27
+        self._forward_images = state.get("forward_images", 0)
         self._norm_samples = state["norm_samples"]
         self._values.copy_(state["values"])
         self._norms.copy_(state["norms"])

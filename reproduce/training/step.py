@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,36 @@ from reproduce.spec import RunConfig
 from reproduce.training.optim import set_learning_rate, sgd
 
 
+class Span:
+    """How long the device works from the object's creation to `stop`, without waiting for it.
+
+    It is measured by the clock on a CPU, and by events in the stream of a GPU.
+
+    Args:
+        device: The device that works in between.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._events: tuple[torch.cuda.Event, torch.cuda.Event] | None = None
+        if device.type == "cuda":
+            self._events = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            self._events[0].record()
+        self._start = self._end = time.perf_counter()
+
+    def stop(self) -> None:
+        """End the span."""
+        if self._events is not None:
+            self._events[1].record()
+        self._end = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Its length. On a GPU, the device must have been waited for since `stop`."""
+        if self._events is not None:
+            return float(self._events[0].elapsed_time(self._events[1])) / 1000
+        return self._end - self._start
+
+
 class StepResult(NamedTuple):
     """The losses and logits of one step on one rank, in float32, detached from the graph and on the device."""
 
@@ -31,6 +62,8 @@ class StepResult(NamedTuple):
     """Loss of the second auxiliary classifier, like `aux1`."""
     logits: Tensor
     """Logits of the main classifier, [N, classes]."""
+    forward: Span
+    """The forward pass. It needs nothing of other ranks, so it tells a slow one."""
 
 
 class Losses(NamedTuple):
@@ -146,12 +179,15 @@ class Step:
 
     def _forward_backward(self, images: Tensor, labels: Tensor) -> StepResult:
         self.optimiser.zero_grad(set_to_none=True)
+        forward = Span(self.device)
         with autocast(self.device, self.dtype):
             outputs: Outputs = self._parallel(self.normalise(images))
+        forward.stop()
         loss = losses(outputs, labels, aux_weight=self._aux_weight, label_smoothing=self._label_smoothing)
         loss.total.backward()  # type: ignore[no-untyped-call]
         aux1, aux2 = (None if value is None else value.detach() for value in (loss.aux1, loss.aux2))
-        return StepResult(loss.total.detach(), loss.main.detach(), aux1, aux2, outputs.main.detach().float())
+        logits = outputs.main.detach().float()
+        return StepResult(loss.total.detach(), loss.main.detach(), aux1, aux2, logits, forward)
 
 
 def build_network(run: RunConfig, device: torch.device) -> GoogLeNet:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from reproduce.files.atomic import PRIVATE, write_atomically
 from slurm.job.node.allocation import Allocation
@@ -98,7 +98,7 @@ def meet(folder: Path, address: str, allocation: Allocation) -> Meeting:
     timeout = datetime.timedelta(seconds=MEETING_TIMEOUT_S)
     if allocation.rank == 0:
         store = TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=timeout)
-        place = {"host": address, "port": store.port}
+        place: dict[str, Any] = {"host": address, "port": store.port}
         write_atomically(folder / ADDRESS, json.dumps(place).encode(), mode=PRIVATE)
     else:
         place = _address(folder / ADDRESS)

@@ -58,7 +58,7 @@ def main() -> int:
     write_atomically(options.folder / RESULTS, json.dumps(results).encode())
     verdicts = judge(results)
     for verdict in verdicts:
-        log(str(verdict))
+        log(f"verdict of {verdict}")
     return int(any(verdict.problems for verdict in verdicts))
 
 
@@ -149,7 +149,7 @@ class Node:
             return
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if self.found["gpus"] else "gloo",
-            store=dist.PrefixStore("ranks", self.meeting.store),
+            store=dist.PrefixStore("ranks", self.meeting.store),  # type: ignore[attr-defined]
             rank=self.meeting.place,
             world_size=len(self.meeting.members),
         )

@@ -132,14 +132,17 @@ def test_a_ray_that_never_comes_up_is_tried_a_few_times_and_reported(
     assert all(one.killed for one in starts)
 
 
-def test_a_network_interface_that_a_worker_node_does_not_have_is_reported(
-    submission: Submission, ray: RayDouble, server: RendezvousServer
+def test_a_network_interface_that_a_worker_node_does_not_have_is_reported_and_logged_without_its_name_twice(
+    submission: Submission, ray: RayDouble, server: RendezvousServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     thread = started(worker(submission, ray, interface="ib7"))
     until(lambda: server.reports, "the report", seconds=120)
-    assert "interface: 'ib7' has no IPv4 address" in str(server.reports[0].problem)
+    assert str(server.reports[0].problem).startswith("n2: interface: 'ib7' has no IPv4 address")
     server.close()
     ended(thread)
+    said = capsys.readouterr().err
+    assert "this node does not take part: interface: 'ib7'" in said, "the log begins every line with the node's name"
+    assert "n2: " not in said
 
 
 def lose_head(server: RendezvousServer) -> None:

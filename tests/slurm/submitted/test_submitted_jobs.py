@@ -73,12 +73,14 @@ def log(there: Path, name: str) -> Path:
 
 def test_the_list_has_every_job_with_its_state(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["slurm", "list"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[1:5] for line in lines[1:]] == [
-        ["first", "21", "grid", "COMPLETED"],
-        ["second", "17_0", "grid", "RUNNING"],
-        ["second", "17_1", "grid", "PENDING"],
-        ["second", "18", "report", "PENDING"],
+    lines = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[0] != "job"] == [
+        ["first,", "submitted", "20260101-000000"],
+        ["21", "grid", "COMPLETED"],
+        ["second,", "submitted", "20260102-000000"],
+        ["17_0", "grid", "RUNNING"],
+        ["17_1", "grid", "PENDING"],
+        ["18", "report", "PENDING"],
     ]
 
 

@@ -67,4 +67,4 @@ def test_one_spoilt_host_of_a_real_cluster_is_named_with_what_is_wrong(cluster: 
         assert found["scratch_mib_s"] > 0
     assert sound["found"]["locks"] is True
     [log] = records.glob("checks/*/check-*.log")
-    assert "n1: n2: unfit; " in log.read_text(encoding="utf-8")
+    assert "n1: verdict of n2: unfit; " in log.read_text(encoding="utf-8")
