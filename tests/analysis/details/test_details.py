@@ -33,6 +33,17 @@ def test_descriptions_are_read_from_the_note_that_the_publisher_writes() -> None
     assert described_arms(note) == {"reduced-none": "1x1 | no *heads*"}
 
 
+def test_a_note_says_where_arms_share_colours_in_the_dashboard() -> None:
+    (entry, *_) = read_plan(RECORDS, "ablation-imagenette")
+    plans = [
+        RecordedPlan(hash="0", since=0, by="", entries=tuple(replace(entry, arm=f"arm{i}") for i in range(count)))
+        for count in (18, 19)
+    ]
+    few, many = (experiment_note("x", [plan], {}) for plan in plans)
+    assert "share" not in few
+    assert "The 19 arms share 18 colours: charts tell arms of one colour apart by name" in many
+
+
 def test_a_strip_leaves_pauses_out_and_marks_shared_gpus(tmp_path: Path) -> None:
     gpu = {"device": "GPU-1", "busy_percent": 50.0, "share": 0.25, "processes": 4.0}
     host = {"device": "host", "cpu_percent": 90.0}
