@@ -44,6 +44,17 @@ def test_the_table_of_classes_has_the_names_that_the_predictions_hold() -> None:
     assert [row[0].text for row in classes_table(by_class, recorded).rows] == ["tench", "church"]
 
 
+def test_a_note_says_where_arms_share_colours_in_the_dashboard() -> None:
+    (entry, *_) = read_plan(RECORDS, "ablation-imagenette")
+    plans = [
+        RecordedPlan(hash="0", since=0, by="", entries=tuple(replace(entry, arm=f"arm{i}") for i in range(count)))
+        for count in (18, 19)
+    ]
+    few, many = (experiment_note("x", [plan], {}) for plan in plans)
+    assert "share" not in few
+    assert "The 19 arms share 18 colours: charts tell arms of one colour apart by name" in many
+
+
 def test_a_strip_leaves_pauses_out_and_marks_shared_gpus(tmp_path: Path) -> None:
     gpu = {"device": "GPU-1", "busy_percent": 50.0, "share": 0.25, "processes": 4.0}
     host = {"device": "host", "cpu_percent": 90.0}

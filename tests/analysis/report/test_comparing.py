@@ -16,6 +16,7 @@ from analysis.report.comparing.content import compare
 from analysis.report.comparing.differences import environment_differences, setting_differences
 from analysis.report.comparing.sides import Side, read_selection, read_side
 from analysis.report.comparing.writing import write_comparison
+from analysis.report.rendering.page import keys
 from analysis.settings import Settings
 from reproduce import schema
 
@@ -147,6 +148,17 @@ def test_the_files_of_a_comparison_are_those_of_a_report(first: Recorded, second
     assert pd.read_csv(tmp_path / "differences.csv")["what"].tolist() == ["recipe.epochs", "Machine"]
     assert r"\toprule" in (tmp_path / "tables" / "arms.tex").read_text(encoding="utf-8")
     assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"sides.svg", "sides.png", "top1-by-epoch.svg"}
+
+
+def test_arms_that_share_a_colour_are_told_apart_and_the_page_says_so(first: Recorded, tmp_path: Path) -> None:
+    names = dict(zip(first.runs["run_id"].head(5), "abcde", strict=True))
+    runs, epochs = (frame[frame["run_id"].isin(names)] for frame in (first.runs, first.epochs))
+    arms = [frame.assign(arm=frame["run_id"].map(names)) for frame in (runs, epochs)]
+    five = replace(first, runs=arms[0].reset_index(drop=True), epochs=arms[1])
+    page = write_comparison(*sides(five, five), out=tmp_path).read_text(encoding="utf-8")
+    assert "The 10 arms share 8 colours: arms of one colour differ in marker and line style." in page
+    legend = keys([f"arm {index}" for index in range(30)])
+    assert len({(key.colour, key.mark, key.dashes) for key in legend}) == 30
 
 
 def test_a_side_is_the_runs_of_a_machine_or_a_commit(tracking_uri: str) -> None:

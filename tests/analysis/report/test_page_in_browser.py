@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.report.comparing.sides import read_selection, read_side
+from analysis.report.comparing.writing import write_comparison
 from analysis.report.writing import write_report
 
 CHROMIUM = shutil.which("chromium")
@@ -57,6 +61,38 @@ def test_axe_finds_nothing_and_the_page_is_as_wide_as_the_screen(opened: Any, sc
     found = Axe().run(opened).response["violations"]
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
     assert opened.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_axe_finds_nothing_on_a_comparison(
+    opened: Any, tracking_uri: str, tmp_path: Path, width: int, scheme: str
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    pair = zip("AB", ("grid", "claim-heads"), strict=True)
+    sides = [read_side(letter, read_selection(name), tracking_uri=tracking_uri, own=None) for letter, name in pair]
+    opened.emulate_media(color_scheme=scheme)
+    opened.set_viewport_size({"width": width, "height": 900})
+    opened.goto(write_comparison(sides[0], sides[1], tmp_path).as_uri())
+    found = Axe().run(opened).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+    assert opened.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_no_line_ends_between_a_number_and_its_percent_sign(opened: Any) -> None:
+    assert "95\N{NO-BREAK SPACE}% interval" in opened.locator(".findings").first.inner_text()
+
+
+def test_a_copied_cell_has_its_value_once_and_its_interval_apart(opened: Any) -> None:
+    cells = opened.locator("#results tbody tr").first.locator("td").all_text_contents()
+    assert cells[0] == "3"
+    assert re.fullmatch(r"\d+\.\d+ \[\d+\.\d+, \d+\.\d+\]", cells[1].strip())
+
+
+def test_captions_stay_within_the_screen_of_a_phone(opened: Any) -> None:
+    opened.set_viewport_size({"width": 390, "height": 900})
+    wide = "[...document.querySelectorAll('caption span')].filter(one => one.getBoundingClientRect().right > 390)"
+    assert opened.evaluate(f"{wide}.map(one => one.textContent)") == []
 
 
 def test_tables_are_sorted_by_mouse_and_by_keyboard(opened: Any) -> None:

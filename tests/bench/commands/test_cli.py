@@ -86,6 +86,25 @@ def test_a_mistyped_experiment_is_answered_with_the_nearest(
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["study", "study"], "'study' is named twice, so that there is nothing to compare"),
+        (["study", "other", "--plan", "1f0c"], "write it as NAME@plan=HASH"),
+        (
+            ["study@host=x", "other"],
+            "'study@host=x' does not select runs of an experiment; give NAME, or NAME@machine=",
+        ),
+        (["study@records=/nowhere", "other"], "names the folder /nowhere, which does not exist"),
+    ],
+)
+def test_two_experiments_that_cannot_be_compared_are_told(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", *words, "--records", str(tmp_path)]) == WRONG_INPUT
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("words", "heavy"),
     [
         (["--help"], (*HEAVY, "pydantic")),
