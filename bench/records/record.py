@@ -88,6 +88,7 @@ class Record:
         computation: Computation | None = None,
         resume: Mapping[str, int] | None = None,
         damaged: Sequence[str] = (),
+        kernels_dropped: Sequence[str] = (),
         code_diff: CodeDiff | None = None,
     ) -> int:
         """Take the run's lock, write its configuration and environment, and record the start of an attempt.
@@ -107,6 +108,8 @@ class Record:
                 from 0; None if it starts from the beginning.
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
                 is.
+            kernels_dropped: Kinds of layers that our kernels would compute, but that are left to torch, each with the
+                reason. The event lacks the field if there is none.
             code_diff: Uncommitted changes to the code. They are written to a file in the record, whose name becomes
                 `code_diff` of the recorded environment.
 
@@ -150,6 +153,7 @@ class Record:
                 changes=changes(before, computed),
                 resume=dict(resume) if resume is not None else None,
                 **({"damaged": list(damaged)} if damaged else {}),
+                **({"kernels_dropped": list(kernels_dropped)} if kernels_dropped else {}),
             )
         except BaseException:
             self.close()
