@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -82,7 +83,12 @@ def _agrees(kind: Kind, compare: Callable[[Tensor], str]) -> bool:
 
 
 def _reason(kind: Kind, compare: Callable[[Tensor], str]) -> str:
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(kind.device.type, enabled=False):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(kind.device.type, enabled=False),
+        _any_algorithm(),
+    ):
         drawn = torch.randn(IMAGES, *kind.map, generator=torch.Generator().manual_seed(0))
         maps = (drawn * 8 + 4).round() / 4  # with equal values in most windows, and a mean that is not zero
         try:
@@ -92,6 +98,17 @@ def _reason(kind: Kind, compare: Callable[[Tensor], str]) -> str:
         except Exception as error:  # whatever a kernel under test or its compiler raises is the reason
             first_line = next(iter(str(error).splitlines()), "")
             return f"the kernel in {kind.kernels} failed: {type(error).__name__}: {first_line}"
+
+
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Let torch use algorithms within a block that it refuses while only deterministic ones are allowed."""
+    only, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(only, warn_only=warn)
 
 
 def _compare_pool(backend: Backend, window: Window, x: Tensor) -> str:
