@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
@@ -208,7 +209,7 @@ def test_every_folder_says_what_it_is_for() -> None:
 def test_every_distribution_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]["export"]
-    declared = {canonicalize_name(name) for name in (*project["dependencies"], *extras)}
+    declared = {canonicalize_name(Requirement(name).name) for name in (*project["dependencies"], *extras)}
     # `nvidia` is a namespace of many distributions; the one that is imported, DALI, is an extra.
     known = {*OURS, *sys.stdlib_module_names, "nvidia"}
     roots = {name.split(".")[0] for _, path in modules() for name in imports(path)} - known

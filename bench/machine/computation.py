@@ -19,6 +19,8 @@ from reproduce.native import DECODER, KERNELS, ImplementationError, Library
 if TYPE_CHECKING:
     import torch
 
+    from reproduce.native.backend import Backend
+
 ESSENTIAL = {"machine": "another kind of machine", "code": "other code", "decoder": "another decoder"}
 """The facts without which a run is not resumed unasked, and what one is called that differs."""
 
@@ -35,7 +37,8 @@ class Computation:
     decoder: str
     """`native`, `stock`, or `unavailable`."""
     kernels: str | None
-    """`native` or `torch`. None on a GPU and in float32, where there is only torch's implementation."""
+    """`native`, `torch`, or `native and torch` if some kinds of layers are left to torch. None on a CPU in float32, for
+    which there is only torch's implementation."""
     threads: int | None
     """Threads of each rank. None on a GPU, where they change no number."""
     compiled: bool
@@ -54,12 +57,14 @@ def this_computation(device: torch.device, *, threads: int, compiled: bool) -> C
     """
     import torch
 
+    from reproduce.native.gpu.backend import TRITON
+
     on_cpu = device.type == "cpu"
     return Computation(
         machine=_cpu_kind() if on_cpu else torch.cuda.get_device_name(device),
         code=code_hash(),
         decoder=_implementation(DECODER),
-        kernels=_implementation(KERNELS) if on_cpu else None,
+        kernels=_implementation(KERNELS if on_cpu else TRITON),
         threads=threads if on_cpu else None,
         compiled=compiled,
         torch=torch.__version__,
@@ -121,7 +126,7 @@ def _cpu_kind() -> str:
     return f"{cpu.vendor} {next(iter(cpu.flags), 'cpu')}, {used}"
 
 
-def _implementation(library: Library) -> str:
+def _implementation(library: Library | Backend) -> str:
     try:
         return library.implementation().name
     except ImplementationError:  # training says so, and ends

@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -16,6 +16,9 @@ from bench.machine.cpu import this_cpu
 from bench.machine.revision import revision
 from reproduce.limits import usable_cpus, usable_memory
 from reproduce.native import LIBRARIES, ImplementationError, Library
+
+if TYPE_CHECKING:
+    from reproduce.native.backend import Backend
 
 PACKAGES = (
     "deeper",
@@ -59,6 +62,7 @@ def environment() -> dict[str, Any]:
         - gpu_absent: why there are no GPUs; absent if there are some.
         - threads: the number of CPUs that this process may use, and thread settings from the environment.
         - decoder, kernels: the implementation of each C library that this process uses, or why there is none.
+        - gpu_kernels: the same of the kernels for GPUs; absent if torch can use no GPU.
     """
     return {
         **revision(),
@@ -67,6 +71,7 @@ def environment() -> dict[str, Any]:
         **_devices(),
         "threads": _threads(),
         **{library.role: _implementation(library) for library in LIBRARIES},
+        **_gpu_kernels(),
     }
 
 
@@ -106,7 +111,17 @@ def _devices() -> dict[str, Any]:
     return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
 
 
-def _implementation(library: Library) -> str:
+def _gpu_kernels() -> dict[str, str]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    from reproduce.native.gpu.backend import TRITON
+
+    return {"gpu_kernels": _implementation(TRITON)}
+
+
+def _implementation(library: Library | Backend) -> str:
     try:
         return str(library.implementation())
     except ImplementationError as error:

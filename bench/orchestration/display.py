@@ -152,7 +152,8 @@ def summary(rows: Sequence[Row], concurrency: int) -> Text:
 def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None) -> list[RenderableType]:
     """Lay out a grid as a summary, a table, and lines.
 
-    There is a line for each run that failed, was refused, lacks GPU telemetry or has a rank far slower than the others.
+    There is a line for each run that failed, was refused, lacks GPU telemetry or kernels, or has a rank far slower than
+    the others.
 
     Args:
         rows: The runs of the grid.
@@ -173,8 +174,10 @@ def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None
     stragglers = [
         Text(f"{row.planned.name}: {row.state.straggler}", style="yellow") for row in shown if row.state.straggler
     ]
+    without_kernels = [Text(line, style="yellow") for line in dict.fromkeys(map(_kernels_line, shown)) if line]
     table = FittedTable(COLUMNS, [_cells(row) for row in shown])
-    return [summary(rows, concurrency), table, *hidden, *errors, *refused, *without_telemetry, *stragglers]
+    warnings = [*refused, *without_telemetry, *stragglers, *without_kernels]
+    return [summary(rows, concurrency), table, *hidden, *errors, *warnings]
 
 
 def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -182,7 +185,8 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         For each run a dictionary with the keys run (its name), key, arm, seed, state, epochs_done, epochs, metrics,
-        error, reason, refused, gpu_absent, straggler and seconds_left. The last six are None where they do not apply.
+        error, reason, refused, gpu_absent, straggler, kernels_dropped (a list) and seconds_left. What does not apply is
+        None.
     """
     return [
         {
@@ -199,6 +203,7 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "refused": row.state.refused,
             "gpu_absent": row.state.gpu_absent,
             "straggler": row.state.straggler,
+            "kernels_dropped": list(row.state.kernels_dropped),
             "seconds_left": row.seconds_left,
         }
         for row in rows
@@ -212,12 +217,12 @@ class ProgressLines:
         self._console = console
         self._last: dict[str, tuple[str, int]] = {}
         self._warned: set[str] = set()
-        """Keys of the runs whose missing GPU telemetry has been reported."""
+        """Keys of the runs whose missing GPU telemetry has been reported, and lines on dropped kernels."""
 
     def update(self, rows: Sequence[Row]) -> None:
         """Print a line for each run whose status or number of recorded epochs has changed since the last call.
 
-        For each run without full GPU telemetry, a warning is printed once.
+        For each run without full GPU telemetry, a warning is printed once, and so is one on dropped kernels.
         """
         for row in rows:
             now = (row.state.status, row.state.epochs_done)
@@ -226,6 +231,9 @@ class ProgressLines:
             if row.state.gpu_absent and row.planned.key not in self._warned:
                 self._warned.add(row.planned.key)
                 show(self._console, _telemetry_line(row), style="yellow")
+            if (line := _kernels_line(row)) and line not in self._warned:
+                self._warned.add(line)
+                show(self._console, line, style="yellow")
             self._last[row.planned.key] = now
 
 
@@ -245,6 +253,13 @@ def _refusal_line(row: Row) -> str:
 
 def _telemetry_line(row: Row) -> str:
     return f"{row.planned.name}: GPU telemetry: {row.state.gpu_absent}"
+
+
+def _kernels_line(row: Row) -> str:
+    """Say which kernels a run does without; the same for all runs of a machine, and empty if it uses them all."""
+    dropped = row.state.kernels_dropped
+    others = f", and {len(dropped) - 1} more (see the record's start event)" if len(dropped) > 1 else ""
+    return f"torch computes {dropped[0]}{others}" if dropped else ""
 
 
 def _cells(row: Row) -> tuple[Text | str, ...]:

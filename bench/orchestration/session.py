@@ -19,6 +19,7 @@ from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.data import DamagedDataError, Manifest, verify_changed
 from reproduce.errors import CannotContinueError
+from reproduce.execution.kernel_checks import check_kernels
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.ranks import failed_elsewhere
 from reproduce.export.class_names import class_names
@@ -27,6 +28,7 @@ from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import drop_before, resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
 from reproduce.training.loop import train
+from reproduce.training.schedules import input_side
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +73,10 @@ def train_and_record(
     """
     manifest = check_data(config, setup.data_root)
     precision = resolve_precision(config.recipe.precision, setup.device)
-    if computation is not None and precision.dtype is torch.float32:
-        computation = dataclasses.replace(computation, kernels=None)  # they compute in bf16 only
+    sides = {input_side(config.recipe, epoch) for epoch in range(config.recipe.epochs)}
+    dropped = check_kernels(config.network, sides, setup.device, precision.dtype)
+    if computation is not None:
+        computation = dataclasses.replace(computation, kernels=_kernels(computation, setup, precision.dtype, dropped))
     resume, damaged = resume_point(setup.folder, config.key)
     if resume is not None and last_computation(setup.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
@@ -92,6 +96,7 @@ def train_and_record(
             resume=resume,
             damaged=damaged,
             hosts=hosts,
+            kernels_dropped=dropped,
             code_diff=code_diff(),
         )
         telemetry = Sampler(
@@ -133,6 +138,13 @@ def train_and_record(
         if result.finished:
             drop_before(setup.folder)
     return result
+
+
+def _kernels(computation: Computation, setup: RankSetup, dtype: torch.dtype, dropped: Sequence[str]) -> str | None:
+    """Say which kernels the run uses, in the form of `Computation.kernels`."""
+    if setup.device.type == "cpu" and dtype is torch.float32:
+        return None  # those for CPUs compute in bf16 only
+    return f"{computation.kernels} and torch" if dropped and computation.kernels == "native" else computation.kernels
 
 
 def check_data(config: RunConfig, data_root: Path) -> Manifest:

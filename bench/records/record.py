@@ -91,6 +91,7 @@ class Record:
         resume: Mapping[str, int] | None = None,
         damaged: Sequence[str] = (),
         hosts: Sequence[str] = (),
+        kernels_dropped: Sequence[str] = (),
         code_diff: CodeDiff | None = None,
     ) -> int:
         """Take the run's lock, write its configuration and environment, and record the start of an attempt.
@@ -111,6 +112,8 @@ class Record:
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
                 is.
             hosts: Names of the hosts of all ranks, by rank. The event lacks the field if there is one rank.
+            kernels_dropped: Kinds of layers that our kernels would compute, but that are left to torch, each with the
+                reason. The event lacks the field if there is none.
             code_diff: Uncommitted changes to the code. They are written to a file in the record, whose name becomes
                 `code_diff` of the recorded environment.
 
@@ -155,6 +158,7 @@ class Record:
                 resume=dict(resume) if resume is not None else None,
                 **({"damaged": list(damaged)} if damaged else {}),
                 **({"hosts": list(hosts)} if len(hosts) > 1 else {}),
+                **({"kernels_dropped": list(kernels_dropped)} if kernels_dropped else {}),
             )
         except BaseException:
             self.close()

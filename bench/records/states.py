@@ -90,6 +90,8 @@ class RunState:
     gpu_absent: str | None = None
     """What telemetry of the last attempt could not read of the run's GPUs, and why. None if it read everything or the
     run uses no GPU."""
+    kernels_dropped: tuple[str, ...] = ()
+    """Kinds of layers that the last attempt left to torch although there is a kernel, each with the reason."""
     refused: str | None = None
     """Why a driver did not resume the run since its last attempt, see `bench.records.refusals`. None if none did."""
     straggler: str | None = None
@@ -201,6 +203,7 @@ def read_state(folder: Path) -> RunState:
         reason=last.get("reason") if ended else None,
         progress=progress,
         gpu_absent=_gpu_absent(last if ended else progress),
+        kernels_dropped=_kernels_dropped(events),
         refused=_read_refusal(folder) if status in ("interrupted", "failed") else None,
         straggler=str(found) if (found := find_straggler(attempts[-1])) else None,
         started=events[0]["t"],
@@ -214,6 +217,12 @@ def _gpu_absent(content: Mapping[str, Any] | None) -> str | None:
     telemetry = (content or {}).get("telemetry", content) or {}
     reason: str | None = telemetry.get("gpu_absent")
     return None if reason == schema.NO_GPU_USED else reason
+
+
+def _kernels_dropped(events: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Read `kernels_dropped` from the last start event, which lacks it where no kernel was dropped."""
+    start: Mapping[str, Any] = next((event for event in reversed(events) if event["kind"] == schema.START), {})
+    return tuple(start.get("kernels_dropped", ()))
 
 
 def _read_refusal(folder: Path) -> str | None:

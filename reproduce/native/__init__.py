@@ -1,10 +1,11 @@
-"""Libraries written in C for speed, each with a fallback that the user can select.
+"""Libraries in C and kernels for speed, each with a fallback that the user can select.
 
 Sources in C and the machine's compiler come in; loaded libraries go out. The decoder makes crops, as arrays, from the
 bytes of JPEGs or of uncompressed pixels; it also puts restart markers into JPEGs. The kernels compute layers of the
-network on torch's tensors. A fallback computes other numbers than its library: other pixels in the case of the decoder,
-which is therefore used only on request, and the same up to rounding in the case of the kernels, which take its place
-wherever they cannot be built. See `DECODER` and `KERNELS`. Every attempt at a run records which of the two it used.
+network on torch's tensors: in C on CPUs, and in Triton on GPUs (`gpu`); the module `kernels` chooses. A fallback
+computes other numbers than its library: other pixels in the case of the decoder, which is therefore used only on
+request, and the same up to rounding in the case of the kernels, which take its place wherever they cannot be built. See
+`DECODER` and `KERNELS`. Every attempt at a run records which of the two it used.
 
 Importing this package imports neither torch nor FFCV, so that every command can check the environment variables that
 select implementations before it starts.
@@ -59,7 +60,7 @@ KERNELS = Library(
     openmp=True,
 )
 """The library of kernels for CPUs in bfloat16: max pooling, and batch normalisation with ReLU
-(`reproduce.native.kernels`).
+(`reproduce.native.c_kernels`).
 
 Its fallback is torch's implementation of these layers. Both give equal pooled maps; their other results differ by
 rounding, and so do those of the library for other numbers of threads.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from reproduce.native.kernels import LARGEST_KERNEL, MaxPool, norm_relu
+from reproduce.native.c_kernels import C
+from reproduce.native.kernels import MaxPool, norm_relu
 
-POOLS = ((3, 2, 0, True), (3, 1, 1, False), (5, 3, 2, False), (1, 1, 0, False), (LARGEST_KERNEL, 1, 8, False))
+POOLS = ((3, 2, 0, True), (3, 1, 1, False), (5, 3, 2, False), (1, 1, 0, False), (C.largest_window, 1, 8, False))
 SHAPES = ((1, 3, 7, 5), (2, 70, 9, 14), (1, 1, 16, 16), (3, 64, 1, 1), (5, 65, 1, 129))
 
 

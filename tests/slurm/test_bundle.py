@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from torch import nn
 
 from bench.machine import revision
-from reproduce.native import DECODER, KERNELS, LIBRARIES, cpu, kernels, precompiled
+from reproduce.native import DECODER, KERNELS, LIBRARIES, c_kernels, cpu, kernels, precompiled
 from reproduce.native.cpu import CpuInfo
 from slurm.bundle import __main__ as builder
 from slurm.bundle import machine, packing, selection, wheels
@@ -301,8 +301,8 @@ def test_all_levels_compute_the_same_numbers(libraries: Path, monkeypatch: pytes
     results = []
     for level in able:
         path = libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level)
-        library = kernels.declared(ctypes.CDLL(str(path)))
-        monkeypatch.setattr(kernels, "_library", lambda library=library: library)
+        library = c_kernels.declared(ctypes.CDLL(str(path)))
+        monkeypatch.setattr(c_kernels, "_library", lambda library=library: library)
         torch.manual_seed(0)
         x = torch.randn(4, 100, 9, 9).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
         norm = nn.BatchNorm2d(100)

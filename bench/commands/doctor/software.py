@@ -14,7 +14,10 @@ from pathlib import Path
 import torch
 
 from bench.console.checks import Check
-from reproduce.native import LIBRARIES, ImplementationError, Library
+from reproduce.execution.kernel_checks import check_kernels
+from reproduce.native import KERNELS, LIBRARIES, ImplementationError, Library
+from reproduce.native.gpu.backend import TRITON
+from reproduce.spec import NetworkConfig
 
 INSTALL = "run `make setup`"
 
@@ -30,6 +33,7 @@ def checks() -> list[Check]:
         _package("torchvision"),
         _ffcv(),
         *map(_compiled, LIBRARIES),
+        *_gpu_kernels(),
         _package("ray"),
         _mlflow(),
     ]
@@ -78,6 +82,28 @@ def _missing_build_tools() -> list[str]:
         return [*missing, "pkg-config"]
     libraries = ("opencv4", "libturbojpeg")
     return missing + [name for name in libraries if subprocess.run(["pkg-config", "--exists", name]).returncode]
+
+
+def _gpu_kernels() -> list[Check]:
+    """Compare the kernels for GPUs with torch's on the default network, where there is a GPU."""
+    if not torch.cuda.is_available():
+        return []
+    name = "GPU kernels"
+    try:
+        found = TRITON.implementation()
+    except ImplementationError as error:
+        return [Check(name, "fail", str(error), f"unset {KERNELS.variable}")]
+    network = NetworkConfig()
+    dropped = [
+        phrase
+        for dtype in TRITON.dtypes
+        for phrase in check_kernels(network, (network.resolution,), torch.device("cuda", 0), dtype)
+    ]
+    if dropped:
+        phrases = "; ".join(dict.fromkeys(dropped))
+        return [Check(name, "warn", f"{found}; torch computes {phrases}", "please report it: results stay right")]
+    agree = ", agree with torch's" if found.native else ""
+    return [Check(name, "warn" if found.hint else "ok", f"{found}{agree}", found.hint)]
 
 
 def _compiled(library: Library) -> Check:

@@ -10,6 +10,7 @@ layers have the bound of the roofline. Each pass reads or writes a map once, and
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,12 +166,12 @@ def parts_table(costs: Cost) -> Table:
     """Tabulate `parts` with the measured times of torch's kernels, and their sums with the images/s they stand for."""
     found = parts(costs)
     rows = [
-        [name, before, after, MEASURED_STEP_MS * MEASURED_SHARE[name] if name in MEASURED_SHARE else math.nan]
+        (name, [before, after, MEASURED_STEP_MS * MEASURED_SHARE.get(name, math.nan)])
         for name, (before, after) in found.items()
     ]
     totals = [sum(times) for times in zip(*found.values(), strict=True)]
-    rows.append(["together", *totals, MEASURED_STEP_MS])
-    cells = [[Cell(str(name)), *(Cell(number(float(ms), 1)) for ms in times)] for name, *times in rows]
+    rows.append(("together", [*totals, MEASURED_STEP_MS]))
+    cells = [[Cell(name), *(Cell(number(ms, 1)) for ms in times)] for name, times in rows]
     speeds = [1e3 * BATCH / ms for ms in (*totals, MEASURED_STEP_MS)]
     cells.append([Cell("images/s"), *(Cell(number(speed)) for speed in speeds)])
     columns = ["part", "bound, torch's kernels, ms", "bound, fused, ms", "measured, torch's kernels, ms"]
@@ -199,12 +200,12 @@ TABLES: dict[str, Callable[[Cost], Table]] = {"parts": parts_table, "places": pl
 def filled(text: str) -> str:
     """Return the text of docs/gpu-kernels.md with its tables regenerated. No file is written."""
     costs = cost(port_network(SIDE), training=True)
-    return REGION.sub(
-        lambda match: (
-            f"<!-- generated: {match['name']} -->\n\n{TABLES[match['name']](costs).markdown()}\n\n<!-- end -->"
-        ),
-        text,
-    )
+
+    def region(match: re.Match[str]) -> str:
+        name = match["name"]
+        return f"<!-- generated: {name} -->\n\n{TABLES[name](costs).markdown()}\n\n<!-- end -->"
+
+    return REGION.sub(region, text)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.suites.gpu.probe import Probe
 from bench.suites.gpu.probes.correctness import correctness
 from bench.suites.gpu.probes.deterministic import deterministic
+from bench.suites.gpu.probes.kernels import kernels
 from bench.suites.gpu.probes.loader import loader
 from bench.suites.gpu.probes.machine import machine
 from bench.suites.gpu.probes.main_job import main_job
@@ -25,6 +26,7 @@ PROBES = (
         packages=("ray", "ffcv"),
     ),
     Probe(name="step", help="a training step in all implementations", run=step, seconds=120),
+    Probe(name="kernels", help="our kernels against torch's, layer by layer", run=kernels, seconds=60),
     Probe(name="evaluation", help="an evaluation in all implementations", run=evaluation, seconds=60),
     Probe(name="loader", help="the loader by number of threads", run=loader, seconds=60, packages=("ffcv",)),
     Probe(name="energy", help="images per joule", run=energy, seconds=45, gpu=True),

@@ -173,3 +173,21 @@ def test_a_decoder_that_is_missing_fails_and_says_how_to_do_without(monkeypatch:
     assert found.status == "fail"
     assert "or set DEEPER_DECODER=stock" in found.detail
     assert "unset" not in found.hint
+
+
+@pytest.mark.parametrize(
+    ("dropped", "status", "words"),
+    [((), "ok", "agree with torch's"), (("max pool: other maps",), "warn", "torch computes max pool: other maps")],
+    ids=["agree", "disagree"],
+)
+def test_kernels_for_gpus_are_compared_where_there_is_one(
+    dropped: tuple[str, ...], status: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    assert software._gpu_kernels() == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(software, "check_kernels", lambda *_: dropped)
+    (check,) = software._gpu_kernels()
+    assert (check.name, check.status) == ("GPU kernels", status)
+    assert check.detail.startswith("native (triton ")
+    assert words in check.detail

@@ -31,6 +31,18 @@ def test_this_process_is_described_with_the_implementations_that_it_uses(monkeyp
     assert torch.backends.cpu.get_cpu_capability() in found.machine
 
 
+def test_gpus_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+
+    def kernels() -> str | None:
+        return this_computation(torch.device("cuda", 0), threads=2, compiled=False).kernels
+
+    assert kernels() == "native"
+    monkeypatch.setenv(KERNELS.variable, "torch")
+    assert kernels() == "torch"
+
+
 def test_instructions_that_torch_is_forbidden_make_another_kind_of_machine() -> None:
     def machine(**variables: str) -> str:
 

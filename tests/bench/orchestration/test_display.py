@@ -79,6 +79,19 @@ def test_missing_gpu_telemetry_is_reported_once_a_run(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.count(reason) == 1
 
 
+def test_dropped_kernels_are_said_once_for_all_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    dropped = ("max pool 3x3: the kernel in Triton gives other maps", "another: it failed")
+    rows = [row(name, "running", kernels_dropped=dropped) for name in ("a s0", "a s1")] + [row("a s2", "running")]
+    line = f"torch computes {dropped[0]}, and 1 more (see the record's start event)"
+    show(plain_console(), *render_grid(rows, 1))
+    assert " ".join(capsys.readouterr().out.split()).count(line) == 1
+    assert [run["kernels_dropped"] for run in rows_as_json(rows)] == [list(dropped), list(dropped), []]
+    lines = ProgressLines(plain_console())
+    for _ in range(2):
+        lines.update(rows)
+    assert " ".join(capsys.readouterr().out.split()).count(line) == 1
+
+
 def test_progress_lines_print_each_change_once_and_names_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines(plain_console())
     for rows in ([row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "finished")]):

@@ -249,3 +249,11 @@ def test_a_note_that_a_run_was_refused_lasts_until_the_next_attempt(tmp_path: Pa
     assert read_state(tmp_path).status == "interrupted"
     begun(tmp_path).close()
     assert read_state(tmp_path).refused is None
+
+
+def test_kernels_that_the_last_attempt_did_without_are_in_its_start_event(tmp_path: Path, begun: Begin) -> None:
+    begun(tmp_path, kernels_dropped=["max pool: it disagrees"]).end("interrupted")
+    assert read_state(tmp_path).kernels_dropped == ("max pool: it disagrees",)
+    begun(tmp_path).end("interrupted")
+    assert "kernels_dropped" not in read_events(tmp_path)[-2], "absent where there is nothing to say"
+    assert read_state(tmp_path).kernels_dropped == ()

@@ -22,10 +22,11 @@ from bench.suites.gpu.probe import (
     Reporter,
     WorkloadSize,
 )
-from bench.suites.gpu.probes import correctness, loader, main_job, step
+from bench.suites.gpu.probes import correctness, kernels, loader, main_job, step
 from bench.suites.gpu.registry import PROBES
 from bench.suites.harness.meter import SPEED
 from bench.suites.step.implementations import OURS, STEPS
+from reproduce.execution.precision import resolve_precision
 from reproduce.training.step import Step, StepResult
 
 TINY = WorkloadSize(side=32, batch=4, batches=(2,), published_batch=2, pictures=32, repetition_s=0.01)
@@ -51,6 +52,20 @@ class Reported:
     @property
     def checks(self) -> list[BoundCheck]:
         return [one for one in self.messages if isinstance(one, BoundCheck)]
+
+
+def test_each_kind_of_layer_is_measured_by_our_kernels_and_by_torchs(
+    context: ProbeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "REPETITIONS", 1)
+    monkeypatch.setattr(kernels, "resolve_precision", lambda *_: resolve_precision("bf16", context.device))
+    reported = Reported()
+    kernels.kernels(context, reported.reporter)
+    assert [check.passed for check in reported.checks] == [True]
+    layers, sums = reported.tables.values()
+    assert sum(float(row[kernels.LAYERS] or 0) for row in layers.rows.values()) == 13 + 59
+    assert set(sums.rows) == set(kernels.PARTS.values())
+    assert all(isinstance(row[kernels.RATIO], float) for row in sums.rows.values())
 
 
 def test_a_step_with_the_right_gradients_passes(context: ProbeContext) -> None:

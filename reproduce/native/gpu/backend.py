@@ -1,0 +1,63 @@
+"""Decides whether the kernels in Triton are used, and offers them without importing Triton before it is needed."""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+
+import torch
+from torch import Tensor, nn
+
+from reproduce.native import KERNELS, Implementation, ImplementationError
+from reproduce.native.backend import Backend, Window
+
+HINT = "install triton, which torch's CUDA builds bring along"
+
+
+def implementation() -> Implementation:
+    """Determine whether this process uses the kernels in Triton or torch's on GPUs.
+
+    `DEEPER_KERNELS` selects, as on CPUs. If it is unset, Triton is used wherever it is installed.
+
+    Raises:
+        ImplementationError: The variable has an invalid value, or it is `native` and Triton is not installed.
+    """
+    return _implementation(KERNELS.requested())
+
+
+@functools.cache
+def _implementation(requested: str) -> Implementation:
+    if requested == KERNELS.fallback:
+        return Implementation(KERNELS.fallback, f"{KERNELS.variable}={KERNELS.fallback}")
+    try:
+        return Implementation("native", f"triton {metadata.version('triton')}")
+    except metadata.PackageNotFoundError:
+        if requested == "native":
+            raise ImplementationError(f"{KERNELS.variable}=native: triton is not installed; {HINT}") from None
+        return Implementation(KERNELS.fallback, "triton is not installed", HINT)
+
+
+def _max_pool(x: Tensor, window: Window) -> Tensor:
+    from reproduce.native.gpu.pooling import max_pool
+
+    return max_pool(x, window)
+
+
+def _norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    from reproduce.native.gpu.normalisation import norm_relu
+
+    return norm_relu(norm, x)
+
+
+TRITON = Backend(
+    name="Triton",
+    dtypes=(torch.bfloat16, torch.float32),
+    largest_window=5,  # the kernels are unrolled over the window
+    largest_map=2**31,  # they compute places as 32-bit integers
+    evaluates=True,
+    by_map=True,
+    implementation=implementation,
+    max_pool=_max_pool,
+    norm_relu=_norm_relu,
+)
+"""The kernels for GPUs."""
