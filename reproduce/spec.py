@@ -65,8 +65,7 @@ class NetworkConfig(Config):
     aux_dropout: float = Field(0.7, ge=0, lt=1)
     """Dropout probability before the last layer of the auxiliary classifiers."""
     aux_input_dropout: Annotated[float, ADDED] = Field(0.0, ge=0, lt=1)
-    """Dropout probability before the first linear layer of the auxiliary classifiers. The paper has no dropout there;
-    the listing of the lecture notes drops out 50 % there and before the last layer."""
+    """Dropout probability before their first linear layer: 0 in the paper, 0.5 in the listing of the lecture notes."""
     dropout: float = Field(0.4, ge=0, lt=1)
     """Dropout probability before the main classifier's last layer."""
     norm: Literal["none", "batch"] = "batch"
