@@ -57,9 +57,9 @@ def as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def wide_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles that hold more, since the interpreter takes some 15 ms for each."""
-    monkeypatch.setattr(tiles, "ELEMENTS", 2**18)
+    monkeypatch.setattr(tiles, "ELEMENTS", 2**16)
     monkeypatch.setattr(tiles, "WIDEST", 1024)
-    monkeypatch.setattr(normalisation, "COMBINING", tiles.Tile(pixels=128, channels=1024))
+    monkeypatch.setattr(normalisation, "COMBINING", tiles.Tile(pixels=16, channels=1024))
 
 
 def maps(*shape: int, dtype: torch.dtype, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
@@ -227,6 +227,7 @@ def small_network() -> GoogLeNet:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("as_gpu", "wide_tiles")
 def test_a_network_computes_with_the_kernels_what_it_computes_with_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
     network = small_network()
