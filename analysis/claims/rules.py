@@ -53,7 +53,7 @@ def any_of(p: npt.ArrayLike) -> Numbers:
         p: An array whose first axis is that of the alternatives.
     """
     array = np.asarray(p, dtype=float)
-    return np.minimum(len(array) * array.min(axis=0), 1)
+    return np.asarray(np.minimum(len(array) * array.min(axis=0), 1), dtype=np.float64)
 
 
 def all_of(p: npt.ArrayLike) -> Numbers:
@@ -62,7 +62,7 @@ def all_of(p: npt.ArrayLike) -> Numbers:
     Args:
         p: An array whose first axis is that of the hypotheses.
     """
-    return np.asarray(p, dtype=float).max(axis=0)
+    return np.asarray(np.asarray(p, dtype=float).max(axis=0), dtype=np.float64)
 
 
 def levels(design: Design) -> list[float]:
