@@ -28,7 +28,7 @@ class LayerUse(NamedTuple):
     """One of the layers, on the meta device."""
     shape: tuple[int, ...]
     """Channels, height and width of its input."""
-    count: int
+    layers: int
     """How many layers of the network are of this kind."""
 
 

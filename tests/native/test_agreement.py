@@ -175,6 +175,6 @@ def test_a_run_knows_before_it_starts_what_is_left_to_torch(use: Use) -> None:
 def test_the_kinds_of_a_network_are_those_that_its_forward_pass_uses() -> None:
     uses = layer_uses(NetworkConfig(norm="batch"), 224)
     pools = [use for use in uses if isinstance(use.layer, MaxPool)]
-    assert sum(use.count for use in pools) == 13
-    assert sum(use.count for use in uses) == 13 + 59
+    assert sum(use.layers for use in pools) == 13
+    assert sum(use.layers for use in uses) == 13 + 59
     assert (pools[0].shape, pools[0].layer.kernel_size) == ((64, 112, 112), 3)
