@@ -93,6 +93,8 @@ def _gpu_kernels() -> list[Check]:
         found = TRITON.implementation()
     except ImplementationError as error:
         return [Check(name, "fail", str(error), f"unset {KERNELS.variable}")]
+    if not found.native:
+        return [Check(name, "ok", str(found))]
     network = NetworkConfig()
     dropped = [
         phrase
@@ -102,8 +104,7 @@ def _gpu_kernels() -> list[Check]:
     if dropped:
         phrases = "; ".join(dict.fromkeys(dropped))
         return [Check(name, "warn", f"{found}; torch computes {phrases}", "please report it: results stay right")]
-    agree = ", agree with torch's" if found.native else ""
-    return [Check(name, "warn" if found.hint else "ok", f"{found}{agree}", found.hint)]
+    return [Check(name, "ok", f"{found}, agree with torch's")]
 
 
 def _compiled(library: Library) -> Check:

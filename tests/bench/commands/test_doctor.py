@@ -188,6 +188,9 @@ def test_kernels_for_gpus_are_compared_where_there_is_one(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(software, "check_kernels", lambda *_: dropped)
     (check,) = software._gpu_kernels()
+    assert check.detail.startswith("torch (DEEPER_KERNELS=native selects those in Triton"), "nobody has measured them"
+    monkeypatch.setenv("DEEPER_KERNELS", "native")
+    (check,) = software._gpu_kernels()
     assert (check.name, check.status) == ("GPU kernels", status)
     assert check.detail.startswith("native (triton ")
     assert words in check.detail

@@ -50,6 +50,7 @@ def rounding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def as_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this CPU pass for a GPU, whose kernels the interpreter runs."""
+    monkeypatch.setenv("DEEPER_KERNELS", "native")
     monkeypatch.setitem(kernels.BACKENDS, "cpu", TRITON)
     monkeypatch.setattr(agreement, "_found", {})
 

@@ -5,6 +5,7 @@ On GPUs these are the kernels in Triton, on CPUs those in C.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from statistics import median
@@ -19,6 +20,7 @@ from bench.suites.step.implementations import port_network
 from reproduce.execution.kernel_checks import Layer, check_kernels, layer_uses
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
+from reproduce.native import KERNELS
 from reproduce.native.kernels import BACKENDS, MaxPool, norm_relu
 
 REPETITIONS = 7
@@ -35,6 +37,7 @@ def kernels(context: ProbeContext, reporter: Reporter) -> None:
     Raises:
         MissingRequirementError: The device has no kernels of ours for its precision, or this process does without them.
     """
+    os.environ.setdefault(KERNELS.variable, "native")  # of this process, which measures them before others use them
     device, network, batch = context.device, port_network(context.size.side), context.size.batch
     prepare_process(device, context.threads)
     backend, dtype = BACKENDS[device.type], resolve_precision("auto", device).dtype
