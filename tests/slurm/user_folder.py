@@ -20,7 +20,7 @@ ARM = {"both": {"network": {"aux": "both"}}}
 PROFILE = {"time": "20:00", "nodes": 2, "cpus_per_node": 2, "memory_gib": 3, "signal_before_s": 20}
 OVER_BOTH = {"workers": 2, "cpus_per_worker": 2}
 ALONE = {"workers": 1, "cpus_per_worker": 2}
-PATIENCE_S = 420
+PATIENCE_S = 900
 
 
 class UserFolder:
