@@ -118,7 +118,9 @@ def _load(file: Path) -> _Loaded:
         session = InferenceSession(str(file))
         description = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         return _Loaded(
-            "onnxruntime", lambda images: session.run([LOGITS], {INPUT: images.numpy()})[0], description["input"]
+            "onnxruntime",
+            lambda images: np.asarray(session.run([LOGITS], {INPUT: images.numpy()})[0], dtype=np.float32),
+            description["input"],
         )
     network, description = load(file)
     if file.suffix == ".safetensors" or description["differs_from_torchvision"]:
