@@ -119,7 +119,7 @@ def _load(file: Path) -> _Loaded:
         description = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
         return _Loaded(
             "onnxruntime",
-            lambda images: np.asarray(session.run([LOGITS], {INPUT: images.numpy()})[0]),
+            lambda images: np.asarray(session.run([LOGITS], {INPUT: images.numpy()})[0], dtype=np.float32),
             description["input"],
         )
     network, description = load(file)
