@@ -62,9 +62,12 @@ def _record(folder: Path, run: RunConfig, *, finished: bool) -> None:
         torch.manual_seed(seed)
         network = GoogLeNet(run.network)
         torch.nn.init.normal_(network.fc.weight, std=0.5)
-        for name, buffer in network.named_buffers():
-            if name.endswith(("mean", "var")):
-                buffer.uniform_(0.5, 1.5)
+        # With the statistics of real maps, since the logits of all images would be those of dead units otherwise.
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        with torch.no_grad():
+            network(torch.randn(16, 3, run.network.resolution, run.network.resolution))
         states.append(network.state_dict())
     averages = run.recipe.averaging != "none"
     content = {"key": run.key, "epoch": 2 if finished else 1, "step": 0, "finished": finished, "network": states[0]}
@@ -182,6 +185,10 @@ def test_the_files_of_a_run_agree_on_the_validation_set(
         for format, suffix in (("safetensors", "safetensors"), ("onnx", "onnx"))
     ]
     _, theirs, _ = export("tiny:port:0", "torchvision")
+    other = tmp_path / "other.pt"
+    state = torch.load(theirs, weights_only=True)
+    torch.save({**state, "fc.weight": -state["fc.weight"], "fc.bias": -state["fc.bias"]}, other)
+    (tmp_path / "other.pt.json").write_bytes(theirs.with_name(f"{theirs.name}.json").read_bytes())
     found = compare([theirs, *files], photo_data)
     assert [one.program for one in found] == ["torchvision", "reproduce.export.loading", "onnxruntime"]
     images = load_manifest(photo_data).splits["val"].images
@@ -189,6 +196,7 @@ def test_the_files_of_a_run_agree_on_the_validation_set(
     assert found[1].largest_difference == 0
     assert found[2].largest_difference < 1e-3
     assert agreement_main([str(theirs), "--on", str(photo_data)]) == 0
+    assert agreement_main([str(theirs), str(other), "--on", str(photo_data)]) == 1
     assert "(torchvision): top-1" in capsys.readouterr().out
     assert agreement_main([str(tmp_path / "absent.onnx"), "--on", str(photo_data)]) == 2
 
