@@ -65,18 +65,20 @@ def _region(name: str, results: Path) -> str:
 # --- benchmarks ---------------------------------------------------------------------------------------
 
 
-def _goals(results: Path, _: str, *, sources: bool = True) -> str:
+def _goals(results: Path, _: str, *, sources: bool = True, without: Sequence[str] = ()) -> str:
     """Tabulate the goals of all suites: median, range, goal, and for missed goals the reason.
 
     Args:
         results: The folder `results`.
         sources: Whether the command and the machine of each suite follow below the table.
+        without: Suites that are left out.
     """
     parts = []
     for kind, found in _benchmarks(results).items():
         rows = [
             _goal_row(comparison, goal)
             for result in found
+            if result["suite"] not in without
             for comparison in result["comparisons"]
             for goal in comparison["goals"]
         ]
@@ -210,7 +212,7 @@ def _claims(results: Path, _: str) -> str:
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
-    "headlines": partial(_goals, sources=False),
+    "headlines": partial(_goals, sources=False, without=("report",)),  # seconds, where the others are ratios
     "goals": _goals,
     "bench": _tables,
     "arms": lambda results, experiment: _table_of_report(results, experiment, 0),

@@ -75,36 +75,41 @@ def as_rows(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def count_verdicts(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Format the number of claims with each verdict, exact verdicts and those of a scope apart.
+    """Count the claims by verdict in a sentence, exact verdicts and those of a scope apart.
 
-    Verdicts that no claim has are left out. An example: "Exact, by the network alone: holds: 12, does not hold: 6; in
-    the scope of what was measured: does not hold at 32 px, 6 epochs: 2; not measured here: 4".
+    Verdicts that no claim has are left out. An example: "Exact, by the network alone: 12 hold, 4 do not hold; in the
+    scope of what was measured, at 32 px, 6 epochs: 1 holds, 2 do not hold; not measured here: 4".
 
     Args:
         rows: Rows of `as_rows` or of a JSON file.
     """
     rows = list(rows)
     static = Counter(row["verdict"] for row in rows if row["kind"] == "static")
-    others = Counter((row["verdict"], row["scope"]) for row in rows if row["kind"] != "static")
-    exact = [f"{verdict}: {static[verdict]}" for verdict in Verdict if static[verdict]]
-    scoped = [
-        f"{' '.join(filter(None, (verdict, scope)))}: {number}"
-        for verdict in MEASURED
-        for (own, scope), number in sorted(others.items())
-        if own == verdict
-    ]
-    missing = [
-        f"{verdict}: {number}"
-        for verdict in Verdict
-        if verdict not in MEASURED and (number := sum(n for (own, _), n in others.items() if own == verdict))
-    ]
-    counts = [
-        f"exact, by the network alone: {', '.join(exact)}" if exact else "",
-        f"in the scope of what was measured: {', '.join(scoped)}" if scoped else "",
-        ", ".join(missing),
-    ]
-    text = "; ".join(filter(None, counts))
+    others = [row for row in rows if row["kind"] != "static"]
+    scopes = dict.fromkeys(row["scope"] for row in others if row["verdict"] in MEASURED)
+    counts = [f"exact, by the network alone: {_counted(static)}"] if static else []
+    for index, scope in enumerate(scopes):
+        found = Counter(row["verdict"] for row in others if row["scope"] == scope and row["verdict"] in MEASURED)
+        lead = "" if index else "in the scope of what was measured"
+        counts.append(f"{', '.join(filter(None, (lead, scope)))}: {_counted(found)}")
+    for verdict in Verdict:
+        if verdict not in MEASURED and (number := sum(row["verdict"] == verdict for row in others)):
+            counts.append(f"{verdict}: {number}")
+    text = "; ".join(counts)
     return text[:1].upper() + text[1:]
+
+
+def _counted(found: Counter[str]) -> str:
+    phrases = {
+        Verdict.HOLDS: ("holds", "hold"),
+        Verdict.FAILS: ("does not hold", "do not hold"),
+        Verdict.NOT_ENOUGH: ("has not enough runs", "have not enough runs"),
+    }
+    return ", ".join(
+        f"{found[verdict]} {one if found[verdict] == 1 else many}"
+        for verdict, (one, many) in phrases.items()
+        if found[verdict]
+    )
 
 
 def design_text(design: Design) -> str:

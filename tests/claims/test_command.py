@@ -146,7 +146,7 @@ def test_one_claim_is_shown_with_its_parts(tmp_path: Path, capsys: pytest.Captur
     assert main(["claims", "--id", "P-depth", "--markdown", str(page)]) == 0
     shown = capsys.readouterr().out
     assert "layers with parameters" in shown
-    assert "Exact, by the network alone: holds: 1" in shown
+    assert "Exact, by the network alone: 1 holds" in shown
     assert "| building blocks | 100 ± 10 | 92 (−8 %) | holds |  |" in page.read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ def test_a_written_ledger_becomes_a_markdown_table(tmp_path: Path) -> None:
     path = tmp_path / "ledger.json"
     assert main(["claims", "--id", "P-depth", "--id", "S-reduce-example", "--output", str(path)]) == 0
     lines = readme_table(path).splitlines()
-    assert lines[0] == "Exact, by the network alone: holds: 2."
+    assert lines[0] == "Exact, by the network alone: 2 hold."
     assert lines[2] == "| Id | Claim | Claimed | Measured | Verdict | Evidence |"
     claims = {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
     assert [line.split(" | ")[0] for line in lines[4:]] == ["| S-reduce-example", "| P-depth"]
@@ -25,5 +25,5 @@ def test_a_ledger_of_an_older_version_is_read_without_scopes(tmp_path: Path) -> 
     path = tmp_path / "ledger.json"
     path.write_text(json.dumps({"claims": [{**row, "kind": "empirical"}]}), encoding="utf-8")
     lines = readme_table(path).splitlines()
-    assert lines[0] == "In the scope of what was measured: holds: 1."
+    assert lines[0] == "In the scope of what was measured: 1 holds."
     assert lines[4] == "| S-one | x | x | 1 | holds | n = 3 |"
