@@ -33,12 +33,14 @@ def log_run(
     *,
     outcome: str,
     gpu: dict[str, float] | None = None,
+    name: str | None = None,
 ) -> str:
-    """Log one run with the names of reproduce.schema and return its run id."""
+    """Log one run of an arm of `ARMS`, called `name` if that is given, and return its run id."""
     from mlflow.entities import Metric, Param, RunTag
 
     aux, reduction, top1, macs, parameters = ARMS[arm]
     noise = random.Random(f"{arm}{seed}")
+    arm = name or arm
     run = client.create_run(experiment_id, start_time=start, run_name=f"{arm} s{seed}")
     run_id: str = run.info.run_id
     tags = {
@@ -123,6 +125,20 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     shared a GPU; a device of one was not sampled), claim-heads (the whole grid finished) and empty.
     """
     return build_store(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.fixture(scope="session")
+def claims_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store that holds claim-heads: the arms none and both of its design, with three seeds each."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("claims")
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    experiment = client.create_experiment("claim-heads", artifact_location=(folder / "artifacts").as_uri())
+    for seed in SEEDS:
+        for arm, name in (("plain-reduced", "none"), ("heads-reduced", "both")):
+            log_run(client, experiment, arm, seed, STARTED, outcome=schema.FINISHED, name=name)
+    return folder
 
 
 def build_store(folder: Path) -> str:

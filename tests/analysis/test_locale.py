@@ -41,9 +41,9 @@ def test_a_report_is_written_in_utf_8(records: Path, tmp_path: Path) -> None:
     assert "✓" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_findings_are_printed_with_replacements_and_written_in_utf_8(records: Path, tmp_path: Path) -> None:
+def test_findings_are_printed_with_replacements_and_written_in_utf_8(claims_records: Path, tmp_path: Path) -> None:
     files = ["--output", tmp_path / "claims.json", "--markdown", tmp_path / "claims.md"]
-    printed = deeper("claims", "claim-heads", "--id", "S-aux-helps", "--records", records, *files)
+    printed = deeper("claims", "claim-heads", "--id", "S-aux-helps", "--records", claims_records, *files)
     assert "? 0" in printed  # the part's "≥ 0"
     (claim,) = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))["claims"]
     assert claim["parts"][0]["expected"] == "≥ 0"

@@ -62,10 +62,10 @@ class Listing:
     splits: dict[Split, tuple[Sample, ...]]
     """Samples of each split, in the order in which they are stored."""
     reader: Reader
-    class_names: tuple[str, ...] = ()
-    """Names of the classes for people, see `Manifest.class_names`."""
     notes: tuple[str, ...] = ()
     """What the listing passed over and what may surprise, see `Manifest.notes`."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes for people, see `Manifest.class_names`."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_json_keeps_the_numbers_and_has_no_nan() -> None:
 def test_markdown_has_a_row_for_each_claim_and_for_each_part() -> None:
     parts = ({"of": "a", "expected": 1}, {"of": "b", "expected": 2000, "note": "why"}, {"of": "c", "at_least": 0})
     lines = markdown([decided(*parts, a=1, b=1e3, c=estimate(0.1, 0.3))], {"S": "notes"}, "Here.").splitlines()
-    assert "In the scope of what was measured: does not hold: 1. Here." in lines
+    assert "In the scope of what was measured: 1 does not hold. Here." in lines
     evidence = "parts that do not hold: b (−50 %); n = 3"
     assert f"| S-one | heads \\| help | more | summary | does not hold | {evidence} |" in lines
     assert "| b | 2\u202f000 | 1\u202f000 (−50 %) | does not hold | why |" in lines

@@ -38,9 +38,10 @@ def test_gpus_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None
     def kernels() -> str | None:
         return this_computation(torch.device("cuda", 0), threads=2, compiled=False).kernels
 
-    assert kernels() == "native"
-    monkeypatch.setenv(KERNELS.variable, "torch")
+    monkeypatch.delenv(KERNELS.variable, raising=False)
     assert kernels() == "torch"
+    monkeypatch.setenv(KERNELS.variable, "native")
+    assert kernels() == "native"
 
 
 def test_instructions_that_torch_is_forbidden_make_another_kind_of_machine() -> None:
