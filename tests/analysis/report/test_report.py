@@ -187,7 +187,7 @@ def test_claims_that_the_runs_decide_have_a_section(claims_records: Path, tmp_pa
     index = write_report("claim-heads", tracking_uri=f"sqlite:///{claims_records / 'mlflow.db'}", out=tmp_path)
     page = index.read_text(encoding="utf-8")
     assert '<h2 id="claims-part">' in page
-    assert re.search(r"S-aux-helps</th>.*holds at 64 px, 4 epochs, with normalisation</td>", page)
+    assert re.search(r"S-aux-helps</th>.*not enough runs at 64 px, 4 epochs, with normalisation</td>", page)
     assert "P-aux-half-percent" in page
     assert "P-avgpool" not in page  # of another experiment
 
