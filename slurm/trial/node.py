@@ -23,6 +23,7 @@ import torch.distributed as dist
 from reproduce.errors import UserError
 from reproduce.execution.ranks import failed_elsewhere
 from reproduce.files.atomic import write_atomically
+from reproduce.files.locks import try_lock
 from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation, read_allocation
 from slurm.job.node.network import NetworkAddress, find_address
@@ -216,11 +217,10 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _can_lock(path: Path) -> bool:
-    with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    descriptor = try_lock(path)
+    if descriptor is None:
+        return False
+    os.close(descriptor)
     return True
 
 
