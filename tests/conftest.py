@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +24,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of the slowest tests first, so that no worker of pytest-xdist begins one at the end."""
     items.sort(key=lambda item: not {"slurm", "integration"}.intersection(item.path.parts))
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Undo what the tested code sets in this process's environment for its own process."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
