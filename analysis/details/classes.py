@@ -1,4 +1,4 @@
-"""Computes accuracy by class from the predictions that runs keep."""
+"""Computes accuracy by class, and its differences from the baseline, from the predictions that runs keep."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.details.artifacts import fetched
 from analysis.frames import Recorded
-from analysis.tables import Cell, Table, is_missing, percent
+from analysis.statistics import ALPHA, NAN, holm, welch
+from analysis.tables import Cell, Table, is_missing, percent, points
 from reproduce import schema
 
 SUMMARISED_FROM = 50
@@ -18,6 +20,8 @@ SUMMARISED_FROM = 50
 MOST_ARMS = 8
 MOST_CLASSES = 20
 NAMES = "class_names"
+CLEAR = "*"
+"""Mark of a clear difference from the baseline."""
 
 
 def read_predictions(recorded: Recorded, tracking_uri: str) -> dict[str, pd.DataFrame]:
@@ -45,24 +49,48 @@ def read_predictions(recorded: Recorded, tracking_uri: str) -> dict[str, pd.Data
         return predictions
 
 
-def accuracy_by_class(recorded: Recorded, predictions: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Compute the top-1 of each class.
+def shares_by_class(recorded: Recorded, predictions: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Compute the share of each class's images that each run classified correctly.
 
     Args:
         recorded: The experiment.
         predictions: The predictions of its runs, as `read_predictions` returns them.
 
     Returns:
-        A frame with a row for each class, by its number, and a column for each arm that kept its predictions: the mean
-        over seeds of the share of the class's images that are classified correctly. It is empty if none did. Its
-        `attrs` have the names of the classes for people as `NAMES`, empty where the runs recorded none or not the same.
+        For each arm that kept its predictions, a frame with a row for each class, by its number, and a column for each
+        run.
     """
-    shares = {run_id: kept.groupby("label")["correct"].mean() for run_id, kept in predictions.items()}
     runs = recorded.finished
-    by_class = _by_arm(shares, dict(zip(runs["run_id"], runs["arm"], strict=True)), recorded.arms[:MOST_ARMS])
-    names = {kept.attrs[NAMES] for kept in predictions.values()} - {()}
-    by_class.attrs[NAMES] = names.pop() if len(names) == 1 else ()
-    return by_class
+    arm_of = dict(zip(runs["run_id"], runs["arm"], strict=True))
+    shares: dict[str, dict[str, pd.Series]] = {arm: {} for arm in recorded.arms[:MOST_ARMS]}
+    for run_id, kept in predictions.items():
+        shares[arm_of[run_id]][run_id] = kept.groupby("label")["correct"].mean()
+    return {arm: pd.DataFrame(own).sort_index() for arm, own in shares.items() if own}
+
+
+def clear_differences(shares: Mapping[str, pd.DataFrame], base: str) -> pd.DataFrame:
+    """Decide in which classes the arms differ from the baseline.
+
+    All classes of all arms are one family: the p values of Welch's t tests over the runs are corrected with Holm's
+    method.
+
+    Args:
+        shares: The shares of the arms, as `shares_by_class` returns them.
+        base: Name of the baseline.
+
+    Returns:
+        A frame with a row for each class and a column for each other arm whose classes could be tested: the corrected
+        p values, NaN where a class has no spread. It is empty if the baseline kept no predictions, or if no arm has two
+        runs.
+    """
+    p = {
+        arm: [welch(own.loc[label], shares[base].loc[label]).p for label in own.index]
+        for arm, own in shares.items()
+        if base in shares and arm != base and own.index.equals(shares[base].index)
+    }
+    raw = pd.DataFrame(p, index=shares[base].index if p else None, dtype=float).dropna(axis=1, how="all")
+    corrected = np.reshape(holm(raw.to_numpy().ravel().tolist()), raw.shape)
+    return pd.DataFrame(corrected, index=raw.index, columns=raw.columns)
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -72,38 +100,54 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(json.loads((read_schema(path).metadata or {}).get(schema.CLASS_NAMES.encode(), b"[]")))
 
 
-def _by_arm(shares: Mapping[str, pd.Series], arm_of: Mapping[str, str], arms: list[str]) -> pd.DataFrame:
-    columns = {}
-    for arm in arms:
-        own = [share for run_id, share in shares.items() if arm_of[run_id] == arm]
-        if own:
-            columns[arm] = pd.concat(own, axis=1).mean(axis=1)
-    return pd.DataFrame(columns).sort_index()
+def names_of_classes(predictions: Mapping[str, pd.DataFrame]) -> dict[int, str]:
+    """Return the names of the classes for people, by number; empty where the runs recorded none or not the same."""
+    names = {kept.attrs[NAMES] for kept in predictions.values()} - {()}
+    return dict(enumerate(names.pop())) if len(names) == 1 else {}
 
 
-def classes_table(by_class: pd.DataFrame, recorded: Recorded) -> Table:
+def classes_table(recorded: Recorded, predictions: Mapping[str, pd.DataFrame], base: str) -> Table:
     """Build the table of accuracy by class: a row for each class, or for those in which arms differ most.
 
     Args:
-        by_class: The frame of `accuracy_by_class`.
         recorded: The experiment.
+        predictions: The predictions of its runs, as `read_predictions` returns them.
+        base: Name of the arm from which the differences of the others are shown.
     """
+    shares, names = shares_by_class(recorded, predictions), names_of_classes(predictions)
+    by_class = pd.DataFrame({arm: own.mean(axis=1) for arm, own in shares.items()}).sort_index()
+    p = clear_differences(shares, base)
+    compares = base in by_class and len(by_class.columns) > 1
+    differences = by_class.sub(by_class[base], axis=0) if compares else by_class * NAN
+    differences[base] = NAN
     spread = by_class.max(axis=1) - by_class.min(axis=1)
-    shown = by_class.loc[sorted(spread.nlargest(MOST_CLASSES).index)]
-    names = dict(enumerate(by_class.attrs.get(NAMES, ())))
+    shown = sorted(spread.nlargest(MOST_CLASSES).index)
+
+    def row(frame: pd.DataFrame, label: int) -> list[float]:
+        return [float(value) for value in frame.reindex(index=[label], columns=by_class.columns).to_numpy()[0]]
+
     rows = [
         [
-            Cell(names.get(label, f"class {label}"), sort=float(str(label))),
-            *(Cell(percent(value, 1), sort="" if is_missing(value) else value) for value in row),
+            Cell(names.get(label, f"class {label}"), sort=float(label)),
+            *map(_cell, row(by_class, label), row(differences, label), row(p, label)),
             Cell(percent(spread[label], 1), sort=spread[label]),
         ]
-        for label, row in zip(shown.index, shown.to_numpy(dtype=float), strict=True)
+        for label in shown
     ]
     caption = "Top-1 by class, in %"
+    if compares:
+        caption += f", and the difference from {base} in points"
     if len(by_class) > len(shown):
         caption += f"; of {len(by_class)} classes, the {len(shown)} in which the arms differ most"
     if len(recorded.arms) > len(by_class.columns):
         caption += f"; {len(by_class.columns)} of {len(recorded.arms)} arms"
     one_run = len(recorded.finished) >= SUMMARISED_FROM
     caption += "; one run of each arm" if one_run else "; means over seeds"
+    if tested := int(p.notna().sum().sum()):
+        caption += f"; {CLEAR} marks a clear difference: Welch's t test, corrected over {tested} differences (Holm)"
     return Table(caption, ["Class", *map(str, by_class.columns), "Range"], rows)
+
+
+def _cell(value: float, difference: float, p: float) -> Cell:
+    aside = "" if is_missing(difference) else f"({points(difference, 1)}{CLEAR if p < ALPHA else ''})"
+    return Cell(percent(value, 1), aside, sort="" if is_missing(value) else value)

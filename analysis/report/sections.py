@@ -13,7 +13,7 @@ from analysis.comparisons.methods import describe_method
 from analysis.comparisons.predictions import compare_predictions, predictions_table
 from analysis.details.arms import arms_table, described_arms
 from analysis.details.budgets import budgets_table
-from analysis.details.classes import accuracy_by_class, classes_table, read_predictions
+from analysis.details.classes import classes_table, read_predictions
 from analysis.details.repeating import experiment_file, repeat_commands
 from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import Strip, telemetry_strips
@@ -135,7 +135,7 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
         targets_table=targets_table(times, recorded, target, base),
         budgets_table=budgets_table(recorded),
         strips=telemetry_strips(recorded, tracking_uri),
-        classes_table=classes_table(accuracy_by_class(recorded, predictions), recorded),
+        classes_table=classes_table(recorded, predictions, base),
         predictions_table=predictions_table(
             compare_predictions(on_top1, finished, {run_id: kept["correct"] for run_id, kept in predictions.items()})
         ),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +12,6 @@ import pytest
 from analysis.details.arms import described_arms
 from analysis.details.artifacts import fetched
 from analysis.details.budgets import budgets_table
-from analysis.details.classes import NAMES, classes_table
 from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import read_strip
 from analysis.frames import Recorded
@@ -34,14 +31,6 @@ def test_descriptions_are_read_from_the_note_that_the_publisher_writes() -> None
     arms = {"reduced-none": {"description": "1x1 | no *heads*"}}
     note = experiment_note("x", [plan], {"description": "d", "arms": arms})
     assert described_arms(note) == {"reduced-none": "1x1 | no *heads*"}
-
-
-def test_the_table_of_classes_has_the_names_that_the_predictions_hold() -> None:
-    recorded: Any = SimpleNamespace(arms=["a"], finished=["run"])
-    by_class = pd.DataFrame({"a": [0.5, 0.25]}, index=[0, 1])
-    assert [row[0].text for row in classes_table(by_class, recorded).rows] == ["class 0", "class 1"]
-    by_class.attrs[NAMES] = ("tench", "church")
-    assert [row[0].text for row in classes_table(by_class, recorded).rows] == ["tench", "church"]
 
 
 def test_a_note_says_where_arms_share_colours_in_the_dashboard() -> None:
