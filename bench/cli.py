@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import benchmarks, claims, clean, dashboard, data, merge, publish, run
+from bench.commands import archive, benchmarks, claims, clean, dashboard, data, merge, publish, run
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
 from bench.commands.experiments import authoring, listing, plan, report, status
@@ -136,7 +136,7 @@ def build_parser() -> Parser:
     for command in (data, plan, run, publish):
         command.add_to(subparsers, places)
     status.add_to(subparsers, places, EXTENSIONS)
-    for command in (dashboard, report, evaluate, verify, export, predict, merge, clean, claims, benchmarks):
+    for command in (dashboard, report, evaluate, verify, export, predict, merge, archive, clean, claims, benchmarks):
         command.add_to(subparsers, places)
     for extension in EXTENSIONS:
         extension.add_commands(subparsers, places)

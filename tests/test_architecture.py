@@ -209,7 +209,7 @@ def test_every_folder_says_what_it_is_for() -> None:
 def test_every_distribution_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = (*project["dependencies"], *extras["export"], *extras["kernels"])
+    named = (*project["dependencies"], *extras["archive"], *extras["export"], *extras["kernels"])
     declared = {canonicalize_name(Requirement(name).name) for name in named}
     # `nvidia` is a namespace of many distributions; the one that is imported, DALI, is an extra.
     known = {*OURS, *sys.stdlib_module_names, "nvidia"}
