@@ -2,57 +2,71 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from reproduce.errors import UserError
 
+ALTERNATIVES = ("/tmp", "/var/tmp")
+"""Folders that take the place of the system's folder for temporary files where the path of that is too long."""
 
-@contextlib.contextmanager
-def temporary_folder(prefix: str, *, longest: int) -> Iterator[Path]:
-    """Create a folder for this process alone, and remove it with its content at the end of the `with` block.
 
-    Folders of the same prefix whose processes were killed are removed as well. A process holds a lock (`flock`) on its
-    folder, which the kernel releases with the process.
+@dataclass
+class TemporaryFolder:
+    """A folder of this process alone. As a context manager, it yields its path and removes the folder at the end."""
+
+    path: Path
+    """The folder, with mode 0700 and a name that cannot be guessed."""
+    _lock: int | None
+
+    def remove(self) -> None:
+        """Remove the folder with its content. May be called more than once."""
+        shutil.rmtree(self.path, ignore_errors=True)  # a process that is just ending may still write into it
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+
+def temporary_folder(prefix: str, *, longest: int, parents: Sequence[str] = ()) -> TemporaryFolder:
+    """Create a folder for this process alone, which the caller removes.
+
+    Folders of this user with the same prefix whose processes were killed are removed as well. A process holds a lock
+    (`flock`) on its folder, which the kernel releases with the process.
 
     Args:
         prefix: The beginning of the folder's name, to which eight letters are added.
-        longest: The most bytes of the folder's path, such as for sockets in it. The folder lies in the system's folder
-            for temporary files (TMPDIR) if that is short enough, otherwise in /tmp or /var/tmp.
-
-    Yields:
-        The path of the folder, with mode 0700.
+        longest: The most bytes of the folder's path, such as for sockets in it.
+        parents: Where the folder may lie: in the first of these folders that can be written and is short enough. By
+            default these are the system's folder for temporary files (TMPDIR) and `ALTERNATIVES`.
 
     Raises:
         UserError: None of these folders can be written.
     """
     fitting = longest - len(prefix) - len("/abcdefgh")
-    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")
-    parents = [Path(place) for place in dict.fromkeys(places) if len(os.fsencode(place)) <= fitting]
-    for parent in parents:
+    places = parents or (tempfile.gettempdir(), *ALTERNATIVES)
+    fit = [Path(place) for place in dict.fromkeys(places) if len(os.fsencode(place)) <= fitting]
+    for parent in fit:
         _remove_abandoned(parent, prefix)
-    folder, lock = _create_locked(parents, prefix)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # a process that is just ending may still write into it
-        os.close(lock)
-
-
-def _create_locked(parents: list[Path], prefix: str) -> tuple[Path, int]:
-    reasons = []
-    for parent in parents:
+    reasons = [] if fit else [f"{', '.join(places)}: the path may have {fitting} bytes at most"]
+    for parent in fit:
         try:
             while True:
                 folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
                 lock = _lock(folder)
                 if lock is not None and folder.exists():
-                    return folder, lock
+                    return TemporaryFolder(folder, lock)
                 if lock is not None:  # another process took the folder for an abandoned one before it was locked
                     os.close(lock)
         except OSError as error:
@@ -62,17 +76,19 @@ def _create_locked(parents: list[Path], prefix: str) -> tuple[Path, int]:
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
     """Remove the folders of this user that no process holds."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for folder in parent.glob(f"{prefix}*"):
-            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.geteuid():
-                continue
             if (lock := _lock(folder)) is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                if os.fstat(lock).st_uid == os.geteuid():
+                    shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a file descriptor that holds the lock of a folder, or None if a process holds it or the folder is gone."""
+    """Return a file descriptor that holds the lock of a folder.
+
+    None if a process holds it, if the folder is gone or of another user, and for a link or a file in its place.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
