@@ -20,10 +20,11 @@ import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
 
-from bench.machine.temporary_folders import temporary_folder
 from reproduce.errors import UserError
+from reproduce.files.temporary_folders import temporary_folder
 from reproduce.limits import usable_cpus
 from reproduce.spec import ResourcesConfig, SpecError
+from reproduce.text.redaction import redacted
 
 GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """The signals that Ctrl-C and `timeout` send to every process of the process group. Ray's processes are started with
@@ -119,7 +120,7 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
                 start.result()
             except Exception as error:  # whatever Ray cannot do here, it is no bug of this project
                 with log.open("a", encoding="utf-8") as file:
-                    traceback.print_exc(file=file)
+                    file.write(redacted(traceback.format_exc()))
                 raise UserError(_refusal(address, error, log)) from error
             yield Cluster(address)
         finally:

@@ -24,6 +24,7 @@ from reproduce import schema
 from reproduce.errors import CannotContinueError, UserError
 from reproduce.files.disk import naming_full_disk
 from reproduce.spec import PlannedRun, ResourcesConfig
+from reproduce.text.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -265,4 +266,4 @@ def _log_traceback(folder: Path) -> None:
     """Append the traceback of the exception that is being handled to a run's log."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG_FILE).open("a", encoding="utf-8") as file:
-        traceback.print_exc(file=file)
+        file.write(redacted(traceback.format_exc()))

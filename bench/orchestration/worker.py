@@ -26,6 +26,7 @@ from bench.records.record import Recording, RunFinishedError
 from reproduce.errors import CannotContinueError, UserError
 from reproduce.files.disk import DiskFullError, naming_full_disk
 from reproduce.spec import ResourcesConfig, RunConfig
+from reproduce.text.redaction import redacted, redacting_output
 
 if TYPE_CHECKING:
     import torch
@@ -291,13 +292,16 @@ def _failure(error: Exception) -> Outcome:
     if isinstance(error, CannotContinueError):
         return Outcome("interrupted", stop_all=f"{error} (on {socket.gethostname()})")
     repeats = isinstance(error, NonFiniteLossError | UserError | RunFinishedError)
-    sentence = f"{type(error).__name__}: {error} (on {socket.gethostname()})"
+    sentence = redacted(f"{type(error).__name__}: {error} (on {socket.gethostname()})")
     return Outcome("failed", sentence, retry=not repeats, elsewhere=failed_elsewhere(error))
 
 
 @contextlib.contextmanager
 def _redirecting_output(path: Path) -> Iterator[None]:
-    """Append the standard output and error of this process, native code included, to a file."""
+    """Append the standard output and error of this process, native code included, to a file.
+
+    Secrets are hidden in what Python prints, but not in what native code does.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
@@ -305,7 +309,8 @@ def _redirecting_output(path: Path) -> Iterator[None]:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
-            yield
+            with redacting_output():
+                yield
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

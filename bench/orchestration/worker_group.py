@@ -27,6 +27,7 @@ from bench.orchestration.worker import CONTROL, LOG_FILE, Attempt, Outcome, Rank
 from reproduce import schema
 from reproduce.limits import processes_killed_for_memory
 from reproduce.spec import ResourcesConfig
+from reproduce.text.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +191,7 @@ class WorkerGroup:
                 stacks.append(f"rank {rank}, from outside:\n{stacks_from_outside(placed.process)}")
         sentence = f"the run hangs: no step for {pause_s:.0f} s; {'; '.join(silent) or 'all ranks answer'}"
         with log_file.open("a", encoding="utf-8") as file:
-            file.write("\n".join([sentence, *stacks, ""]))
+            file.write(redacted("\n".join([sentence, *stacks, ""])))
         return f"{sentence}; the stacks are in {LOG_FILE}"
 
     def _stopped_before_first_step(self) -> bool:

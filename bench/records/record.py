@@ -232,7 +232,7 @@ class Record:
 
         Args:
             outcome: `FINISHED`, `FAILED` or `INTERRUPTED` of `reproduce.schema`.
-            error: Why the attempt failed; None if it did not. Passwords in it are not recorded.
+            error: Why the attempt failed; None if it did not. Passwords in it, or in `reason`, are not recorded.
             reason: Why the attempt was interrupted, such as "time limit" or "preempted"; None if it was not, or if the
                 reason is unknown.
             metrics: Final metrics, by their name in `reproduce.schema`. Values need not be finite.
@@ -246,7 +246,7 @@ class Record:
             schema.END,
             outcome=outcome,
             error=None if error is None else redacted(error),
-            reason=reason,
+            reason=None if reason is None else redacted(reason),
             duration_s=duration,
             metrics=_json_values(final),
             telemetry=dict(telemetry) if telemetry is not None else None,

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.machine.children import ending_with_stdin
 from bench.records.plan import experiments, read_plans
 from bench.tracking.background import publisher_command, publisher_environment
 from bench.tracking.cursors import ExperimentCursors
@@ -142,7 +143,13 @@ def serving(records: Path, *, uri: str, host: str = "127.0.0.1", port: int = 500
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     with open(log_file(records, "dashboard"), "ab") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True, cwd=records / "publisher"
+            ending_with_stdin(command),  # else a dashboard that is killed would leave the server behind
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+            cwd=records / "publisher",
         )
     address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     before = signal.signal(signal.SIGTERM, _interrupt)

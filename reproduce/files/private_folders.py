@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 from reproduce.errors import UserError
@@ -75,25 +73,6 @@ def private_folder(path: Path, field: str | None = None) -> Path:
     if problem := _close_to_others(path):
         raise UnsafeFolderError(f"{where} {problem}, so its content is not used; remove it or name another folder")
     return path
-
-
-def temporary_folder(parent: Path, prefix: str) -> Path:
-    """Create a private folder (mode 0700) with an unpredictable name that starts with `prefix`.
-
-    All other folders of this user with the same prefix are removed first, as leftovers of a process that was killed.
-    Two live processes must therefore not use the same prefix. The caller removes the new folder.
-
-    Args:
-        parent: Folder in which the new folder is created.
-        prefix: Beginning of its name.
-
-    Returns:
-        The new folder.
-    """
-    for leftover in parent.glob(f"{prefix}*"):
-        if _close_to_others(leftover) is None:
-            shutil.rmtree(leftover, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
 
 
 def _close_to_others(path: Path) -> str | None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from reproduce.models.auxiliary import AuxiliaryPool
 from reproduce.models.googlenet import GoogLeNet
-from reproduce.models.inception import Inception
+from reproduce.models.inception import Conv2d, Inception
 from reproduce.models.pooling import AdaptiveAveragePool
 from reproduce.native.kernels import MaxPool
 from reproduce.spec import SMALLEST_INPUT, NetworkConfig, SpecError
 
 KINDS: dict[type[nn.Module], str] = {
-    nn.Conv2d: "convolution",
+    Conv2d: "convolution",
     nn.BatchNorm2d: "norm",
     MaxPool: "max pool",
     AdaptiveAveragePool: "average pool",

@@ -126,10 +126,10 @@ def longest_path(network: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that records our pools, like torch's own layers, as single nodes and traces into all other modules."""
+    """Records our convolutions and pools, like torch's own layers, as single nodes, and traces into other modules."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, POOLS) or super().is_leaf_module(module, name)
+        return isinstance(module, (nn.Conv2d, *POOLS)) or super().is_leaf_module(module, name)
 
 
 def _nodes(network: nn.Module) -> Iterator[tuple[fx.Node, nn.Module | None]]:

@@ -52,6 +52,26 @@ class Widths(NamedTuple):
         return max(1, round(mixed / (in_channels + kernel * kernel * self.convolved)))
 
 
+class Conv2d(nn.Conv2d):
+    """A convolution with zero padding whose kernel is cropped to the taps that can meet the map.
+
+    Where a map is smaller than the reach of the kernel, the outer taps see nothing but padding: of a 5x5 kernel on a
+    1x1 map, only the middle one counts. Without them the output is the same up to rounding, and their gradient is
+    exactly 0. In place of these zeros oneDNN, as of 3.12, may leave memory that nobody has written there, in bf16 and
+    with many input channels (results/README.md).
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.stride != (1, 1) or max(self.kernel_size) == 1:
+            return super()._conv_forward(input, weight, bias)
+        cropped = [max(0, side // 2 + 1 - size) for side, size in zip(self.kernel_size, input.shape[2:], strict=True)]
+        if not any(cropped):
+            return super()._conv_forward(input, weight, bias)
+        (top, left), (height, width) = cropped, self.kernel_size
+        weight = weight[:, :, top : height - top, left : width - left]
+        return F.conv2d(input, weight, bias, padding=(height // 2 - top, width // 2 - left))
+
+
 class Convolution(nn.Module):
     """A convolution block: a convolution, batch normalisation or a bias, and ReLU.
 
@@ -69,7 +89,7 @@ class Convolution(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, norm: bool, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not norm)
+        self.conv = Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=not norm)
         self.bn = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS) if norm else None
         nn.init.kaiming_uniform_(self.conv.weight, nonlinearity="relu")
         if self.conv.bias is not None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import TextIO
 
 HIDDEN = "***"
 
@@ -36,3 +41,63 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
         if len(value) >= SHORTEST_SECRET:
             text = text.replace(value, HIDDEN)
     return text
+
+
+class RedactingStream(io.TextIOBase):
+    """A text stream that passes whole lines on to another one, without the secrets in them.
+
+    A line without its end is passed on when the stream is closed, which leaves the other stream open. Several threads
+    may write to it.
+
+    Args:
+        stream: The stream that receives the lines.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._line = ""
+        self._lock = threading.RLock()
+
+    def write(self, text: str) -> int:
+        """Pass on what `text` completes. Returns its length."""
+        with self._lock:
+            whole, end, self._line = (self._line + text).rpartition("\n")
+            if end:
+                self._stream.write(redacted(whole) + end)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the other stream."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Pass on the last line, which may lack its end."""
+        with self._lock:
+            if not self.closed and self._line:
+                self._stream.write(redacted(self._line))
+                self._line = ""
+        super().close()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the other stream, to which native code writes as it is."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Return whether the other stream is a terminal."""
+        return self._stream.isatty()
+
+
+@contextlib.contextmanager
+def redacting_output() -> Iterator[None]:
+    """Hide secrets in what this process prints by Python's `sys.stdout` and `sys.stderr`, within a block."""
+    with (
+        contextlib.closing(RedactingStream(sys.stdout)) as out,
+        contextlib.closing(RedactingStream(sys.stderr)) as error,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(error),
+    ):
+        yield

@@ -6,10 +6,15 @@ import socket
 import sys
 import time
 
+from reproduce.text.redaction import redacted
+
 
 def log(text: str) -> None:
-    """Write a line with the local time and the name of this host to standard error, which is the job's log."""
-    print(f"{time.strftime('%F %T')} {socket.gethostname()}: {text}", file=sys.stderr, flush=True)
+    """Write a line with the local time and the name of this host to standard error, which is the log of the job.
+
+    Secrets in it are hidden.
+    """
+    print(f"{time.strftime('%F %T')} {socket.gethostname()}: {redacted(text)}", file=sys.stderr, flush=True)
 
 
 def one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from reproduce.errors import UserError
 from reproduce.files import private_folders
-from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder, temporary_folder
+from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder
 
 ROOT = Path(__file__).parents[2]
 ANOTHER_USER = 12345
@@ -80,30 +80,6 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_created_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^scratch: .*/a/b cannot be created: No such file"):
         private_folder(tmp_path / "a" / "b", "scratch")
-
-
-def test_a_temporary_folder_is_private_and_its_name_cannot_be_guessed(tmp_path: Path) -> None:
-    parents = [tmp_path / "a", tmp_path / "b"]
-    for parent in parents:
-        parent.mkdir()
-    folders = [temporary_folder(parent, "job-") for parent in parents]
-    assert len({folder.name for folder in folders}) == 2
-    assert {mode(folder) for folder in folders} == {0o700}
-
-
-@needs_root
-def test_only_this_users_leftovers_are_removed(tmp_path: Path) -> None:
-    for name in ("victim", "job-theirs"):
-        (tmp_path / name).mkdir()
-    os.chown(tmp_path / "job-theirs", ANOTHER_USER, ANOTHER_USER)
-    (tmp_path / "victim" / "file").touch()
-    (tmp_path / "job-link").symlink_to(tmp_path / "victim")
-    leftover = temporary_folder(tmp_path, "job-")
-    (leftover / "log").touch()
-    new = temporary_folder(tmp_path, "job-")
-    assert not leftover.exists()
-    assert {path.name for path in tmp_path.iterdir()} == {"victim", "job-link", "job-theirs", new.name}
-    assert (tmp_path / "victim" / "file").exists()
 
 
 def test_the_folder_on_the_local_disk_has_the_users_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,8 +9,23 @@ from torch.nn import functional as F
 
 from reproduce.models import STAGES, GoogLeNet, stage_parameters
 from reproduce.models.auxiliary import AuxiliaryPool
-from reproduce.models.inception import Inception, Widths
+from reproduce.models.inception import Conv2d, Inception, Widths
 from reproduce.spec import NetworkConfig
+
+BACKWARD_IN_BF16 = """
+import torch
+
+from reproduce.models.inception import Conv2d
+
+for _ in range(3):
+    leftovers = [torch.full((5_000_000,), 1e30) for _ in range(3)]
+    del leftovers
+    layer = Conv2d(832, 128, 5, padding=2, bias=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.randn(32, 832, 1, 1)).float().square().sum().backward()
+    layer.weight.grad[:, :, 2, 2] = 0
+    print(float(layer.weight.grad.abs().max()))
+"""
 
 REDUCTIONS = ("reduced", "unreduced", "naive")
 
@@ -25,6 +44,34 @@ def test_branches_agree_in_height_and_width(reduction: str, side: int) -> None:
     module = Inception(6, Widths(1, 2, 3, 4, 5, 7), small(reduction=reduction, norm="none"))
     assert module(torch.randn(1, 6, side, side)).shape == (1, module.out_channels, side, side)
     assert module.out_channels == (1 + 3 + 5 + 6 if reduction == "naive" else 1 + 3 + 5 + 7)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 1), (3, 2), (4, 5)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_taps_that_see_only_padding_change_no_output_and_have_no_gradient(kernel: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    ours = Conv2d(3, 4, kernel, padding=kernel // 2).double()
+    theirs = nn.Conv2d(3, 4, kernel, padding=kernel // 2).double()
+    theirs.load_state_dict(ours.state_dict())
+    maps = torch.randn(2, 3, *size, dtype=torch.float64)
+    outputs = [layer(maps) for layer in (ours, theirs)]
+    for output in outputs:
+        output.square().sum().backward()
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_no_memory_that_nobody_has_written_becomes_a_gradient_in_bf16() -> None:
+    """oneDNN's AVX-512 kernels left such memory. A CPU that has other kernels, too, is told to use these."""
+    done = subprocess.run(
+        [sys.executable, "-c", BACKWARD_IN_BF16],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.split() == ["0.0"] * 3
 
 
 @pytest.mark.parametrize("kernel", ["1x1", "3x3", "5x5"])

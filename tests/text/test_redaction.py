@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
-from reproduce.text.redaction import redacted
+from reproduce.text.redaction import RedactingStream, redacted
 
 SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "hunter22",
@@ -34,3 +36,15 @@ SECRETS = {
 def test_secrets_are_hidden_and_the_rest_stays(text: str, shown: str) -> None:
     assert redacted(text, SECRETS) == shown
     assert redacted(shown, SECRETS) == shown
+
+
+def test_a_stream_hides_a_secret_that_comes_in_pieces_and_keeps_the_last_line() -> None:
+    target = io.StringIO()
+    stream = RedactingStream(target)
+    stream.write("http://me:pass")
+    stream.write("word@server\nand then http://")
+    assert target.getvalue() == "http://***@server\n"
+    stream.write("me:pw@server")
+    stream.close()
+    stream.close()
+    assert target.getvalue() == "http://***@server\nand then http://***@server"

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from bench.machine.children import end_with_parent
 from bench.machine.revision import ROOT
 from reproduce.data import synthetic
 from reproduce.data.writing import PrepareConfig, prepare
@@ -68,6 +69,7 @@ class FaultJob:
                 stdout=printed,
                 stderr=printed,
                 start_new_session=True,
+                preexec_fn=end_with_parent,
             )
 
     def last_line(self) -> str:

@@ -146,8 +146,8 @@ class TrialResult(Config):
     """The promises that were not kept, in words. Empty if all were."""
     duration_s: float
     """Seconds of the whole trial."""
-    commit: str
-    """The commit of the code."""
+    commit: str | None
+    """The commit of the code; None if it comes from no checkout."""
     date: str
     """The local date, as YYYY-MM-DD."""
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from bench.machine.children import ending_with_stdin
 from bench.machine.proxies import except_this_machine
 from bench.suites.faults.kind import Trial
 from bench.tracking.dashboard import await_health, terminate
@@ -50,7 +51,14 @@ class DisturbedServer:
         command += ["--host", LOOPBACK, "--port", str(self._port)]
         log_file = self._folder / "log.txt"
         with log_file.open("wb") as log:
-            self._server = subprocess.Popen(command, cwd=self._folder, stdout=log, stderr=log, start_new_session=True)
+            self._server = subprocess.Popen(
+                ending_with_stdin(command),
+                cwd=self._folder,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         await_health(self._server, f"http://{LOOPBACK}:{self._port}", log_file)
         self._open()
         self._trial.store = store

@@ -173,7 +173,7 @@ def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due_s: float, 
         processes_left=len(left),
         broken=tuple(broken),
         duration_s=round(time.monotonic() - start, 1),
-        commit=revision()["commit"],
+        commit=revision().get("commit"),
         date=time.strftime("%Y-%m-%d"),
     )
 

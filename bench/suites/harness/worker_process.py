@@ -1,7 +1,7 @@
 """Runs an implementation in a process of its own, which receives requests and replies to them over a pipe.
 
 Memory, CPU time and the number of threads belong to the process, so that they can be measured and set for one
-implementation at a time.
+implementation at a time. It ends with the benchmark, even if that is killed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import psutil
 
+from bench.machine.children import end_with_parent
 from bench.suites.harness.comparison import Measure
 from bench.suites.harness.errors import WorkerProcessError
 
@@ -154,6 +155,7 @@ def worker_process(name: str, serve: Callable[..., None], *arguments: Any) -> It
 
 
 def _serve(serve: Callable[..., None], *arguments: Any) -> None:
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(*arguments)
 

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench.machine.children import end_with_parent
 from reproduce.spec import Config, RunConfig
 
 FIRST_STEP = "progress.json"  # a run with records has a file of this name once its first step has ended, too
@@ -75,4 +76,5 @@ def main(bare: BareRun) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()  # which is torchrun, if there are several ranks
     main(BareRun.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8")))

@@ -28,6 +28,7 @@ import psutil
 from pydantic import Field
 from rich.console import Console
 
+from bench.machine.children import end_with_parent
 from bench.orchestration.cluster import cluster
 from bench.orchestration.worker import Attempt
 from bench.orchestration.worker_group import WorkerGroup
@@ -258,7 +259,7 @@ def _bare(name: str, workspace: Workspace, once: dict[str, dict[str, float]]) ->
         command = [*launcher, "-m", "bench.suites.overhead.bare_run", str(folder / "run.json")]
         log = folder / "log.txt"
         with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file)
+            process = subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=end_with_parent)
             if index:
                 process.wait()
             else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from reproduce.files.private_folders import temporary_folder
+from reproduce.files.temporary_folders import TemporaryFolder, temporary_folder
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress
 
@@ -31,9 +30,10 @@ ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 DUMP: Final = re.compile(r"@\s+0x|\*\*\*|\[state-dump\]|File \"|\^+$|StackTrace|~+\^")
 """Lines of the stack dumps of Ray's native processes, of their dumps of state, and of tracebacks."""
 
-NODE_LOCAL: Final = Path("/tmp")
-"""Folder in which a Ray node's private folder is created. $TMPDIR may be too long, since the path of a socket in that
-folder must not exceed 107 bytes."""
+NODE_LOCAL: Final = ("/tmp", "/var/tmp")
+"""Where a Ray node's private folder is created. Where $TMPDIR leads, there may be no sockets, as on shared storage."""
+LONGEST_FOLDER: Final = 107 - len("/ray/session_2026-11-27_02-17-26_175251_1234567/sockets/plasma_store")
+"""The most bytes of the path of that folder: Linux allows 107 for the path of a socket, and Ray adds this to it."""
 
 BLOCKED_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that SLURM or Ctrl-C sends to every process of a job step. They are blocked in Ray, which would end at once:
@@ -62,8 +62,13 @@ class RayNode:
 
     process: subprocess.Popen[bytes]
     """The process of `ray start`, which runs as long as Ray does."""
-    folder: Path
+    private: TemporaryFolder
     """Private folder with Ray's temporary folder and its log, which `kill` removes."""
+
+    @property
+    def folder(self) -> Path:
+        """The path of the private folder."""
+        return self.private.path
 
     @property
     def is_alive(self) -> bool:
@@ -132,7 +137,7 @@ class RayNode:
                     member.kill()
             psutil.wait_procs(family, timeout=KILL_TIMEOUT_S)
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.private.remove()
 
 
 def start_ray_node(
@@ -149,20 +154,21 @@ def start_ray_node(
     Returns:
         The Ray node, whose `kill` the caller has to call.
     """
-    folder = temporary_folder(NODE_LOCAL, f"deeper-{allocation.job}-{allocation.rank}-")
+    prefix = f"deeper-{allocation.job}-{allocation.rank}-"
+    private = temporary_folder(prefix, longest=LONGEST_FOLDER, parents=NODE_LOCAL)
     command = ray_command(
-        allocation, own, head_address=head_address, object_store_mib=object_store_mib, folder=_ray_folder(folder)
+        allocation, own, head_address=head_address, object_store_mib=object_store_mib, folder=_ray_folder(private.path)
     )
-    return start_ray_process(command, own.interface, folder)
+    return start_ray_process(command, own.interface, private)
 
 
-def start_ray_process(command: Sequence[str], interface: str, folder: Path) -> RayNode:
+def start_ray_process(command: Sequence[str], interface: str, private: TemporaryFolder) -> RayNode:
     """Start the command of a Ray node as a child process, without waiting until Ray listens.
 
     Args:
         command: The command, as `ray_command` returns it.
         interface: Network interface that gloo and NCCL use in the processes that Ray starts.
-        folder: Private folder of the Ray node, to which the command's output is written.
+        private: Private folder of the Ray node, to which the command's output is written.
     """
     environment = {
         **os.environ,
@@ -171,11 +177,11 @@ def start_ray_process(command: Sequence[str], interface: str, folder: Path) -> R
         "GLOO_SOCKET_IFNAME": interface,
         "NCCL_SOCKET_IFNAME": interface,
     }
-    with _log_file(folder).open("wb") as log:
+    with _log_file(private.path).open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=block_signals
         )
-    return RayNode(process, folder)
+    return RayNode(process, private)
 
 
 def ray_command(

@@ -133,6 +133,25 @@ def test_what_is_printed_goes_to_the_log_of_the_run(
     assert "from native code" in log
 
 
+def test_secrets_are_in_neither_the_log_nor_the_outcome(
+    train: Callable[..., tuple[Worker, Outcome]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter22")
+
+    def training(_: RankSetup) -> TrainingResult:
+        print("the password is hunt", end="", file=sys.stderr)
+        print("er22", file=sys.stderr)
+        print("no end of a line: hunter22", end="", file=sys.stderr)
+        raise RuntimeError("http://me:hunter21@server does not answer\nnor does hunter22")
+
+    _, outcome = train(training)
+    log = (tmp_path / "run" / LOG_FILE).read_text(encoding="utf-8")
+    assert "the password is ***\n" in log
+    assert "no end of a line: ***" in log
+    assert "RuntimeError: http://***@server does not answer" in log
+    assert "hunter" not in log + outcome.error
+
+
 def test_a_stop_tells_whether_the_run_has_begun_and_reaches_training(
     train: Callable[..., tuple[Worker, Outcome]],
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from bench.console.exit_codes import DONE, INTERRUPTED
+from bench.machine.children import end_with_parent
 from bench.machine.revision import ROOT
 from bench.records.plan import read_plan
 from bench.records.states import read_state, run_folder
@@ -149,7 +150,14 @@ class MainJob:
             environment.pop(name, None)
         with self._printed.open("ab") as printed:
             command = [sys.executable, "-m", "bench.cli", *arguments]
-            return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=printed, stderr=printed)
+            return subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdout=printed,
+                stderr=printed,
+                preexec_fn=end_with_parent,
+            )
 
     def start_run(self) -> subprocess.Popen[bytes]:
         """Start `deeper run` on the experiment, which also continues a run that was stopped. Does not wait."""

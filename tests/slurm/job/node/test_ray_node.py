@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import until
 
 from slurm.job.node import ray_node
 from slurm.job.node.allocation import Allocation
@@ -42,7 +41,8 @@ def node_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for /tmp of the node."""
     folder = tmp_path / "tmp"
     folder.mkdir()
-    monkeypatch.setattr(ray_node, "NODE_LOCAL", folder)
+    monkeypatch.setattr(ray_node, "NODE_LOCAL", (str(folder),))
+    monkeypatch.setattr(ray_node, "LONGEST_FOLDER", 1000)
     return folder
 
 
@@ -140,14 +140,12 @@ def test_planted_links_are_neither_followed_nor_removed(
     assert all((node_local / name).is_symlink() for name in ("deeper-17-0", "deeper-17-0-", "deeper-17-0.log"))
 
 
-def test_the_folder_of_an_earlier_start_is_removed(
+def test_the_folder_of_a_launcher_that_was_killed_is_removed(
     nodes: list[RayNode], tmp_path: Path, node_local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = start(nodes, tmp_path, monkeypatch, "exit 1")
-    until(lambda: not killed.is_alive, "the end of the first start", seconds=60)
-    start(nodes, tmp_path, monkeypatch, LISTENS)
-    assert len(list(node_local.iterdir())) == 1
-    assert not killed.folder.exists()
+    (node_local / "deeper-17-0-abandone" / "ray").mkdir(parents=True)
+    node = start(nodes, tmp_path, monkeypatch, LISTENS)
+    assert list(node_local.iterdir()) == [node.folder]
 
 
 def test_a_socket_of_ray_fits_into_107_bytes() -> None:
