@@ -147,7 +147,7 @@ def evaluate_on(cluster: Cluster, expression: str) -> str:
 def test_partitions_of_a_real_cluster_are_read(cluster: Cluster) -> None:
     offered = "{p.name: (p.default, p.max_seconds, [(n.count, n.cpus, n.gpus) for n in p.nodes]) for p in partitions()}"
     found = eval(evaluate_on(cluster, offered))
-    assert found["main"] == (True, 3600, [(2, 4, 0)])
+    assert found["main"] == (True, 3600, [(2, 4, 2)])
     assert found["gpu"] == (False, 3600, [(1, 8, 4)])
 
 
