@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import accounting
+
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
 HOSTS = ("n1", "n2")
 THREE_HOSTS = (*HOSTS, "n3")
@@ -111,8 +113,10 @@ mount --bind {shared} {shared}
 ip link add nodes type bridge
 ip address add {address}/24 dev nodes
 ip link set nodes up
+{accounts}
 slurmctld -D -c &
 touch {state}/login.ready
+sleep infinity & # the controller may be killed and started again
 wait $!
 """
 HOST = """
@@ -147,12 +151,15 @@ class Cluster:
         hosts: Names of the hosts.
         memory_limits: Whether control groups limit the memory of jobs. Their names are the same for all clusters of the
             machine, so that only one at a time can have them.
+        accounts: Whether jobs are accounted for, so that `sacct` knows them.
     """
 
-    def __init__(self, shared: Path, hosts: Sequence[str] = HOSTS, *, memory_limits: bool = False) -> None:
+    def __init__(
+        self, shared: Path, hosts: Sequence[str] = HOSTS, *, memory_limits: bool = False, accounts: bool = False
+    ) -> None:
         self.shared = shared.resolve()
         self.hosts = hosts
-        self.memory_limits = memory_limits
+        self.memory_limits, self.accounts = memory_limits, accounts
         self.state = self.shared / "slurm-state"  # configuration and the daemons' logs
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -184,11 +191,15 @@ class Cluster:
     def _configure(self) -> None:
         nodes = "\n".join(NODE.format(host=host, address=ADDRESSES[host]) for host in self.hosts)
         text = CONFIGURATION.format(state=self.state, nodes=nodes, hosts=",".join(self.hosts), **ADDRESSES)
-        files = {"slurm.conf": text + MEMORY_LIMITS * self.memory_limits, "gres.conf": DEVICES}
+        text += MEMORY_LIMITS * self.memory_limits + accounting.SETTINGS * self.accounts
+        files = {"slurm.conf": text, "gres.conf": DEVICES}
         if self.memory_limits:
             files["cgroup.conf"] = CONTROL_GROUPS
+        if self.accounts:
+            files["slurmdbd.conf"] = accounting.DAEMON.format(state=self.state)
         for name, content in files.items():
             (self.state / name).write_text(content, encoding="utf-8")
+            (self.state / name).chmod(0o600)
 
     def _end(self) -> None:
         for node in list(self._nodes):
@@ -259,6 +270,15 @@ class Cluster:
         self._boot(host)
         self._await_idle(host)
 
+    def kill_controller(self) -> None:
+        """Kill SLURM's controller. What it knows of jobs is in its folder."""
+        self.login("bash", "-c", "kill -KILL $(cat /run/slurmctld.pid)")
+
+    def start_controller(self) -> None:
+        """Start a controller that was killed, and wait until it answers."""
+        self._controller = self.popen("slurmctld", "-D")
+        until(lambda: self.login("sinfo", check=False).returncode == 0, "the controller", seconds=120)
+
     def _boot(self, host: str) -> None:
         self._start(host, HOST, private=["/run", "/tmp"])
         pid = str(_child(self._nodes[host].pid))
@@ -282,9 +302,15 @@ class Cluster:
         process.wait()
 
     def _start(self, name: str, script: str, private: list[str]) -> None:
+        accounts = accounting.START.format(state=self.state) if self.accounts else ""
         private_lines = "\n".join(line for place in private for line in self._own(name, Path(place)))
         text = (COMMON + script).format(
-            name=name, address=ADDRESSES[name], state=self.state, shared=self.shared, private=private_lines
+            name=name,
+            address=ADDRESSES[name],
+            state=self.state,
+            shared=self.shared,
+            private=private_lines,
+            accounts=accounts,
         )
         with (self.state / f"{name}.log").open("ab") as log:
             self._nodes[name] = subprocess.Popen(

@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
 
+import accounting
 from cluster import COMMANDS, MEMORY_GROUPS, NAMESPACES, THREE_HOSTS, Cluster
 
 
@@ -37,9 +38,13 @@ def skip_reason() -> str | None:
 def require_slurm() -> None:
     """Skip the test if no SLURM can be started here, but fail it in CI."""
     if reason := skip_reason():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        skip_but_in_ci(reason)
+
+
+def skip_but_in_ci(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -65,4 +70,14 @@ def cluster_of_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clust
     """A SLURM with the hosts n1, n2 and n3."""
     require_slurm()
     with Cluster(tmp_path_factory.mktemp("three"), THREE_HOSTS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM whose jobs `sacct` knows."""
+    require_slurm()
+    if missing := [command for command in accounting.COMMANDS if shutil.which(command) is None]:
+        skip_but_in_ci(f"no {', '.join(missing)} on PATH; as root on Debian: apt install {accounting.PACKAGES}")
+    with Cluster(tmp_path_factory.mktemp("accounts"), accounts=True) as running:
         yield running
