@@ -121,7 +121,6 @@ def test_all_gpus_of_a_node_are_used_at_once(user: UserFolder, setup: list[str])
     assert sorted(devices) == [[FIRST], [SECOND]]
 
 
-@pytest.mark.long
 def test_the_check_names_a_node_whose_gpus_cannot_be_used(user: UserFolder, setup: list[str]) -> None:
     """NVML answers on both nodes, but torch sees no GPU on either; on n1 another process computes on the GPU."""
     records = user.folder / "check-records"
