@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -146,6 +147,9 @@ class WorkerNode:
         if self.find_reason(self.allocation) in ENDED_BY_SLURM:
             return
         log(f"the head node, {self.allocation.hosts[0]}, is lost; requeueing the job")
+        if shutil.which("scontrol") is None:
+            log("no scontrol on PATH, such as in a container without SLURM's commands; submit again to continue")
+            return
         for _ in range(REQUEUE_TRIES):
             if subprocess.run(["scontrol", "requeue", self.allocation.queue_id], check=False).returncode == 0:
                 return
