@@ -30,7 +30,7 @@ def container(user: UserFolder) -> str:
     seen |= {ROOT, Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     binds = [f"--ro-bind {path} {path}" for path in sorted(seen)]
     binds += [f"--ro-bind /bin/{tool} /bin/{tool}" for tool in TOOLS if Path("/bin", tool).exists()]
-    binds += ["--ro-bind /etc/hosts /etc/hosts", "--ro-bind /etc/passwd /etc/passwd", "--ro-bind /sys /sys"]
+    binds += [f"--ro-bind {path} {path}" for path in ("/etc/alternatives", "/etc/hosts", "/etc/passwd", "/sys")]
     own = [
         "--tmpfs /tmp",
         "--proc /proc",

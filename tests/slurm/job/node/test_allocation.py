@@ -51,7 +51,7 @@ def test_outside_srun_the_message_says_how_to_start_the_launcher(missing: str) -
         ("n1,n2", ["n1", "n2"]),
         ("n[1-3,7]", ["n1", "n2", "n3", "n7"]),
         ("gpu[08-10],login", ["gpu08", "gpu09", "gpu10", "login"]),
-        ("rack[1-2]n[09-10].site,x", ["rack1n09.site", "rack1n10.site", "rack2n09.site", "rack2n10.site", "x"]),
+        ("rack[1-2]n[09-10],x", ["rack1n09", "rack1n10", "rack2n09", "rack2n10", "x"]),
     ],
 )
 def test_a_list_of_nodes_is_expanded_as_scontrol_does_it(nodes: str, names: list[str], tmp_path: Path) -> None:
