@@ -20,7 +20,8 @@ quickstart: setup ## the whole way on a small data set: images, trainings, recor
 test: lint ## static checks and all tests but the long ones
 	@$(BIN)/pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --durations 30
 
-test-long: setup-tests ## the tests that take minutes
+test-long: ## the tests that take minutes
+	@./setup.sh long
 	@$(BIN)/pytest -m long
 
 fuzz: setup-tests ## the decoder in C on mutated JPEGs, on one core for ten minutes: [MINUTES=10]; needs clang

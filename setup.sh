@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up what the suite runs on, into .venv beside this file. Run it as `make setup`; again, it takes a moment.
 #   setup.sh tests           also what only its checks and tests need: a browser, a SLURM, linters (`make test` does it)
+#   setup.sh long            besides, what only its long tests need: SLURM's accounting, a container (`make test-long`)
 #   PYTHON=/path/to/python   the interpreter to use (3.11 or newer); without it the first that fits is taken
 #   TORCH=cpu                PyTorch's builds without CUDA, if an index that you have configured holds them
 #   PIP_ARGS="..."           further arguments of pip install
@@ -14,7 +15,7 @@ readonly free_gib=12 # torch's CUDA build and its libraries unpack to some 6 GiB
 
 main() {
     local purpose=${1:-use} python key stamp lock=requirements.txt
-    if [ "$purpose" = tests ]; then lock=requirements-dev.txt; fi
+    if [ "$purpose" != use ]; then lock=requirements-dev.txt; fi
     torch=${TORCH:-$(cat $venv/.torch 2>/dev/null || echo cuda)} # what was chosen once stays chosen
     case $torch in cpu | cuda) ;; *) fail "setup: TORCH=$torch is neither cpu nor cuda" ;; esac
     python=$(find_python)
@@ -86,7 +87,7 @@ sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())'
 wanted_packages() {
     # Fashion-MNIST's own files; where the distribution has no such package, they are downloaded at `deeper data prepare`.
     [ -d /usr/share/datasets/fashion-mnist ] || echo dataset-fashion-mnist
-    [ "$1" = tests ] || return 0
+    [ "$1" != use ] || return 0
     # For the tests, which start a SLURM of their own and skip without it. A machine with a SLURM keeps the one it has.
     if ! command -v sbatch >/dev/null; then
         echo slurm-wlm
@@ -97,6 +98,10 @@ wanted_packages() {
     # Debian's browser, in which the tests look at MLflow's pages and at reports.
     command -v chromium >/dev/null || echo chromium
     command -v shellcheck >/dev/null || echo shellcheck
+    [ "$1" = long ] || return 0
+    command -v slurmdbd >/dev/null || echo slurmdbd
+    command -v mariadbd >/dev/null || echo mariadb-server
+    command -v bwrap >/dev/null || echo bubblewrap
 }
 
 # Those of the packages that this distribution has.
@@ -114,6 +119,8 @@ services_off() {
         case $package in
         slurm-wlm) units+=(slurmctld slurmd) ;;
         munge) units+=(munge) ;;
+        slurmdbd) units+=(slurmdbd) ;;
+        mariadb-server) units+=(mariadb) ;;
         esac
     done
     if [ ${#units[@]} = 0 ] || [ ! -d /run/systemd/system ]; then return; fi

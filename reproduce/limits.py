@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path("/")
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,31 @@ class Memory:
     total: int
     available: int
     """What may still be allocated without swapping."""
+
+
+@dataclass(frozen=True)
+class KillsForMemory:
+    """How many processes the kernel has killed because memory was short, and the limit that applies to this one."""
+
+    machine: int
+    """Processes of this machine, since it was started."""
+    group: int
+    """Processes of this process's own control group, such as a step of a SLURM job on this node."""
+    limit: int | None = None
+    """Bytes that this process may use together with the others of its control groups; None without a limit."""
+    peak: int | None = None
+    """Most bytes that these processes have used so far; None if there is no limit or the kernel does not say."""
+
+    def over_limit(self, before: KillsForMemory) -> str | None:
+        """Say, in the part of a sentence, which limit was met; None if the kernel has killed nobody for it since.
+
+        Args:
+            before: What was found earlier, on the same machine.
+        """
+        if self.group <= before.group or self.limit is None:
+            return None
+        peak = f" (peak: {self.peak / GIB:.2f} GiB)" if self.peak is not None else ""
+        return f"the processes of this job may use {self.limit / GIB:.2f} GiB of memory{peak}"
 
 
 def usable_cpus(root: Path = ROOT, environment: Mapping[str, str] = os.environ) -> int:
@@ -54,7 +80,7 @@ def usable_memory(root: Path = ROOT, environment: Mapping[str, str] = os.environ
     """
     machine = psutil.virtual_memory()
     total, available = [machine.total], [machine.available]
-    for limit, used in _memory_limits(root):
+    for limit, used, _ in _memory_limits(root):
         total.append(limit)
         available.append(max(0, limit - used))
     if (granted := _slurm_memory(environment)) is not None:
@@ -62,13 +88,30 @@ def usable_memory(root: Path = ROOT, environment: Mapping[str, str] = os.environ
     return Memory(min(total), min(*total, *available))
 
 
-def processes_killed_for_memory(root: Path = ROOT) -> int:
-    """Return how many processes the kernel has killed since the machine was started, because memory was short.
+def kills_for_memory(root: Path = ROOT) -> KillsForMemory:
+    """Count the processes that the kernel has killed because memory was short; 0 if it does not count them.
 
-    The number is 0 if the kernel does not count them (before Linux 4.13).
+    Args:
+        root: The folder below which `/proc` and the control groups are read.
     """
-    counts = dict(line.split() for line in _lines(root / "proc/vmstat"))
-    return int(counts.get("oom_kill", 0))
+    machine = dict(line.split() for line in _lines(root / "proc/vmstat")).get("oom_kill", 0)
+    group = next((kills for folder in _control_groups(root, "memory") if (kills := _kills_in(folder)) is not None), 0)
+    machine_total = psutil.virtual_memory().total
+    limits = [(limit, folder) for limit, _, folder in _memory_limits(root) if limit < machine_total]
+    if not limits:
+        return KillsForMemory(int(machine), group)
+    limit, folder = min(limits, key=lambda found: found[0])
+    peak = _words(folder / "memory.peak") or _words(folder / "memory.max_usage_in_bytes")
+    return KillsForMemory(int(machine), group, limit, int(peak[0]) if peak else None)
+
+
+def _kills_in(folder: Path) -> int | None:
+    """How many processes of a control group the kernel has killed; None if the group has no such counter."""
+    for name in ("memory.events", "memory.oom_control"):  # version 2 and 1
+        for line in _lines(folder / name):
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return None
 
 
 def _slurm_cpus(environment: Mapping[str, str]) -> int | None:
@@ -99,8 +142,8 @@ def _cpu_quotas(root: Path) -> Iterator[float]:
             yield int(quota) / int(period)
 
 
-def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Limit and use of each of this process's control groups that limits memory, in bytes.
+def _memory_limits(root: Path) -> Iterator[tuple[int, int, Path]]:
+    """Limit, use and folder of each of this process's control groups that limits memory; sizes in bytes.
 
     Files that are cached but not in active use do not count as used, because the kernel drops them first.
     """
@@ -114,7 +157,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
             if limit and used and limit[0] != "max":
                 words = _words(folder / "memory.stat")
                 statistics = dict(zip(words[::2], words[1::2], strict=False))
-                yield int(limit[0]), max(0, int(used[0]) - int(statistics.get(cached_name, 0)))
+                yield int(limit[0]), max(0, int(used[0]) - int(statistics.get(cached_name, 0))), folder
 
 
 def _control_groups(root: Path, controller: str) -> Iterator[Path]:

@@ -20,6 +20,8 @@ JOB_FORMAT = ",".join(
     f"{field}:|" for field in ("JobArrayID", "State", "Reason", "NodeList", "TimeUsed", "TimeLimit", "RestartCnt")
 )
 ACCOUNTING_FORMAT = "JobID,State,NodeList,Elapsed,Timelimit"
+ENDED_BY_REQUEUE = ("NODE_FAIL", "PREEMPTED", "REQUEUED")
+"""States in the accounting of a start of a job that was followed by another one."""
 
 
 class SlurmError(UserError):
@@ -79,7 +81,7 @@ class SlurmJob:
     limit_s: int | None = None
     """Time limit in seconds; None if SLURM reports none."""
     restarts: int | None = None
-    """Number of times that the job was requeued; None if it is not known, as for jobs that have left the queue."""
+    """Number of times that the job was requeued; None if SLURM does not know the job."""
 
 
 def partitions() -> tuple[Partition, ...]:
@@ -143,17 +145,22 @@ def parse_jobs(text: str) -> list[SlurmJob]:
 
 
 def parse_accounting(text: str) -> list[SlurmJob]:
-    """Parse the output of `sacct` in `ACCOUNTING_FORMAT`, one job or element of a job array a line.
+    """Parse the output of `sacct --duplicates` in `ACCOUNTING_FORMAT`, one start of a job or of an element a line.
 
-    In a state such as "CANCELLED by 1000", the words after the first become the reason. The accounting has no number
-    of restarts.
+    In a state such as "CANCELLED by 1000", the words after the first become the reason.
+
+    Returns:
+        The jobs as their last starts ended. Their restarts are the earlier starts that a requeue has ended.
     """
-    found = []
+    found: dict[str, SlurmJob] = {}
     for line in text.splitlines():
         identity, state, nodes, elapsed, limit = line.split("|")
         word, _, reason = state.partition(" ")
-        found.append(SlurmJob(identity, word, reason, nodes, parse_seconds(elapsed), parse_seconds(limit)))
-    return found
+        before = found.get(identity)
+        restarts = (before.restarts or 0) + (before.state in ENDED_BY_REQUEUE) if before else 0
+        times = parse_seconds(elapsed), parse_seconds(limit)
+        found[identity] = SlurmJob(identity, word, reason, nodes, *times, restarts)
+    return list(found.values())
 
 
 def parse_gpus(gres: str) -> int:
@@ -207,7 +214,7 @@ def _accounted(ids: Sequence[str]) -> list[SlurmJob]:
     """Ask the accounting. The list is empty if the cluster has none. Raises `SlurmError`."""
     if not shutil.which("sacct"):
         return []
-    command = ("sacct", "--allocations", "--noheader", "--parsable2", f"--jobs={','.join(ids)}")
+    command = ("sacct", "--allocations", "--duplicates", "--noheader", "--parsable2", f"--jobs={','.join(ids)}")
     try:
         return parse_accounting(run_command(*command, f"--format={ACCOUNTING_FORMAT}"))
     except SlurmError as error:

@@ -16,6 +16,9 @@ from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_w
 CHECK_TIME = "00:20:00"
 """Time limit of the job that measures nodes. It takes some two minutes, on a slow file system more."""
 
+CONTROLLER_POLL_S = 10
+"""Seconds after which a job asks SLURM's controller again if that has not answered."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -78,6 +81,7 @@ def render_job(job: Job, profile: Profile) -> str:
         launcher_options=_launcher_options(profile),
         run_options=_run_options(job) + ["--allow-other-machine"] * profile.allow_other_machine,
         granted=_granted(profile),
+        controller_poll_s=CONTROLLER_POLL_S,
     )
 
 

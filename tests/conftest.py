@@ -49,10 +49,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_stamps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests note about their data sets out of the user's cache."""
+    """Keep what tests note about their data sets and networks out of the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         stamps = tmp_path_factory.mktemp("cache")
         patch.setattr("reproduce.data.verification.cache", lambda: stamps)
+        patch.setattr("bench.planning.costs.cache", lambda: stamps)
         yield
 
 

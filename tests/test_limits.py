@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from reproduce.limits import usable_cores, usable_cpus, usable_memory
+from reproduce.limits import kills_for_memory, usable_cores, usable_cpus, usable_memory
 
 ALLOWED = len(os.sched_getaffinity(0))
 NO_SLURM: dict[str, str] = {}
@@ -95,6 +96,46 @@ def test_no_more_memory_is_counted_than_slurm_has_granted(tmp_path: Path, grante
 
 def test_memory_that_slurm_does_not_limit_is_that_of_the_machine(tmp_path: Path) -> None:
     assert usable_memory(tmp_path, {"SLURM_MEM_PER_NODE": "0"}).total == psutil.virtual_memory().total
+
+
+# What SLURM 22.05 makes for a step: the kernel counts a kill in the group of the victim under version 1.
+STEP_1 = {
+    "proc/vmstat": "pgfault 7\noom_kill 5\n",
+    "proc/self/cgroup": "4:memory:/slurm_n1/uid_0/job_1/step_0/task_0\n",
+    "proc/self/mountinfo": "41 39 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+    "sys/fs/cgroup/memory/slurm_n1/uid_0/job_1/step_0/task_0/memory.oom_control": (
+        "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"
+    ),
+    "sys/fs/cgroup/memory/slurm_n1/uid_0/job_1/step_0/task_0/memory.limit_in_bytes": "9223372036854771712\n",
+    "sys/fs/cgroup/memory/slurm_n1/uid_0/job_1/step_0/memory.limit_in_bytes": "314572800\n",
+    "sys/fs/cgroup/memory/slurm_n1/uid_0/job_1/step_0/memory.usage_in_bytes": "1048576\n",
+    "sys/fs/cgroup/memory/slurm_n1/uid_0/job_1/step_0/memory.max_usage_in_bytes": "314572800\n",
+}
+SERVICE_2 = {
+    **VERSION_2,
+    "proc/vmstat": "oom_kill 5\n",
+    "sys/fs/cgroup/system.slice/train.service/memory.events": "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n",
+    "sys/fs/cgroup/system.slice/train.service/memory.peak": "1073741824\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"), [(STEP_1, "0.29"), (SERVICE_2, "1.00")], ids=["step, version 1", "service, version 2"]
+)
+def test_a_kill_for_the_limit_of_the_own_control_group_is_told_with_limit_and_peak(
+    tmp_path: Path, files: dict[str, str], limit: str
+) -> None:
+    found = kills_for_memory(recorded(tmp_path, files))
+    assert (found.machine, found.group) == (5, 1)
+    said = f"the processes of this job may use {limit} GiB of memory (peak: {limit} GiB)"
+    assert found.over_limit(replace(found, group=0)) == said
+    assert found.over_limit(found) is None
+
+
+def test_a_kill_elsewhere_on_the_machine_meets_no_limit_of_this_process(tmp_path: Path) -> None:
+    found = kills_for_memory(recorded(tmp_path, {**UNLIMITED_1, "proc/vmstat": "oom_kill 5\n"}))
+    assert (found.machine, found.group, found.limit) == (5, 0, None)
+    assert found.over_limit(replace(found, machine=4)) is None
 
 
 def test_affinity_limits_the_cores_of_a_process() -> None:

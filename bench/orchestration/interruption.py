@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import time
 from collections.abc import Mapping
@@ -10,6 +12,9 @@ from types import TracebackType
 from typing import Any, Final
 
 REASONS: Final[Mapping[int, str]] = {signal.SIGINT: "interrupted by hand", signal.SIGTERM: "terminated"}
+
+STOP_FILE_EVERY_S = 2.0
+"""Least seconds between two looks for a stop file, which lies on a file system that all jobs of a cluster share."""
 
 
 class Interruption:
@@ -25,6 +30,8 @@ class Interruption:
 
     def __init__(self, stop_file: Path | None = None) -> None:
         self._stop_file = stop_file
+        self._stop: str | None = None
+        self._looked_at = -math.inf
         self._signal: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -32,16 +39,16 @@ class Interruption:
     def reason(self) -> str | None:
         """Why to stop, or None if nothing has requested it.
 
-        After a signal this is its entry in `REASONS`. Without a signal it is the content of the stop file.
+        After a signal this is its entry in `REASONS`. Without a signal it is the content of the stop file, which is
+        looked for at most every `STOP_FILE_EVERY_S` seconds.
         """
         if self._signal is not None:
             return REASONS[self._signal]
-        if self._stop_file is None:
-            return None
-        try:
-            return self._stop_file.read_text(encoding="utf-8").strip() or None  # empty while it is being written
-        except FileNotFoundError:
-            return None
+        if self._stop_file is not None and time.monotonic() - self._looked_at >= STOP_FILE_EVERY_S:
+            self._looked_at = time.monotonic()
+            with contextlib.suppress(FileNotFoundError):
+                self._stop = self._stop_file.read_text(encoding="utf-8").strip() or None  # empty while it is written
+        return self._stop
 
     @property
     def signalled(self) -> bool:

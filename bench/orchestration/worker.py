@@ -25,6 +25,7 @@ from bench.machine.nvml import DEVICE_ORDER, NVML_ORDER
 from bench.records.record import Recording, RunFinishedError
 from reproduce.errors import CannotContinueError, UserError
 from reproduce.files.disk import DiskFullError, naming_full_disk
+from reproduce.limits import KillsForMemory, kills_for_memory
 from reproduce.spec import ResourcesConfig, RunConfig
 from reproduce.text.redaction import redacted, redacting_output
 
@@ -50,6 +51,10 @@ class RankPlacement:
     """Number of the rank's process on its node."""
     name: str = ""
     """Name of the node."""
+    node: str = ""
+    """Ray's id of the node."""
+    kills: KillsForMemory = KillsForMemory(0, 0)  # noqa: RUF009 - frozen
+    """What the kernel has killed on the node for memory before the rank was placed there."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,14 @@ class Worker:
         """The node, the GPUs and the process that Ray has assigned to this rank."""
         gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
         address = ray.util.get_node_ip_address()
-        return RankPlacement(host=address, gpus=gpus, process=os.getpid(), name=socket.gethostname())
+        return RankPlacement(
+            host=address,
+            gpus=gpus,
+            process=os.getpid(),
+            name=socket.gethostname(),
+            node=ray.get_runtime_context().get_node_id(),
+            kills=kills_for_memory(),
+        )
 
     def create_store(self) -> int:
         """Create the rendezvous store of the process group. Called on rank 0 only, before any rank joins.

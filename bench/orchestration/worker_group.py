@@ -19,13 +19,13 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from bench.machine.computation import Computation, merged
 from bench.orchestration.watchdog import Watchdog, process_state, stacks_from_outside
 from bench.orchestration.worker import CONTROL, LOG_FILE, Attempt, Outcome, RankPlacement, Worker
 from reproduce import schema
-from reproduce.limits import processes_killed_for_memory
+from reproduce.limits import KillsForMemory, kills_for_memory
 from reproduce.spec import ResourcesConfig
 from reproduce.text.redaction import redacted
 
@@ -36,6 +36,7 @@ POLL_S = 0.5  # how soon a stop or the end of a run is noticed
 STEP_PATIENCE_S = 600.0
 CAUSE_PATIENCE_S = 5.0  # for the rank that failed, once another one has said that it misses a rank
 STACKS_TIMEOUT_S = 5.0
+KILLS_TIMEOUT_S = 30.0  # for a process that is started to look
 
 
 class StartCancelledError(Exception):
@@ -153,13 +154,13 @@ class WorkerGroup:
             several ranks failed, it is the outcome of one that did not fail because of another.
         """
         pending = [worker.train.remote(attempt, self.computation) for worker in self.workers]
-        killed_before = processes_killed_for_memory()
+        ranks = {request: rank for rank, request in enumerate(pending)}
         steps = _StepCounters(self.workers, step_patience_s)
         outcome, deadline = Outcome(schema.INTERRUPTED), math.inf
         while pending and time.monotonic() < deadline:
             done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
             if done:
-                latest = _result(done[0], killed_before)
+                latest = self._outcome(done[0], ranks[done[0]])
                 if outcome.status != schema.FAILED or (latest.status == schema.FAILED and not latest.elsewhere):
                     outcome = latest
                 if outcome.stop_all:
@@ -174,6 +175,30 @@ class WorkerGroup:
                 if (pause_s := steps.pause_s()) is not None:
                     return Outcome(schema.FAILED, self._describe_hang(pause_s, attempt.folder / LOG_FILE), retry=True)
         return outcome
+
+    def _outcome(self, request: Any, rank: int) -> Outcome:
+        """The outcome that a rank has returned, or a failed one that says why it has not."""
+        try:
+            return cast(Outcome, ray.get(request))
+        except RayActorError as error:
+            return self._death(rank, _one_line(error))
+        except RayError as error:
+            return Outcome(schema.FAILED, f"Ray: {_one_line(error)}", retry=True)
+
+    def _death(self, rank: int, known: str) -> Outcome:
+        """The outcome of a run whose rank died. Its node is asked whether memory was short there.
+
+        Another attempt would meet the same limit of the job's memory, so there is none after such a kill.
+        """
+        placed = self._placements[rank] if self._placements else RankPlacement("", ())
+        now = _kills_on(placed.node) if placed.node else None
+        if now is None or now.machine <= placed.kills.machine:
+            return Outcome(schema.FAILED, f"a worker died: {known}", retry=True)
+        if limit := now.over_limit(placed.kills):
+            sentence = f"out of memory: the kernel has killed a process on {placed.name}, where {limit}"
+            return Outcome(schema.FAILED, f"{sentence}; ask for more, or for fewer workers on a node")
+        meanwhile = f"the kernel has meanwhile killed a process of {placed.name} because memory was short"
+        return Outcome(schema.FAILED, f"a worker died: {known}; {meanwhile}", retry=True)
 
     def _describe_hang(self, pause_s: float, log_file: Path) -> str:
         """Append the stacks of all ranks to a log, and say in one line which ranks hang."""
@@ -266,22 +291,15 @@ class _StepCounters:
         return self._watchdog.look(steps, time.monotonic())
 
 
-def _result(reference: Any, killed_before: int) -> Outcome:
-    """The outcome that a rank has returned, or a failed one that says why it has not.
-
-    Args:
-        reference: Ray's reference to the result of `Worker.train`.
-        killed_before: How many processes the kernel had killed on this machine for want of memory before.
-    """
+def _kills_on(node: str) -> KillsForMemory | None:
+    """What the kernel has killed for memory on a node, from a process that is started there; None without an answer."""
+    remote: Any = ray.remote
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    request = remote(kills_for_memory).options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote()
     try:
-        return cast(Outcome, ray.get(reference))
-    except RayActorError as error:
-        reason = f"a worker died: {_one_line(error)}"
-        if processes_killed_for_memory() > killed_before:
-            reason += "; the kernel has meanwhile killed a process of this machine because memory was short"
-        return Outcome(schema.FAILED, reason, retry=True)
-    except RayError as error:
-        return Outcome(schema.FAILED, f"Ray: {_one_line(error)}", retry=True)
+        return cast(KillsForMemory, ray.get(request, timeout=KILLS_TIMEOUT_S))
+    except RayError:  # the node is lost as well, or busy
+        return None
 
 
 def _one_line(error: RayError) -> str:

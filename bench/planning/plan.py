@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from bench.planning.costs import network_costs
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
 from reproduce.data.manifest import MANIFEST
 from reproduce.grid import arm_data, plan, plan_without_data, used_images
-from reproduce.models.cost import cost
-from reproduce.spec import DataConfig, ExperimentConfig, NetworkConfig, PlannedRun, ResourcesConfig, SpecError
+from reproduce.spec import DataConfig, ExperimentConfig, PlannedRun, ResourcesConfig, SpecError
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
 CHECKPOINTS = 2  # the newest and the one before
@@ -94,7 +94,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
         train_images=train_images,
     )
     networks = {run.config.network for run in runs}
-    by_network = {network: _costs(network) for network in networks}
+    by_network = {network: network_costs(network) for network in networks}
     costs = {run.key: by_network[run.config.network] for run in runs}
     return Plan(experiment, tuple(runs), costs, train_images, val_images)
 
@@ -214,13 +214,3 @@ def start_with_part(runs: Sequence[PlannedRun], index: int, count: int) -> list[
         All runs: those of part `index` first, then those of the following parts in a circle.
     """
     return [run for shift in range(count) for run in runs[(index - 1 + shift) % count :: count]]
-
-
-def _costs(network: NetworkConfig) -> dict[str, float]:
-    inference, training = cost(network, training=False), cost(network, training=True)
-    return {
-        schema.COST_PARAMETERS: training.parameters,
-        schema.COST_PARAMETERS_INFERENCE: inference.parameters,
-        schema.COST_MACS: inference.macs,
-        schema.COST_MACS_TRAINING: training.macs,
-    }

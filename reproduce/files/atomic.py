@@ -14,6 +14,7 @@ from typing import BinaryIO
 from reproduce.files.disk import naming_full_disk
 
 DEFAULT_MODE, PRIVATE = 0o666, 0o600
+BUFFER_BYTES = 8 * 2**20  # a network file system answers every write, and a checkpoint has hundreds of tensors
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def replacing(path: Path, *, durable: bool = True, mode: int = DEFAULT_MODE) -> 
     opener = None if mode == DEFAULT_MODE else functools.partial(os.open, mode=mode)
     with naming_full_disk(path):
         try:
-            with open(partial, "xb", opener=opener) as file:
+            with open(partial, "xb", buffering=BUFFER_BYTES, opener=opener) as file:
                 yield file
                 if durable:
                     file.flush()

@@ -21,6 +21,7 @@ from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.errors import UserError
 from reproduce.files.disk import DiskFullError
+from reproduce.limits import KillsForMemory, kills_for_memory
 from reproduce.spec import load_experiment
 from slurm.job.config import LauncherConfig
 from slurm.job.driver import Driver, driver_command
@@ -28,12 +29,19 @@ from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import find_address
 from slurm.job.node.ray_node import RayNode, RayNodeError, RayStartError, start_ray_node
-from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data, require_shared_folders
+from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data_unless, require_shared_folders
 from slurm.job.rendezvous import REPORT_TIMEOUT_S, NodeReport, RendezvousServer, cancel_rendezvous, rendezvous_file
 from slurm.job.termination import TO_BE_REQUEUED, StopRequest, termination_reason
 
 POLL_S = 0.5
-CONNECT_TIMEOUT_S = 10.0
+LISTENER_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 60.0  # at least, for the launcher of a worker node to connect once Ray runs on this one
+CONNECT_FACTOR = 4.0  # times as long as this node took, since all read the same file system
+SAY_AFTER_S = 15.0
+
+
+class DriverKilledError(RuntimeError):
+    """Raised if a signal has killed `deeper run`."""
 
 
 def run_head_node(allocation: Allocation, config: LauncherConfig) -> int:
@@ -68,6 +76,8 @@ class HeadNode:
     """Starts Ray on this node. Tests replace it by a double."""
     start_driver: Callable[[list[str]], Driver] = Driver
     """Starts the command of `deeper run`. Tests replace it by a double."""
+    count_kills: Callable[[], KillsForMemory] = kills_for_memory
+    """Counts the processes of this node that the kernel has killed for memory. Tests replace it by a double."""
 
     def run(self) -> int:
         """Run the experiment and wait until it has ended. Ray is then killed on this node, also after an error.
@@ -75,12 +85,13 @@ class HeadNode:
         Returns:
             `INTERRUPTED` if Ray ended on this node or did not start in a job that was requeued, or if a signal killed
             `deeper run`; `FAILED` if Ray did not start in the first start of the job; see `_code_after_mistake` for the
-            case that the runs do not fit since nodes are missing; `WRONG_INPUT` after a user's
-            mistake, in which case the runs of this job that have not ended are recorded as failed, and if no run can
-            go on, for example on a full disk, which leaves them as they are;
+            case that the runs do not fit since nodes are missing; `WRONG_INPUT` after a user's mistake, in which case
+            the runs of this job that have not ended are recorded as failed, and if no run can go on, for example on a
+            full disk, or if Ray or `deeper run` met the job's limit of memory, which leaves them as they are;
             `CANCELLED` if `deeper run` was interrupted by a signal that was sent neither because of the time limit nor
             because of a preemption; otherwise the exit code of `deeper run`.
         """
+        before = self.count_kills()
         try:
             return self._run_with_ray()
         except DiskFullError as error:  # no fault of the runs, which continue once there is room
@@ -90,17 +101,18 @@ class HeadNode:
             log(one_line(error))
             mark_runs_failed(self.config, f"{self.allocation.host}: {one_line(error)}")
             return WRONG_INPUT
-        except RayStartError as error:
+        except (RayNodeError, DriverKilledError) as error:
             log(str(error))
-            if self.allocation.restarts:  # it came up before, so this node may be to blame
-                return INTERRUPTED
-            log("Ray never came up in this job, so it is not requeued; once that is mended, submit again")
-            return FAILED
-        except RayNodeError as error:
-            log(str(error))
-            return INTERRUPTED
+            if limit := self.count_kills().over_limit(before):
+                log(f"out of memory: {limit} on this node; no run is marked as failed; ask for more and submit again")
+                return WRONG_INPUT
+            if isinstance(error, RayStartError) and not self.allocation.restarts:
+                log("Ray never came up in this job, so it is not requeued; once that is mended, submit again")
+                return FAILED
+            return INTERRUPTED  # if Ray came up before, this node may be to blame
 
     def _run_with_ray(self) -> int:
+        began = time.monotonic()
         file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
         server: RendezvousServer | None = None
         ray: RayNode | None = None
@@ -113,7 +125,9 @@ class HeadNode:
             if self.config.join:
                 _require_listener(self.config.join)
             server = RendezvousServer(own.address, file)  # first, so that the loss of a node is noticed from now on
-            data = prepare_data(self.config)
+            data = prepare_data_unless(self.config, self.stop.is_set)
+            if data is None:
+                return self._exit_code(INTERRUPTED)
             ray = self.start_ray(
                 self.allocation,
                 own,
@@ -124,7 +138,7 @@ class HeadNode:
                 ray.wait_until_up()
             ray_address = self.config.join or ray.wait_for_address()
             server.announce_ray(ray_address)
-            missing = self._wait_for_workers(server, str(data))
+            missing = self._wait_for_workers(server, str(data), own_start_s=time.monotonic() - began)
             driver = self.start_driver(driver_command(self.config, ray_address, data, self.stop.file))
             code = self._wait_for_driver(driver, ray)
             if code == INTERRUPTED and driver.mistake is not None and not self.stop.is_set():
@@ -152,28 +166,36 @@ class HeadNode:
             return self.config.join.rpartition(":")[0]
         return next(iter(self.allocation.peers), None)
 
-    def _wait_for_workers(self, server: RendezvousServer, data: str) -> list[NodeReport]:
+    def _wait_for_workers(self, server: RendezvousServer, data: str, own_start_s: float) -> list[NodeReport]:
         """Wait until every worker node has joined Ray or is known not to, the time is up, or the job is to stop.
 
-        A node that has connected is given the time to copy its data; one that never has, `REPORT_TIMEOUT_S`.
+        A node that has connected is given the time to start Ray, and to copy its data. One that has not has started
+        with this node and is given several times as long as this one took; the log says how long it is waited for.
 
         Args:
             server: Receives the reports.
             data: Root folder from which this node reads the data sets.
+            own_start_s: Seconds that this node took until its own Ray was up.
 
         Returns:
-            A report for each worker node that does not take part.
+            For each node that the job continues without, why. Each is also logged.
 
         Raises:
-            UserError: A worker node would read the data sets from another folder than `data`.
+            UserError: A node reads the data sets from another folder than this one.
         """
-        start = time.monotonic()
+        connect_s = max(CONNECT_TIMEOUT_S, CONNECT_FACTOR * own_start_s)
+        ready_s = STAGING_TIMEOUT_S if self.config.scratch else REPORT_TIMEOUT_S
+        start, said = time.monotonic(), False
         peers = set(self.allocation.peers)
         while not self.stop.is_set():
+            waited_s = time.monotonic() - start
             silent = peers - {report.host for report in server.reports}
-            patience_s = STAGING_TIMEOUT_S if self.config.scratch and silent & server.connected else REPORT_TIMEOUT_S
-            if not silent or time.monotonic() - start > patience_s:
+            absent = silent - server.connected
+            if not silent or waited_s > (connect_s if silent == absent else ready_s):
                 break
+            if absent and not said and waited_s > SAY_AFTER_S:
+                log(f"waiting for the launchers of {', '.join(sorted(absent))}, for at most {connect_s:.0f} s")
+                said = True
             time.sleep(POLL_S)
         reports = list(server.reports)
         for report in reports:
@@ -184,7 +206,8 @@ class HeadNode:
                 )
         missing = [report for report in reports if report.problem]
         for host in sorted(peers - {report.host for report in reports}):
-            sentence = f"{host}: did not report in time; its own messages are in this log"
+            problem = "was not ready in time" if host in server.connected else f"did not start within {connect_s:.0f} s"
+            sentence = f"{host}: its launcher {problem}; its own messages, if any, are in this log"
             missing.append(NodeReport(host, data, sentence, "lost"))
         for report in missing:
             log(f"continuing without {report.problem}")
@@ -201,7 +224,7 @@ class HeadNode:
         """
         try:
             while (code := driver.poll()) is None:
-                self.stop.is_set()
+                self.stop.pass_on()
                 if not ray.is_alive:
                     raise RayNodeError(f"Ray has ended: {ray.last_words}")
                 time.sleep(POLL_S)
@@ -229,10 +252,9 @@ class HeadNode:
         return INTERRUPTED if "lost" in causes or self.allocation.restarts else FAILED
 
     def _exit_code(self, code: int) -> int:
-        """Convert the exit code of `deeper run` to that of the job."""
+        """Convert the exit code of `deeper run` to that of the job. Raises `DriverKilledError`."""
         if code < 0:
-            log(f"deeper run was killed by {signal.Signals(-code).name}")
-            return INTERRUPTED
+            raise DriverKilledError(f"deeper run was killed by {signal.Signals(-code).name}")
         if code == INTERRUPTED and self.stop.reason not in (None, *TO_BE_REQUEUED):
             return CANCELLED
         return code
@@ -292,7 +314,7 @@ def _require_listener(address: str) -> None:
     """Raise `RayStartError` unless something accepts connections at HOST:PORT: Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=LISTENER_TIMEOUT_S).close()
     except OSError as error:
         raise RayStartError(f"no Ray cluster can be joined at {address}: {error.strerror or error}") from error
 

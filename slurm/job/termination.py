@@ -28,20 +28,20 @@ TO_BE_REQUEUED = (PREEMPTED, TIME_LIMIT)
 class StopRequest:
     """A request to stop the job, made by a signal to this process or by a stop file.
 
-    `deeper run` also watches the stop file. A signal is therefore passed on to it by writing that file, which `is_set`
-    does: call it regularly.
+    `deeper run` also watches the stop file. A signal is therefore passed on to it by writing that file, which
+    `pass_on` and `is_set` do: call one of them regularly.
     """
 
     def __init__(self, file: Path, find_reason: Callable[[], str]) -> None:
         """Create an object without a request. No signal is handled before `listen` is called.
 
         Args:
-            file: The stop file, which the batch script or `is_set` writes.
-            find_reason: Finds out why a signal was sent. `is_set` calls it once, after the first signal.
+            file: The stop file, which the batch script or this object writes.
+            find_reason: Finds out why a signal was sent. It is called once, after the first signal.
         """
         self.file = file
         self.reason: str | None = None
-        """Why the signal was sent; None if there was no signal or `is_set` has not been called since."""
+        """Why the signal was sent; None if there was no signal or it has not been passed on yet."""
         self._find_reason = find_reason
         self._signalled = False
 
@@ -50,16 +50,19 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
-    def is_set(self) -> bool:
-        """Return whether the job is to stop, that is, whether the stop file exists.
+    def pass_on(self) -> None:
+        """Write the stop file if a signal has arrived, unless it exists already. Without a signal this does nothing.
 
-        The first call after a signal finds out the reason, which may take as long as SLURM needs to answer, and writes
-        it to the stop file unless that exists already.
+        The first call after a signal finds out the reason, which may take as long as SLURM needs to answer.
         """
         if self._signalled and self.reason is None:
             self.reason = self._find_reason()
             if not self.file.exists():
                 self.file.write_text(self.reason, encoding="utf-8")
+
+    def is_set(self) -> bool:
+        """Pass a signal on, and return whether the job is to stop, that is, whether the stop file exists."""
+        self.pass_on()
         return self.file.exists()
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation
 from slurm.job.node.network import NetworkAddress, find_address
 from slurm.job.node.ray_node import START_TIMEOUT_S, RayNode, start_ray_node
-from slurm.job.node.staging import prepare_data
+from slurm.job.node.staging import prepare_data_unless
 from slurm.job.rendezvous import (
     REPORT_TIMEOUT_S,
     Cause,
@@ -28,6 +29,7 @@ from slurm.job.termination import ENDED_BY_SLURM, termination_reason
 
 POLL_S = 0.5
 MOST_FAILED_STARTS = 3  # of Ray, one after the other
+REQUEUE_TRIES, REQUEUE_POLL_S = 12, 10.0
 MOST_LOSSES = 10  # of a Ray that was up; a node that Ray leaves more often is not fit for it
 
 
@@ -80,13 +82,13 @@ class WorkerNode:
             return
         try:
             own = find_address(rendezvous.host, self.config.interface)
-            data = str(prepare_data(self.config))
+            data = prepare_data_unless(self.config, client.over.is_set)
         except UserError as error:
             self._leave_out(client, "mistake", one_line(error))
         else:
-            ray_address = client.wait_for_ray()
+            ray_address = client.wait_for_ray() if data else None
             if ray_address is not None:
-                self._keep_ray_running(client, own, ray_address, data)
+                self._keep_ray_running(client, own, ray_address, str(data))
         client.over.wait()
         if client.head_lost:
             self._requeue_job()
@@ -145,4 +147,10 @@ class WorkerNode:
         if self.find_reason(self.allocation) in ENDED_BY_SLURM:
             return
         log(f"the head node, {self.allocation.hosts[0]}, is lost; requeueing the job")
-        subprocess.run(["scontrol", "requeue", self.allocation.queue_id], check=False)
+        if shutil.which("scontrol") is None:
+            log("no scontrol on PATH, such as in a container without SLURM's commands; submit again to continue")
+            return
+        for _ in range(REQUEUE_TRIES):
+            if subprocess.run(["scontrol", "requeue", self.allocation.queue_id], check=False).returncode == 0:
+                return
+            time.sleep(REQUEUE_POLL_S)  # the controller may be away as well, for example to restart

@@ -127,13 +127,17 @@ def _show(verdicts: list[Verdict]) -> None:
         Column("records MiB/s", "right", priority=3),
         Column("scratch MiB/s", "right", priority=4),
         Column("images/s", "right", priority=1),
+        Column("TFLOP/s", "right", priority=2),
     ]
     rows: list[list[Cell]] = [
         [
             verdict.host,
             Text(verdict.word, style=styles[verdict.word]),
             f"{verdict.found['clock_s']:+.3f}" if "clock_s" in verdict.found else "-",
-            *(rate(verdict, name) for name in ("link_mib_s", "records_mib_s", "scratch_mib_s", "images_s")),
+            *(
+                rate(verdict, name)
+                for name in ("link_mib_s", "records_mib_s", "scratch_mib_s", "images_s", "gpu_tflop_s")
+            ),
         ]
         for verdict in verdicts
     ]

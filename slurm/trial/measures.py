@@ -25,13 +25,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "code": code_hash()[:12], **{name: version(name) for name in PACKAGES}}
 
 
-def gpu_names() -> list[str]:
-    """Return the names of the GPUs that this process may use."""
-    import torch
-
-    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-
-
 def write_rate(folder: Path) -> float:
     """Write a file to a folder, and remove it.
 

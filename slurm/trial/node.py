@@ -28,6 +28,7 @@ from slurm.job.log import log, one_line
 from slurm.job.node.allocation import Allocation, read_allocation
 from slurm.job.node.network import NetworkAddress, find_address
 from slurm.trial import measures
+from slurm.trial.gpus import inspect_gpus, tflop_rate
 from slurm.trial.meeting import Meeting, MeetingError, meet
 from slurm.trial.verdicts import RESULTS, judge
 
@@ -81,6 +82,7 @@ class Node:
         """Measure everything in turn. A problem is noted, and the next measurement begins all the same."""
         steps: list[tuple[str, Callable[[], None]]] = [
             ("versions", self._versions),
+            ("gpus", self._gpus),
             ("clock", self._clock),
             ("locks", self._locks),
             ("network", self._network),
@@ -112,7 +114,13 @@ class Node:
 
     def _versions(self) -> None:
         self.found["versions"] = measures.versions()
-        self.found["gpus"] = measures.gpu_names() if self.allocation.gpus else []
+
+    def _gpus(self) -> None:
+        self.found |= inspect_gpus(self.allocation.gpus)
+        self.meeting.store.set(f"gpus/{self.meeting.place}", str(len(self.found["gpus"])))
+        if self.found["gpus"]:
+            rates = [tflop_rate(torch.device("cuda", index)) for index in range(len(self.found["gpus"]))]
+            self.found["gpu_tflop_s"] = min(rates)
 
     def _clock(self) -> None:
         """All nodes leave a step at the same moment, but for the time of a message; the head node's clock counts."""
@@ -146,15 +154,18 @@ class Node:
 
     def _network(self) -> None:
         """Rates of all-reduce over all nodes, and of each node's link to the head node."""
-        if len(self.meeting.members) == 1:
+        places = range(len(self.meeting.members))
+        if len(places) == 1:
             return
+        # One node without usable GPUs would leave the others waiting for it in NCCL.
+        on_gpus = all(int(self.meeting.store.get(f"gpus/{place}")) for place in places)
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if self.found["gpus"] else "gloo",
+            "cpu:gloo,cuda:nccl" if on_gpus else "gloo",
             store=dist.PrefixStore("ranks", self.meeting.store),  # type: ignore[attr-defined]
             rank=self.meeting.place,
             world_size=len(self.meeting.members),
         )
-        gradients = torch.ones(GRADIENTS, device="cuda" if self.found["gpus"] else "cpu")
+        gradients = torch.ones(GRADIENTS, device="cuda" if on_gpus else "cpu")
         mib = gradients.nbytes / measures.MIB
         self.found["all_reduce_mib_s"] = mib / self._seconds_each(lambda: _all_reduce(gradients))
         message = torch.ones(GRADIENTS)

@@ -19,6 +19,7 @@ RATES = {
     "records_mib_s": "MiB/s written to the records",
     "scratch_mib_s": "MiB/s written to scratch",
     "images_s": "images/s loaded",
+    "gpu_tflop_s": "TFLOP/s on its slowest GPU",
 }
 
 
@@ -31,7 +32,7 @@ class Verdict:
     problems: tuple[str, ...]
     """What keeps jobs from running there as they should."""
     remarks: tuple[str, ...]
-    """What is slower there than elsewhere."""
+    """What is slower there or other than elsewhere."""
     found: Mapping[str, Any]
     """What was measured; empty if the node took no part."""
 
@@ -80,8 +81,7 @@ def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapp
         yield "a file that another node has locked is not locked here, so that two jobs could do one run"
     if found["cpus"] < asked["cpus"]:
         yield f"it has {found['cpus']} CPUs, and the profile asks for {asked['cpus']}"
-    if len(found.get("gpus", ())) < asked["gpus"]:
-        yield f"torch sees {len(found.get('gpus', ()))} GPUs, and the profile asks for {asked['gpus']}"
+    yield from _problems_of_gpus(found, asked["gpus"])
     if found.get("shared_memory_mib", asked["object_store_mib"]) < asked["object_store_mib"]:
         yield f"/dev/shm has {found['shared_memory_mib']:.0f} MiB free, and Ray takes {asked['object_store_mib']}"
     for name in ("records", "scratch"):
@@ -89,11 +89,31 @@ def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapp
             yield f"the disk of {name} has {found[f'{name}_free_gib']:.1f} GiB free"
 
 
+def _problems_of_gpus(found: Mapping[str, Any], asked: int) -> Iterator[str]:
+    granted, seen = found.get("granted_gpus", asked), len(found.get("gpus", ()))
+    if granted < asked:
+        yield f"SLURM grants {granted} GPUs, and the profile asks for {asked}"
+    if seen < granted:
+        why = f": {found['gpus_absent']}" if "gpus_absent" in found else ""
+        yield f"torch sees {seen} of the {granted} GPUs that SLURM grants{why}"
+
+
+def _remarks_on_gpus(found: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for sentence in found.get("devices_absent", ()):
+        yield f"telemetry lacks a GPU: {sentence}"
+    for gpu in found.get("occupied", ()):
+        yield f"{gpu['processes']} processes already compute on {gpu['uuid']}, with {gpu['memory_gib']:.0f} GiB in use"
+    kinds = Counter(tuple(sorted(set(other["gpus"]))) for other in nodes.values() if other.get("gpus"))
+    if found.get("gpus") and (own := tuple(sorted(set(found["gpus"])))) != (common := kinds.most_common(1)[0][0]):
+        yield f"its GPUs are {', '.join(own)}, and {', '.join(common)} elsewhere"
+
+
 def _remarks(found: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, unit in RATES.items():
         rates = [other[name] for other in nodes.values() if name in other]
         if name in found and found[name] < SLOW * statistics.median(rates):
             yield f"{found[name]:.0f} {unit}, where the median is {statistics.median(rates):.0f}"
+    yield from _remarks_on_gpus(found, nodes)
 
 
 def _commonest(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -14,17 +14,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import accounting
+
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
 HOSTS = ("n1", "n2")
+THREE_HOSTS = (*HOSTS, "n3")
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
 NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount")
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
-ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "g1": "10.66.0.21"}
+ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "n3": "10.66.0.13", "g1": "10.66.0.21"}
 REPOSITORY = Path(__file__).parents[2]
 
 # Preemption needs tiers: `high` takes nodes from `low`, but never from `main`.
@@ -62,13 +65,34 @@ MinJobAge=3600
 ReturnToService=2
 JobCompType=jobcomp/filetxt
 JobCompLoc={state}/completed.txt
-NodeName=n1 NodeAddr={n1} CPUs=4 RealMemory=8000
-NodeName=n2 NodeAddr={n2} CPUs=4 RealMemory=8000
+{nodes}
 NodeName=g1 NodeAddr={g1} CPUs=8 RealMemory=64000 Gres=gpu:4 State=DOWN Reason="a host that does not exist"
-PartitionName=main Nodes=n1,n2 Default=YES MaxTime=1:00:00 PreemptMode=OFF
-PartitionName=low Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=REQUEUE GraceTime=15 PriorityTier=1
-PartitionName=high Nodes=n1,n2 MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
+PartitionName=main Nodes={hosts} Default=YES MaxTime=1:00:00 PreemptMode=OFF
+PartitionName=low Nodes={hosts} MaxTime=1:00:00 PreemptMode=REQUEUE GraceTime=15 PriorityTier=1
+PartitionName=high Nodes={hosts} MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
 PartitionName=gpu Nodes=g1 MaxTime=1:00:00 PreemptMode=OFF
+"""
+
+NODE = "NodeName={host} NodeAddr={address} CPUs=4 RealMemory=8000 Gres=gpu:2"
+# The last value of a setting counts.
+MEMORY_LIMITS = """
+TaskPlugin=task/cgroup
+SelectTypeParameters=CR_CPU_Memory
+"""
+CONTROL_GROUPS = """
+CgroupPlugin=cgroup/v1
+CgroupMountpoint=/sys/fs/cgroup
+ConstrainRAMSpace=yes
+ConstrainSwapSpace=yes
+AllowedSwapSpace=0
+"""
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
+"""Control groups of version 1 that limit memory, which the tests' SLURM can use without systemd."""
+
+# SLURM only looks whether the device files are there; it numbers the GPUs by the end of their names.
+DEVICES = """
+NodeName=n[1-3] Name=gpu File=/run/gpus/gpu[0-1]
+NodeName=g1 Name=gpu Count=4 File=/run/gpus/gpu[0-3]
 """
 
 # PID 1 of a node is this bash, which also reaps orphaned processes.
@@ -89,13 +113,17 @@ mount --bind {shared} {shared}
 ip link add nodes type bridge
 ip address add {address}/24 dev nodes
 ip link set nodes up
+{accounts}
 slurmctld -D -c &
 touch {state}/login.ready
+sleep infinity & # the controller may be killed and started again
 wait $!
 """
 HOST = """
 until ip link set uplink up 2>/dev/null; do sleep 0.02; done
 ip address add {address}/24 dev uplink
+mkdir /run/gpus
+for number in 0 1; do mknod /run/gpus/gpu$number c 1 3; done
 slurmd -D -N {name} &
 wait $!
 """
@@ -117,10 +145,21 @@ class Cluster:
 
     All nodes see the folder `shared`, this repository and the interpreter at the same paths. Any other folder in /tmp
     belongs to one node; the login node's /tmp is the machine's.
+
+    Args:
+        shared: The folder.
+        hosts: Names of the hosts.
+        memory_limits: Whether control groups limit the memory of jobs. Their names are the same for all clusters of the
+            machine, so that only one at a time can have them.
+        accounts: Whether jobs are accounted for, so that `sacct` knows them.
     """
 
-    def __init__(self, shared: Path) -> None:
+    def __init__(
+        self, shared: Path, hosts: Sequence[str] = HOSTS, *, memory_limits: bool = False, accounts: bool = False
+    ) -> None:
         self.shared = shared.resolve()
+        self.hosts = hosts
+        self.memory_limits, self.accounts = memory_limits, accounts
         self.state = self.shared / "slurm-state"  # configuration and the daemons' logs
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -129,15 +168,15 @@ class Cluster:
         key = os.open(self.state / "munge.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
         with open(key, "wb") as file:
             file.write(os.urandom(128))
-        (self.state / "slurm.conf").write_text(CONFIGURATION.format(state=self.state, **ADDRESSES), encoding="utf-8")
+        self._configure()
         names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
         (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}", encoding="utf-8")
         try:
             self._start("login", LOGIN, private=["/run"])
             until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=120)
-            for host in HOSTS:
+            for host in self.hosts:
                 self._boot(host)
-            for host in HOSTS:
+            for host in self.hosts:
                 self._await_idle(host)
         except BaseException:
             self._end()
@@ -149,9 +188,26 @@ class Cluster:
     ) -> None:
         self._end()
 
+    def _configure(self) -> None:
+        nodes = "\n".join(NODE.format(host=host, address=ADDRESSES[host]) for host in self.hosts)
+        text = CONFIGURATION.format(state=self.state, nodes=nodes, hosts=",".join(self.hosts), **ADDRESSES)
+        text += MEMORY_LIMITS * self.memory_limits + accounting.SETTINGS * self.accounts
+        files = {"slurm.conf": text, "gres.conf": DEVICES}
+        if self.memory_limits:
+            files["cgroup.conf"] = CONTROL_GROUPS
+        if self.accounts:
+            files["slurmdbd.conf"] = accounting.DAEMON.format(state=self.state)
+        for name, content in files.items():
+            (self.state / name).write_text(content, encoding="utf-8")
+            (self.state / name).chmod(0o600)
+
     def _end(self) -> None:
         for node in list(self._nodes):
             self._kill(node)
+        if self.memory_limits:  # of jobs that were killed with their host
+            for host in self.hosts:
+                for group, _, _ in os.walk(MEMORY_GROUPS / f"slurm_{host}", topdown=False):
+                    Path(group).rmdir()
 
     # --- commands ---
 
@@ -214,6 +270,15 @@ class Cluster:
         self._boot(host)
         self._await_idle(host)
 
+    def kill_controller(self) -> None:
+        """Kill SLURM's controller. What it knows of jobs is in its folder."""
+        self.login("bash", "-c", "kill -KILL $(cat /run/slurmctld.pid)")
+
+    def start_controller(self) -> None:
+        """Start a controller that was killed, and wait until it answers."""
+        self._controller = self.popen("slurmctld", "-D")
+        until(lambda: self.login("sinfo", check=False).returncode == 0, "the controller", seconds=120)
+
     def _boot(self, host: str) -> None:
         self._start(host, HOST, private=["/run", "/tmp"])
         pid = str(_child(self._nodes[host].pid))
@@ -237,9 +302,15 @@ class Cluster:
         process.wait()
 
     def _start(self, name: str, script: str, private: list[str]) -> None:
+        accounts = accounting.START.format(state=self.state) if self.accounts else ""
         private_lines = "\n".join(line for place in private for line in self._own(name, Path(place)))
         text = (COMMON + script).format(
-            name=name, address=ADDRESSES[name], state=self.state, shared=self.shared, private=private_lines
+            name=name,
+            address=ADDRESSES[name],
+            state=self.state,
+            shared=self.shared,
+            private=private_lines,
+            accounts=accounts,
         )
         with (self.state / f"{name}.log").open("ab") as log:
             self._nodes[name] = subprocess.Popen(

@@ -13,7 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
 
-from cluster import COMMANDS, NAMESPACES, Cluster
+import accounting
+from cluster import COMMANDS, MEMORY_GROUPS, NAMESPACES, THREE_HOSTS, Cluster
 
 
 def skip_reason() -> str | None:
@@ -34,12 +35,49 @@ def skip_reason() -> str | None:
     return None
 
 
+def require_slurm() -> None:
+    """Skip the test if no SLURM can be started here, but fail it in CI."""
+    if reason := skip_reason():
+        skip_but_in_ci(reason)
+
+
+def skip_but_in_ci(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A SLURM with the hosts n1 and n2. A test that kills a host must start it again."""
-    if reason := skip_reason():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_slurm()
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster_with_limits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM that limits the memory of its jobs."""
+    require_slurm()
+    if not os.access(MEMORY_GROUPS / "cgroup.procs", os.W_OK):
+        pytest.skip(f"no control groups of version 1 at {MEMORY_GROUPS}; those of version 2 would need systemd")
+    with Cluster(tmp_path_factory.mktemp("limited"), memory_limits=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster_of_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM with the hosts n1, n2 and n3."""
+    require_slurm()
+    with Cluster(tmp_path_factory.mktemp("three"), THREE_HOSTS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster_with_accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM whose jobs `sacct` knows."""
+    require_slurm()
+    if missing := [command for command in accounting.COMMANDS if shutil.which(command) is None]:
+        skip_but_in_ci(f"no {', '.join(missing)} on PATH; as root on Debian: apt install {accounting.PACKAGES}")
+    with Cluster(tmp_path_factory.mktemp("accounts"), accounts=True) as running:
         yield running

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from slurm import rendering
 from slurm.profile import Profile
 from slurm.rendering import Job, render_job
 
@@ -26,7 +27,11 @@ STUBS = {
         if [ -e "$STUBS/head" ]; then cp "$STUBS/head" "$FOLDER/exit-code-$SLURM_JOB_ID"; fi
         exit "$(cat "$STUBS/code")"
     """,
-    "squeue": """cat "$STUBS/state" """,
+    # While the file `away` exists, the controller does not answer; it is back at the second question.
+    "squeue": """
+        cat "$STUBS/state"
+        if [ -e "$STUBS/away" ]; then rm "$STUBS/away"; exit 1; fi
+    """,
     "scontrol": """
         echo "$@" >>"$STUBS/scontrol.calls"
         exit "$(cat "$STUBS/requeue")"
@@ -103,6 +108,21 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_job_asks_again_while_the_controller_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "CONTROLLER_POLL_S", 1)
+    node = Node(tmp_path)
+    node.set_stubs(code="75", wait="")
+    job = node.start()
+    wait_until(lambda: node.started)
+    node.set_stubs(state="slurm_load_jobs error: Unable to contact slurm controller (connect failure)", away="")
+    (node.stubs / "wait").unlink()
+    wait_until(lambda: not (node.stubs / "away").exists())
+    node.set_stubs(state="RUNNING None")
+    job.communicate(timeout=120)
+    assert job.returncode == 75
+    assert node.requeues == ["requeue 17"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 70, 130])

@@ -67,11 +67,16 @@ def test_squeue_gives_state_reason_times_and_restarts() -> None:
     ]
 
 
-def test_sacct_gives_who_cancelled_a_job_but_no_restarts() -> None:
-    text = "17|CANCELLED by 1000|n1|00:00:20|00:10:00\n18|COMPLETED|n[1-2]|1-00:00:01|UNLIMITED\n"
-    assert parse_accounting(text) == [
-        SlurmJob("17", "CANCELLED", "by 1000", "n1", 20, 600, None),
-        SlurmJob("18", "COMPLETED", "", "n[1-2]", 86401, None, None),
+def test_sacct_gives_who_cancelled_a_job_and_a_line_for_each_of_its_starts() -> None:
+    lines = [
+        "17|REQUEUED|n1|00:00:03|00:10:00",
+        "18|COMPLETED|n[1-2]|1-00:00:01|UNLIMITED",
+        "17|PREEMPTED|n2|00:00:05|00:10:00",
+        "17|CANCELLED by 1000|n1|00:00:20|00:10:00",
+    ]
+    assert parse_accounting("\n".join(lines)) == [
+        SlurmJob("17", "CANCELLED", "by 1000", "n1", 20, 600, 2),
+        SlurmJob("18", "COMPLETED", "", "n[1-2]", 86401, None, 0),
     ]
 
 
@@ -147,7 +152,7 @@ def evaluate_on(cluster: Cluster, expression: str) -> str:
 def test_partitions_of_a_real_cluster_are_read(cluster: Cluster) -> None:
     offered = "{p.name: (p.default, p.max_seconds, [(n.count, n.cpus, n.gpus) for n in p.nodes]) for p in partitions()}"
     found = eval(evaluate_on(cluster, offered))
-    assert found["main"] == (True, 3600, [(2, 4, 0)])
+    assert found["main"] == (True, 3600, [(2, 4, 2)])
     assert found["gpu"] == (False, 3600, [(1, 8, 4)])
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from reproduce.errors import UserError
-from slurm import queries
 
 RAY_MEMORY_SHARE = 0.8  # the rest of the granted memory is for Ray itself, the page cache and `deeper run`
 
@@ -58,7 +58,6 @@ def read_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
 
     Raises:
         NoAllocationError: A variable that `srun` sets is missing.
-        SlurmError: `scontrol`, which expands an abbreviated list of nodes, fails or does not answer.
     """
     try:
         job, rank, nodes = (environment[f"SLURM_{name}"] for name in ("JOB_ID", "PROCID", "STEP_NODELIST"))
@@ -85,13 +84,23 @@ def read_allocation(environment: Mapping[str, str] = os.environ) -> Allocation:
 
 
 def expand_node_list(nodes: str) -> tuple[str, ...]:
-    """Expand a list of nodes such as `n[1-3,7],login` to the names of the nodes.
+    """Expand a list of nodes such as `n[1-3,07],login` to the names of the nodes, in the same order.
 
-    `scontrol` is called only if the list is abbreviated with brackets.
-
-    Raises:
-        SlurmError: `scontrol` fails or does not answer.
+    `scontrol show hostnames` does the same, but a container on a node need not have SLURM's commands.
     """
-    if "[" not in nodes:
-        return tuple(nodes.split(","))
-    return tuple(queries.run_command("scontrol", "show", "hostnames", nodes).split())
+    entries = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    return tuple(name for entry in entries for name in _expand(entry))
+
+
+def _expand(entry: str) -> Iterator[str]:
+    """Yield the names of one entry; of several ranges, as in `rack[1-2]n[1-4]`, the last one changes fastest."""
+    before, bracket, rest = entry.partition("[")
+    if not bracket:
+        yield entry
+        return
+    ranges, _, after = rest.partition("]")
+    for part in ranges.split(","):
+        first, _, last = part.partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            for end in _expand(after):
+                yield f"{before}{number:0{len(first)}d}{end}"

@@ -9,8 +9,10 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from reproduce.data import load_manifest, verify
@@ -23,9 +25,41 @@ from slurm.job.config import LauncherConfig
 from slurm.job.log import log
 
 STAGING_TIMEOUT_S = 4 * 3600  # for the slowest node of a job to copy its data
+POLL_S = 0.5
 CHUNK_BYTES = 64 * 2**20
 PROGRESS_INTERVAL_S = 10.0
 GIB = 2**30
+
+
+def prepare_data_unless(config: LauncherConfig, is_over: Callable[[], bool]) -> Path | None:
+    """Prepare the data as `prepare_data` does, but give up once the job is over, also in the middle of a file.
+
+    Another thread does the work. It ends with this process, and what it has copied by then is never used.
+
+    Args:
+        config: Settings of the launcher.
+        is_over: Called about every `POLL_S` seconds; says whether the job is over.
+
+    Returns:
+        The root folder from which this node reads the data sets; None if the job is over.
+
+    Raises:
+        UserError: As `prepare_data`.
+    """
+    prepared: Future[Path] = Future()
+
+    def prepare() -> None:
+        try:
+            prepared.set_result(prepare_data(config))
+        except BaseException as error:
+            prepared.set_exception(error)
+
+    threading.Thread(target=prepare, name="staging", daemon=True).start()
+    while not wait([prepared], timeout=POLL_S).done:
+        if is_over():
+            log("the job is over, so this node prepares no data any more")
+            return None
+    return prepared.result()
 
 
 def prepare_data(config: LauncherConfig) -> Path:

@@ -17,6 +17,7 @@ from bench.orchestration import worker_group as module
 from bench.orchestration.worker import Attempt, Outcome, RankPlacement
 from bench.orchestration.worker_group import StartCancelledError, StartFailedError, WorkerGroup
 from reproduce import schema
+from reproduce.limits import KillsForMemory
 from reproduce.spec import ResourcesConfig
 
 FINISHED, INTERRUPTED = Outcome(schema.FINISHED), Outcome(schema.INTERRUPTED)
@@ -283,13 +284,41 @@ def test_a_failure_of_ray_is_worth_another_attempt(ray: Ray, error: Exception, m
     assert train(trained_by(ray, PENDING, error)) == Outcome(schema.FAILED, message, retry=True)
 
 
+def killed_on(ray: Ray, monkeypatch: pytest.MonkeyPatch, now: KillsForMemory | None) -> Outcome:
+    """The outcome of a run whose rank dies on the node n7, where `now` is found afterwards; before, nobody was."""
+    monkeypatch.setattr(module, "_kills_on", {"id of n7": now}.__getitem__)
+    group = trained_by(ray, KILLED)
+    group._placements = [RankPlacement("192.0.2.7", (), name="n7", node="id of n7")]
+    return train(group)
+
+
 def test_a_rank_that_the_kernel_killed_for_want_of_memory_is_recorded_so(
     ray: Ray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = iter([0, 1])
-    monkeypatch.setattr(module, "processes_killed_for_memory", lambda: next(counts))
-    error = train(trained_by(ray, KILLED)).error
-    assert error.endswith("; the kernel has meanwhile killed a process of this machine because memory was short")
+    outcome = killed_on(ray, monkeypatch, KillsForMemory(machine=1, group=1))
+    assert outcome.error.endswith("; the kernel has meanwhile killed a process of n7 because memory was short")
+    assert outcome.retry
+
+
+def test_a_run_that_exceeds_the_memory_of_its_job_says_the_limit_and_is_not_tried_again(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 3 * 2**30
+    outcome = killed_on(ray, monkeypatch, KillsForMemory(machine=1, group=1, limit=limit, peak=limit))
+    assert outcome == Outcome(
+        schema.FAILED,
+        "out of memory: the kernel has killed a process on n7, where the processes of this job may use 3.00 GiB of "
+        "memory (peak: 3.00 GiB); ask for more, or for fewer workers on a node",
+    )
+
+
+@pytest.mark.parametrize("now", [None, KillsForMemory(0, 0, limit=2**30)])
+def test_a_rank_that_dies_where_nobody_was_killed_for_memory_is_tried_again(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, now: KillsForMemory | None
+) -> None:
+    outcome = killed_on(ray, monkeypatch, now)
+    assert outcome.retry
+    assert outcome.error.endswith("by hand or for want of memory, or it crashed")
 
 
 @pytest.mark.parametrize("cause", [Outcome(schema.FAILED, "DataError: torn file (on node1)"), KILLED])

@@ -26,7 +26,14 @@ stop() {
 # --- check that there is an allocation and that it may start once more --------------------------------------------
 [ -n "${SLURM_JOB_ID:-}" ] || stop 2 "this is not a SLURM job; submit it: sbatch $0"
 job=$SLURM_JOB_ID
-state_and_reason() { squeue --noheader --states=all --jobs="$job" --format='%T %r' 2>&1; }
+state_and_reason() {
+    local answer tries
+    for tries in {1..12}; do # a controller that restarts answers after a minute or two
+        answer=$(squeue --noheader --states=all --jobs="$job" --format='%T %r' 2>&1) && break
+        [[ $answer == *"Invalid job id"* || $tries == 12 ]] || sleep 10
+    done
+    printf '%s' "$answer"
+}
 state=$(state_and_reason)
 case $state in
     "" | *"Invalid job id"* | BOOT_FAIL* | CANCELLED* | COMPLET* | DEADLINE* | FAILED* | NODE_FAIL* | OUT_OF_MEMORY* | TIMEOUT*)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cluster import until
 
 from bench.console.exit_codes import CANCELLED, DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from bench.records.leases import try_acquire
@@ -17,11 +19,13 @@ from bench.records.plan import read_plan, read_plans, write_plan
 from bench.records.record import Record
 from bench.records.states import read_state, run_folder
 from reproduce.grid import plan_without_data
+from reproduce.limits import KillsForMemory
 from reproduce.spec import load_experiment
 from slurm.job import head_node
 from slurm.job.config import PLAN_HASH
 from slurm.job.head_node import HeadNode
-from slurm.job.rendezvous import NodeReport, RendezvousClient, RendezvousError, wait_for_rendezvous
+from slurm.job.node import staging
+from slurm.job.rendezvous import NodeReport, RendezvousClient, RendezvousError, RendezvousServer, wait_for_rendezvous
 from slurm.job.termination import StopRequest
 
 if TYPE_CHECKING:
@@ -82,6 +86,26 @@ def test_a_deeper_run_that_was_killed_is_tried_again_by_a_requeue(
     driver.code = -signal.SIGKILL
     assert head(submission, ray, driver).run() == INTERRUPTED
     assert "deeper run was killed by SIGKILL" in capsys.readouterr().err
+
+
+LIMIT = KillsForMemory(machine=0, group=0, limit=3 * 2**30, peak=3 * 2**30)
+
+
+@pytest.mark.parametrize(("killed", "code"), [(0, INTERRUPTED), (1, WRONG_INPUT)])
+def test_a_deeper_run_that_the_kernel_killed_for_memory_is_not_requeued(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    capsys: pytest.CaptureFixture[str],
+    killed: int,
+    code: int,
+) -> None:
+    driver.code = -signal.SIGKILL
+    counts = iter([LIMIT, replace(LIMIT, machine=killed, group=killed)])
+    assert replace(head(submission, ray, driver), count_kills=counts.__next__).run() == code
+    limit = "the processes of this job may use 3.00 GiB of memory (peak: 3.00 GiB) on this node"
+    assert (limit in capsys.readouterr().err) == bool(killed)
+    assert submission.statuses() == {"heads": "waiting", "plain": "waiting"}
 
 
 @pytest.mark.parametrize(("restarts", "code"), [(0, FAILED), (1, INTERRUPTED)])
@@ -276,9 +300,48 @@ def test_the_job_continues_without_a_node_that_does_not_report(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(head_node, "REPORT_TIMEOUT_S", 0.1)
+    """Its launcher never starts: another one, which has connected, is given longer to report."""
+    monkeypatch.setattr(head_node, "CONNECT_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(head_node, "CONNECT_FACTOR", 0)
+    monkeypatch.setattr(head_node, "SAY_AFTER_S", 0)
     assert head(submission, ray, driver, nodes=2).run() == DONE
-    assert "continuing without n2: did not report in time" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "waiting for the launchers of n2, for at most 0 s" in said
+    assert "continuing without n2: its launcher did not start within 0 s" in said
+
+
+def test_a_node_whose_launcher_has_started_is_given_longer(
+    submission: Submission,
+    ray: RayDouble,
+    driver: DriverDouble,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(head_node, "CONNECT_TIMEOUT_S", 0)
+    monkeypatch.setattr(head_node, "CONNECT_FACTOR", 0)
+    monkeypatch.setattr(head_node, "REPORT_TIMEOUT_S", 1.0)
+    clients: list[RendezvousClient] = []
+    real = head_node.RendezvousServer
+
+    def serve(address: str, file: Path) -> RendezvousServer:
+        server = real(address, file)
+        clients.append(RendezvousClient(wait_for_rendezvous(file, timeout_s=120), "n2"))
+        until(lambda: server.connected, "the connection", seconds=60)
+        return server
+
+    monkeypatch.setattr(head_node, "RendezvousServer", serve)
+    assert head(submission, ray, driver, nodes=2).run() == DONE
+    assert "continuing without n2: its launcher was not ready in time" in capsys.readouterr().err
+
+
+def test_a_head_node_that_copies_data_stops_when_the_job_does(
+    submission: Submission, ray: RayDouble, driver: DriverDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "prepare_data", lambda config: threading.Event().wait(60))
+    node = head(submission, ray, driver)
+    node.stop.file.write_text("time limit", encoding="utf-8")
+    assert node.run() == INTERRUPTED
+    assert driver.command is None
 
 
 def test_a_mistake_names_the_nodes_that_are_missing_for_it(
@@ -306,7 +369,7 @@ def test_runs_that_do_not_fit_for_want_of_a_lost_node_do_not_fail(
     scratch: str | None,
 ) -> None:
     """Nor is it waited for: not for the 300 s of a report, nor for the hours of a copy."""
-    monkeypatch.setattr(head_node, "prepare_data", lambda config: config.data)
+    monkeypatch.setattr(staging, "prepare_data", lambda config: config.data)
     worker_reports(NodeReport("n2", "/data", "n2: Ray does not come up", cause))
     driver.code, driver.mistake = WRONG_INPUT, "resources.workers: 2 workers do not fit"
     assert head(submission, ray, driver, nodes=2, restarts=restarts, scratch=scratch).run() == code

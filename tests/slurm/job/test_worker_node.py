@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cluster import until
 
+from slurm.job import worker_node
+from slurm.job.node import staging
 from slurm.job.rendezvous import NodeReport, RendezvousServer, cancel_rendezvous
 from slurm.job.worker_node import WorkerNode
 
@@ -67,6 +69,18 @@ def test_a_worker_node_runs_ray_until_the_job_is_over(
     server.close()
     ended(thread)
     assert ray.killed
+
+
+def test_a_worker_node_that_copies_data_stops_when_the_job_is_over(
+    submission: Submission, ray: RayDouble, server: RendezvousServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copying = threading.Event()
+    monkeypatch.setattr(staging, "prepare_data", lambda config: copying.set() or threading.Event().wait(600))  # type: ignore[func-returns-value]
+    thread = started(worker(submission, ray))
+    assert copying.wait(60)
+    server.close()
+    ended(thread)
+    assert not ray.arguments, "Ray was not started"
 
 
 def test_ray_is_started_again_when_it_ends(
@@ -160,6 +174,21 @@ def test_a_job_that_has_lost_its_head_node_is_requeued(
     ended(thread)
     assert scontrol() == "requeue 17\n"
     assert ray.killed
+
+
+def test_a_requeue_is_tried_again_while_the_controller_does_not_answer(
+    submission: Submission,
+    ray: RayDouble,
+    tmp_path: Path,
+    scontrol: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_node, "REQUEUE_POLL_S", 0.0)
+    program = tmp_path / "bin" / "scontrol"
+    away = f'if [ "$(wc -l <{tmp_path}/calls)" -lt 3 ]; then exit 1; fi\n'
+    program.write_text(program.read_text(encoding="utf-8") + away, encoding="utf-8")
+    worker(submission, ray)._requeue_job()
+    assert scontrol() == "requeue 17\n" * 3
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "requeued by SLURM"])

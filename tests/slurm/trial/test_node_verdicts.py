@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
+from slurm.trial.gpus import tflop_rate
 from slurm.trial.verdicts import judge
 
 VERSIONS = {"python": "3.11.2", "code": "0123", "torch": "2.14"}
@@ -49,7 +51,8 @@ def test_sound_nodes_are_ok() -> None:
         ({"file_clock_s": 31.0}, "its clock is +31.0 s off that of the shared file system"),
         ({"locks": False}, "a file that another node has locked is not locked here"),
         ({"cpus": 4}, "it has 4 CPUs, and the profile asks for 8"),
-        ({"gpus": []}, "torch sees 0 GPUs, and the profile asks for 1"),
+        ({"granted_gpus": 0, "gpus": []}, "SLURM grants 0 GPUs, and the profile asks for 1"),
+        ({"gpus": [], "gpus_absent": "no driver"}, "torch sees 0 of the 1 GPUs that SLURM grants: no driver"),
         ({"shared_memory_mib": 64.0}, "/dev/shm has 64 MiB free, and Ray takes 512"),
         ({"records_free_gib": 0.25}, "the disk of records has 0.2 GiB free"),
         ({"problems": ["disks: Read-only file system"]}, "disks: Read-only file system"),
@@ -67,6 +70,30 @@ def test_a_rate_far_below_the_others_is_slow(name: str, unit: str) -> None:
     verdicts = judge(results(n1={}, n2={}, n3={name: 100.0}), VERSIONS)
     assert [verdict.word for verdict in verdicts] == ["ok", "ok", "slow"]
     assert f"100 {unit}, where the median is " in str(verdicts[2])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"gpus": ["A100"]}, "its GPUs are A100, and H100 elsewhere"),
+        ({"gpu_tflop_s": 90.0}, "90 TFLOP/s on its slowest GPU, where the median is 600"),
+        ({"devices_absent": ["no NVML: it is not there"]}, "telemetry lacks a GPU: no NVML: it is not there"),
+        (
+            {"occupied": [{"uuid": "GPU-7", "processes": 1, "memory_gib": 70.2}]},
+            "1 processes already compute on GPU-7, with 70 GiB in use",
+        ),
+    ],
+)
+def test_a_gpu_that_is_other_than_those_elsewhere_is_remarked(changed: dict[str, Any], said: str) -> None:
+    verdicts = judge(
+        results(n1={"gpu_tflop_s": 600.0}, n2={"gpu_tflop_s": 600.0}, n3={"gpu_tflop_s": 600.0, **changed})
+    )
+    assert [verdict.word for verdict in verdicts] == ["ok", "ok", "slow"]
+    assert said in str(verdicts[2])
+
+
+def test_the_rate_of_matrix_products_is_positive() -> None:
+    assert tflop_rate(torch.device("cpu"), side=64) > 0
 
 
 def test_without_a_reference_the_commonest_version_counts() -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from slurm.job.node.allocation import NoAllocationError, expand_node_list, read_allocation
@@ -40,6 +45,21 @@ def test_outside_srun_the_message_says_how_to_start_the_launcher(missing: str) -
         read_allocation(environment)
 
 
-def test_a_list_of_nodes_without_brackets_is_expanded_without_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert expand_node_list("n1,n2") == ("n1", "n2")
+@pytest.mark.parametrize(
+    ("nodes", "names"),
+    [
+        ("n1,n2", ["n1", "n2"]),
+        ("n[1-3,7]", ["n1", "n2", "n3", "n7"]),
+        ("gpu[08-10],login", ["gpu08", "gpu09", "gpu10", "login"]),
+        ("rack[1-2]n[09-10],x", ["rack1n09", "rack1n10", "rack2n09", "rack2n10", "x"]),
+    ],
+)
+def test_a_list_of_nodes_is_expanded_as_scontrol_does_it(nodes: str, names: list[str], tmp_path: Path) -> None:
+    assert list(expand_node_list(nodes)) == names
+    if shutil.which("scontrol") is None:
+        pytest.skip("no scontrol on PATH to compare with")
+    (tmp_path / "slurm.conf").write_text("ClusterName=none\nSlurmctldHost=none\n", encoding="utf-8")
+    environment = {**os.environ, "SLURM_CONF": str(tmp_path / "slurm.conf")}
+    command = ["scontrol", "show", "hostnames", nodes]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, encoding="utf-8")
+    assert done.stdout.split() == names

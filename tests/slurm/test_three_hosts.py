@@ -1,0 +1,89 @@
+"""Jobs on a real SLURM of three hosts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from cluster import Cluster
+from user_folder import OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, curve, only, starts, user_folder
+
+from reproduce import schema
+
+ROOT = Path(__file__).parents[2]
+CHANGED = ROOT / "reproduce" / "training" / "schedules.py"
+THREE = {"workers": 3, "cpus_per_worker": 2}
+BATCH = {"batch_size": 30}
+
+
+@pytest.fixture(scope="module")
+def user(cluster_of_three: Cluster) -> UserFolder:
+    return user_folder(cluster_of_three, "three")
+
+
+@pytest.mark.long
+def test_a_run_spans_three_hosts(user: UserFolder) -> None:
+    user.write("over-three", recipe={**RECIPE, **BATCH}, resources=THREE)
+    user.ended("over-three", user.submit("over-three", "--no-report", nodes=3)["grid"])
+    start, *_ = events = user.events(user.runs("over-three")["both s0"]["key"])
+    assert start["world_size"] == 3
+    assert sorted(start["hosts"]) == ["n1", "n2", "n3"]
+    assert events[-1]["outcome"] == "finished"
+
+
+@pytest.mark.long
+def test_the_run_of_a_third_host_that_dies_finishes_on_the_other_two(user: UserFolder) -> None:
+    """It needs two hosts, of which one dies; the third one takes its place."""
+    user.write("two-of-three", recipe={**RECIPE, "epochs": 8}, resources=OVER_BOTH)
+    alone = UserFolder(user.cluster, user.folder, "alone")
+    alone.ended("two-of-three", alone.submit("two-of-three", "--no-report")["grid"])
+    there = UserFolder(user.cluster, user.folder, "third-lost")
+    job = there.submit("two-of-three", "--no-report", nodes=3, cpus_per_node=2)["grid"]
+    there.begun(only(there))
+    first = there.events(only(there))[0]["hosts"]
+    lost = next(host for host in ("n3", "n2") if host in first)  # the head node, n1, is another test's
+    try:
+        user.cluster.kill_host(lost)
+        there.ended("two-of-three", job)
+    finally:
+        user.cluster.start_host(lost)
+    events = there.events(only(there))
+    assert starts(events) == 2
+    last = [event for event in events if event["kind"] == schema.START][-1]
+    assert lost not in last["hosts"]
+    assert curve(events) == curve(alone.events(only(alone))), "bit for bit"
+
+
+@pytest.mark.long
+def test_the_check_names_the_one_spoilt_host_of_three(user: UserFolder) -> None:
+    """It has other code; what the majority has is right."""
+    records = user.folder / "check-records"
+    records.mkdir()
+    (user.folder / "tiny.yaml").write_text(
+        yaml.safe_dump(
+            {"name": "tiny", "data": {"path": "stripes"}, "recipe": RECIPE, "arms": {"a": {}}, "seeds": [0]}
+        ),
+        encoding="utf-8",
+    )
+    profile = user.folder / "check.yaml"
+    profile.write_text(yaml.safe_dump({"time": "10:00", "nodes": 3, "cpus_per_node": 2}), encoding="utf-8")
+    other = user.folder / "other.py"
+    shutil.copy(CHANGED, other)
+    with other.open("a", encoding="utf-8") as file:
+        file.write("\n# as an older checkout\n")
+    command = [sys.executable, "-m", "bench.cli", "slurm", "check", "tiny.yaml", "--profile", profile, "--json"]
+    command += ["--seconds", "1", "--records", records, "--data", user.folder / "data"]
+    user.cluster.on("n3", "mount", "--bind", other, CHANGED)
+    try:
+        answer = user.cluster.login(*command, cwd=user.folder, timeout=PATIENCE_S, check=False)
+    finally:
+        user.cluster.on("n3", "umount", "--lazy", CHANGED)
+    assert answer.returncode == 1, answer.stderr
+    verdicts = {verdict["host"]: verdict for verdict in json.loads(answer.stdout)}
+    assert {host: verdict["problems"] for host, verdict in verdicts.items() if host != "n3"} == {"n1": [], "n2": []}
+    assert verdicts["n3"]["verdict"] == "unfit"
+    assert "code is " in " ".join(verdicts["n3"]["problems"])
