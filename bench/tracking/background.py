@@ -124,7 +124,7 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
     """
     what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
     return (
-        f"{missing} {what} not wholly in MLflow at {redacted(uri)} (is the server away? see "
-        f"{log_file(records, 'publisher')}); nothing is lost. Publish later with: "
+        f"{missing} {what} not wholly in MLflow at {redacted(uri)} (the server may be away, or may refuse the user's name "
+        f"or password; see {log_file(records, 'publisher')}); nothing is lost. Publish later with: "
         f"deeper publish --once --records {records}"
     )
