@@ -44,7 +44,7 @@ CHECK_EVERY_S = 2.0
 """Seconds between two connections to the control service of a cluster that was joined."""
 LOST_AFTER_S = 10.0
 """Seconds without an answer after which such a cluster is lost. Ray itself ends the process after a minute."""
-KIND_TIMEOUT_S = 120.0
+KIND_TIMEOUT_S = 60.0
 """Seconds that nodes have to say of which kind they are, for which they import torch."""
 ESSENTIAL = ("gcs_server", "raylet")
 """The processes without which a local cluster trains nothing."""
