@@ -172,7 +172,8 @@ def _sentence(model: type[Config], mistake: Any) -> str:
 
 
 def _brief(part: str) -> str:
-    """Shorten a part of a location, which may be a key of the user's, and make an empty one visible."""
+    """Shorten a part of a location, which may be a key of the user's, and make visible what cannot be seen in it."""
+    part = part if part.isprintable() else repr(part)[1:-1]
     return (part if len(part) <= 80 else f"{part[:77]}...") or "''"
 
 
