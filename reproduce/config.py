@@ -137,7 +137,7 @@ def _without_consequences(mistakes: list[Any]) -> list[Any]:
 
 def _kinds(annotation: Any) -> set[type]:
     """The classes in a field's annotation, such as `tuple` and `int` in `tuple[int, ...]`."""
-    within = set().union(*map(_kinds, get_args(annotation)))
+    within = {kind for argument in get_args(annotation) for kind in _kinds(argument)}
     return within | {annotation} if isinstance(annotation, type) else within
 
 

@@ -105,8 +105,7 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
     Raises:
         UserError: There is no cluster at the address, or Ray does not start on this machine.
     """
-    if address and address != "auto":
-        _check_address(address)
+    check_address(address)
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # Ray's native handler of SIGTERM aborts the driver
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -133,8 +132,10 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def _check_address(address: str) -> None:
-    """Raise `UserError` unless something accepts connections at HOST:PORT."""
+def check_address(address: str | None) -> None:
+    """Raise `UserError` if an address is HOST:PORT and nothing accepts connections there."""
+    if address is None or address == "auto":
+        return
     try:
         _connect(address, timeout_s=CONNECT_TIMEOUT_S)
     except (OSError, ValueError, OverflowError) as error:
@@ -218,7 +219,8 @@ class KindsOfNodes:
         return found if len(found) < len(alive) else []
 
     def _ask(self, nodes: Sequence[str]) -> None:
-        task: Any = ray.remote(num_cpus=0, max_calls=1)(machine_kind)
+        remote: Any = ray.remote(num_cpus=0, max_calls=1)
+        task = remote(machine_kind)
         asked = {
             task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self._gpu): node
             for node in nodes

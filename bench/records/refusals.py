@@ -59,7 +59,8 @@ def checkpoint_computation(folder: Path) -> dict[str, Any] | None:
         if attempt[0]["t"] <= written or any(event["kind"] == schema.EPOCH for event in attempt)
     )
     writer = next(writers, attempts[0] if attempts else None)
-    return writer[0].get("computation") if writer else None
+    found: dict[str, Any] | None = writer[0].get("computation") if writer else None
+    return found
 
 
 def write_refusal(folder: Path, reason: str) -> None:
