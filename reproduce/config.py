@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from reproduce.errors import SpecError, did_you_mean
 from reproduce.text.yaml_files import parse_yaml
@@ -21,16 +21,32 @@ ADDED = "added after results were committed"
 Runs that were recorded before the field was added therefore keep their keys."""
 
 
+class _TruthValueError(ValueError):
+    """Raised for `true` or `false` in place of a number."""
+
+
 class Config(BaseModel):
     """Base class of all configs.
 
-    Instances are immutable. Unknown keys, infinity and NaN are rejected, and defaults are validated like other values.
+    Instances are immutable. Unknown keys, infinity, NaN and truth values in place of numbers are rejected, and
+    defaults are validated like other values.
     The docstring below a field is its description in schemas and in new experiment files.
     """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_values_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject `true` for a number, which pydantic would read as 1."""
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, bool) for one in values):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                raise _TruthValueError
+        return value
 
 
 C = TypeVar("C", bound=Config)
@@ -45,14 +61,14 @@ _VALID = {
     "finite_number": "use a finite number",
     "float_parsing": "use a number",
     "float_type": "use a number",
-    "greater_than": "use more than {gt:g}",
-    "greater_than_equal": "use at least {ge:g}",
+    "greater_than": "use more than {gt:.9g}",
+    "greater_than_equal": "use at least {ge:.9g}",
     "int_from_float": "use a whole number",
     "int_parsing": "use a whole number",
     "int_parsing_size": "use a smaller number",
     "int_type": "use a whole number",
-    "less_than": "use less than {lt:g}",
-    "less_than_equal": "use at most {le:g}",
+    "less_than": "use less than {lt:.9g}",
+    "less_than_equal": "use at most {le:.9g}",
     "list_type": "use a list, such as [a, b]",
     "literal_error": "use {expected}",
     "model_type": "use a mapping of names to values",
@@ -102,11 +118,27 @@ def validated(model: type[C], content: Mapping[str, Any], where: str) -> C:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        mistakes = error.errors()
+        mistakes = _without_consequences(error.errors())
         lines = [_sentence(model, mistake) for mistake in mistakes[:MOST_MISTAKES]]
         if len(mistakes) > MOST_MISTAKES:
             lines.append(f"there are {len(mistakes) - MOST_MISTAKES} more mistakes; is this the right file?")
         raise SpecError("\n".join(f"{where}{line}" for line in lines)) from error
+
+
+def _without_consequences(mistakes: list[Any]) -> list[Any]:
+    """Leave out that a list is too short where that is so only because of mistakes in its items."""
+    return [
+        mistake
+        for mistake in mistakes
+        if mistake["type"] != "too_short"
+        or not any(other["loc"][: len(mistake["loc"])] == mistake["loc"] for other in mistakes if other is not mistake)
+    ]
+
+
+def _kinds(annotation: Any) -> set[type]:
+    """The classes in a field's annotation, such as `tuple` and `int` in `tuple[int, ...]`."""
+    within = {kind for argument in get_args(annotation) for kind in _kinds(argument)}
+    return within | {annotation} if isinstance(annotation, type) else within
 
 
 def _sentence(model: type[Config], mistake: Any) -> str:
@@ -121,6 +153,8 @@ def _sentence(model: type[Config], mistake: Any) -> str:
         return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
     if kind == "missing":
         return f"{field}: missing; it has no default"
+    if kind == "value_error" and isinstance(mistake["ctx"]["error"], _TruthValueError):
+        return f"{field}: {value}: use a number"
     if kind == "value_error":
         message = str(mistake["ctx"]["error"])
         if of_a_key:
@@ -138,7 +172,8 @@ def _sentence(model: type[Config], mistake: Any) -> str:
 
 
 def _brief(part: str) -> str:
-    """Shorten a part of a location, which may be a key of the user's, and make an empty one visible."""
+    """Shorten a part of a location, which may be a key of the user's, and make visible what cannot be seen in it."""
+    part = part if part.isprintable() else repr(part)[1:-1]
     return (part if len(part) <= 80 else f"{part[:77]}...") or "''"
 
 

@@ -91,6 +91,17 @@ def test_claims_of_one_network_share_its_runs() -> None:
             {"recipe": {"epochs": 0, "batch_size": 8, "learning_rate": 0.1}},
             "small.yaml: recipe.epochs: 0: use at least 1",
         ),
+        (
+            {"recipe": {"epochs": True, "batch_size": 8, "learning_rate": 0.1}},
+            "small.yaml: recipe.epochs: True: use a number",
+        ),
+        (
+            {"recipe": {"epochs": 10**9, "batch_size": 8, "learning_rate": 0.1}},
+            "recipe.epochs: 1000000000: use at most 1000000$",
+        ),
+        ({"arms": {"a\nb": {}}}, r"^small.yaml: arms.a\\nb: the name of this arm, .* cannot be shown$"),
+        ({"seeds": [True]}, r"seeds: \[True\]: use a number"),
+        ({"seeds": [-1]}, "^small.yaml: seeds.0: -1: use at least 0$"),
         ({"recipes": {}}, "recipes: unknown key; known here: analysis, arms, data, description, name"),
         ({"recipe": {"epochs": 1, "batchsize": 8, "learning_rate": 0.1}}, "did you mean batch_size?"),
         (

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from analysis.reading.sqlite_store import open_sqlite
 from analysis.reading.stored import Store
 from reproduce.errors import UserError
+from reproduce.text.redaction import redacted
 
 SQLITE = "sqlite:///"
 
@@ -37,7 +38,7 @@ def open_store(tracking_uri: str) -> Store:
 
     Raises:
         NothingRecordedError: The URI names an SQLite file that does not exist.
-        AnalysisError: MLflow is needed and not installed.
+        AnalysisError: MLflow is needed and not installed, or the URI is none of a store.
     """
     if tracking_uri.startswith(SQLITE):
         file = Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
@@ -57,7 +58,13 @@ def open_store(tracking_uri: str) -> Store:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
 
     from analysis.reading.mlflow_store import MlflowStore
 
-    return MlflowStore(MlflowClient(tracking_uri=tracking_uri))
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+    except MlflowException as error:
+        first_line = redacted(str(error).strip().splitlines()[0])
+        raise AnalysisError(f"tracking_uri: {redacted(tracking_uri)} is no MLflow store: {first_line}") from error
+    return MlflowStore(client)

@@ -125,6 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
     require_writable_records(arguments)
     part_asked = _parse_part(arguments.part) if arguments.part else None
 
+    from bench.orchestration.cluster import check_address
     from bench.orchestration.display import read_rows, render_grid
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
@@ -137,6 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from reproduce.limits import usable_cpus
     from reproduce.native import DECODER
 
+    check_address(arguments.address)
     if arguments.address is None:
         check_cores(experiment.resources, usable_cpus())
     if not arguments.no_publish:

@@ -71,6 +71,17 @@ def this_computation(device: torch.device, *, threads: int, compiled: bool) -> C
     )
 
 
+def machine_kind(gpu: bool) -> str:
+    """Return the `machine` of a `Computation` on this host.
+
+    Args:
+        gpu: Whether it computes on a GPU, of which all of a host are taken to be of one kind.
+    """
+    import torch
+
+    return torch.cuda.get_device_name(0) if gpu and torch.cuda.is_available() else _cpu_kind()
+
+
 def merged(computations: Sequence[Computation]) -> Computation:
     """Combine the computations of all ranks of a run, of which there is at least one."""
     values: dict[str, Any] = {}

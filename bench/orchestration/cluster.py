@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from bench.machine.computation import machine_kind
 from reproduce.errors import UserError
 from reproduce.files.temporary_folders import temporary_folder
 from reproduce.limits import usable_cpus
@@ -40,6 +44,8 @@ CHECK_EVERY_S = 2.0
 """Seconds between two connections to the control service of a cluster that was joined."""
 LOST_AFTER_S = 10.0
 """Seconds without an answer after which such a cluster is lost. Ray itself ends the process after a minute."""
+KIND_TIMEOUT_S = 60.0
+"""Seconds that nodes have to say of which kind they are, for which they import torch."""
 ESSENTIAL = ("gcs_server", "raylet")
 """The processes without which a local cluster trains nothing."""
 
@@ -99,8 +105,7 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
     Raises:
         UserError: There is no cluster at the address, or Ray does not start on this machine.
     """
-    if address and address != "auto":
-        _check_address(address)
+    check_address(address)
     ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True  # Ray's native handler of SIGTERM aborts the driver
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -127,8 +132,10 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def _check_address(address: str) -> None:
-    """Raise `UserError` unless something accepts connections at HOST:PORT."""
+def check_address(address: str | None) -> None:
+    """Raise `UserError` if an address is HOST:PORT and nothing accepts connections there."""
+    if address is None or address == "auto":
+        return
     try:
         _connect(address, timeout_s=CONNECT_TIMEOUT_S)
     except (OSError, ValueError, OverflowError) as error:
@@ -181,6 +188,47 @@ def _thread_with_blocked_signals() -> Iterator[Executor]:
     block = functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, GROUP_SIGNALS)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="ray-init", initializer=block) as thread:
         yield thread
+
+
+class KindsOfNodes:
+    """Finds the nodes of the connected Ray cluster that are of a kind of machine.
+
+    Each node is asked once, by a task that needs no free resources and whose process ends with it.
+
+    Args:
+        gpu: Whether the runs compute on GPUs.
+    """
+
+    def __init__(self, gpu: bool) -> None:
+        self._gpu = gpu
+        self._kinds: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, machine: str) -> list[str]:
+        """Return Ray's ids of the living nodes whose `Computation.machine` is `machine`.
+
+        The list is empty if all living nodes are of this kind, so that there is nothing to choose, or if none is known
+        to be.
+        """
+        alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        if len(alive) < 2:
+            return []
+        with self._lock:
+            self._ask([node for node in alive if node not in self._kinds])
+            found = [node for node in alive if self._kinds.get(node) == machine]
+        return found if len(found) < len(alive) else []
+
+    def _ask(self, nodes: Sequence[str]) -> None:
+        remote: Any = ray.remote(num_cpus=0, max_calls=1)
+        task = remote(machine_kind)
+        asked = {
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(self._gpu): node
+            for node in nodes
+        }
+        answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=KIND_TIMEOUT_S) if asked else ([], [])
+        for reference in answered:
+            with contextlib.suppress(RayError):  # a node that is lost, or that cannot import torch
+                self._kinds[asked[reference]] = ray.get(reference)
 
 
 def capacity(resources: ResourcesConfig) -> int:

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,7 +18,7 @@ from bench.orchestration.worker import LOG_FILE, Attempt, Outcome
 from bench.orchestration.worker_group import STEP_PATIENCE_S, StartCancelledError, StartFailedError
 from bench.records.event_log import RunBusyError
 from bench.records.record import Record, Recording
-from bench.records.refusals import why_not_resumed, write_refusal
+from bench.records.refusals import checkpoint_computation, has_checkpoint, why_not_resumed, write_refusal
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.errors import CannotContinueError, UserError
@@ -45,8 +45,12 @@ class TrainingGroup(Protocol):
     def kill(self) -> None: ...
 
 
-StartGroup = Callable[[ResourcesConfig, Callable[[float], bool]], TrainingGroup]
-"""A function that starts a worker group. It has the arguments and exceptions of `WorkerGroup.start`."""
+class StartGroup(Protocol):
+    """A function that starts a worker group. It has the arguments and exceptions of `WorkerGroup.start`."""
+
+    def __call__(
+        self, resources: ResourcesConfig, keep_waiting: Callable[[float], bool], *, nodes: Sequence[str] = ()
+    ) -> TrainingGroup: ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Executor:
         start_group: StartGroup,
         keep_waiting: Callable[[float], bool],
         stop_all: Callable[[str], None],
+        nodes_of_kind: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         """
         Args:
@@ -105,6 +110,8 @@ class Executor:
             start_group: Starts a worker group; see `WorkerGroup.start`.
             keep_waiting: Passed on to `start_group`. It must return False once this executor is stopped.
             stop_all: Called with the reason if no run can go on, such as a full disk. It must stop all executors.
+            nodes_of_kind: Returns the nodes of a kind of machine, see `KindsOfNodes`. A group that is started for a run
+                with a checkpoint is placed on nodes of the kind that has written it, if there are any.
         """
         self._queue = queue
         self._resources = resources
@@ -112,12 +119,15 @@ class Executor:
         self._start_group = start_group
         self._keep_waiting = keep_waiting
         self._stop_all = stop_all
+        self._nodes_of_kind = nodes_of_kind
         self._lock = threading.Lock()
         self._group: TrainingGroup | None = None
         self._stop_reason: str | None = None
         self._stopped_at = math.inf
         self._refused: set[str] = set()
         """Keys of the runs that the current group may not resume."""
+        self._placed_for: set[str] = set()
+        """Keys of the runs for which a group was placed, so that another one would not be better."""
         self.errors: list[Exception] = []
         """Unexpected exceptions that could not be recorded, or that ending the worker group raised."""
 
@@ -145,6 +155,8 @@ class Executor:
                 with naming_full_disk(self._options.records):
                     claimed = self._queue.claim(but=self._refused)
                     if claimed is None:
+                        if self._make_way_for_refused():
+                            continue
                         break
                     run, lease = claimed
                     with lease:
@@ -204,7 +216,7 @@ class Executor:
 
     def _attempt(self, run: PlannedRun, folder: Path) -> Outcome:
         try:
-            group = self._group or self._start()
+            group = self._group or self._start(run, folder)
         except StartCancelledError:
             return Outcome(schema.INTERRUPTED)
         except StartFailedError as error:
@@ -218,13 +230,33 @@ class Executor:
         attempt = Attempt(run.config, folder, options.data, options.recording)
         return group.train(attempt, self._stop_grace_is_over, options.step_patience_s)
 
-    def _start(self) -> TrainingGroup:
-        group = self._start_group(self._resources, self._keep_waiting)
+    def _start(self, run: PlannedRun, folder: Path) -> TrainingGroup:
+        self._placed_for.add(run.key)
+        group = self._start_group(self._resources, self._keep_waiting, nodes=self._nodes_of_origin(folder))
         with self._lock:
             self._group = group
             if self._stop_reason is not None:
                 group.stop(self._stop_reason)
         return group
+
+    def _nodes_of_origin(self, folder: Path) -> Sequence[str]:
+        """The nodes of the kind that has written a run's checkpoint, if they are only some of the cluster's nodes."""
+        computation = checkpoint_computation(folder) if has_checkpoint(folder) else None
+        return self._nodes_of_kind(computation["machine"]) if computation else ()
+
+    def _make_way_for_refused(self) -> bool:
+        """End the group if another one could resume a run that it may not. Returns whether one may."""
+        other = {
+            key
+            for key in self._refused - self._placed_for
+            if self._nodes_of_origin(run_folder(self._options.records, key))
+        }
+        if not other:
+            return False
+        refused = self._refused - other
+        self._discard_group()
+        self._refused |= refused
+        return True
 
     def _discard_group(self) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from bench.orchestration.cluster import capacity
+from bench.orchestration.cluster import KindsOfNodes, capacity
 from bench.orchestration.executor import STOP_GRACE_S, ExecutionOptions, Executor, StartGroup
 from bench.orchestration.run_queue import RunQueue
 from bench.orchestration.worker_group import WorkerGroup
@@ -52,6 +52,7 @@ class Orchestrator:
         *,
         start_group: StartGroup = WorkerGroup.start,
         capacity: Callable[[ResourcesConfig], int] = capacity,
+        nodes_of_kind: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
         """
         Args:
@@ -60,6 +61,7 @@ class Orchestrator:
             options: The options of the command. `options.concurrent` limits the number of executors.
             start_group: Starts a worker group; see `WorkerGroup.start`.
             capacity: Returns how many runs the cluster holds at once; raises `SpecError` if it holds none.
+            nodes_of_kind: Returns the nodes of a kind of machine; by default, those of the cluster.
         """
         self.stop_reason: str | None = None
         """Why the runs were stopped; None if they were not."""
@@ -69,6 +71,7 @@ class Orchestrator:
         self._resources = resources
         self._options = options
         self._capacity = capacity
+        self._nodes_of_kind = nodes_of_kind or KindsOfNodes(gpu=resources.gpus_per_worker > 0)
         self._queue = RunQueue(runs, options.records)
         self._lock = threading.Lock()
         self._short_of_nodes_since = math.inf
@@ -91,6 +94,7 @@ class Orchestrator:
                 start_group=self._start_group,
                 keep_waiting=self._keep_waiting,
                 stop_all=self._cannot_continue,
+                nodes_of_kind=self._nodes_of_kind,
             )
             self._executors.append(executor)
             self._threads.append(threading.Thread(target=executor.execute_all, name=f"executor-{index}", daemon=True))

@@ -14,7 +14,7 @@ from bench.machine.computation import Computation
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
 from bench.records.record import Record, Recording
-from bench.records.refusals import last_computation
+from bench.records.refusals import checkpoint_computation
 from bench.telemetry import Sampler
 from reproduce import schema
 from reproduce.data import DamagedDataError, Manifest, verify_changed
@@ -78,7 +78,7 @@ def train_and_record(
     if computation is not None:
         computation = dataclasses.replace(computation, kernels=_kernels(computation, setup, precision.dtype, dropped))
     resume, damaged = resume_point(setup.folder, config.key)
-    if resume is not None and last_computation(setup.folder) is None:
+    if resume is not None and checkpoint_computation(setup.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
     with Record(setup.folder, progress_every_s=recording.heartbeat_s) as record:  # it releases the lock in any case
         attempt = record.begin(

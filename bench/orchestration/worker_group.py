@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 START_TIMEOUT_S = 600.0  # a node may have to read torch from a network file system that has not cached it
 POLL_S = 0.5  # how soon a stop or the end of a run is noticed
 STEP_PATIENCE_S = 600.0
+PREFERENCE_S = 60.0  # that a run waits for room on a node of the kind on which it began
 CAUSE_PATIENCE_S = 5.0  # for the rank that failed, once another one has said that it misses a rank
 STACKS_TIMEOUT_S = 5.0
 KILLS_TIMEOUT_S = 30.0  # for a process that is started to look
@@ -69,6 +70,7 @@ class WorkerGroup:
         resources: ResourcesConfig,
         keep_waiting: Callable[[float], bool] = lambda waited_s: waited_s < START_TIMEOUT_S,
         worker_class: type[Worker] = Worker,
+        nodes: Sequence[str] = (),
     ) -> WorkerGroup:
         """Start the workers as soon as the cluster has room for all of them, and join them in a process group.
 
@@ -82,6 +84,8 @@ class WorkerGroup:
                 cluster for days. The default cancels the start after `START_TIMEOUT_S`. Once they are placed, the
                 workers also have at most `START_TIMEOUT_S` for each step of joining.
             worker_class: The class of the actors.
+            nodes: Ray's ids of the nodes on which the workers are placed if these have room within
+                `PREFERENCE_S`. Otherwise, and if there are none, they are placed anywhere.
 
         Returns:
             The worker group, ready to train.
@@ -101,10 +105,14 @@ class WorkerGroup:
             bundle["GPU"] = float(resources.gpus_per_worker)
         with contextlib.ExitStack() as on_error:
             try:
-                group = cls(placement_group([bundle] * resources.workers, strategy="PACK"), [])
+                group = cls(_preferred(bundle, resources.workers, nodes), [])
                 on_error.callback(group.kill)
+                patience = time.monotonic() + PREFERENCE_S
                 while not group._placement_group.wait(POLL_S):
                     check()
+                    if nodes and time.monotonic() > patience:
+                        remove_placement_group(group._placement_group)
+                        group._placement_group, nodes = _preferred(bundle, resources.workers, ()), ()
                 group._start_workers(resources, worker_class)
                 group._join(check)
             except RayError as error:
@@ -245,6 +253,14 @@ class WorkerGroup:
                 release(resource)
             except RayError as error:  # the cluster is gone, and the workers with it
                 log.warning("a worker group could not be ended: %s", _one_line(error))
+
+
+def _preferred(bundle: dict[str, float], workers: int, nodes: Sequence[str]) -> Any:
+    """Ask Ray for a place for each worker, on certain nodes if `nodes` is not empty."""
+    if not nodes:
+        return placement_group([bundle] * workers, strategy="PACK")
+    selector = {"ray.io/node-id": f"in({','.join(nodes)})"}
+    return placement_group([bundle] * workers, strategy="PACK", bundle_label_selector=[selector] * workers)
 
 
 def _answers(references: list[Any], check: Callable[[], None]) -> list[Any]:

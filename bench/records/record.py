@@ -22,6 +22,7 @@ from bench.machine.computation import Computation, changes
 from bench.machine.revision import CodeDiff
 from bench.records.event_log import EventLog
 from bench.records.predictions import write_predictions
+from bench.records.refusals import checkpoint_computation
 from bench.records.states import EVENTS, PROGRESS, REFUSED, seconds_of
 from reproduce import schema
 from reproduce.files.atomic import remove_partial_files, write_atomically
@@ -106,7 +107,7 @@ class Record:
             resources: What each worker has and computes with: cpus_per_worker, gpus_per_worker, compile and the fields
                 of the resolved precision, which older records lack.
             computation: How the run is computed, which older records lack. If the attempt resumes, what differs from
-                the last attempt is recorded with it.
+                the attempt that has written the checkpoint is recorded with it.
             resume: The position in the checkpoint from which the attempt resumes, with the keys epoch and step, both
                 from 0; None if it starts from the beginning.
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
@@ -144,7 +145,7 @@ class Record:
             (self.folder / PROGRESS).unlink(missing_ok=True)
             (self.folder / REFUSED).unlink(missing_ok=True)
             computed = vars(computation) if computation is not None else None
-            before = attempts[-1][0].get("computation") if attempts and resume is not None else None
+            before = checkpoint_computation(self.folder) if resume is not None else None
             self._began = time.monotonic()
             self._append(
                 schema.START,

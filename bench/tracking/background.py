@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.tracking.location import log_file, tracking_uri
+from bench.tracking.location import log_file, sqlite_file, tracking_uri
 from bench.tracking.mlflow_setup import URI
 from bench.tracking.reader import pending
+from reproduce.files.disk import why_no_room
 from reproduce.text.redaction import redacted
 
 HURRY_S = 3.0
@@ -123,8 +124,25 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
         missing: The number of runs and evaluations that `pending` counts, at least 1.
     """
     what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
+    file = sqlite_file(uri)
+    full = why_no_room(file) if file is not None and file.parent.is_dir() else None
+    perhaps = f"the server is away, or refuses the name or password; see {log_file(records, 'publisher')}"
+    cause = f": {full}" if full else f" ({perhaps})"
     return (
-        f"{missing} {what} not wholly in MLflow at {redacted(uri)} (the server may be away, or may refuse the user's name "
-        f"or password; see {log_file(records, 'publisher')}); nothing is lost. Publish later with: "
+        f"{missing} {what} not wholly in MLflow at {redacted(uri)}{cause}; nothing is lost. Publish later with: "
         f"deeper publish --once --records {records}"
     )
+
+
+def store_without_room(records: Path) -> str | None:
+    """Return the message of `unpublished_message` if the disk of the tracking store is full and something is missing.
+
+    Args:
+        records: The folder of the records.
+    """
+    uri = tracking_uri(records)
+    file = sqlite_file(uri)
+    if file is None or not file.parent.is_dir() or why_no_room(file) is None:
+        return None
+    missing = pending(records, uri)
+    return unpublished_message(records, uri, missing) if missing else None

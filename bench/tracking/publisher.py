@@ -28,7 +28,7 @@ from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
 from reproduce.files.locks import try_lock
-from reproduce.text.redaction import RedactingStream, redacted
+from reproduce.text.redaction import redacted, redacting
 
 LONGEST_PAUSE_S = 30.0
 LAST_PASS_PAUSE_S = 0.5
@@ -209,5 +209,5 @@ def _publish_until_stopped(options: PublisherOptions, stop: threading.Event) -> 
 
 
 if __name__ == "__main__":
-    sys.stdout, sys.stderr = RedactingStream(sys.stdout), RedactingStream(sys.stderr)  # tracebacks, too
+    sys.stdout, sys.stderr = redacting(sys.stdout), redacting(sys.stderr)  # tracebacks, too
     sys.exit(main())

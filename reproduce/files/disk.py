@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,11 @@ from reproduce.errors import CannotContinueError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a write for which there is no room: on the disk, within a quota, within the largest size of a file."""
+
+
+SCARCE_BYTES = 4 * 2**20
+"""Free bytes below which a disk counts as full for a database, which needs room for its changes beside the file."""
+PROBE_BYTES = 2**16
 
 
 class DiskFullError(CannotContinueError):
@@ -58,3 +65,23 @@ def describe_full_disk(error: OSError, path: Path) -> str:
         f"{path} cannot be written: the disk {disk} is full ({error.strerror}): {usage.free} of {usage.total} bytes "
         "are free, and the file needs more; make room and repeat the command"
     )
+
+
+def why_no_room(path: Path) -> str | None:
+    """Find out whether a database can grow, by the free bytes and by a small file that is written and removed.
+
+    Args:
+        path: The file of the database. Its folder must exist.
+
+    Returns:
+        A sentence as `describe_full_disk` composes it. None if there is room, or if something else is missing.
+    """
+    try:
+        if shutil.disk_usage(path.parent).free < SCARCE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.write(bytes(PROBE_BYTES))
+            os.fsync(file.fileno())  # a network file system knows its quotas only then
+    except OSError as error:
+        return describe_full_disk(error, path) if error.errno in FULL else None
+    return None

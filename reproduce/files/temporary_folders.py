@@ -71,7 +71,8 @@ def temporary_folder(prefix: str, *, longest: int, parents: Sequence[str] = ()) 
                     os.close(lock)
         except OSError as error:
             reasons.append(f"{parent}: {error.strerror}")
-    raise UserError(f"TMPDIR: no folder for temporary files can be written: {'; '.join(reasons)}")
+    field = "" if parents else "TMPDIR: "
+    raise UserError(f"{field}no folder for temporary files can be written: {'; '.join(reasons)}")
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:

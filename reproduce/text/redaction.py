@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TextIO
+from typing import TextIO, cast
 
 HIDDEN = "***"
 
@@ -91,12 +91,17 @@ class RedactingStream(io.TextIOBase):
         return self._stream.isatty()
 
 
+def redacting(stream: TextIO) -> TextIO:
+    """Return a `RedactingStream`, which can take the place of `sys.stdout` or `sys.stderr`."""
+    return cast(TextIO, RedactingStream(stream))
+
+
 @contextlib.contextmanager
 def redacting_output() -> Iterator[None]:
     """Hide secrets in what this process prints by Python's `sys.stdout` and `sys.stderr`, within a block."""
     with (
-        contextlib.closing(RedactingStream(sys.stdout)) as out,
-        contextlib.closing(RedactingStream(sys.stderr)) as error,
+        contextlib.closing(redacting(sys.stdout)) as out,
+        contextlib.closing(redacting(sys.stderr)) as error,
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(error),
     ):

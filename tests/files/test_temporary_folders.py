@@ -57,5 +57,5 @@ def test_only_this_users_leftovers_are_removed_and_no_link_is_followed(tmp_path:
 
 
 def test_no_folder_that_is_short_enough_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^TMPDIR: no folder for temporary files can be written: .* at most$"):
+    with pytest.raises(UserError, match=r"^no folder for temporary files can be written: .* at most$"):
         temporary_folder("job-", longest=20, parents=[str(tmp_path)])

@@ -60,6 +60,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from analysis.frames import NothingRecordedError
     from analysis.report.writing import write_report
     from bench.records.plan import experiments
+    from bench.tracking.background import store_without_room
 
     folder = arguments.output or output_folder(str(Path("reports") / name))
     own = own_plan(arguments.records, name)
@@ -74,6 +75,8 @@ def _report(arguments: argparse.Namespace) -> int:
             f"experiment: {name!r} has records in {arguments.records}, but none of its runs is in {uri}; "
             f"publish them first: deeper publish {name} --once --records {arguments.records}"
         ) from error
+    if message := store_without_room(arguments.records.resolve()):
+        print(message, file=sys.stderr)
     if not arguments.no_attach:
         from bench.tracking.pages.reports import NotAttachedError, attach_report
 

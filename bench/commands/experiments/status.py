@@ -33,6 +33,7 @@ def _status(extensions: Sequence[Extension], arguments: argparse.Namespace) -> i
     from bench.orchestration.display import read_rows, render_grid, rows_as_json
     from bench.records.finished_runs import other_runs
     from bench.records.plan import describe, plan_hash, read_plan, read_plans
+    from bench.tracking.background import store_without_room
 
     name = recorded_name(arguments.experiment, arguments.records)
     entries = read_plan(arguments.records, name, arguments.plan)
@@ -40,6 +41,8 @@ def _status(extensions: Sequence[Extension], arguments: argparse.Namespace) -> i
     others = other_runs(arguments.records, name, entries)
     rows = read_rows(entries, arguments.records)
     sections = [extension.status_section(arguments.records, name) for extension in extensions]
+
+    unpublished = store_without_room(arguments.records.resolve())
 
     def show_text() -> None:
         running = sum(row.state.status == "running" for row in rows)
@@ -50,6 +53,8 @@ def _status(extensions: Sequence[Extension], arguments: argparse.Namespace) -> i
             listed = ", ".join(f"{other.hash} ({describe(other)})" for other in known)
             show(console, f"{len(others)} other recorded runs are not in plan {plan}; --plan HASH shows: {listed}")
         show(console, *(section.view for section in sections if section.view is not None))
+        if unpublished:
+            show(console, unpublished, style="yellow")
 
     content = {
         "plan": plan,

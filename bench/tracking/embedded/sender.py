@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.tracking.embedded.creating import create_whole
 from bench.tracking.location import embedded_uri, sqlite_file
 from bench.tracking.sending import RejectedError, Sender, rejections
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
@@ -34,6 +35,8 @@ log = logging.getLogger("bench.tracking.publisher")
 def open_sender(records: Path, uri: str) -> Sender:
     """Connect to a tracking store, by SQL if it is the embedded store of these records.
 
+    An SQLite store that does not exist is created.
+
     Args:
         records: The folder of the records, as an absolute path.
         uri: The URI of the tracking store.
@@ -43,6 +46,8 @@ def open_sender(records: Path, uri: str) -> Sender:
         MLflow's client, and the log says so.
     """
     file = sqlite_file(uri)
+    if file is not None:
+        create_whole(file)
     if file is None or uri != embedded_uri(records):
         return Sender(uri)
     sender = EmbeddedSender(uri, file)
@@ -198,7 +203,8 @@ class EmbeddedSender(Sender):
         try:
             yield self._database
         except BaseException:
-            self._database.execute("ROLLBACK")
+            if self._database.in_transaction:  # SQLite itself has rolled it back on a full disk
+                self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
 

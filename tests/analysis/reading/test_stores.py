@@ -21,6 +21,7 @@ from mlflow.entities import Metric
 
 from analysis.frames import read
 from analysis.reading import mlflow_store, sqlite_store
+from analysis.reading.opening import AnalysisError, open_store
 from reproduce import schema
 from tests.analysis.conftest import STARTED, build_store
 
@@ -136,3 +137,8 @@ def test_the_tables_are_read_without_mlflow(uri: str) -> None:
         f"assert len(read('grid', tracking_uri={uri!r}).runs) == 12; sys.exit('mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3]).returncode == 0
+
+
+def test_a_uri_that_is_none_of_a_store_is_one_sentence() -> None:
+    with pytest.raises(AnalysisError, match=r"^tracking_uri: foo://\*\*\*@x is no MLflow store: [^\n]*foo"):
+        open_store("foo://me:hunter22@x")

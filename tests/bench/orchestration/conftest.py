@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -65,12 +65,18 @@ class FakeGroups:
         """How groups compute that are started from now on."""
         self.starts: list[Exception | None] = []
         """What the next starts raise; once the list is empty, they succeed."""
+        self.kinds: dict[str, Computation] = {}
+        """How groups compute that are placed on certain nodes."""
 
-    def __call__(self, resources: ResourcesConfig, keep_waiting: Callable[[float], bool]) -> FakeGroup:
+    def __call__(
+        self, resources: ResourcesConfig, keep_waiting: Callable[[float], bool], *, nodes: Sequence[str] = ()
+    ) -> FakeGroup:
         error = self.starts.pop(0) if self.starts else None
         if error is not None:
             raise error
         self.started.append(FakeGroup(self))
+        if nodes:
+            self.started[-1].computation = self.kinds[nodes[0]]
         return self.started[-1]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +37,14 @@ def runs(planned: Callable[..., PlannedRun]) -> list[PlannedRun]:
     return [planned(seed) for seed in range(2)]
 
 
-def make(runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, *, retries: int = 2) -> Executor:
+def make(
+    runs: list[PlannedRun],
+    options: ExecutionOptions,
+    groups: FakeGroups,
+    *,
+    retries: int = 2,
+    nodes_of_kind: Callable[[str], Sequence[str]] = lambda _: (),
+) -> Executor:
     return Executor(
         RunQueue(runs, options.records),
         ResourcesConfig(retries=retries),
@@ -44,6 +52,7 @@ def make(runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups, 
         start_group=groups,
         keep_waiting=lambda _: True,
         stop_all=lambda reason: None,
+        nodes_of_kind=nodes_of_kind,
     )
 
 
@@ -218,7 +227,9 @@ def test_a_stop_cancels_the_start_of_a_group_and_records_nothing(
 ) -> None:
     starting, stopped = threading.Event(), threading.Event()
 
-    def start(resources: ResourcesConfig, keep_waiting: Callable[[float], bool]) -> FakeGroup:
+    def start(
+        resources: ResourcesConfig, keep_waiting: Callable[[float], bool], *, nodes: Sequence[str] = ()
+    ) -> FakeGroup:
         deadline = time.monotonic() + 60
         while keep_waiting(0.0):
             starting.set()
@@ -246,7 +257,9 @@ def test_a_stop_cancels_the_start_of_a_group_and_records_nothing(
 def test_a_group_that_was_started_during_a_stop_is_stopped(
     runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
 ) -> None:
-    def start(resources: ResourcesConfig, keep_waiting: Callable[[float], bool]) -> FakeGroup:
+    def start(
+        resources: ResourcesConfig, keep_waiting: Callable[[float], bool], *, nodes: Sequence[str] = ()
+    ) -> FakeGroup:
         executor.stop("time limit")
         return groups(resources, keep_waiting)
 
@@ -329,6 +342,22 @@ def test_a_run_of_another_kind_of_machine_is_left_as_it_is_and_the_others_go_on(
     assert executor.errors == []
 
 
+def test_a_run_that_died_elsewhere_before_its_first_checkpoint_is_resumed_where_it_began(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], HERE)
+    checkpoint = run_folder(options.records, runs[0].key) / "checkpoint.pt"
+    written = checkpoint.stat()
+    begun(options, runs[0], ELSEWHERE)
+    os.utime(checkpoint, ns=(written.st_atime_ns, written.st_mtime_ns))
+    groups.computation = ELSEWHERE
+    make(runs[:1], options, groups).execute_all()
+    assert state(options, runs[0]).refused is not None
+    groups.computation = HERE
+    make(runs[:1], options, groups).execute_all()
+    assert state(options, runs[0]).status == "finished"
+
+
 def test_a_refused_run_is_resumed_where_it_is_allowed(
     runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
 ) -> None:
@@ -339,6 +368,31 @@ def test_a_refused_run_is_resumed_where_it_is_allowed(
     make(runs[:1], dataclasses.replace(options, allow_other_machine=True), groups).execute_all()
     assert state(options, runs[0]).status == "finished"
     assert state(options, runs[0]).refused is None
+
+
+def test_runs_are_resumed_on_nodes_of_the_kind_on_which_they_began_if_there_are_some(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], HERE)
+    begun(options, runs[1], ELSEWHERE)
+    groups.computation, groups.kinds = HERE, {"node": ELSEWHERE}
+    executor = make(runs, options, groups, nodes_of_kind=lambda kind: ["node"] if kind == ELSEWHERE.machine else [])
+    executor.execute_all()
+    first, second = groups.started
+    assert (first.trained, second.trained) == ([runs[0].key], [runs[1].key])
+    assert first.killed
+    assert [state(options, run).status for run in runs] == ["finished", "finished"]
+
+
+def test_a_run_for_which_there_is_no_room_on_such_nodes_is_refused_once(
+    runs: list[PlannedRun], options: ExecutionOptions, groups: FakeGroups
+) -> None:
+    begun(options, runs[0], ELSEWHERE)
+    begun(options, runs[1], ELSEWHERE)
+    groups.kinds = {"node": HERE}
+    make(runs, options, groups, nodes_of_kind=lambda _: ["node"]).execute_all()
+    assert [group.trained for group in groups.started] == [[], []]
+    assert all(state(options, run).refused for run in runs)
 
 
 def test_another_executor_with_workers_of_the_right_kind_takes_a_refused_run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -243,7 +243,9 @@ def test_lost_nodes_are_waited_for_until_patience_ends(
     reason: str | None,
     status: str,
 ) -> None:
-    def start(resources: ResourcesConfig, keep_waiting: Callable[[float], bool]) -> FakeGroup:
+    def start(
+        resources: ResourcesConfig, keep_waiting: Callable[[float], bool], *, nodes: Sequence[str] = ()
+    ) -> FakeGroup:
         """Finds room once the cluster has been asked five times."""
         for _ in range(5):
             if not keep_waiting(0.0):

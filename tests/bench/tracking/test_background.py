@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from bench.tracking.background import start_publisher, stop_publisher
+from bench import cli
+from bench.tracking.background import (
+    publisher_command,
+    publisher_environment,
+    start_publisher,
+    stop_publisher,
+    unpublished_message,
+)
+from bench.tracking.location import tracking_uri
 from bench.tracking.reader import pending
 
 
@@ -52,3 +63,31 @@ def test_a_command_in_a_hurry_lets_the_publisher_end_by_itself(one_run: Path, fr
     finally:
         publisher.process.kill()
         publisher.process.wait()
+
+
+def test_a_full_disk_is_one_sentence_and_everything_is_published_once_there_is_room(
+    one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        records = disk / "records"
+        shutil.copytree(one_run / "runs", records / "runs")
+        shutil.copytree(one_run / "experiments", records / "experiments")
+        (disk / "filling").write_bytes(bytes(shutil.disk_usage(disk).free - 2**18))  # MLflow makes some of its tables
+        uri = tracking_uri(records)
+        command = [*publisher_command(records), "--once", "--patience", "0"]
+        assert subprocess.run(command, env=publisher_environment(uri), check=False).returncode == 1
+        message = unpublished_message(records, uri, pending(records, uri))
+        sentence = rf"mlflow.db cannot be written: the disk {disk} is full \(No space left on device\): \d+ of 25165824"
+        assert re.search(sentence, message)
+        assert "nothing is lost" in message
+        assert cli.main(["status", "first", "--records", str(records)]) == 0
+        assert re.search(sentence, " ".join(capsys.readouterr().out.split()))
+        (disk / "filling").unlink()
+        assert subprocess.run(command, env=publisher_environment(uri), check=False).returncode == 0
+        assert pending(records, uri) == 0
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
