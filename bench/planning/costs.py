@@ -37,7 +37,7 @@ def network_costs(network: NetworkConfig) -> dict[str, float]:
 
     inference, training = cost(network, training=False), cost(network, training=True)
     counted = (training.parameters, inference.parameters, inference.macs, training.macs)
-    costs = dict(zip(NAMES, counted, strict=True))
+    costs: dict[str, float] = dict(zip(NAMES, counted, strict=True))
     with contextlib.suppress(OSError):  # without a cache, they are only counted again
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(costs).encode(), durable=False)
