@@ -8,7 +8,7 @@ import pytest
 from cluster import Cluster, until
 from user_folder import ALONE, PATIENCE_S, RECIPE, UserFolder, curve, only, reasons, user_folder
 
-LONG = {**RECIPE, "epochs": 12}
+LONG = {**RECIPE, "epochs": 8}
 PAUSE_S = 45
 """Longer than Ray's own patience with a node that does not answer."""
 
