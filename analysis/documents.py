@@ -188,6 +188,8 @@ def _source(result: Mapping[str, Any]) -> str:
     environment = result["environment"]
     machine, packages = environment["machine"], environment["packages"]
     cpu = ", ".join([machine["cpu"], *machine.get("cpu_flags", [])])
+    if held := environment.get("held_to"):
+        cpu += ", held by " + " ".join(f"{name}={value}" for name, value in held.items())
     device = environment["gpus"][0]["name"] if environment["gpus"] else f"{machine['cores_physical']} cores, no GPU"
     commit = str(environment.get("commit", "none"))[:7] + (" with changes" if environment.get("dirty") else "")
     return (

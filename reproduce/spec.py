@@ -29,6 +29,7 @@ from reproduce.errors import did_you_mean
 from reproduce.text.yaml_files import read_text
 
 Reduction = Literal["reduced", "unreduced", "naive"]
+PrecisionName = Literal["auto", "float32", "bf16"]
 Branches = Literal["mixed", "1x1", "3x3", "5x5"]
 Auxiliary = Literal["none", "aux1", "aux2", "both"]
 Schedule = Literal["constant", "step", "paper", "poly", "cosine", "one-cycle"]
@@ -178,7 +179,7 @@ class RecipeConfig(Config):
     section 6)."""
     val_crop: Fraction = 0.875
     """Side of the central validation crop, as a share of the image's shorter side. 0.875 is 224 of 256 pixels."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: PrecisionName = "auto"
     """Arithmetic of the network: float32, bf16 (bfloat16, by autocast in training), or auto, which chooses bf16 on
     devices with bf16 arithmetic and float32 on others."""
 

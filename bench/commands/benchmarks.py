@@ -77,6 +77,9 @@ def _add_step(suites: Any) -> None:
     suite.add_argument(
         "--compile", action="store_true", help="Also measure compiled networks, which takes minutes on CPUs."
     )
+    suite.add_argument(
+        "--precision", default="auto", help="Precision of ours: auto, bf16, float32. Default: auto, as in a run."
+    )
     suite.add_argument("--threads", type=int, help="CPU threads of torch. Default: all cores.")
     _add_repetitions(suite, 5)
     _add_result(suite)
@@ -263,7 +266,7 @@ def _loader(arguments: argparse.Namespace) -> int:
 
 
 def _step(arguments: argparse.Namespace) -> int:
-    from bench.suites.step.suite import StepOptions, main
+    from bench.suites.step.suite import StepOptions, main, suite_name
 
     given = {
         "sides": arguments.side,
@@ -271,10 +274,12 @@ def _step(arguments: argparse.Namespace) -> int:
         "reductions": arguments.reduction,
         "aux": arguments.aux,
         "compiled": arguments.compile,
+        "precision": arguments.precision,
         "threads": arguments.threads,
         "repetitions": arguments.repetitions,
     }
-    return main(_options(StepOptions, given), output=_result_output(arguments, "step"))
+    options = _options(StepOptions, given)
+    return main(options, output=_result_output(arguments, suite_name(options.precision)))
 
 
 def _overhead(arguments: argparse.Namespace) -> int:

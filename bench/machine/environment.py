@@ -15,7 +15,7 @@ from bench.machine import nvml
 from bench.machine.cpu import this_cpu
 from bench.machine.revision import revision
 from reproduce.limits import usable_cpus, usable_memory
-from reproduce.native import LIBRARIES, ImplementationError, Library
+from reproduce.native import LIBRARIES, ImplementationError, Library, levels
 
 if TYPE_CHECKING:
     from reproduce.native.backend import Backend
@@ -42,6 +42,9 @@ PACKAGES = (
 )
 """Distributions whose versions are recorded if they are installed. OpenCV may come from any of four distributions."""
 
+INSTRUCTION_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", levels.VARIABLE)
+"""Environment variables that keep oneDNN, torch and our C code from using the CPU's best instructions."""
+
 
 @functools.cache
 def environment() -> dict[str, Any]:
@@ -59,6 +62,8 @@ def environment() -> dict[str, Any]:
           memory that this process may use.
         - gpus: name and UUID of each GPU that NVML lists.
         - gpu_driver: the version of the NVIDIA driver; absent without GPUs.
+        - held_to: the variables that keep the CPU's best instructions from being used, and their values; absent if none
+          is set.
         - gpu_absent: why there are no GPUs; absent if there are some.
         - threads: the number of CPUs that this process may use, and thread settings from the environment.
         - decoder, kernels: the implementation of each C library that this process uses, or why there is none.
@@ -69,6 +74,7 @@ def environment() -> dict[str, Any]:
         "packages": _packages(),
         "machine": _machine(),
         **_devices(),
+        **_held_to(),
         "threads": _threads(),
         **{library.role: _implementation(library) for library in LIBRARIES},
         **_gpu_kernels(),
@@ -109,6 +115,11 @@ def _devices() -> dict[str, Any]:
         return {"gpus": [], "gpu_absent": str(error)}
     gpus = [{"name": library.name(uuid), "uuid": uuid} for uuid in library.uuids]
     return {"gpus": gpus, "gpu_driver": library.driver} if gpus else {"gpus": [], "gpu_absent": "NVML lists no device"}
+
+
+def _held_to() -> dict[str, dict[str, str]]:
+    found = {name: os.environ[name] for name in INSTRUCTION_LIMITS if os.environ.get(name)}
+    return {"held_to": found} if found else {}
 
 
 def _gpu_kernels() -> dict[str, str]:

@@ -8,8 +8,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
 from bench.machine.computation import Computation
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
@@ -76,7 +74,7 @@ def train_and_record(
     sides = {input_side(config.recipe, epoch) for epoch in range(config.recipe.epochs)}
     dropped = check_kernels(config.network, sides, setup.device, precision.dtype)
     if computation is not None:
-        computation = dataclasses.replace(computation, kernels=_kernels(computation, setup, precision.dtype, dropped))
+        computation = dataclasses.replace(computation, kernels=_kernels(computation, dropped))
     resume, damaged = resume_point(setup.folder, config.key)
     if resume is not None and checkpoint_computation(setup.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
@@ -140,10 +138,8 @@ def train_and_record(
     return result
 
 
-def _kernels(computation: Computation, setup: RankSetup, dtype: torch.dtype, dropped: Sequence[str]) -> str | None:
+def _kernels(computation: Computation, dropped: Sequence[str]) -> str | None:
     """Say which kernels the run uses, in the form of `Computation.kernels`."""
-    if setup.device.type == "cpu" and dtype is torch.float32:
-        return None  # those for CPUs compute in bf16 only
     return f"{computation.kernels} and torch" if dropped and computation.kernels == "native" else computation.kernels
 
 

@@ -1,7 +1,8 @@
 """Writes results of benchmarks to one folder for each kind of machine, and finds these folders.
 
 The kind of a machine is the name of its GPUs or, if it has none, the vendor of its CPU and the best instruction set
-that the CPU supports: `nvidia-h200`, `4x-nvidia-h100-80gb-hbm3`, `amd-avx512-bf16`. Results of one kind never replace
+that the CPU supports: `nvidia-h200`, `4x-nvidia-h100-80gb-hbm3`, `amd-avx512-bf16`. A CPU that environment variables
+keep from its best instructions is a kind of its own: `intel-amx-bf16-held-to-avx2`. Results of one kind never replace
 those of another. Committed results are in `results/bench/<kind>/`; the latest results of this machine are in the
 user's cache.
 """
@@ -24,6 +25,8 @@ from reproduce.native import cache
 
 COMMITTED = ROOT / "results" / "bench"
 """The folder of the committed results, with a subfolder for each kind of machine."""
+LEVEL_NAMES = {"x86-64-v3": "avx2", "x86-64-v4": "avx512"}
+"""What oneDNN and torch call the levels of x86-64."""
 
 
 def machine_kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:
@@ -40,7 +43,10 @@ def machine_kind(environment: Mapping[str, Any], *, gpu: bool | None = None) -> 
         return "-and-".join(_slug(name if count == 1 else f"{count}x {name}") for name, count in counts.items())
     machine = environment["machine"]
     best = next(iter(machine["cpu_flags"]), "")
-    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}")  # avx512f becomes avx512
+    held = {name: value.lower() for name, value in environment.get("held_to", {}).items()}
+    limits = {LEVEL_NAMES.get(value, value) for value in held.values()}
+    suffix = " held to " + " and ".join(sorted(limits)) if held else ""
+    return _slug(f"{machine['cpu_vendor']} {best.removesuffix('f')}{suffix}")  # avx512f becomes avx512
 
 
 def this_machine_kind() -> str:

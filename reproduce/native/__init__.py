@@ -52,14 +52,14 @@ is used only on request. The library's own pixels are the same for every number 
 """
 
 KERNELS = Library(
-    sources=(_HERE / "kernels.c",),
+    sources=tuple(_HERE / name for name in ("kernels.c", "layers.h")),
     role="kernels",
     fallback="torch",
     variable="DEEPER_KERNELS",
     hint="install gcc (Debian: apt-get install gcc; conda: conda install -c conda-forge c-compiler)",
     openmp=True,
 )
-"""The library of kernels for CPUs in bfloat16: max pooling, and batch normalisation with ReLU
+"""The library of kernels for CPUs, in bfloat16 and float32: max pooling, and batch normalisation with ReLU
 (`reproduce.native.c_kernels`).
 
 Its fallback is torch's implementation of these layers. Both give equal pooled maps; their other results differ by

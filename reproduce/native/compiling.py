@@ -22,7 +22,7 @@ from pathlib import Path
 
 from reproduce.errors import UserError
 from reproduce.files.private_folders import UnsafeFolderError
-from reproduce.native import cpu, precompiled
+from reproduce.native import cpu, levels, precompiled
 from reproduce.native.caching import is_trusted, library_folder
 
 # The compiler must not fuse a * b + c into one operation: results would depend on whether the CPU has it.
@@ -100,7 +100,9 @@ class Library:
 
         Raises:
             ImplementationError: The variable has another value.
+            UserError: `levels.VARIABLE` has a value that is not valid here.
         """
+        levels.requested()
         value = os.environ.get(self.variable, "")
         if value not in ("", "native", self.fallback):
             raise ImplementationError(f"{self.variable}={value}: unknown; valid: native, {self.fallback}, or unset")
@@ -116,18 +118,18 @@ class Library:
                 variable does not allow the fallback: it is `native`, or it is unset and the fallback changes results
                 (see `on_request`).
         """
-        return _implementation(self, self.requested())
+        return _implementation(self, self.requested(), levels.requested())
 
     def load(self) -> ctypes.CDLL:
         """Load the library, whatever the environment variable selects, and build it first if necessary.
 
-        Building takes about two seconds. A process loads each library once and tries it only once: later calls return
-        the same object, or raise the same error.
+        Building takes about two seconds. A process loads each library once for each level that `levels.VARIABLE`
+        names, and tries it only once: later calls return the same object, or raise the same error.
 
         Raises:
             UnavailableError: The library cannot be built or loaded.
         """
-        loaded = _load_once(self)
+        loaded = _load_once(self, levels.requested())
         if isinstance(loaded, str):
             raise UnavailableError(loaded)
         return loaded
@@ -141,7 +143,7 @@ class Library:
         Raises:
             UnavailableError: The compiler is missing or fails.
         """
-        for level in precompiled.LEVELS:
+        for level in levels.LEVELS:
             self.build(folder / precompiled.file_name(self.name, self.digest(), level), level)
 
     def build(self, target: Path, march: str) -> None:
@@ -179,8 +181,8 @@ class Library:
     def cache_key(self) -> str:
         """Hash everything that determines the library when it is compiled on this machine.
 
-        It covers `digest`, the compiler and its version, the search paths for headers and libraries, `openmp`, and the
-        CPU. The file name of a library in the cache contains it.
+        It covers `digest`, the compiler and its version, the search paths for headers and libraries, `openmp`, the CPU,
+        and the level that `levels.VARIABLE` names. The file name of a library in the cache contains it.
 
         Returns:
             16 hexadecimal digits.
@@ -190,15 +192,15 @@ class Library:
         """
         compiler = _compiler()
         version = _run([*compiler, "--version"]).partition("\n")[0]
-        this_machine = (platform.machine(), repr(cpu.this_cpu()))
+        this_machine = (platform.machine(), repr(cpu.this_cpu()), levels.requested())
         return _hash(self.digest(), *compiler, version, *_search_paths(), str(self.openmp), *this_machine)
 
 
 @functools.cache
-def _load_once(library: Library) -> ctypes.CDLL | str:
-    """Load the library, or return why it is unavailable.
+def _load_once(library: Library, level: str) -> ctypes.CDLL | str:
+    """Load the library for the level that `levels.VARIABLE` names, or return why it is unavailable.
 
-    The result is cached, since every layer of a network needs it.
+    The result is cached for each level, since every layer of a network needs it.
     """
     try:
         return _load(library)
@@ -207,14 +209,15 @@ def _load_once(library: Library) -> ctypes.CDLL | str:
 
 
 @functools.cache
-def _implementation(library: Library, requested: str) -> Implementation:
+def _implementation(library: Library, requested: str, level: str) -> Implementation:
     if requested == library.fallback:
         return Implementation(library.fallback, f"{library.variable}={library.fallback}")
-    loaded = _load_once(library)
+    loaded = _load_once(library, level)
     if isinstance(loaded, ctypes.CDLL):
         loaded.built_with.argtypes, loaded.built_with.restype = (), ctypes.c_char_p
-        level = precompiled.level_of(Path(loaded._name))
-        return Implementation("native", loaded.built_with().decode() + (f", precompiled for {level}" if level else ""))
+        in_advance = precompiled.level_of(Path(loaded._name))
+        how = f", precompiled for {in_advance}" if in_advance else f", compiled for {level}" if level else ""
+        return Implementation("native", loaded.built_with().decode() + how)
     if requested == "native":
         raise ImplementationError(f"{library.variable}=native: {loaded}; {library.hint}")
     if library.on_request:
@@ -241,7 +244,7 @@ def _load(library: Library) -> ctypes.CDLL:
         return _open(cached)
     with _temporary_folder(cached) as folder:
         built = Path(folder, f"{library.name}.so")
-        library.build(built, "native")
+        library.build(built, levels.requested() or "native")
         built.chmod(0o700)
         opened = _open(built)
         if cached is not None:

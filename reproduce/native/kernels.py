@@ -1,7 +1,7 @@
 """Max pooling, and batch normalisation with ReLU: by kernels of ours where there are some, and by torch otherwise.
 
-CPUs have kernels in C for bfloat16 (`reproduce.native.c_kernels`), GPUs have kernels in Triton for bfloat16 and float32
-(`reproduce.native.gpu`). The environment variable `DEEPER_KERNELS` selects `native` or `torch`. If it is unset, those
+CPUs have kernels in C (`reproduce.native.c_kernels`), GPUs have kernels in Triton (`reproduce.native.gpu`), both for
+bfloat16 and float32. The environment variable `DEEPER_KERNELS` selects `native` or `torch`. If it is unset, those
 for CPUs are used wherever they can be built, and those for GPUs are not used. Each kind of layer is compared with
 torch's when it is first used, and left to torch where they disagree (`reproduce.native.agreement`).
 """

@@ -10,15 +10,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from reproduce.native import cpu
+from reproduce.native import levels
 
 FOLDER = Path(__file__).parent / "libraries"
-
-_V3 = frozenset({"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"})
-_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3}
-"""Levels of x86-64, which are values of the compiler's option -march, and the CPU flags that each needs, in Linux's
-spelling. The best level is the first."""
 
 
 def file_name(name: str, digest: str, level: str) -> str:
@@ -27,7 +21,7 @@ def file_name(name: str, digest: str, level: str) -> str:
 
 
 def find(name: str, digest: str) -> Path | None:
-    """Find the precompiled library with the best level that this CPU supports.
+    """Find the precompiled library with the best level that this CPU supports and `levels.VARIABLE` allows.
 
     Args:
         name: Name of the library.
@@ -35,13 +29,15 @@ def find(name: str, digest: str) -> Path | None:
 
     Returns:
         Path of the library, or None if no library with this digest runs on this CPU.
+
+    Raises:
+        UserError: `levels.VARIABLE` has a value that is not valid here.
     """
     if platform.machine() != "x86_64":
         return None
-    flags = frozenset(cpu.this_cpu().flags)
-    for level, needed in LEVELS.items():
+    for level in levels.usable():
         path = FOLDER / file_name(name, digest, level)
-        if needed <= flags and path.is_file():
+        if path.is_file():
             return path
     return None
 
@@ -50,4 +46,4 @@ def level_of(library: Path) -> str | None:
     """Return the level for which a library in `FOLDER` was precompiled, or None for a library in any other folder."""
     if library.parent != FOLDER:
         return None
-    return next(level for level in LEVELS if library.stem.endswith(level))
+    return next(level for level in levels.LEVELS if library.stem.endswith(level))

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 from reproduce.models import GoogLeNet
 from reproduce.models.inception import Convolution
 from reproduce.native import KERNELS
+from reproduce.native.c_kernels import TYPES
 from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
 Pool = tuple[int, int, int, bool]
+each_type = pytest.mark.parametrize("dtype", TYPES, ids=TYPES.values())
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +34,11 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def maps(*shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+def maps(
+    *shape: int, seed: int = 0, scale: float = 1.0, shift: float = 0.0, dtype: torch.dtype = torch.bfloat16
+) -> Tensor:
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + shift
-    return drawn.bfloat16().contiguous(memory_format=torch.channels_last)
+    return drawn.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def by_kernel(result: Tensor, name: str) -> bool:
@@ -46,28 +50,32 @@ def by_kernel(result: Tensor, name: str) -> bool:
     "pool", [(3, 2, 0, True), (2, 2, 0, True), (3, 1, 1, False), (3, 2, 1, True), (5, 3, 2, False)]
 )
 @pytest.mark.parametrize("shape", [(2, 64, 16, 16), (3, 70, 9, 14), (1, 3, 7, 5), (2, 832, 3, 3)], ids=str)
-def test_pools_are_torchs_and_gradients_within_a_rounding(shape: tuple[int, ...], pool: Pool) -> None:
+@each_type
+def test_pools_are_torchs_and_gradients_within_a_rounding(
+    shape: tuple[int, ...], pool: Pool, dtype: torch.dtype
+) -> None:
     kernel, stride, padding, ceil = pool
     if min(shape[2:]) + 2 * padding < kernel:
         pytest.skip("a map smaller than the window")
-    x = maps(*shape).requires_grad_()
+    x = maps(*shape, dtype=dtype).requires_grad_()
     y = MaxPool(kernel, stride, padding, ceil_mode=ceil)(x)
     assert by_kernel(y, "_MaxPool")
     assert torch.equal(y, F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil))
     with torch.no_grad():
         assert torch.equal(y, MaxPool(kernel, stride, padding, ceil_mode=ceil)(x))
 
-    grad = maps(*y.shape, seed=1)
-    exact = x.detach().float().requires_grad_()
-    F.max_pool2d(exact, kernel, stride, padding, ceil_mode=ceil).backward(grad.float())
+    grad = maps(*y.shape, seed=1, dtype=dtype)
+    exact = x.detach().double().requires_grad_()
+    F.max_pool2d(exact, kernel, stride, padding, ceil_mode=ceil).backward(grad.double())
     y.backward(grad)
     assert exact.grad is not None
     assert x.grad is not None
-    assert torch.equal(x.grad, exact.grad.bfloat16())
+    assert (x.grad - exact.grad).abs().max() <= torch.finfo(dtype).eps * exact.grad.abs().max()
 
 
-def test_pools_hand_on_nan_infinities_and_the_first_of_equals() -> None:
-    x = maps(2, 40, 12, 12)
+@each_type
+def test_pools_hand_on_nan_infinities_and_the_first_of_equals(dtype: torch.dtype) -> None:
+    x = maps(2, 43, 12, 12, dtype=dtype)
     x[0, :, 3, 4] = float("nan")
     x[0, :, 8:, :4] = float("-inf")
     x[1, :, 2, 2] = float("inf")
@@ -87,12 +95,18 @@ def test_pools_hand_on_nan_infinities_and_the_first_of_equals() -> None:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("shape", "shift"), [((4, 64, 16, 16), 0.0), ((3, 70, 9, 7), 30.0), ((2, 5, 1, 1), 0.3)])
-def test_normalisation_is_no_further_from_exact_than_torchs(shape: tuple[int, ...], shift: float) -> None:
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@each_type
+def test_normalisation_is_no_further_from_exact_than_torchs(
+    shape: tuple[int, ...], shift: float, training: bool, dtype: torch.dtype
+) -> None:
     channels = shape[1]
-    x, grad = maps(*shape, scale=2, shift=shift), maps(*shape, seed=1)
-    norm = nn.BatchNorm2d(channels, eps=1e-3)
+    x, grad = maps(*shape, scale=2, shift=shift, dtype=dtype), maps(*shape, seed=1, dtype=dtype)
+    norm = nn.BatchNorm2d(channels, eps=1e-3).train(training)
     nn.init.uniform_(norm.weight, 0.5, 1.5)
     nn.init.normal_(norm.bias)
+    assert norm.running_mean is not None
+    nn.init.normal_(norm.running_mean, shift)
 
     def passed(norm: nn.BatchNorm2d, x: Tensor, ours: bool) -> tuple[Tensor, list[Tensor]]:
         x = x.clone().requires_grad_()
@@ -117,7 +131,7 @@ def test_normalisation_is_no_further_from_exact_than_torchs(shape: tuple[int, ..
         reference, their, our = (value.detach().double() for value in values)
         off, their_off = (float((value - reference).abs().max()) for value in (our, their))
         assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()), name
-    assert norm.num_batches_tracked == 1
+    assert norm.num_batches_tracked == training
 
 
 def test_what_is_not_a_number_stays_so_through_normalisation() -> None:
@@ -135,13 +149,14 @@ def test_one_value_a_channel_is_refused_as_torch_does() -> None:
 
 @pytest.mark.parametrize(
     "x",
-    [maps(2, 8, 4, 4).float(), maps(2, 8, 4, 4).contiguous(), maps(2, 8, 4, 4).to("meta")],
-    ids=["float32", "NCHW", "another device"],
+    [maps(2, 8, 4, 4, dtype=torch.float64), maps(2, 8, 4, 4).contiguous(), maps(2, 8, 4, 4).to("meta")],
+    ids=["float64", "NCHW", "another device"],
 )
 def test_other_maps_are_left_to_torch(x: Tensor) -> None:
     x.requires_grad_()
     assert not by_kernel(MaxPool(3, 1, 1)(x), "_MaxPool")
-    assert not by_kernel(norm_relu(nn.BatchNorm2d(8, device=x.device), x), "_NormReLU")
+    norm = nn.BatchNorm2d(8, device=x.device, dtype=x.dtype if x.dtype is torch.float64 else None)
+    assert not by_kernel(norm_relu(norm, x), "_NormReLU")
 
 
 @pytest.mark.parametrize("pool", [MaxPool(17, 1, 8), MaxPool((3, 2), 1), MaxPool(3, 1, 1, dilation=2)], ids=str)
@@ -185,10 +200,9 @@ def test_maps_of_no_images_are_left_to_torch() -> None:
     assert not by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
 
 
-def test_torchs_are_taken_in_evaluation_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_are_taken_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     x = maps(2, 8, 4, 4).requires_grad_()
     assert by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
-    assert not by_kernel(norm_relu(nn.BatchNorm2d(8).eval(), x), "_NormReLU")
     block = nn.Sequential(Convolution(8, 8, 3, norm=True), MaxPool(3, 1, 1)).bfloat16()
     compiled = torch.compile(block, backend="eager", fullgraph=True)
     assert compiled(x).shape == x.shape
@@ -196,21 +210,32 @@ def test_torchs_are_taken_in_evaluation_when_asked_for_and_when_compiled(monkeyp
     assert not by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
 
 
-def test_a_networks_gradients_are_as_near_to_float32_as_with_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+@each_type
+@pytest.mark.parametrize("steps", [0, 8], ids=["initial", "trained"])
+def test_a_networks_gradients_are_as_exact_as_with_torchs(
+    dtype: torch.dtype, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     network = GoogLeNet(NetworkConfig(norm="batch", aux="none", dropout=0.0, classes=10, resolution=64))
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = torch.randn(16, 3, 64, 64), torch.arange(16) % 10
+    images, labels = torch.randn(16, 3, 64, 64).contiguous(memory_format=torch.channels_last), torch.arange(16) % 10
 
-    def gradients(bf16: bool) -> Tensor:
+    def gradients(network: nn.Module, dtype: torch.dtype) -> Tensor:
         network.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            logits = network(images.contiguous(memory_format=torch.channels_last)).main
-        F.cross_entropy(logits.float(), labels).backward()
-        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            logits = network(images.double() if dtype is torch.float64 else images).main
+        F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels).backward()
+        return torch.cat([p.grad.double().flatten() for p in network.parameters() if p.grad is not None])
 
-    ours = gradients(bf16=True)
+    for _ in range(steps):
+        gradients(network, dtype)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter -= 0.05 * parameter.grad
+    ours = gradients(network, dtype)
+    assert torch.equal(ours, gradients(network, dtype)), "a repetition gives the same bits"
     monkeypatch.setenv(KERNELS.variable, "torch")
-    theirs, exact = gradients(bf16=True), gradients(bf16=False)
+    theirs = gradients(network, dtype)
+    exact = gradients(copy.deepcopy(network).double(), torch.float64)
     assert not torch.equal(ours, theirs)
     assert (ours - exact).norm() < 1.05 * (theirs - exact).norm()

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from torch import nn
 
 from bench.machine import revision
-from reproduce.native import DECODER, KERNELS, LIBRARIES, c_kernels, cpu, kernels, precompiled
+from reproduce.native import DECODER, KERNELS, LIBRARIES, c_kernels, cpu, kernels, levels, precompiled
 from reproduce.native.cpu import CpuInfo
 from slurm.bundle import __main__ as builder
 from slurm.bundle import machine, packing, selection, wheels
@@ -284,7 +284,7 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_precompiled_library_of_the_same_sources_is_used(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precompiled, "FOLDER", libraries)
-    for level, flags in precompiled.LEVELS.items():
+    for level, flags in levels.LEVELS.items():
         monkeypatch.setattr(cpu, "this_cpu", lambda flags=flags: CpuInfo(flags=tuple(flags)))
         found = precompiled.find(DECODER.name, DECODER.digest())
         assert found is not None
@@ -295,16 +295,19 @@ def test_a_precompiled_library_of_the_same_sources_is_used(libraries: Path, monk
     assert precompiled.find(DECODER.name, DECODER.digest()) is None
 
 
-def test_all_levels_compute_the_same_numbers(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", c_kernels.TYPES, ids=str)
+def test_all_levels_compute_the_same_numbers(
+    libraries: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of the kernels, whose sums an optimiser could order otherwise; the decoder computes with integers."""
-    able = [level for level, flags in precompiled.LEVELS.items() if flags <= set(cpu.this_cpu().flags)]
+    able = levels.supported()
     results = []
     for level in able:
         path = libraries / precompiled.file_name(KERNELS.name, KERNELS.digest(), level)
         library = c_kernels.declared(ctypes.CDLL(str(path)))
         monkeypatch.setattr(c_kernels, "_library", lambda library=library: library)
         torch.manual_seed(0)
-        x = torch.randn(4, 100, 9, 9).to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+        x = torch.randn(4, 100, 9, 9).to(dtype, memory_format=torch.channels_last).requires_grad_()
         norm = nn.BatchNorm2d(100)
         y = kernels.norm_relu(norm, kernels.MaxPool(3, stride=1, padding=1)(x))
         y.backward(torch.randn_like(y))

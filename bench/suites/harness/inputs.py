@@ -5,24 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
+from reproduce.spec import DataConfig, NetworkConfig, PrecisionName, RecipeConfig, RunConfig, Seeds
 
 LEARNING_RATE = 0.01
 
 
-def run_without_data(network: NetworkConfig, *, batch: int, workers: int = 1) -> RunConfig:
+def run_without_data(
+    network: NetworkConfig, *, batch: int, workers: int = 1, precision: PrecisionName = "auto"
+) -> RunConfig:
     """Return the config of a run that has no data set. It serves to build a step, and cannot be trained.
 
     Args:
         network: The network, which also gives the resolution of the recipe.
         batch: The batch size of the recipe, which is also that of `random_batch`.
         workers: Number of ranks.
+        precision: The precision of the recipe.
     """
     return RunConfig(
         data=DataConfig(path="none"),
         data_hash="none",
         network=network,
-        recipe=RecipeConfig(epochs=1, batch_size=batch, learning_rate=LEARNING_RATE, resolution=network.resolution),
+        recipe=RecipeConfig(
+            epochs=1,
+            batch_size=batch,
+            learning_rate=LEARNING_RATE,
+            resolution=network.resolution,
+            precision=precision,
+        ),
         seeds=Seeds.of(0),
         workers=workers,
     )

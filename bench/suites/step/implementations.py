@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from bench.suites.harness.inputs import LEARNING_RATE, random_batch, run_without_data
 from reproduce.models.compiled import compile_parts
 from reproduce.models.folding import folded
-from reproduce.spec import NetworkConfig
+from reproduce.spec import NetworkConfig, PrecisionName
 from reproduce.training.step import build_step
 
 StepFunction = Callable[[], object]
@@ -39,6 +39,8 @@ class StepInputs:
     """Labels, int64 [N]."""
     training: bool
     """Whether to train the network instead of evaluating it."""
+    precision: PrecisionName = "auto"
+    """The precision of ours. Those of torchvision's have their own."""
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +53,9 @@ class StepInputs:
         return len(self.images)
 
 
-def step_inputs(network: NetworkConfig, batch: int, device: torch.device, *, training: bool) -> StepInputs:
+def step_inputs(
+    network: NetworkConfig, batch: int, device: torch.device, *, training: bool, precision: PrecisionName = "auto"
+) -> StepInputs:
     """Make inputs with a random batch.
 
     Args:
@@ -59,8 +63,9 @@ def step_inputs(network: NetworkConfig, batch: int, device: torch.device, *, tra
         batch: Number of images.
         device: Where the batch is made.
         training: Whether to train the network instead of evaluating it.
+        precision: The precision of ours.
     """
-    return StepInputs(network, *random_batch(run_without_data(network, batch=batch), device), training)
+    return StepInputs(network, *random_batch(run_without_data(network, batch=batch), device), training, precision)
 
 
 def port_network(side: int, **changes: object) -> NetworkConfig:
@@ -86,13 +91,15 @@ class StepImplementation:
     """Whether it is this project's, as opposed to torchvision's."""
     compiled: bool = False
     """Whether it uses torch.compile, whose first step takes minutes on CPUs."""
+    mixed: bool = False
+    """Whether it is bf16 by autocast, whatever the precision of ours."""
     supports: Callable[[StepInputs], bool] = lambda _: True
     """Returns whether the implementation can build the network of the inputs."""
 
 
 def _ours(inputs: StepInputs, compiled: bool = False) -> StepFunction:
     step = build_step(
-        run_without_data(inputs.network, batch=inputs.batch),
+        run_without_data(inputs.network, batch=inputs.batch, precision=inputs.precision),
         device=inputs.device,
         compiled=compiled and inputs.training,
     )
@@ -150,24 +157,37 @@ def _torchvision_supports(inputs: StepInputs) -> bool:
 
 _baseline = partial(StepImplementation, ours=False, supports=_torchvision_supports)
 OURS, BASELINE = "deeper", "torchvision"
+FLOAT32_COMPILED = "torchvision, channels_last, compiled"
 STEPS = {
     OURS: StepImplementation(build=_ours),
     "deeper, compiled": StepImplementation(build=partial(_ours, compiled=True), compiled=True),
     BASELINE: _baseline(build=_torchvision),
     "torchvision, channels_last": _baseline(build=partial(_torchvision, channels_last=True)),
-    "torchvision, autocast": _baseline(build=partial(_torchvision, autocast=True)),
-    "torchvision, channels_last, autocast": _baseline(build=partial(_torchvision, channels_last=True, autocast=True)),
+    FLOAT32_COMPILED: _baseline(build=partial(_torchvision, channels_last=True, compiled=True), compiled=True),
+    "torchvision, autocast": _baseline(build=partial(_torchvision, autocast=True), mixed=True),
+    "torchvision, channels_last, autocast": _baseline(
+        build=partial(_torchvision, channels_last=True, autocast=True), mixed=True
+    ),
     "torchvision, channels_last, autocast, compiled": _baseline(
-        build=partial(_torchvision, channels_last=True, autocast=True, compiled=True), compiled=True
+        build=partial(_torchvision, channels_last=True, autocast=True, compiled=True), compiled=True, mixed=True
     ),
 }
 """All implementations by name. Ours comes first."""
 
 
-def step_names(*, compiled: bool) -> tuple[str, ...]:
+def step_names(*, compiled: bool, precision: PrecisionName = "auto") -> tuple[str, ...]:
     """Return the names in `STEPS`, ours first.
 
     Args:
         compiled: Whether to include the implementations that use torch.compile.
+        precision: The precision of ours. Those in bf16 are left out beside ours in float32, and torchvision's compiled
+            network in float32 beside ours in any other precision, where it is never the strongest.
     """
-    return tuple(name for name, step in STEPS.items() if compiled or not step.compiled)
+    in_float32 = precision == "float32"
+    return tuple(
+        name
+        for name, step in STEPS.items()
+        if (compiled or not step.compiled)
+        and not (step.mixed and in_float32)
+        and not (name == FLOAT32_COMPILED and not in_float32)
+    )

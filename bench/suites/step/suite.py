@@ -31,7 +31,7 @@ from rich.console import Console
 from bench.planning.rates import rate_entry
 from bench.suites.harness.ceilings import measured_ceiling
 from bench.suites.harness.comparison import Comparison, Goal
-from bench.suites.harness.meter import SPEED
+from bench.suites.harness.meter import CPU_SPEED, SPEED
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.step.implementations import BASELINE, OURS, port_network, step_names
 from bench.suites.step.worker import StepMeasurements, StepWorkload, step_workers
@@ -39,7 +39,7 @@ from reproduce.execution.precision import resolve_precision
 from reproduce.limits import usable_cores
 from reproduce.models.cost import cost
 from reproduce.models.roofline import Ceiling, roofline, seconds_per_image
-from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, Reduction
+from reproduce.spec import SMALLEST_INPUT, Auxiliary, Config, NetworkConfig, PrecisionName, Reduction
 
 SHARE, FIRST = "of the roofline", "first pass, s"
 PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of all images in a step, unless --batch is given
@@ -47,13 +47,17 @@ REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # in two seconds NVML samples its devi
 GOALS = {
     ("cpu", "training"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=3.0),),
     ("cpu", "evaluation"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=4.0),),
+    ("cpu, float32", "training"): (
+        Goal(metric=CPU_SPEED, ours=OURS, baseline=BASELINE, at_least=1.6),
+        Goal(metric=CPU_SPEED, ours=OURS, baseline="torchvision, channels_last", at_least=1.25),
+    ),
     ("cuda", "training"): (
         Goal(metric=SPEED, ours=OURS, baseline="torchvision, autocast", at_least=2.0),
         Goal(metric=SHARE, ours=OURS, at_least=0.6),
     ),
 }
-"""Goals by type of device and mode. They apply to the comparisons at 224 pixels with reductions and both auxiliary
-classifiers."""
+"""Goals by type of device, with the precision if one is asked for, and by mode. They apply to the comparisons at 224
+pixels with reductions and both auxiliary classifiers."""
 
 
 class StepOptions(Config):
@@ -73,6 +77,9 @@ class StepOptions(Config):
     """The auxiliary classifiers that the network has in training."""
     compiled: bool = False
     """Whether to measure the implementations that use torch.compile as well."""
+    precision: PrecisionName = "auto"
+    """The precision of ours, as in a recipe. In float32, implementations in bf16 are left out, and the goals are those
+    of CPUs without bf16 arithmetic."""
     threads: int | None = Field(None, ge=1)
     """CPU threads of torch. None means one for each physical core. With one thread, images per CPU-second are reliable
     even on a busy machine."""
@@ -83,8 +90,8 @@ class StepOptions(Config):
 def main(options: StepOptions, *, output: ResultOutput) -> int:
     """Compare our training step and evaluation with torchvision's, and print and write the result.
 
-    The result is also kept in the user's cache, from which `deeper plan` takes rates. The benchmark uses the first GPU
-    if there is one, and sets the number of torch threads of this process.
+    Unless a precision is asked for, the result is also kept in the user's cache, from which `deeper plan` takes rates.
+    The benchmark uses the first GPU if there is one, and sets the number of torch threads of this process.
 
     Args:
         options: The networks, image sizes and implementations that are compared.
@@ -97,7 +104,15 @@ def main(options: StepOptions, *, output: ResultOutput) -> int:
         WorkerProcessError: A worker process ended before it replied.
     """
     comparisons, setting = _measure(options, progress_console())
-    return report_comparisons("step", comparisons, setting=setting, output=output, keep_latest=True)
+    automatic = options.precision == "auto"
+    return report_comparisons(
+        suite_name(options.precision), comparisons, setting=setting, output=output, keep_latest=automatic
+    )
+
+
+def suite_name(precision: PrecisionName) -> str:
+    """Return the name of the result: `step` in the precision that a machine takes by itself, else `step-PRECISION`."""
+    return "step" if precision == "auto" else f"step-{precision}"
 
 
 def quick(console: Console) -> list[Comparison]:
@@ -114,7 +129,7 @@ def _measure(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     threads = options.threads or usable_cores()
     torch.set_num_threads(threads)
-    dtype = resolve_precision("auto", device).dtype
+    dtype = resolve_precision(options.precision, device).dtype
     before = measured_ceiling(device, dtype)
     measured = []
     with step_workers(device, threads, cudnn_benchmark=True) as workers:
@@ -168,7 +183,8 @@ def _workloads(options: StepOptions, device: torch.device) -> list[StepWorkload]
             network=network,
             batch=options.batch or max(2, PIXELS[device.type] // network.resolution**2),
             training=training,
-            names=step_names(compiled=options.compiled),
+            names=step_names(compiled=options.compiled, precision=options.precision),
+            precision=options.precision,
             repetition_s=REPETITION_S[device.type],
         )
         for network in networks
@@ -193,6 +209,7 @@ def _comparison(
         device: The device that was measured.
     """
     network, mode = workload.network, _mode(workload)
+    on = device.type if options.precision == "auto" else f"{device.type}, {options.precision}"
     has_goals = (network.resolution, network.reduction, network.aux) == (224, "reduced", "both")
     return Comparison(
         name=_name(network, mode, options),
@@ -204,7 +221,7 @@ def _comparison(
         },
         once={name: {FIRST: seconds} for name, seconds in measurements.first_s.items()},
         absent=measurements.absent,
-        goals=GOALS.get((device.type, mode), ()) if has_goals else (),
+        goals=GOALS.get((on, mode), ()) if has_goals else (),
     )
 
 

@@ -20,7 +20,7 @@ from bench.suites.harness.meter import Meter
 from bench.suites.harness.worker_process import WorkerProcess, received_requests, worker_process
 from bench.suites.step.implementations import BASELINE, OURS, STEPS, StepFunction, step_inputs
 from reproduce.execution.process import prepare_process
-from reproduce.spec import NetworkConfig
+from reproduce.spec import NetworkConfig, PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,8 @@ class StepWorkload:
     """Whether to train the network instead of evaluating it."""
     names: tuple[str, ...]
     """Names in `STEPS` of the implementations. Those that do not support the network are left out."""
+    precision: PrecisionName = "auto"
+    """The precision of ours."""
     repetition_s: float = 0.0
     """Shortest duration of a repetition in seconds, from which the number of steps is computed. 0 means one step."""
 
@@ -172,7 +174,13 @@ class _ServedSteps:
         absent: dict[str, str] = {}
         self._steps.clear()
         self._batch = workload.batch
-        inputs = step_inputs(workload.network, workload.batch, self._options.device, training=workload.training)
+        inputs = step_inputs(
+            workload.network,
+            workload.batch,
+            self._options.device,
+            training=workload.training,
+            precision=workload.precision,
+        )
         for name in workload.names:
             implementation = STEPS[name]
             if implementation.ours != self._options.ours or not implementation.supports(inputs):

@@ -51,6 +51,14 @@ def test_an_x86_is_named_after_its_vendor_and_best_instruction_set(vendor: str, 
     assert machine_kind(machine(cpu)) == expected
 
 
+def test_a_cpu_that_is_held_to_lower_instructions_is_a_kind_of_its_own() -> None:
+    cpu = parse(X86.format(vendor="GenuineIntel", model="?", flags="avx2 avx512f amx_bf16"))
+    held = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "DEEPER_CPU_LEVEL": "x86-64-v3"}
+    assert machine_kind({**machine(cpu), "held_to": held}) == "intel-amx-bf16-held-to-avx2"
+    partly = {**held, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    assert machine_kind({**machine(cpu), "held_to": partly}) == "intel-amx-bf16-held-to-avx2-and-avx512-core-bf16"
+
+
 def test_an_arm_is_named_after_its_implementer() -> None:
     assert machine_kind(machine(parse(ARM))) == "arm-bf16"
 

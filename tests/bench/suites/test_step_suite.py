@@ -11,7 +11,7 @@ import torch
 from bench.suites.harness import meter
 from bench.suites.harness.reporting import ResultOutput
 from bench.suites.step import suite as step
-from bench.suites.step.implementations import OURS, STEPS
+from bench.suites.step.implementations import FLOAT32_COMPILED, OURS, STEPS, step_names
 from reproduce.errors import UserError
 from reproduce.models import GoogLeNet
 from reproduce.models.roofline import Ceiling
@@ -48,6 +48,21 @@ def test_a_result_holds_the_share_of_the_roofline_of_every_implementation(
         bound = 1 / sum(layer["seconds"] for layer in result["setting"]["roofline"][comparison["name"]])
         for (measurement,) in comparison["rounds"].values():
             assert measurement[step.SHARE] == pytest.approx(measurement[meter.SPEED] / bound)
+
+
+def test_ours_in_float32_is_compared_with_float32_alone_and_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "measured_ceiling", lambda *_: CEILING)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = step.StepOptions(sides=(32,), batch=2, aux=("none",), repetitions=1, threads=1, precision="float32")
+    step.main(options, output=ResultOutput(file=tmp_path / "step.json"))
+    result = json.loads((tmp_path / "step.json").read_text(encoding="utf-8"))
+    assert (result["suite"], result["setting"]["precision"]) == ("step-float32", "float32")
+    assert list(result["comparisons"][0]["rounds"]) == [OURS, "torchvision", "torchvision, channels_last"]
+    assert not (tmp_path / "deeper" / "bench").exists(), "deeper plan takes rates in the precision of runs"
+    assert FLOAT32_COMPILED in step_names(compiled=True, precision="float32")
+    assert FLOAT32_COMPILED not in step_names(compiled=True)
 
 
 def test_ours_and_torchvisions_network_have_the_same_convolutions() -> None:
