@@ -38,7 +38,7 @@ def test_a_run_spans_three_hosts(user: UserFolder) -> None:
 @pytest.mark.long
 def test_the_run_of_a_third_host_that_dies_finishes_on_the_other_two(user: UserFolder) -> None:
     """It needs two hosts, of which one dies; the third one takes its place."""
-    user.write("two-of-three", recipe={**RECIPE, "epochs": 8}, resources=OVER_BOTH)
+    user.write("two-of-three", recipe={**RECIPE, "epochs": 4}, resources=OVER_BOTH)
     alone = UserFolder(user.cluster, user.folder, "alone")
     alone.ended("two-of-three", alone.submit("two-of-three", "--no-report")["grid"])
     there = UserFolder(user.cluster, user.folder, "third-lost")
