@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import Cluster
-from user_folder import OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, curve, only, starts, user_folder
-
-from reproduce import schema
+from user_folder import PATIENCE_S, RECIPE, UserFolder, user_folder
 
 ROOT = Path(__file__).parents[2]
 CHANGED = ROOT / "reproduce" / "training" / "schedules.py"
@@ -33,29 +31,6 @@ def test_a_run_spans_three_hosts(user: UserFolder) -> None:
     assert start["world_size"] == 3
     assert sorted(start["hosts"]) == ["n1", "n2", "n3"]
     assert events[-1]["outcome"] == "finished"
-
-
-@pytest.mark.long
-def test_the_run_of_a_third_host_that_dies_finishes_on_the_other_two(user: UserFolder) -> None:
-    """It needs two hosts, of which one dies; the third one takes its place."""
-    user.write("two-of-three", recipe={**RECIPE, "epochs": 8}, resources=OVER_BOTH)
-    alone = UserFolder(user.cluster, user.folder, "alone")
-    alone.ended("two-of-three", alone.submit("two-of-three", "--no-report")["grid"])
-    there = UserFolder(user.cluster, user.folder, "third-lost")
-    job = there.submit("two-of-three", "--no-report", nodes=3, cpus_per_node=2)["grid"]
-    there.begun(only(there))
-    first = there.events(only(there))[0]["hosts"]
-    lost = next(host for host in ("n3", "n2") if host in first)  # the head node, n1, is another test's
-    try:
-        user.cluster.kill_host(lost)
-        there.ended("two-of-three", job)
-    finally:
-        user.cluster.start_host(lost)
-    events = there.events(only(there))
-    assert starts(events) == 2
-    last = [event for event in events if event["kind"] == schema.START][-1]
-    assert lost not in last["hosts"]
-    assert curve(events) == curve(alone.events(only(alone))), "bit for bit"
 
 
 @pytest.mark.long
