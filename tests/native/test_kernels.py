@@ -130,7 +130,8 @@ def test_normalisation_is_no_further_from_exact_than_torchs(
     ):
         reference, their, our = (value.detach().double() for value in values)
         off, their_off = (float((value - reference).abs().max()) for value in (our, their))
-        assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()), name
+        # Of two pixels, gradients of size 1 cancel, so that their rounding is all that is left.
+        assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()) + 1e-6, name
     assert norm.num_batches_tracked == training
 
 
