@@ -239,6 +239,7 @@ def test_a_networks_gradients_are_as_exact_as_with_torchs(
         gradients(network, dtype)
         with torch.no_grad():
             for parameter in network.parameters():
+                assert parameter.grad is not None
                 parameter -= 0.05 * parameter.grad
     ours = gradients(network, dtype)
     assert torch.equal(ours, gradients(network, dtype)), "a repetition gives the same bits"
