@@ -37,8 +37,8 @@ class Computation:
     decoder: str
     """`native`, `stock`, or `unavailable`."""
     kernels: str | None
-    """`native`, `torch`, or `native and torch` if some kinds of layers are left to torch. None where there is only
-    torch's implementation; in older records also on a CPU in float32, for which there were no kernels."""
+    """`native`, `torch`, or `native and torch` if some kinds of layers are left to torch. None on a CPU in
+    float32, unless `DEEPER_KERNELS=native` asks for ours: torch computes these layers then."""
     threads: int | None
     """Threads of each rank. None on a GPU, where they change no number."""
     compiled: bool

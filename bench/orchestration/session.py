@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from bench.machine.computation import Computation
 from bench.machine.environment import environment
 from bench.machine.revision import code_diff
@@ -22,6 +24,7 @@ from reproduce.execution.precision import resolve_precision
 from reproduce.execution.ranks import failed_elsewhere
 from reproduce.export.class_names import class_names
 from reproduce.files.disk import DiskFullError, naming_full_disk
+from reproduce.native.kernels import BACKENDS
 from reproduce.spec import RunConfig
 from reproduce.training.checkpoint import drop_before, resume_point
 from reproduce.training.interface import RankSetup, TrainingResult
@@ -74,7 +77,7 @@ def train_and_record(
     sides = {input_side(config.recipe, epoch) for epoch in range(config.recipe.epochs)}
     dropped = check_kernels(config.network, sides, setup.device, precision.dtype)
     if computation is not None:
-        computation = dataclasses.replace(computation, kernels=_kernels(computation, dropped))
+        computation = dataclasses.replace(computation, kernels=_kernels(computation, setup, precision.dtype, dropped))
     resume, damaged = resume_point(setup.folder, config.key)
     if resume is not None and checkpoint_computation(setup.folder) is None:
         log.warning("the attempt before did not record how it was computed, so this is not compared on the resume")
@@ -138,8 +141,10 @@ def train_and_record(
     return result
 
 
-def _kernels(computation: Computation, dropped: Sequence[str]) -> str | None:
+def _kernels(computation: Computation, setup: RankSetup, dtype: torch.dtype, dropped: Sequence[str]) -> str | None:
     """Say which kernels the run uses, in the form of `Computation.kernels`."""
+    if not BACKENDS[setup.device.type].takes(dtype):
+        return None
     return f"{computation.kernels} and torch" if dropped and computation.kernels == "native" else computation.kernels
 
 

@@ -50,7 +50,7 @@ def check_kernels(
         the device and the type.
     """
     backend = BACKENDS.get(device.type)
-    if backend is None or dtype not in backend.dtypes or not backend.implementation().native:
+    if backend is None or not backend.takes(dtype) or not backend.implementation().native:
         return ()
     if backend.by_map:
         layers = [use for side in sorted(sides) for use in layer_uses(network, side)]

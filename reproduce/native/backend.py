@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reproduce.native.compiling import Implementation
+from reproduce.native import KERNELS, Implementation
 
 
 class Window(NamedTuple):
@@ -53,3 +53,9 @@ class Backend:
     """Pools maps."""
     norm_relu: Callable[[nn.BatchNorm2d, Tensor], Tensor]
     """Computes relu(norm(x)), and in training mode updates the running statistics."""
+    on_request: tuple[torch.dtype, ...] = ()
+    """Those of `dtypes` that they take only if `DEEPER_KERNELS=native` asks for it."""
+
+    def takes(self, dtype: torch.dtype) -> bool:
+        """Whether they take maps of a type, if they are used at all."""
+        return dtype in self.dtypes and (dtype not in self.on_request or KERNELS.requested() == "native")

@@ -55,6 +55,7 @@ C = Backend(
     implementation=KERNELS.implementation,
     max_pool=max_pool,
     norm_relu=norm_relu,
+    on_request=(torch.float32,),  # nobody has shown yet that a whole step gains by them
 )
 """The kernels for CPUs."""
 

@@ -2,8 +2,8 @@
 
 CPUs have kernels in C (`reproduce.native.c_kernels`), GPUs have kernels in Triton (`reproduce.native.gpu`), both for
 bfloat16 and float32. The environment variable `DEEPER_KERNELS` selects `native` or `torch`. If it is unset, those
-for CPUs are used wherever they can be built, and those for GPUs are not used. Each kind of layer is compared with
-torch's when it is first used, and left to torch where they disagree (`reproduce.native.agreement`).
+for CPUs are used in bfloat16 wherever they can be built, and the others are not used. Each kind of layer is compared
+with torch's when it is first used, and left to torch where they disagree (`reproduce.native.agreement`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _backend(x: Tensor) -> Backend | None:
         backend is not None
         and x.dim() == 4
         and 0 < x.numel() < backend.largest_map
-        and x.dtype in backend.dtypes
+        and backend.takes(x.dtype)
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
         and backend.implementation().native

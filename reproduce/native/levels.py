@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 from reproduce.errors import UserError
@@ -25,8 +26,12 @@ def requested() -> str:
         UserError: There is no such level, or this CPU does not have it.
     """
     level = os.environ.get(VARIABLE, "")
-    if not level:
-        return ""
+    return _checked(level, cpu.this_cpu()) if level else ""
+
+
+@functools.cache
+def _checked(level: str, _: cpu.CpuInfo) -> str:
+    """Return the level if this CPU has it. The result is cached, since every layer of a network asks for it."""
     if level not in LEVELS:
         raise UserError(f"{VARIABLE}={level}: unknown; valid: {', '.join(LEVELS)}, or unset")
     if level not in supported():

@@ -70,7 +70,7 @@ def test_pools_are_torchs_and_gradients_within_a_rounding(
     y.backward(grad)
     assert exact.grad is not None
     assert x.grad is not None
-    assert (x.grad - exact.grad).abs().max() <= torch.finfo(dtype).eps * exact.grad.abs().max()
+    assert (x.grad - exact.grad).abs().max() <= 2 * torch.finfo(dtype).eps * exact.grad.abs().max()
 
 
 @each_type
@@ -130,7 +130,8 @@ def test_normalisation_is_no_further_from_exact_than_torchs(
     ):
         reference, their, our = (value.detach().double() for value in values)
         off, their_off = (float((value - reference).abs().max()) for value in (our, their))
-        assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()), name
+        # Of two pixels, gradients of size 1 cancel, so that their rounding is all that is left.
+        assert off <= 1.1 * their_off + 1e-5 * float(reference.abs().max()) + 1e-6, name
     assert norm.num_batches_tracked == training
 
 
@@ -200,6 +201,13 @@ def test_maps_of_no_images_are_left_to_torch() -> None:
     assert not by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
 
 
+def test_kernels_for_float32_are_taken_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KERNELS.variable)
+    for dtype in TYPES:
+        y = MaxPool(3, 1, 1)(maps(2, 8, 4, 4, dtype=dtype).requires_grad_())
+        assert by_kernel(y, "_MaxPool") is (dtype is torch.bfloat16)
+
+
 def test_torchs_are_taken_when_asked_for_and_when_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     x = maps(2, 8, 4, 4).requires_grad_()
     assert by_kernel(norm_relu(nn.BatchNorm2d(8), x), "_NormReLU")
@@ -231,6 +239,7 @@ def test_a_networks_gradients_are_as_exact_as_with_torchs(
         gradients(network, dtype)
         with torch.no_grad():
             for parameter in network.parameters():
+                assert parameter.grad is not None
                 parameter -= 0.05 * parameter.grad
     ours = gradients(network, dtype)
     assert torch.equal(ours, gradients(network, dtype)), "a repetition gives the same bits"
