@@ -62,11 +62,10 @@ class Conv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride != (1, 1) or max(self.kernel_size) == 1:
-            return super()._conv_forward(input, weight, bias)
         cropped = [max(0, side // 2 + 1 - size) for side, size in zip(self.kernel_size, input.shape[2:], strict=True)]
-        if not any(cropped):
-            return super()._conv_forward(input, weight, bias)
+        if self.stride != (1, 1) or not any(cropped):
+            whole: Tensor = super()._conv_forward(input, weight, bias)
+            return whole
         (top, left), (height, width) = cropped, self.kernel_size
         weight = weight[:, :, top : height - top, left : width - left]
         return F.conv2d(input, weight, bias, padding=(height // 2 - top, width // 2 - left))
