@@ -31,7 +31,7 @@ typedef struct {
 
 static inline int least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Vectors of the compiler, whatever the CPU's own are */
+/* Vectors of the compiler, whatever the CPU's own are. */
 typedef float REALS __attribute__((vector_size(32)));
 typedef int32_t WORDS __attribute__((vector_size(32)));
 typedef uint32_t BITS __attribute__((vector_size(32)));

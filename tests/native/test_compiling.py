@@ -41,11 +41,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    "source", [path for library in LIBRARIES for path in library.sources], ids=lambda path: path.name
+    "source",
+    # layers.h is a part of kernels.c, which includes it for each type of map.
+    [path for library in LIBRARIES for path in library.sources if path.name != "layers.h"],
+    ids=lambda path: path.name,
 )
 def test_the_sources_compile_without_warnings(source: Path, tmp_path: Path) -> None:
     compiler = shlex.split(os.environ.get("CC", "cc"))
     strict = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fopenmp", *FLAGS)
+    strict += ("-Wno-psabi",)  # how vectors are passed between functions, all of which are inlined
     language = ("-x", "c") if source.suffix == ".h" else ()
     done = subprocess.run(
         [*compiler, *strict, *language, "-c", str(source), "-o", str(tmp_path / "object.o")],
