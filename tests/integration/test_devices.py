@@ -57,7 +57,14 @@ class OnCpu(Worker):
 place = Path(sys.argv[1])
 experiment = load_experiment(place / "on-devices.yaml")
 runs = make_plan(experiment, place / "data").runs
-ray.init(num_cpus=8, num_gpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
+ray.init(
+    address="local",  # other tests have clusters of their own, which Ray would connect to
+    num_cpus=8,
+    num_gpus=2,
+    include_dashboard=False,
+    log_to_driver=False,
+    object_store_memory=256 * 2**20,
+)
 answer = {"capacity": capacity(experiment.resources), "runs": []}
 # Both groups at once, so that each has a device of its own.
 groups = [WorkerGroup.start(experiment.resources, worker_class=OnCpu) for _ in runs]

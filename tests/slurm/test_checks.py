@@ -270,7 +270,7 @@ def test_the_doctor_describes_a_real_cluster_and_the_mismatches_of_a_profile(clu
     )
     told = deeper(cluster, "doctor", "--profile", str(cluster.shared / "greedy.yaml"), "--records", "/dev/shm/records")
     squeezed = " ".join(told.split())
-    assert "ok partition main 2 x 4 CPUs, 7 GiB; at most 01:00:00; the default; 2 of 2 nodes up" in squeezed
+    assert "ok partition main 2 x 4 CPUs, 7 GiB, 2 GPUs; at most 01:00:00; the default; 2 of 2 nodes up" in squeezed
     assert "warn partition gpu 1 x 8 CPUs, 62 GiB, 4 GPUs; at most 01:00:00; no node is up" in squeezed
     assert "time: 2:00:00 is over the limit of partition gpu" in squeezed
     assert "gpus_per_node: 8 GPUs, but no node of partition gpu has that many hint: at most 4" in squeezed
