@@ -180,8 +180,7 @@ class RecipeConfig(Config):
     val_crop: Fraction = 0.875
     """Side of the central validation crop, as a share of the image's shorter side. 0.875 is 224 of 256 pixels."""
     precision: PrecisionName = "auto"
-    """Arithmetic of the network: float32, bf16 (bfloat16, by autocast in training), or auto, which chooses bf16 on
-    devices with bf16 arithmetic and float32 on others."""
+    """Arithmetic of the network: float32, bf16 (by autocast in training), or auto: bf16 on devices that have it."""
 
     @model_validator(mode="after")
     def _coherent(self) -> RecipeConfig:
