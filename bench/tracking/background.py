@@ -124,8 +124,7 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
         missing: The number of runs and evaluations that `pending` counts, at least 1.
     """
     what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
-    file = sqlite_file(uri)
-    full = why_no_room(file) if file is not None and file.parent.is_dir() else None
+    full = _why_no_room(uri)
     perhaps = f"the server is away, or refuses the name or password; see {log_file(records, 'publisher')}"
     cause = f": {full}" if full else f" ({perhaps})"
     return (
@@ -141,8 +140,13 @@ def store_without_room(records: Path) -> str | None:
         records: The folder of the records.
     """
     uri = tracking_uri(records)
-    file = sqlite_file(uri)
-    if file is None or not file.parent.is_dir() or why_no_room(file) is None:
+    if _why_no_room(uri) is None:
         return None
     missing = pending(records, uri)
     return unpublished_message(records, uri, missing) if missing else None
+
+
+def _why_no_room(uri: str) -> str | None:
+    """Return the sentence that the disk of a tracking store is full; None if it is not, or if the store is no file."""
+    file = sqlite_file(uri)
+    return why_no_room(file) if file is not None and file.parent.is_dir() else None

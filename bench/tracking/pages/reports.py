@@ -54,7 +54,6 @@ def attach_report(experiment: str, page: Path, *, uri: str, plan: str | None) ->
             name: "yes",
             f"{schema.TAG_PLAN}{digest}": "yes",
             schema.TAG_OUTCOME: "report",
-            "mlflow.runColor": "#808080",
         }
         own |= {
             "mlflow.runColor": "#808080",
