@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import own_plan
 from bench.console.options import add_command, add_json, add_plan, output_file
-from bench.console.output import plain_console, print_result, write_output
+from bench.console.output import plain_console, print_result, show, write_output
+from bench.console.tables import Column, FittedTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis.frames import Recorded
+    from analysis.tables import Table
     from reproduce.claims.ledger import Claim, Kind
     from reproduce.claims.verdicts import Finding
 
@@ -177,31 +179,22 @@ def _decide(claim: Claim, material: _Material) -> Finding:
 
 
 def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
-    """Print a table of all claims and the number of claims with each verdict; `parts` adds a table for each claim."""
-    from rich.table import Table
-
+    """Print all claims and the number of claims with each verdict; `parts` adds a table of parts for each claim."""
     from analysis.claims.rendering import as_rows, count_verdicts, design_text, ledger_table, parts_table
 
     rows = as_rows(findings)
-    widths = {"Claim": 3, "Claimed": 2, "Measured": 2, "Verdict": 2, "Evidence": 4}
-    ledger = ledger_table(rows)
-    table = Table(header_style="bold", show_lines=True, expand=True)
-    for title in ledger.columns:
-        table.add_column(title, ratio=widths.get(title), no_wrap=title == "Id")
-    for cells in ledger.rows:
-        table.add_row(*(cell.text for cell in cells))
-    console.print(table, highlight=False)
+    show(console, _fitted(ledger_table(rows)))
     for finding in findings if parts else ():
-        details = parts_table(finding.parts)
-        table = Table(
-            *details.columns, title=f"{finding.claim.id}: holds if {finding.claim.rule}", header_style="bold", box=None
-        )
-        for cells in details.rows:
-            table.add_row(*(cell.text for cell in cells))
-        console.print(table, highlight=False)
+        show(console, "", f"{finding.claim.id}: holds if {finding.claim.rule}", _fitted(parts_table(finding.parts)))
         if finding.claim.design is not None:
-            console.print(f"{finding.claim.id}: design. {design_text(finding.claim.design)}", highlight=False)
-    console.print(count_verdicts(rows), highlight=False)
+            show(console, f"{finding.claim.id}: design. {design_text(finding.claim.design)}")
+    show(console, "", count_verdicts(rows))
+
+
+def _fitted(table: Table) -> FittedTable:
+    *columns, last = table.columns
+    titles = [*map(Column, columns), Column(last, prose=True)]
+    return FittedTable(titles, [[cell.text for cell in cells] for cells in table.rows])
 
 
 def _origin() -> str:

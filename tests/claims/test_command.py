@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.text import Text
 
 from analysis.claims import decide
 from analysis.claims.runs import RunsMeasured
@@ -165,3 +166,18 @@ def test_static_claims_need_neither_mlflow_nor_ray(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, env={**os.environ, "COLUMNS": "120"})
     assert done.returncode == 0
     assert {row["kind"] for row in json.loads(out.read_text(encoding="utf-8"))["claims"]} == {"static"}
+
+
+def test_no_word_or_number_is_cut_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["claims", "--id", "P-table1", "--id", "S-reduce-example"]) == 0
+    piped = capsys.readouterr().out
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["claims", "--id", "P-table1", "--id", "S-reduce-example"]) == 0
+    terminal = Text.from_ansi(capsys.readouterr().out).plain
+    assert max(map(len, terminal.splitlines())) <= 80
+    words = set(terminal.split()) | set(terminal.replace(":", " ").split())
+    assert set(piped.split()) - {"Id"} <= words  # a block begins with its identifier, without a title
+    assert "…" not in terminal
