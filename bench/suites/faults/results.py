@@ -23,6 +23,7 @@ COLUMNS = (
     "metrics twice",
     "recovery: median, max (s)",
     "steps twice: max",
+    "load: median",
 )
 
 SUMMARY = """# Disturbed runs
@@ -30,7 +31,8 @@ SUMMARY = """# Disturbed runs
 `deeper bench faults` wrote this page. Each trial is a run of two ranks on generated images that one fault disturbs, at
 a moment of its own; the files beside this page hold every trial with its commit and date, and the machine. For every
 kind it is promised as well that the run finishes with the result of an undisturbed run, equal to the last bit, and that
-the tracking store then holds each metric once."""
+the tracking store then holds each metric once. Load is the machine's load average at the end of a trial, its own
+processes included: where it is far above the number of cores, other work ran beside the trial and slowed it down."""
 
 
 class TrialStore:
@@ -97,6 +99,7 @@ def render(results: Sequence[tuple[FaultKind, Sequence[TrialResult], str | None]
 
 
 def _row(kind: FaultKind, trials: Sequence[TrialResult]) -> list[str]:
+    loads = [trial.load for trial in trials if trial.load is not None]
     recoveries = [trial.recovery_s for trial in trials if trial.recovery_s is not None]
     return [
         kind.name,
@@ -108,6 +111,7 @@ def _row(kind: FaultKind, trials: Sequence[TrialResult]) -> list[str]:
         str(sum(trial.metrics_twice for trial in trials)),
         f"{median(recoveries):.1f}, {max(recoveries):.1f}" if recoveries else "—",
         str(max(trial.wasted_steps for trial in trials)),
+        f"{median(loads):.1f}" if loads else "—",
     ]
 
 

@@ -173,6 +173,7 @@ def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due_s: float, 
         processes_left=len(left),
         broken=tuple(broken),
         duration_s=round(time.monotonic() - start, 1),
+        load=round(os.getloadavg()[0], 1),
         commit=revision().get("commit"),
         date=time.strftime("%Y-%m-%d"),
     )

@@ -159,6 +159,12 @@ def test_results_are_kept_by_moment_and_broken_promises_are_listed(tmp_path: Pat
     assert f"- {KINDS[1].name}: it takes root" in shown
 
 
+def test_the_load_beside_trials_is_shown_where_it_was_recorded() -> None:
+    loaded = [RESULT.model_copy(update={"load": load}) for load in (2.5, 6.0, 3.0)]
+    assert "| 8.0, 8.0 | 0 | 3.0 |" in render([(KINDS[0], [RESULT, *loaded], None)])
+    assert "| 8.0, 8.0 | 0 | — |" in render([(KINDS[0], [RESULT], None)])
+
+
 def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / f"{KINDS[0].name}.json"
     path.write_text("[]", encoding="utf-8")
