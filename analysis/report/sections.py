@@ -17,6 +17,7 @@ from analysis.details.classes import classes_table, read_predictions
 from analysis.details.repeating import experiment_file, repeat_commands
 from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import Strip, telemetry_strips
+from analysis.details.verification import RepeatedRun, verification_sentences, verification_table
 from analysis.effects import decide_effects, tabulated
 from analysis.factors import baseline, factors
 from analysis.frames import Recorded
@@ -74,6 +75,10 @@ class Sections:
     """Accuracy by class. It has no rows if no predictions were kept."""
     predictions_table: Table
     """Networks of the same seed on the same images. It has no rows if no predictions of pairs of arms were kept."""
+    verification: Sequence[str]
+    """Sentences on runs that were repeated elsewhere. Empty if there are none."""
+    verification_table: Table
+    """The metrics of those runs. It has no rows if there are none."""
     repeat: Sequence[tuple[str, str]]
     """The commands that repeat the experiment, each with what it does."""
     experiment_file: str | None
@@ -93,13 +98,14 @@ class Sections:
         return _on_top1(self.effects)
 
 
-def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
+def build_sections(recorded: Recorded, tracking_uri: str, repeated: Sequence[RepeatedRun] = ()) -> Sections:
     """Analyse an experiment and build the content of its report.
 
     Args:
         recorded: An experiment with at least one run that began. If none is finished, the report says so and shows
             what there is.
         tracking_uri: URI of the MLflow store, which the report shows without credentials.
+        repeated: Runs of the experiment that were repeated elsewhere.
     """
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)
@@ -139,6 +145,8 @@ def build_sections(recorded: Recorded, tracking_uri: str) -> Sections:
         predictions_table=predictions_table(
             compare_predictions(on_top1, finished, {run_id: kept["correct"] for run_id, kept in predictions.items()})
         ),
+        verification=verification_sentences(repeated),
+        verification_table=verification_table(repeated),
         repeat=repeat_commands(recorded, has_file=file is not None),
         experiment_file=file,
         completeness=completeness(recorded),

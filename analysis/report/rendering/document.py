@@ -30,6 +30,7 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
     for title, sentences in (
         ("What these runs show", sections.findings.found),
         ("What cannot be concluded", sections.findings.open),
+        ("Runs that were repeated", sections.verification),
     ):
         if sentences:
             blocks.append(f"#### {title}\n\n" + "\n".join(f"- {as_markdown(sentence)}" for sentence in sentences))
@@ -55,4 +56,5 @@ def document_tables(sections: Sections) -> dict[str, Table]:
         "predictions": sections.predictions_table,
         "classes": sections.classes_table,
         "claims": sections.claims_table,
+        "verification": sections.verification_table,
     }

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   deeper report quickstart                        # writes reports/quickstart/index.html
   deeper report ablation-imagenette --output /project/me/report
   deeper report ablation-imagenette --plan 1f0c9a2e   # as it was planned before it was edited
+  deeper report ablation-imagenette --verification verified.json   # with runs that deeper verify repeated
   deeper report study-a study-b                   # the same arms beside each other
   deeper report study@machine=node1 study@machine=node2
   deeper report study@commit=1f0c study@commit=9a2e
@@ -45,6 +46,14 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         help="Write the report here. Default: reports/EXPERIMENT, or reports/EXPERIMENT-OTHER.",
     )
     parser.add_argument(
+        "--verification",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Show the repeated runs of this file of `deeper verify --output`. May be repeated.",
+    )
+    parser.add_argument(
         "--no-attach", action="store_true", help="Leave MLflow as it is; the report is attached to it otherwise."
     )
 
@@ -66,7 +75,14 @@ def _report(arguments: argparse.Namespace) -> int:
     own = own_plan(arguments.records, name)
     try:
         with naming_full_disk(folder):
-            page = write_report(name, tracking_uri=uri, out=folder, plan=arguments.plan, own=own)
+            page = write_report(
+                name,
+                tracking_uri=uri,
+                out=folder,
+                plan=arguments.plan,
+                own=own,
+                verifications=arguments.verification,
+            )
             print(page)
     except NothingRecordedError as error:
         if name not in experiments(arguments.records):
@@ -96,6 +112,8 @@ def _comparison(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--plan: {arguments.plan!r} would be of one experiment, and two are compared; write it as NAME@plan=HASH"
         )
+    if arguments.verification:
+        raise UserError("--verification: is shown in the report of one experiment, and two are compared")
     if arguments.experiment == arguments.other:
         raise UserError(f"report: {arguments.other!r} is named twice, so that there is nothing to compare")
     sides: list[Side] = []
