@@ -18,7 +18,7 @@ quickstart: setup ## the whole way on a small data set: images, trainings, recor
 	@$(BIN)/deeper report quickstart
 
 test: lint ## static checks and all tests but the long ones
-	@$(BIN)/pytest -m "not long" -n 3 --dist loadfile --no-loadscope-reorder --durations 30
+	@$(BIN)/pytest -m "not long" -n 3 --no-loadscope-reorder --durations 30
 
 test-long: ## the tests that take minutes
 	@./setup.sh long

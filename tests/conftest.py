@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import numpy as np
@@ -17,13 +18,32 @@ from PIL import Image
 from reproduce.data import PrepareOptions, folder, synthetic
 from reproduce.data.writing import PrepareConfig, prepare
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
+
+SLOWEST = ("slurm", "integration")
+"""Folders of tests; those of the first take longest, and mostly wait."""
+
 # A shell's background jobs (make test &) ignore Ctrl-C, and so would all processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files of the slowest tests first, so that no worker of pytest-xdist begins one at the end."""
-    items.sort(key=lambda item: not {"slurm", "integration"}.intersection(item.path.parts))
+    items.sort(key=lambda item: next((n for n, part in enumerate(SLOWEST) if part in item.path.parts), len(SLOWEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """Give each worker of pytest-xdist whole files, and one of them all files that need the cluster of SLURM."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:  # xdist lets schedulers override it
+            return "tests/slurm" if nodeid.startswith("tests/slurm/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
