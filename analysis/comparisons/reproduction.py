@@ -16,12 +16,17 @@ NOT_REPRODUCED = "not reproduced"
 UNDECIDED = "undecided"
 """The verdict on a number that differs where the reference runs are too few to have an interval, or have no spread."""
 REPRODUCED = (EQUAL, WITHIN)
-COMPARED = (
-    *(schema.FINAL_TOP1, schema.FINAL_TOP5, schema.FINAL_VAL_LOSS),
-    *(schema.FINAL_TRAIN_TOP1, schema.FINAL_TRAIN_TOP1_PLAIN),
-)
-"""Final metrics of a run that its key determines up to rounding. Speeds and durations are facts of the machine."""
-COLUMNS = ("Run", "Metric", "Here", "Recorded", "95 % prediction interval", "n", "Verdict")
+COMPARED = {
+    schema.FINAL_TOP1: "top-1",
+    schema.FINAL_TOP5: "top-5",
+    schema.FINAL_VAL_LOSS: "validation loss",
+    schema.FINAL_TRAIN_TOP1: "top-1 on training images, augmented",
+    schema.FINAL_TRAIN_TOP1_PLAIN: "top-1 on training images, centre crop",
+}
+"""Final metrics of a run that its key determines up to rounding, each with its name in tables.
+
+Speeds and durations are facts of the machine."""
+COLUMNS = ("Run", "Metric", "Repeated", "Recorded", "95 % prediction interval", "n", "Verdict")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,12 +128,14 @@ def reproduction_table(compared: Mapping[str, Iterable[Comparison]]) -> Table:
     rows = [
         [
             Cell(run),
-            Cell(one.metric),
+            Cell(COMPARED.get(one.metric, one.metric)),
             Cell(number(one.measured, 4)),
             Cell(number(one.recorded, 4)),
             Cell(interval(one.low, one.high, number, 4)),
             Cell(str(one.n)),
-            Cell(f"{one.verdict}: {one.reason}" if one.reason else one.verdict),
+            Cell(
+                "within the interval" if one.verdict == WITHIN else ": ".join(filter(None, (one.verdict, one.reason)))
+            ),
         ]
         for run, comparisons in compared.items()
         for one in comparisons

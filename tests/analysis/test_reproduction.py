@@ -62,4 +62,4 @@ def test_only_what_a_key_determines_is_compared() -> None:
         schema.FINAL_TOP1: EQUAL,
         schema.FINAL_VAL_LOSS: NOT_REPRODUCED,
     }
-    assert "| a s0 | final/val_top1 | 0.7000 | 0.7000 |" in reproduction_table({"a s0": found}).markdown()
+    assert "| a s0 | top-1 | 0.7000 | 0.7000 |" in reproduction_table({"a s0": found}).markdown()

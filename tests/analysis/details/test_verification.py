@@ -93,7 +93,7 @@ def test_the_report_has_a_section_of_repeated_runs(file: Path, tracking_uri: str
     html, text = (page.with_name(name).read_text(encoding="utf-8") for name in ("index.html", "results.md"))
     assert '<h2 id="verification-part">' in html
     assert '<a href="#verification-part">Repeated runs</a>' in html
-    assert "| reduced-both s0 | final/val_top5 | 0.9488 | 0.9506 | [0.9499, 0.9514] | 3 | not reproduced |" in text
+    assert "| reduced-both s0 | top-5 | 0.9488 | 0.9506 | [0.9499, 0.9514] | 3 | not reproduced |" in text
     assert (page.parent / "tables" / "verification.tex").is_file()
     page = write_report("grid", tracking_uri=tracking_uri, out=tmp_path / "with")
     assert "verification-part" not in page.read_text(encoding="utf-8")
