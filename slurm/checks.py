@@ -132,8 +132,10 @@ def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> l
 
 def _mismatches_of_arms(profile: Profile, resources: Mapping[str, ResourcesConfig]) -> Iterator[Mismatch]:
     """Yield the mismatches of each kind of run, in the name of the first such arm if there are several kinds."""
-    kinds = {each: arm for arm, each in reversed(resources.items())}
-    for each, arm in reversed(kinds.items()):
+    kinds: dict[ResourcesConfig, str] = {}
+    for arm, each in resources.items():
+        kinds.setdefault(each, arm)
+    for each, arm in kinds.items():
         yield from world_size_mismatches(profile, each, f"arm {arm}" if len(kinds) > 1 else "this experiment")
 
 
