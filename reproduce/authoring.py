@@ -51,7 +51,7 @@ def experiment_schema() -> dict[str, Any]:
     """
     schema = ExperimentConfig.model_json_schema()
     definitions = schema["$defs"]
-    for name in ("network", "recipe", "data"):
+    for name in ("network", "recipe", "data", "resources"):
         section = SECTIONS[name].model_json_schema()
         properties = {key: value for key, value in section["properties"].items() if key not in _fixed(name)}
         change = {"type": "object", "properties": properties, "additionalProperties": False}
@@ -228,13 +228,14 @@ def _arms(experiment: ExperimentConfig) -> dict[str, str]:
 
 
 def _contents_of_arms(experiment: ExperimentConfig) -> dict[str, dict[str, Any]]:
-    """Map the name of each arm to its data, network and recipe, with those of the experiment filled in."""
+    """Map the name of each arm to its data, network, recipe and resources, with those of the experiment filled in."""
     runs = plan_without_data(experiment.model_copy(update={"seeds": (0,)}))
     return {
         run.arm: {
             "data": run.config.data.model_dump(),
             "network": run.config.network.model_dump(exclude=set(TAKEN_FROM_ELSEWHERE)),
             "recipe": run.config.recipe.model_dump(),
+            "resources": run.resources.model_dump(),
         }
         for run in runs
     }

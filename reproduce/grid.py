@@ -20,6 +20,7 @@ from reproduce.spec import (
     NetworkConfig,
     PlannedRun,
     RecipeConfig,
+    ResourcesConfig,
     RunConfig,
     Seeds,
 )
@@ -51,7 +52,9 @@ def plan(
     arms = {name: _resolve_arm(experiment, name, arm, classes, train_images) for name, arm in experiment.arms.items()}
     seen: dict[str, str] = {}
     for name, parts in arms.items():
-        content = json.dumps([part.model_dump(mode="json") for part in parts], sort_keys=True)
+        *keyed, resources = parts
+        of_resources = {"workers": resources.workers, "deterministic": resources.deterministic}  # others change no key
+        content = json.dumps([*(part.model_dump(mode="json") for part in keyed), of_resources], sort_keys=True)
         if content in seen:
             raise SpecError(f"arms.{name}: is the same as arms.{seen[content]}; change a field in which they differ")
         seen[content] = name
@@ -67,13 +70,14 @@ def plan(
                 recipe=recipe,
                 train_images=_where_rounding_differs(train_images[data.path], data.train_fraction),
                 seeds=Seeds.of(seed),
-                workers=experiment.resources.workers,
-                deterministic=experiment.resources.deterministic,
+                workers=resources.workers,
+                deterministic=resources.deterministic,
                 probes=experiment.probes,
             ),
+            resources=resources,
         )
         for seed in experiment.seeds
-        for name, (data, network, recipe) in arms.items()
+        for name, (data, network, recipe, resources) in arms.items()
     ]
 
 
@@ -120,7 +124,7 @@ def _resolve_arm(
     arm: ArmConfig,
     classes: Mapping[str, int],
     train_images: Mapping[str, int],
-) -> tuple[DataConfig, NetworkConfig, RecipeConfig]:
+) -> tuple[DataConfig, NetworkConfig, RecipeConfig, ResourcesConfig]:
     data = _merged(experiment.data, arm.data, f"arms.{name}.data.")
     recipe = _merged(experiment.recipe, arm.recipe, f"arms.{name}.recipe.")
     network = validated(
@@ -128,7 +132,8 @@ def _resolve_arm(
         {**experiment.network, **arm.network, "classes": classes[data.path], "resolution": recipe.resolution},
         where=f"arms.{name}.network.",
     )
-    workers = experiment.resources.workers
+    resources = _merged(experiment.resources, arm.resources, f"arms.{name}.resources.")
+    workers = resources.workers
     if recipe.batch_size % workers:
         raise SpecError(
             f"arms.{name}.recipe.batch_size: {recipe.batch_size} is not divisible by resources.workers {workers}; "
@@ -145,7 +150,7 @@ def _resolve_arm(
             f"arms.{name}.recipe.batch_size: {recipe.batch_size} gives 1 image to each worker, "
             f"and batch normalisation needs 2; use at least {2 * workers}"
         )
-    return data, network, recipe
+    return data, network, recipe, resources
 
 
 def _merged(base: C, changes: Mapping[str, Any], where: str) -> C:

@@ -26,6 +26,7 @@ from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
 from reproduce.errors import SpecError as SpecError
 from reproduce.errors import did_you_mean
+from reproduce.resources import ResourcesConfig as ResourcesConfig
 from reproduce.text.yaml_files import read_text
 
 Reduction = Literal["reduced", "unreduced", "naive"]
@@ -201,44 +202,6 @@ class RecipeConfig(Config):
         return self
 
 
-class ResourcesConfig(Config):
-    """The resources of each run. Of these fields, only `workers` and `deterministic` are part of a run's key."""
-
-    workers: int = Field(1, ge=1, le=100_000)
-    """Number of worker processes that train one run together (ranks of PyTorch's DistributedDataParallel)."""
-    cpus_per_worker: int = Field(1, ge=1, le=100_000)
-    """CPU cores of each worker. On a CPU, results for other numbers of cores are equal up to rounding."""
-    gpus_per_worker: float = Field(0, ge=0, le=1)
-    """GPUs of each worker: 1 for a whole GPU, 0 for none. With a fraction, several runs share a GPU and each may use
-    that share of its memory: 0.25 places four runs on each GPU. Such runs must have a single worker."""
-    deterministic: bool = False
-    """Whether GPUs use kernels that give the same bits each time, chosen without timing. Two runs with the same key are
-    then equal bit for bit, even if one was resumed, on one kind of machine with the same code, packages and resources.
-    On CPUs every run is deterministic in this sense."""
-    compile: bool = False
-    """Whether torch.compile compiles the parts of the network for training. Results change by rounding only, so this
-    field is not part of a run's key."""
-    retries: int = Field(2, ge=0, le=1000)
-    """Number of times that a failed run is tried again from its last checkpoint. A run is not tried again if its loss
-    became infinite or NaN, or if it failed because of a user's mistake."""
-
-    def workers_within(self, cpus: int, gpus: int) -> int:
-        """Compute how many workers fit on a node with these CPU cores and GPUs. No worker is split over two GPUs."""
-        by_cpus = cpus // self.cpus_per_worker
-        if self.gpus_per_worker == 0:
-            return by_cpus
-        return min(by_cpus, gpus * int(1 / self.gpus_per_worker + 1e-9))
-
-    @model_validator(mode="after")
-    def _coherent(self) -> ResourcesConfig:
-        if 0 < self.gpus_per_worker < 1 and self.workers > 1:
-            raise ValueError(
-                f"gpus_per_worker: {self.gpus_per_worker:g} with {self.workers} workers: NCCL takes one worker a GPU; "
-                "give each a whole GPU (1), or use workers: 1"
-            )
-        return self
-
-
 class ArmConfig(Config):
     """An arm: a named variant of an experiment. Fields that it sets replace those of the experiment; others stay."""
 
@@ -248,6 +211,9 @@ class ArmConfig(Config):
     """Fields of the recipe that this arm changes, with their new values."""
     data: dict[str, Any] = {}
     """Fields of the data set that this arm changes, with their new values."""
+    resources: dict[str, Any] = {}
+    """Fields of the resources that this arm changes, with their new values. Arms with other resources than those before
+    them are trained after those."""
     description: str = ""
     """Description of the arm in a few words, for reports."""
 
@@ -307,12 +273,13 @@ def _keyed(config: Config) -> dict[str, Any]:
 
 
 class PlannedRun(Config):
-    """A run of an experiment: its config, and the experiment, arm and seed that it belongs to."""
+    """A run of an experiment: its config and resources, and the experiment, arm and seed that it belongs to."""
 
     experiment: str
     arm: str
     seed: int
     config: RunConfig
+    resources: ResourcesConfig = ResourcesConfig()
 
     @property
     def key(self) -> str:
@@ -337,7 +304,7 @@ class ExperimentConfig(Config):
     recipe: RecipeConfig
     """The recipe that all arms share, unless an arm changes it."""
     resources: ResourcesConfig = ResourcesConfig()
-    """The resources of each run."""
+    """The resources of each run, unless an arm changes them."""
     probes: Probes = ALL_PROBES
     """Probes that measure each finished network after its final validation.
 

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +42,12 @@ class Mismatch:
         return f"{self.field}: {self.found}; {self.valid}"
 
 
-def check_submission(profile: Profile, resources: ResourcesConfig | None, *, records: Path, data: Path) -> None:
-    """Check that the cluster can start the job and that at least one run fits into the job.
+def check_submission(profile: Profile, resources: Mapping[str, ResourcesConfig], *, records: Path, data: Path) -> None:
+    """Check that the cluster can start the job and that each of its runs fits into the job.
 
     Args:
         profile: The resources that the job asks for.
-        resources: The resources of one run of the experiment; None if no run has to fit.
+        resources: The resources of a run of each arm; empty if no run has to fit.
         records: Folder of the records, which the nodes write.
         data: Folder of the prepared data sets, which the nodes read.
 
@@ -63,7 +63,7 @@ def check_submission(profile: Profile, resources: ResourcesConfig | None, *, rec
     partitions = queries.partitions()
     mismatches = [
         *partition_mismatches(profile, partitions),
-        *(world_size_mismatches(profile, resources) if resources else ()),
+        *_mismatches_of_arms(profile, resources),
         *path_mismatches(profile, partitions, records=records, data=data),
     ]
     if mismatches:
@@ -130,7 +130,18 @@ def partition_mismatches(profile: Profile, partitions: Sequence[Partition]) -> l
     ]
 
 
-def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[Mismatch]:
+def _mismatches_of_arms(profile: Profile, resources: Mapping[str, ResourcesConfig]) -> Iterator[Mismatch]:
+    """Yield the mismatches of each kind of run, in the name of the first such arm if there are several kinds."""
+    kinds: dict[ResourcesConfig, str] = {}
+    for arm, each in resources.items():
+        kinds.setdefault(each, arm)
+    for each, arm in kinds.items():
+        yield from world_size_mismatches(profile, each, f"arm {arm}" if len(kinds) > 1 else "this experiment")
+
+
+def world_size_mismatches(
+    profile: Profile, resources: ResourcesConfig, whose: str = "this experiment"
+) -> list[Mismatch]:
     """Check that the nodes of a job together have room for the workers of one run.
 
     This uses the same rule as `bench.orchestration.cluster.capacity`: a worker lies on one node, and its share of a
@@ -139,6 +150,7 @@ def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[
     Args:
         profile: The nodes of the job, with their CPUs and GPUs.
         resources: The resources of one run.
+        whose: To what the run belongs, for messages.
 
     Returns:
         The mismatches of `cpus_per_node` and `gpus_per_node` if a node has no room for one worker, else that of `nodes`
@@ -152,7 +164,7 @@ def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[
     mismatches = [
         Mismatch(
             field,
-            f"{has}, but a worker of this experiment takes {each:g} {unit}",
+            f"{has}, but a worker of {whose} takes {each:g} {unit}",
             f"ask for at least {math.ceil(each)}",
         )
         for field, has, each, unit in wants
@@ -168,7 +180,7 @@ def world_size_mismatches(profile: Profile, resources: ResourcesConfig) -> list[
         Mismatch(
             "nodes",
             f"{profile.nodes} with room for {on_a_node} workers of {each} hold {on_a_node * profile.nodes} workers, "
-            f"but a run has {resources.workers} (resources.workers)",
+            f"but a run of {whose} has {resources.workers} (resources.workers)",
             f"ask for at least {math.ceil(resources.workers / on_a_node)}",
         )
     ]

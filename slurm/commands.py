@@ -150,14 +150,14 @@ def _submit(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         job = _job(arguments, experiment, submission.submissions_folder(records, experiment.name) / "dry-run")
         if submission.is_slurm_available():
-            _check(arguments, experiment, profile)
+            _check(arguments, runs, profile)
             for line in submission.estimate_start(job, profile):
                 print(line)
         else:
             print("there is no SLURM here (no sbatch on PATH) to ask when the job would start")
         print(f"{len(left)} runs would be submitted; nothing has been")
         return 0
-    _check(arguments, experiment, profile)
+    _check(arguments, runs, profile)
     write_experiment(records, experiment)
     write_plan(records, experiment.name, plan.runs, plan.costs)
     job = _job(arguments, experiment, submission.create_submission_folder(records, experiment.name))
@@ -246,12 +246,12 @@ def _job(arguments: argparse.Namespace, experiment: ExperimentConfig, folder: Pa
     )
 
 
-def _check(arguments: argparse.Namespace, experiment: ExperimentConfig, profile: Profile) -> None:
+def _check(arguments: argparse.Namespace, runs: Sequence[PlannedRun], profile: Profile) -> None:
     from slurm.checks import check_submission
 
-    resources = experiment.resources
+    resources = {run.arm: run.resources for run in runs}
     if arguments.address:  # the cluster that is joined has nodes of its own, so a single worker has to fit
-        resources = resources.model_copy(update={"workers": 1})
+        resources = {arm: each.model_copy(update={"workers": 1}) for arm, each in resources.items()}
     check_submission(profile, resources, records=arguments.records.absolute(), data=arguments.data.absolute())
 
 

@@ -96,7 +96,7 @@ class Profile(Config):
     cpus_per_node: Annotated[
         int, SbatchOption("cpus-per-task", "node"), NodeResource("CPUs", lambda kind: kind.cpus)
     ] = Field(ge=1)
-    """Number of CPUs that the job takes on each node."""
+    """Number of CPUs that the job takes on each node; with `exclusive`, the least that a node must have."""
     gpus_per_node: Annotated[
         int, SbatchOption("gpus-per-node", "node"), NodeResource("GPUs", lambda kind: kind.gpus)
     ] = Field(0, ge=0)
@@ -110,7 +110,8 @@ class Profile(Config):
     dependency: Annotated[Word | None, SbatchOption("dependency", "dependency")] = None
     """What the job waits for, in the form of `sbatch`, e.g. singleton. `--after` adds to it."""
     exclusive: Annotated[bool, SbatchOption("exclusive", "node")] = False
-    """Whether the job shares its nodes with no other job."""
+    """Whether the job shares its nodes with no other job. It then uses all CPUs of each node, also where nodes
+    differ."""
     setup: tuple[str, ...] = ()
     """Shell lines that the job scripts run before they start Python, e.g. module load, conda activate or export."""
     container: str | None = None

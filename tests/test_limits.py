@@ -117,10 +117,29 @@ SERVICE_2 = {
     "sys/fs/cgroup/system.slice/train.service/memory.events": "low 0\nhigh 0\nmax 9\noom 1\noom_kill 1\n",
     "sys/fs/cgroup/system.slice/train.service/memory.peak": "1073741824\n",
 }
+# The hierarchy of SLURM's documentation of version 2 (cgroup_v2.html), with files of cgroups(7); not recorded.
+STEP_2 = {
+    "proc/vmstat": "oom_kill 5\n",
+    "proc/self/cgroup": "0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n",
+    "proc/self/mountinfo": VERSION_2["proc/self/mountinfo"],
+    **{
+        f"sys/fs/cgroup/system.slice/slurmstepd.scope/{place}/{name}": content
+        for place in ("job_7", "job_7/step_0", "job_7/step_0/user")
+        for name, content in {"memory.max": "314572800\n", "memory.current": "1048576\n"}.items()
+    },
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/memory.peak": "314572800\n",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/step_0/memory.peak": "314572800\n",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/step_0/user/memory.peak": "314572800\n",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.max": "max\n",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.current": "1048576\n",
+    "sys/fs/cgroup/system.slice/slurmstepd.scope/job_7/step_0/user/task_0/memory.events": "oom 1\noom_kill 1\n",
+}
 
 
 @pytest.mark.parametrize(
-    ("files", "limit"), [(STEP_1, "0.29"), (SERVICE_2, "1.00")], ids=["step, version 1", "service, version 2"]
+    ("files", "limit"),
+    [(STEP_1, "0.29"), (STEP_2, "0.29"), (SERVICE_2, "1.00")],
+    ids=["step, version 1", "step, version 2", "service, version 2"],
 )
 def test_a_kill_for_the_limit_of_the_own_control_group_is_told_with_limit_and_peak(
     tmp_path: Path, files: dict[str, str], limit: str

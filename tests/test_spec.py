@@ -173,6 +173,16 @@ def test_a_share_of_a_gpu_lies_within_one(resources: dict[str, Any], cpus: int, 
     assert ResourcesConfig(**resources).workers_within(cpus, gpus) == workers
 
 
+def test_an_arm_may_have_resources_of_its_own_which_change_only_its_key() -> None:
+    resources = {"workers": 1, "cpus_per_worker": 2}
+    alone, *_ = planned(experiment(arms={"a": {}}, resources=resources))
+    same, more, *_ = planned(experiment(arms={"a": {}, "b": {"resources": {"workers": 2}}}, resources=resources))
+    assert same == alone
+    assert more.resources == ResourcesConfig(workers=2, cpus_per_worker=2)
+    assert more.config.workers == 2
+    assert more.key != same.key
+
+
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(SpecError) as raised:
         experiment(seeds=[], recipe={"epochs": 0, "batch_size": 0, "learning_rate": 0.1})
@@ -194,6 +204,15 @@ def test_every_mistake_is_named_at_once() -> None:
             {"arms": {"a": {"network": {"aux": "none"}}, "b": {"network": {"aux": "none"}}}},
             "arms.b: is the same as arms.a; change a field",
         ),
+        (
+            {"arms": {"a": {}, "b": {"resources": {"cpus_per_worker": 8}}}},  # the same training, only sooner
+            "arms.b: is the same as arms.a; change a field",
+        ),
+        (
+            {"arms": {"a": {"resources": {"workers": 3}}}},
+            "arms.a.*: 64 is not divisible by resources.workers 3; use 63",
+        ),
+        ({"arms": {"a": {"resources": {"worker": 3}}}}, "arms.a.resources.worker: unknown key.*did you mean workers?"),
         ({"arms": {"a": {"network": {"auxx": "none"}}}}, "arms.a.network.auxx: unknown key.*did you mean aux?"),
         ({"arms": {"a": {"network": {"aux": "three"}}}}, "arms.a.network.aux: 'three': use 'none'"),
         ({"resources": {"workers": 3}}, "batch_size: 64 is not divisible by resources.workers 3; use 63"),

@@ -22,6 +22,8 @@ HEAD = (
 GROUPS = ("data", "network", "recipe")
 REQUIRED = ("epochs", "batch_size", "learning_rate")
 """Fields of the recipe that every experiment file has."""
+RESOURCES = {"workers": 1, "deterministic": False}
+"""Fields of the resources that are part of a run's key, with their defaults."""
 FOLLOWING = {"network": ("classes", "resolution")}
 """Settings that follow from the data set and the recipe, and that no experiment file has."""
 
@@ -46,7 +48,7 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
     if any("network" not in settings for settings in arms.values()):
         return None
     first, *others = arms.values()
-    if any(other.get(name) != first.get(name) for other in others for name in ("workers", "deterministic", "probes")):
+    if any(other.get("probes") != first.get("probes") for other in others):
         return None
     shared = {
         group: {
@@ -56,6 +58,7 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         }
         for group in GROUPS
     }
+    shared_resources = _resources(first)
     content: dict[str, Any] = {
         "name": recorded.experiment,
         **({"description": recorded.description} if recorded.description else {}),
@@ -66,11 +69,11 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
             **{name: first["recipe"][name] for name in REQUIRED},
             **shared["recipe"],
         },
-        "resources": {"workers": int(first.get("workers", 1))},
+        "resources": {"workers": shared_resources["workers"]},
         "arms": {},
         "seeds": [int(seed) for seed in dict.fromkeys(seed for _, seed in grid)],
     }
-    if first.get("deterministic"):
+    if shared_resources["deterministic"]:
         content["resources"]["deterministic"] = True
     if "probes" in first:
         content["probes"] = first["probes"]
@@ -80,8 +83,15 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
             for group in GROUPS
         }
         described = {"description": descriptions[arm]} if descriptions.get(arm) else {}
+        resources = _resources(settings).items()
+        own["resources"] = {name: value for name, value in resources if value != shared_resources[name]}
         content["arms"][arm] = described | {group: values for group, values in own.items() if values}
     return HEAD + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _resources(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resources of an arm that are part of its runs' keys."""
+    return {name: settings.get(name, default) for name, default in RESOURCES.items()}
 
 
 def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, str]]:

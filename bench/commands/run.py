@@ -31,9 +31,11 @@ from bench.console.output import plain_console, show
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.orchestration.display import Row
+    from bench.orchestration.cluster import Cluster
+    from bench.orchestration.display import GridWatch, ProgressLines, Row
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
+    from bench.orchestration.orchestrator import Orchestrator
     from bench.records.plan import PlanEntry
     from reproduce.spec import DataConfig, PlannedRun, ResourcesConfig
 
@@ -134,13 +136,14 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
-    from reproduce.grid import arm_data
+    from reproduce.grid import arm_data, plan_without_data
     from reproduce.limits import usable_cpus
     from reproduce.native import DECODER
 
     check_address(arguments.address)
     if arguments.address is None:
-        check_cores(experiment.resources, usable_cpus())
+        for resources in by_resources(select(plan_without_data(experiment), arguments.arm, arguments.seed)):
+            check_cores(resources, usable_cpus())
     if not arguments.no_publish:
         require_mlflow()
     console = plain_console()
@@ -177,7 +180,7 @@ def _run(arguments: argparse.Namespace) -> int:
         publisher = None if arguments.no_publish else start_publisher(records)
         try:
             if left:
-                stopped = run_grid(left, entries, experiment.resources, options, interruption, console)
+                stopped = run_grid(left, entries, options, interruption, console)
         finally:
             not_published = publisher and stop_publisher(publisher, hurry=lambda: interruption.signalled)
             if not_published:
@@ -198,75 +201,94 @@ def _run(arguments: argparse.Namespace) -> int:
     return FAILED if any(row.state.status in ("failed", "interrupted") for row in rows) else DONE
 
 
+def by_resources(runs: Sequence[PlannedRun]) -> dict[ResourcesConfig, list[PlannedRun]]:
+    """Group runs by their resources, in the order in which these first occur."""
+    groups: dict[ResourcesConfig, list[PlannedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.resources, []).append(run)
+    return groups
+
+
 def run_grid(
     left: Sequence[PlannedRun],
     entries: Sequence[PlanEntry],
-    resources: ResourcesConfig,
     options: ExecutionOptions,
     interruption: Interruption,
     console: Console,
 ) -> str | None:
-    """Train runs with a display of the grid's progress.
+    """Train runs with a display of the grid's progress. Runs with other resources follow those that came first.
 
     Args:
         left: The runs to train.
         entries: All runs of the grid, in the order in which they are shown.
-        resources: The resources of each run.
         options: Where and how they are trained.
         interruption: Says when to stop.
         console: Shows the progress.
 
     Returns:
         Why the runs were stopped; None if they were not.
-    """
-    from rich.console import Group
-    from rich.live import Live
 
-    from bench.orchestration.cluster import cluster
-    from bench.orchestration.display import GridWatch, ProgressLines, render_grid
+    Raises:
+        SpecError: The cluster has no room for one of the runs. None is trained then.
+    """
+    from bench.orchestration.cluster import capacity, cluster
+    from bench.orchestration.display import GridWatch, ProgressLines
     from bench.orchestration.orchestrator import Orchestrator
     from bench.records.leases import holder
     from bench.records.states import run_folder
 
     show(console, f"{len(entries)} runs, {len(left)} to do; starting Ray ...")
-    ray_log = options.records / "logs" / "ray.log"
-    with (
-        cluster(options.address, ray_log) as ray_cluster,
-        Orchestrator(left, resources, options) as orchestrator,
-    ):
+    groups = by_resources(left)
+    with cluster(options.address, options.records / "logs" / "ray.log") as ray_cluster:
+        for resources in groups:
+            capacity(resources)
         watch = GridWatch(entries, options.records, interval_s=options.recording.heartbeat_s)
+        lines = ProgressLines(console)
+        for resources, runs in groups.items():
+            with Orchestrator(runs, resources, options) as orchestrator:
+                _follow(orchestrator, ray_cluster, interruption, watch, lines, console)
+            if orchestrator.cannot_continue is not None:  # the launcher of a SLURM job reads it, and requeues nothing
+                print(f"deeper: {orchestrator.cannot_continue}", file=sys.stderr)
+            if orchestrator.stop_reason is not None:
+                return orchestrator.stop_reason
+            for run in orchestrator.held_elsewhere:
+                show(console, f"{run.name}: left to the driver on {holder(run_folder(options.records, run.key))}")
+    return None
 
-        def follow(update: Callable[[Sequence[Row]], None]) -> None:
-            give_up_at = math.inf
-            while orchestrator.busy and time.monotonic() < give_up_at:
-                lost = ray_cluster.lost() if give_up_at == math.inf else None
-                if lost:
-                    give_up_at = time.monotonic() + CLUSTER_GRACE_S
-                if orchestrator.stop_reason is None and (reason := lost or interruption.reason):
-                    orchestrator.stop(reason)
-                    show(
-                        console,
-                        f"stopping ({reason}): every run {'that can ' if lost else ''}writes a checkpoint first",
-                    )
-                update(watch.rows())
-                interruption.wait(1)
 
-        if console.is_terminal:
-            with Live(console=console, transient=True, auto_refresh=False) as live:
-                height = max(4, console.height - 6)
-                follow(
-                    lambda rows: live.update(Group(*render_grid(rows, orchestrator.concurrency, height)), refresh=True)
-                )
-        else:
-            lines = ProgressLines(console)
-            follow(lines.update)
-            lines.update(watch.rows(now=True))
-    if orchestrator.cannot_continue is not None:  # the launcher of a SLURM job reads it, and requeues nothing
-        print(f"deeper: {orchestrator.cannot_continue}", file=sys.stderr)
-    if orchestrator.stop_reason is None:
-        for run in orchestrator.held_elsewhere:
-            show(console, f"{run.name}: left to the driver on {holder(run_folder(options.records, run.key))}")
-    return orchestrator.stop_reason
+def _follow(
+    orchestrator: Orchestrator,
+    ray_cluster: Cluster,
+    interruption: Interruption,
+    watch: GridWatch,
+    lines: ProgressLines,
+    console: Console,
+) -> None:
+    """Show the progress of an orchestrator's runs until they have ended, and stop them on an interruption or a loss."""
+    from rich.console import Group
+    from rich.live import Live
+
+    from bench.orchestration.display import render_grid
+
+    def follow(update: Callable[[Sequence[Row]], None]) -> None:
+        give_up_at = math.inf
+        while orchestrator.busy and time.monotonic() < give_up_at:
+            lost = ray_cluster.lost() if give_up_at == math.inf else None
+            if lost:
+                give_up_at = time.monotonic() + CLUSTER_GRACE_S
+            if orchestrator.stop_reason is None and (reason := lost or interruption.reason):
+                orchestrator.stop(reason)
+                show(console, f"stopping ({reason}): every run {'that can ' if lost else ''}writes a checkpoint first")
+            update(watch.rows())
+            interruption.wait(1)
+
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            height = max(4, console.height - 6)
+            follow(lambda rows: live.update(Group(*render_grid(rows, orchestrator.concurrency, height)), refresh=True))
+    else:
+        follow(lines.update)
+        lines.update(watch.rows(now=True))
 
 
 def _places_given(arguments: argparse.Namespace) -> str:

@@ -215,8 +215,9 @@ class Executor:
         return outcome
 
     def _attempt(self, run: PlannedRun, folder: Path) -> Outcome:
+        kept, began = self._group, time.monotonic()
         try:
-            group = self._group or self._start(run, folder)
+            group = kept or self._start(run, folder)
         except StartCancelledError:
             return Outcome(schema.INTERRUPTED)
         except StartFailedError as error:
@@ -227,7 +228,8 @@ class Executor:
             reason = why_not_resumed(folder, group.computation)
             if reason is not None:
                 return Outcome(REFUSED, reason)
-        attempt = Attempt(run.config, folder, options.data, options.recording)
+        workers_s = None if kept else time.monotonic() - began
+        attempt = Attempt(run.config, folder, options.data, options.recording, workers_s)
         return group.train(attempt, self._stop_grace_is_over, options.step_patience_s)
 
     def _start(self, run: PlannedRun, folder: Path) -> TrainingGroup:

@@ -42,6 +42,7 @@ def train_and_record(
     gpus_elsewhere: int = 0,
     hosts: Sequence[str] = (),
     computation: Computation | None = None,
+    workers_s: float | None = None,
     recording: Recording = Recording(),  # noqa: B008  (frozen)
     stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TrainingResult:
@@ -60,6 +61,7 @@ def train_and_record(
         gpus_elsewhere: Number of the run's GPUs on other hosts, which telemetry does not sample.
         hosts: Names of the hosts of all ranks, by rank; empty if they are not known.
         computation: How all ranks compute, for the record.
+        workers_s: Seconds in which the workers were placed, started and joined, for the record; None if they were kept.
         recording: How often telemetry and progress are written.
         stop_reason: Returns why the run was stopped. It is called only if a stop ended the training.
 
@@ -94,6 +96,7 @@ def train_and_record(
                 **precision.describe(),
             },
             computation=computation,
+            workers_s=workers_s,
             resume=resume,
             damaged=damaged,
             hosts=hosts,

@@ -68,6 +68,8 @@ class Attempt:
     """The folder of the prepared data sets."""
     recording: Recording = field(default_factory=Recording)
     """How often rank 0 writes telemetry and progress."""
+    workers_s: float | None = None
+    """Seconds in which the workers were placed, started and joined; None if an earlier run had the same ones."""
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,7 @@ class Worker:
                 gpus_elsewhere=self.gpus_elsewhere,
                 hosts=self.hosts,
                 computation=computation,
+                workers_s=attempt.workers_s,
                 recording=attempt.recording,
                 stop_reason=lambda: self.stop_reason,
             )

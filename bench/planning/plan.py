@@ -118,8 +118,7 @@ def proposed_gpu_share(plan: Plan) -> float | None:
         The share, 0.25 or 0.5. None if the runs do not have one worker with one whole GPU each, or if a step is large
         enough to keep a large GPU busy.
     """
-    resources = plan.experiment.resources
-    if resources.gpus_per_worker != 1 or resources.workers > 1:
+    if any(run.resources.gpus_per_worker != 1 or run.resources.workers > 1 for run in plan.runs):
         return None
     pixels = max(run.config.recipe.batch_size * run.config.recipe.resolution**2 for run in plan.runs)
     return next((share for limit, share in GPU_SHARES if pixels < limit), None)

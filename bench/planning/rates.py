@@ -108,7 +108,7 @@ class Rates:
         Returns:
             The estimate; None if nothing was measured on the device.
         """
-        costs, resources = plan.costs[run.key], plan.experiment.resources
+        costs, resources = plan.costs[run.key], run.resources
         macs, parameters = costs[schema.COST_MACS_TRAINING], costs[schema.COST_PARAMETERS]
         share = resources.gpus_per_worker or 1.0
         rate = self._closest(macs, parameters, resources, share)

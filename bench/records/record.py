@@ -89,6 +89,7 @@ class Record:
         device: str,
         resources: Mapping[str, float | str] | None = None,
         computation: Computation | None = None,
+        workers_s: float | None = None,
         resume: Mapping[str, int] | None = None,
         damaged: Sequence[str] = (),
         hosts: Sequence[str] = (),
@@ -108,6 +109,8 @@ class Record:
                 of the resolved precision, which older records lack.
             computation: How the run is computed, which older records lack. If the attempt resumes, what differs from
                 the attempt that has written the checkpoint is recorded with it.
+            workers_s: Seconds in which the workers were placed, started and joined. The event lacks the field if an
+                earlier run had the same ones.
             resume: The position in the checkpoint from which the attempt resumes, with the keys epoch and step, both
                 from 0; None if it starts from the beginning.
             damaged: Names of checkpoints that are newer than that one, but damaged. The event lacks the field if none
@@ -157,6 +160,7 @@ class Record:
                 computation=computed,
                 changes=changes(before, computed),
                 resume=dict(resume) if resume is not None else None,
+                **({"workers_s": round(workers_s, 3)} if workers_s is not None else {}),
                 **({"damaged": list(damaged)} if damaged else {}),
                 **({"hosts": list(hosts)} if len(hosts) > 1 else {}),
                 **({"kernels_dropped": list(kernels_dropped)} if kernels_dropped else {}),

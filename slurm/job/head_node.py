@@ -31,6 +31,7 @@ from slurm.job.node.network import find_address
 from slurm.job.node.ray_node import RayNode, RayNodeError, RayStartError, start_ray_node
 from slurm.job.node.staging import STAGING_TIMEOUT_S, prepare_data_unless, require_shared_folders
 from slurm.job.rendezvous import REPORT_TIMEOUT_S, NodeReport, RendezvousServer, cancel_rendezvous, rendezvous_file
+from slurm.job.start_up import StartUp
 from slurm.job.termination import TO_BE_REQUEUED, StopRequest, termination_reason
 
 POLL_S = 0.5
@@ -112,7 +113,8 @@ class HeadNode:
             return INTERRUPTED  # if Ray came up before, this node may be to blame
 
     def _run_with_ray(self) -> int:
-        began = time.monotonic()
+        began, start_up = time.monotonic(), StartUp()
+        start_up.ended("script and launcher")
         file = rendezvous_file(self.config.folder, self.allocation.job, self.allocation.restarts)
         server: RendezvousServer | None = None
         ray: RayNode | None = None
@@ -128,6 +130,7 @@ class HeadNode:
             data = prepare_data_unless(self.config, self.stop.is_set)
             if data is None:
                 return self._exit_code(INTERRUPTED)
+            start_up.ended("data")
             ray = self.start_ray(
                 self.allocation,
                 own,
@@ -138,7 +141,10 @@ class HeadNode:
                 ray.wait_until_up()
             ray_address = self.config.join or ray.wait_for_address()
             server.announce_ray(ray_address)
+            start_up.ended("Ray")
             missing = self._wait_for_workers(server, str(data), own_start_s=time.monotonic() - began)
+            start_up.ended("other nodes")
+            log(f"Ray is up on {len(self.allocation.hosts) - len(missing)} nodes, {start_up}; starting deeper run")
             driver = self.start_driver(driver_command(self.config, ray_address, data, self.stop.file))
             code = self._wait_for_driver(driver, ray)
             if code == INTERRUPTED and driver.mistake is not None and not self.stop.is_set():
@@ -189,6 +195,7 @@ class HeadNode:
         peers = set(self.allocation.peers)
         while not self.stop.is_set():
             waited_s = time.monotonic() - start
+            server.has_news.clear()
             silent = peers - {report.host for report in server.reports}
             absent = silent - server.connected
             if not silent or waited_s > (connect_s if silent == absent else ready_s):
@@ -196,7 +203,7 @@ class HeadNode:
             if absent and not said and waited_s > SAY_AFTER_S:
                 log(f"waiting for the launchers of {', '.join(sorted(absent))}, for at most {connect_s:.0f} s")
                 said = True
-            time.sleep(POLL_S)
+            server.has_news.wait(POLL_S)
         reports = list(server.reports)
         for report in reports:
             if not report.problem and report.data != data:

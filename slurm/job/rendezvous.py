@@ -132,6 +132,8 @@ class RendezvousServer:
         For a node whose connection ended before it had reported, there is a report that says that it is lost."""
         self.connected: set[str] = set()
         """Names of the worker nodes that have connected."""
+        self.has_news = threading.Event()
+        """Event that is set whenever there is another report. Whoever has looked clears it."""
         self._file = file
         self._socket = socket.create_server((address, 0))
         self._lock = threading.Lock()
@@ -192,6 +194,7 @@ class RendezvousServer:
                 line = lines.readline(LONGEST_LINE)
             lost = f"{host}: its launcher ended before it was ready; its own messages are in this log"
             self.reports.append(_parse_report(host, line) or NodeReport(host, "", lost, "lost"))
+            self.has_news.set()
 
 
 class RendezvousClient:

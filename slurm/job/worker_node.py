@@ -28,6 +28,7 @@ from slurm.job.rendezvous import (
 from slurm.job.termination import ENDED_BY_SLURM, termination_reason
 
 POLL_S = 0.5
+START_POLL_S = 0.1  # of a file on the node's own disk, for which the whole job waits
 MOST_FAILED_STARTS = 3  # of Ray, one after the other
 REQUEUE_TRIES, REQUEUE_POLL_S = 12, 10.0
 MOST_LOSSES = 10  # of a Ray that was up; a node that Ray leaves more often is not fit for it
@@ -129,7 +130,7 @@ class WorkerNode:
         """Wait until Ray has joined; return whether it has before it ended, took too long, or the job was over."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ray.is_up:
-            if not ray.is_alive or time.monotonic() > deadline or client.over.wait(POLL_S):
+            if not ray.is_alive or time.monotonic() > deadline or client.over.wait(START_POLL_S):
                 return False
         return True
 

@@ -68,7 +68,7 @@ def _check(arguments: argparse.Namespace) -> int:
         experiment = load_experiment(arguments.experiment)
         check_readable(experiment, arguments.data)
         data = arguments.data.absolute() / arm_data(experiment)[0].path
-    check_submission(profile, None, records=records, data=arguments.data.absolute())
+    check_submission(profile, {}, records=records, data=arguments.data.absolute())
     folder = create_stamped_folder(records / CHECKS)
     job = Job("deeper-check", folder, records=records, data=arguments.data.absolute())
     script = folder / "check.sh"

@@ -24,6 +24,7 @@ import accounting
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
 HOSTS = ("n1", "n2")
 THREE_HOSTS = (*HOSTS, "n3")
+CPUS = {"n1": 4, "n2": 4, "n3": 2}
 TERMINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"})
 NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount")
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
@@ -73,7 +74,7 @@ PartitionName=high Nodes={hosts} MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
 PartitionName=gpu Nodes=g1 MaxTime=1:00:00 PreemptMode=OFF
 """
 
-NODE = "NodeName={host} NodeAddr={address} CPUs=4 RealMemory=8000 Gres=gpu:2"
+NODE = "NodeName={host} NodeAddr={address} CPUs={cpus} RealMemory=8000 Gres=gpu:2"
 # The last value of a setting counts.
 MEMORY_LIMITS = """
 TaskPlugin=task/cgroup
@@ -189,7 +190,7 @@ class Cluster:
         self._end()
 
     def _configure(self) -> None:
-        nodes = "\n".join(NODE.format(host=host, address=ADDRESSES[host]) for host in self.hosts)
+        nodes = "\n".join(NODE.format(host=host, address=ADDRESSES[host], cpus=CPUS[host]) for host in self.hosts)
         text = CONFIGURATION.format(state=self.state, nodes=nodes, hosts=",".join(self.hosts), **ADDRESSES)
         text += MEMORY_LIMITS * self.memory_limits + accounting.SETTINGS * self.accounts
         files = {"slurm.conf": text, "gres.conf": DEVICES}

@@ -122,13 +122,13 @@ def test_times_are_formatted_as_slurm_does(seconds: int, text: str) -> None:
         (
             {"nodes": 2, "cpus_per_node": 5},
             {"workers": 5, "cpus_per_worker": 2},
-            "nodes: 2 with room for 2 workers of 2 CPUs hold 4 workers, but a run has 5 (resources.workers); "
-            "ask for at least 3",
+            "nodes: 2 with room for 2 workers of 2 CPUs hold 4 workers, but a run of this experiment has 5 "
+            "(resources.workers); ask for at least 3",
         ),
         (
             {"cpus_per_node": 64, "gpus_per_node": 4},
             {"workers": 8, "gpus_per_worker": 1},
-            "nodes: 1 with room for 4 workers of 1 CPUs and 1 GPUs hold 4 workers, but a run has 8 "
+            "nodes: 1 with room for 4 workers of 1 CPUs and 1 GPUs hold 4 workers, but a run of this experiment has 8 "
             "(resources.workers); ask for at least 2",
         ),
         (
@@ -154,6 +154,14 @@ def test_a_run_must_fit_the_nodes_of_a_job(
 ) -> None:
     found = world_size_mismatches(profile(**fields), ResourcesConfig.model_validate(resources))
     assert [str(mismatch) for mismatch in found] == ([] if line is None else [line])
+
+
+def test_arms_of_different_resources_are_checked_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: "/usr/bin/sbatch")
+    monkeypatch.setattr("slurm.queries.partitions", lambda: PARTITIONS)
+    resources = {"small": ResourcesConfig(), "same": ResourcesConfig(), "big": ResourcesConfig(workers=100)}
+    with pytest.raises(SlurmError, match=r"nodes: .* but a run of arm big has 100 \(resources\.workers\)"):
+        check_submission(profile(), resources, records=tmp_path, data=tmp_path)
 
 
 # --- paths ---------------------------------------------------------------------------------------------
@@ -227,7 +235,7 @@ def test_without_sbatch_the_message_says_how_to_get_the_scripts(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match=r"^SLURM: no sbatch on PATH; .*deeper slurm render"):
-        check_submission(profile(), ResourcesConfig(), records=tmp_path, data=tmp_path)
+        check_submission(profile(), {"a": ResourcesConfig()}, records=tmp_path, data=tmp_path)
 
 
 def test_without_slurm_the_doctor_only_warns_about_a_given_profile(
@@ -286,7 +294,7 @@ from slurm.checks import *
 for partition in ("main", "mian"):
     try:
         profile = Profile(partition=partition, time="10:00", nodes=2, cpus_per_node=4)
-        check_submission(profile, ResourcesConfig(workers=8), records=Path("{project}"), data=Path("{project}"))
+        check_submission(profile, {"a": ResourcesConfig(workers=8)}, records=Path("{project}"), data=Path("{project}"))
         print("fits")
     except SlurmError as error:
         print(error)

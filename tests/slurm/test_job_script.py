@@ -310,6 +310,16 @@ def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> Non
         "--allow-other-machine",
     ]
     assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=2", "--gpus-per-node=2", "--no-kill"} <= set(node.srun)
+    assert "DEEPER_JOB_BEGAN=" in node.environment
+
+
+def test_the_launcher_of_an_exclusive_job_takes_all_cpus_of_its_node(tmp_path: Path) -> None:
+    node = Node(tmp_path, exclusive=True, gpus_per_node=2)
+    _, log = node.run(SLURM_CPUS_PER_TASK="2")
+    assert "--gpus-per-node=2" in node.srun
+    assert not [argument for argument in node.srun if argument.startswith("--cpus-per-task")]
+    assert "SLURM_CPUS_PER_TASK" not in node.environment
+    assert "cpus_per_node" not in log
 
 
 def test_the_set_up_runs_first_and_may_use_unset_variables(tmp_path: Path) -> None:

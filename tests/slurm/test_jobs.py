@@ -23,19 +23,22 @@ def user(cluster: Cluster) -> UserFolder:
     return user_folder(cluster, "user")
 
 
-def test_a_run_spans_two_hosts_and_the_report_follows_a_failed_run(user: UserFolder) -> None:
-    diverging = {"recipe": {"learning_rate": 1e30}}
-    user.write("over-both", arms={**ARM, "diverging": diverging}, resources=OVER_BOTH)
+def test_runs_of_two_and_of_one_host_share_a_job_and_the_report_follows_a_failed_run(user: UserFolder) -> None:
+    more = {"alone": {"resources": {"workers": 1}}, "diverging": {"recipe": {"learning_rate": 1e30}}}
+    user.write("over-both", arms={**ARM, **more}, resources=OVER_BOTH)
     jobs = user.submit("over-both")
     user.ended("over-both", jobs["grid"], "FAILED")
     user.ended("over-both", jobs["report"])
     runs = user.runs("over-both")
-    assert {name: run["state"] for name, run in runs.items()} == {"both s0": "finished", "diverging s0": "failed"}
-    assert user.events(runs["both s0"]["key"])[0]["world_size"] == 2
+    states = {name: run["state"] for name, run in runs.items()}
+    assert states == {"both s0": "finished", "alone s0": "finished", "diverging s0": "failed"}
+    assert [user.events(runs[name]["key"])[0]["world_size"] for name in ("both s0", "alone s0")] == [2, 1]
+    assert "Ray is up on 2 nodes" in user.log("over-both")
     assert "loss is not finite" in user.log("over-both"), "the report's log says which run failed and why"
     assert "diverging" in (user.records / "reports" / "over-both" / "index.html").read_text(encoding="utf-8")
     assert in_mlflow(user, "over-both") == {
         runs["both s0"]["key"]: "FINISHED",
+        runs["alone s0"]["key"]: "FINISHED",
         runs["diverging s0"]["key"]: "FAILED",
     }
 

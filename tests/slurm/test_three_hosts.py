@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Cluster
-from user_folder import PATIENCE_S, RECIPE, UserFolder, user_folder
+from cluster import THREE_HOSTS, Cluster, until
+from user_folder import ALONE, OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, user_folder
 
 ROOT = Path(__file__).parents[2]
 CHANGED = ROOT / "reproduce" / "training" / "schedules.py"
@@ -31,6 +31,39 @@ def test_a_run_spans_three_hosts(user: UserFolder) -> None:
     assert start["world_size"] == 3
     assert sorted(start["hosts"]) == ["n1", "n2", "n3"]
     assert events[-1]["outcome"] == "finished"
+
+
+@pytest.mark.long
+def test_a_run_on_two_of_three_hosts_goes_on_with_the_third_when_one_is_lost(user: UserFolder) -> None:
+    user.write("two-of-three", recipe={**RECIPE, "epochs": 8}, resources=OVER_BOTH)
+    job = user.submit("two-of-three", "--no-report", nodes=3)["grid"]
+    until(lambda: user.runs("two-of-three")["both s0"]["state"] == "running", "the start", seconds=PATIENCE_S)
+    key = user.runs("two-of-three")["both s0"]["key"]
+    user.begun(key)
+    first = user.events(key)[0]["hosts"]
+    lost = next(host for host in first if host != user.cluster.job(job)["BatchHost"])
+    try:
+        user.cluster.kill_host(lost)
+        user.ended("two-of-three", job)
+    finally:
+        user.cluster.start_host(lost)
+    events = user.events(key)
+    again = next(event["hosts"] for event in events if event["attempt"] == 2)
+    assert lost not in again
+    assert sorted({*first, *again}) == [*THREE_HOSTS]
+    assert events[-1]["outcome"] == "finished"
+    assert user.cluster.job(job)["Restarts"] == "0"
+
+
+@pytest.mark.long
+def test_an_exclusive_job_uses_all_cpus_of_nodes_that_differ(user: UserFolder) -> None:
+    """n1 has four CPUs and n3 two: three runs of two CPUs train at once."""
+    user.write("differing", recipe={**RECIPE, "epochs": 8}, resources=ALONE, seeds=[0, 1, 2])
+    nodes = {"nodes": 2, "cpus_per_node": 2, "exclusive": True, "sbatch": ["--nodelist=n1,n3"]}
+    user.ended("differing", user.submit("differing", "--no-report", **nodes)["grid"])
+    runs = [user.events(run["key"]) for run in user.runs("differing").values()]
+    assert sorted(start["environment"]["machine"]["hostname"] for start, *_ in runs) == ["n1", "n1", "n3"]
+    assert max(start["t"] for start, *_ in runs) < min(events[-1]["t"] for events in runs), "all at once"
 
 
 @pytest.mark.long

@@ -66,7 +66,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(experiment, arguments.data)
     runs = select(plan.runs, arguments.arm, arguments.seed)
-    gpu = plan.experiment.resources.gpus_per_worker > 0
+    gpu = any(run.resources.gpus_per_worker > 0 for run in runs)
     rates = Rates(arguments.records, gpu=gpu, device=arguments.device, file=arguments.rate)
     estimates = {run.key: rates.estimate(plan, run) for run in runs}
     print_result(arguments, _as_json(plan, runs, estimates), lambda: _show(plan, runs, estimates, rates.device))
@@ -161,9 +161,8 @@ def _disk(plan: Plan, runs: Sequence[PlannedRun], estimates: Mapping[str, TimeEs
     """Yield two lines with the predicted size of the records, afterwards and while runs train."""
     from bench.planning.disk import predict_disk
 
-    workers = plan.experiment.resources.workers
-    share = plan.experiment.resources.gpus_per_worker or 1.0
-    seconds = {key: 3600 * found.device_hours / workers / share for key, found in estimates.items() if found}
+    at_once = {run.key: run.resources.workers * (run.resources.gpus_per_worker or 1.0) for run in runs}
+    seconds = {key: 3600 * found.device_hours / at_once[key] for key, found in estimates.items() if found}
     disk = predict_disk(plan, runs, seconds)
     without = "" if disk.with_telemetry else ", telemetry not counted"
     yield f"records: about {format_bytes(disk.after_bytes)} in {disk.after_files} files when all have finished{without}"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,23 +164,9 @@ def _train(
     DECODER.implementation()  # raises an error that says what is missing
     console = plain_console(stderr=arguments.json)
     verify_data([run.planned for run in left], arguments.data, console)
+    planned = [run.planned.model_copy(update={"resources": run.resources}) for run in left]
     with Interruption(None) as interruption:
-        for resources, group in _by_resources(left):
-            entries = [run.entry for run in group]
-            stopped = run_grid([run.planned for run in group], entries, resources, options, interruption, console)
-            if stopped is not None:
-                return stopped
-    return None
-
-
-def _by_resources(runs: Sequence[Recorded]) -> Iterator[tuple[Any, list[Recorded]]]:
-    for _, group in groupby(sorted(runs, key=_resources_text), key=_resources_text):
-        same = list(group)
-        yield same[0].resources, same
-
-
-def _resources_text(run: Recorded) -> str:
-    return run.resources.model_dump_json()
+        return run_grid(planned, [run.entry for run in left], options, interruption, console)
 
 
 def _machine(folder: Path) -> str:

@@ -49,6 +49,15 @@ def test_the_experiment_file_plans_the_same_runs(tmp_path: Path) -> None:
     assert json.dumps(experiment.seeds) == "[0, 1, 2]"
 
 
+def test_an_arm_with_more_workers_keeps_them() -> None:
+    recorded = recorded_from_files()
+    recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "workers"] = "4"
+    content = yaml.safe_load(experiment_file(recorded, {}) or "")
+    workers = {arm: change.get("resources", content["resources"])["workers"] for arm, change in content["arms"].items()}
+    assert workers.pop("reduced-both") == 4
+    assert set(workers.values()) == {1}
+
+
 def test_without_settings_of_an_arm_there_is_no_file() -> None:
     recorded = recorded_from_files()
     recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "run_id"] = None

@@ -22,8 +22,9 @@ Ending = Outcome | Exception | Callable[["FakeGroup", Callable[[], bool]], Outco
 class FakeGroup:
     """Records what the rank 0 of a real group would: a start event, and an end unless the worker dies."""
 
-    def __init__(self, groups: FakeGroups) -> None:
+    def __init__(self, groups: FakeGroups, resources: ResourcesConfig) -> None:
         self._groups = groups
+        self.resources = resources
         self.computation = groups.computation
         self.trained: list[str] = []
         self.stop_requested = threading.Event()
@@ -74,7 +75,7 @@ class FakeGroups:
         error = self.starts.pop(0) if self.starts else None
         if error is not None:
             raise error
-        self.started.append(FakeGroup(self))
+        self.started.append(FakeGroup(self, resources))
         if nodes:
             self.started[-1].computation = self.kinds[nodes[0]]
         return self.started[-1]

@@ -19,6 +19,7 @@ from bench.console.exit_codes import BUG, DONE, INTERRUPTED, WRONG_INPUT
 from bench.orchestration import cluster, orchestrator
 from bench.orchestration.orchestrator import Orchestrator
 from bench.orchestration.worker import Outcome
+from bench.planning import plan
 from bench.records.leases import try_acquire
 from bench.records.plan import read_plan
 from bench.records.record import Record
@@ -37,6 +38,7 @@ def command(
     monkeypatch.setattr(orchestrator, "Orchestrator", double)
     alive = SimpleNamespace(lost=lambda: None)
     monkeypatch.setattr(cluster, "cluster", lambda *_: contextlib.nullcontext(alive))
+    monkeypatch.setattr(cluster, "capacity", lambda _: 1)
     experiment = {
         "name": "small",
         "data": {"path": synthetic_data.name},
@@ -153,6 +155,39 @@ def test_a_lost_cluster_stops_the_command_which_says_how_to_go_on(
     assert main(arguments) == INTERRUPTED
     resume = shlex.join(["deeper", *arguments])
     assert f"stopped (Ray's process raylet died); to resume: {resume}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def of_two_kinds(command: tuple[list[str], Path], tmp_path: Path) -> list[str]:
+    """The command with a second arm, whose runs have two workers."""
+    arguments, _ = command
+    path = tmp_path / "small.yaml"
+    experiment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    experiment["arms"] = {"none": {"network": {"aux": "none"}}, "two": {"resources": {"workers": 2}}}
+    path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    return arguments
+
+
+def test_runs_of_an_arm_with_more_workers_are_trained_by_others(
+    of_two_kinds: list[str], command: tuple[list[str], Path], groups: FakeGroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "check_cores", lambda *_: None)
+    assert main(of_two_kinds) == DONE
+    assert [group.resources.workers for group in groups.started] == [1, 2]
+    arms = {entry.key: entry.arm for entry in read_plan(command[1], "small")}
+    assert [[arms[key] for key in group.trained] for group in groups.started] == [["none"] * 2, ["two"] * 2]
+
+
+def test_a_run_of_one_arm_that_does_not_fit_is_refused_before_any_other_trains(
+    of_two_kinds: list[str], groups: FakeGroups, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("reproduce.limits.usable_cpus", lambda: 1)
+    assert main(of_two_kinds) == WRONG_INPUT
+    assert "a run with workers: 2 and cpus_per_worker: 1 needs 2 CPUs, and this process may use 1" in (
+        capsys.readouterr().err
+    )
+    assert main([*of_two_kinds, "--arm", "none"]) == DONE
+    assert [group.resources.workers for group in groups.started] == [1]
 
 
 def test_the_next_commands_name_the_records_unless_they_are_where_they_are_looked_for(

@@ -13,6 +13,8 @@
 #SBATCH --output=/project/records/experiments/ablation-imagenet/slurm/20260102-030405/grid-%j.log
 #SBATCH --open-mode=append
 
+export DEEPER_JOB_BEGAN
+DEEPER_JOB_BEGAN=$(date +%s.%N) # the launcher says how long the parts of the start take
 folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
 requeues=10 # how often this job may start again, for whatever reason
 restarts=${SLURM_RESTART_COUNT:-0}

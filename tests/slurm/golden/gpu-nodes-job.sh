@@ -14,6 +14,8 @@
 #SBATCH --output=/project/records/experiments/ablation-imagenet/slurm/20260102-030405/grid-%j.log
 #SBATCH --open-mode=append
 
+export DEEPER_JOB_BEGAN
+DEEPER_JOB_BEGAN=$(date +%s.%N) # the launcher says how long the parts of the start take
 folder=/project/records/experiments/ablation-imagenet/slurm/20260102-030405
 requeues=30 # how often this job may start again, for whatever reason
 restarts=${SLURM_RESTART_COUNT:-0}
@@ -88,11 +90,12 @@ launcher=(
     --object-store-mib 512
     --join head:6379
 )
+unset SLURM_CPUS_PER_TASK SRUN_CPUS_PER_TASK # each launcher takes all CPUs of its node
 say "job $job, start $((restarts + 1)) of at most $((requeues + 1)), on ${SLURM_JOB_NODELIST:-}"
 # --no-kill, --kill-on-bad-exit=0: a node that dies does not end the job; its runs are tried again on the other nodes.
 # --export=ALL: the nodes get this script's variables also where `sbatch --export=NONE` kept out those of the shell.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-    --cpus-per-task=64 --gpus-per-node=8 --no-kill --kill-on-bad-exit=0 --export=ALL "${launcher[@]}" &
+    --gpus-per-node=8 --no-kill --kill-on-bad-exit=0 --export=ALL "${launcher[@]}" &
 child=$!
 while kill -0 "$child" 2>/dev/null; do wait "$child"; done # a trapped signal ends `wait` before the child does
 trap '' USR1 TERM INT # the launchers have ended, and a signal would hide their exit code
