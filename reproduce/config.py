@@ -5,6 +5,7 @@ Each mistake in a config is a line of a message.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
 from collections.abc import Mapping
@@ -21,15 +22,15 @@ ADDED = "added after results were committed"
 Runs that were recorded before the field was added therefore keep their keys."""
 
 
-class _TruthValueError(ValueError):
-    """Raised for `true` or `false` in place of a number."""
+class _NoNumberError(ValueError):
+    """Raised for what pydantic would read as a number though it is none. The message says what is valid."""
 
 
 class Config(BaseModel):
     """Base class of all configs.
 
-    Instances are immutable. Unknown keys, infinity, NaN and truth values in place of numbers are rejected, and
-    defaults are validated like other values.
+    Instances are immutable. Unknown keys, infinity, NaN, and truth values and text in place of numbers are rejected,
+    and defaults are validated like other values.
     The docstring below a field is its description in schemas and in new experiment files.
     """
 
@@ -39,13 +40,16 @@ class Config(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_values_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Reject `true` for a number, which pydantic would read as 1."""
+    def _only_numbers_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject `true` and `'1'` for a number, which pydantic would read as 1."""
         values = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(one, bool) for one in values):
+        if any(isinstance(one, bool | str) for one in values):
             kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
-            if bool not in kinds and kinds & {int, float}:
-                raise _TruthValueError
+            if kinds & {int, float} and not kinds & {bool, str}:
+                if any(isinstance(one, bool) for one in values):
+                    raise _NoNumberError("use a number")
+                if any(isinstance(one, str) and _IN_QUOTES.fullmatch(one) for one in values):
+                    raise _NoNumberError("use a number without quotes")
         return value
 
 
@@ -80,6 +84,15 @@ _VALID = {
     "tuple_type": "use a list, such as [a, b]",
 }
 """What is valid, by the type of pydantic's validation error, with the context of the error filled in."""
+EXPERIMENT_NAME, ONE_LINE, WORD = r"^[a-z0-9][a-z0-9._-]*$", r"^[^\x00-\x1f\x7f]+$", r"^\S+$"
+PATTERNS = {
+    EXPERIMENT_NAME: "use lower-case letters, digits, dots, underscores and hyphens, beginning with a letter or digit",
+    ONE_LINE: "use one line of text",
+    WORD: "use one word, without spaces",
+}
+"""What is valid, by the pattern that a text has to match."""
+_IN_QUOTES = re.compile(r"\s*[-+]?[0-9_]*\.?[0-9]+\s*")
+"""Text that YAML would read as a number without its quotes; 1e-3 it would not, and pydantic reads that."""
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = 80
 _SHOWN.maxlong = 40
@@ -153,15 +166,16 @@ def _sentence(model: type[Config], mistake: Any) -> str:
         return f"{field}: unknown key; known here: {', '.join(known)}{hint}"
     if kind == "missing":
         return f"{field}: missing; it has no default"
-    if kind == "value_error" and isinstance(mistake["ctx"]["error"], _TruthValueError):
-        return f"{field}: {value}: use a number"
+    if kind == "value_error" and isinstance(mistake["ctx"]["error"], _NoNumberError):
+        return f"{field}: {value}: {mistake['ctx']['error']}"
     if kind == "value_error":
         message = str(mistake["ctx"]["error"])
         if of_a_key:
             return f"{field}: {message}"
         return f"{field}.{message}" if location else message  # starts with the field, see the validators of the configs
     if kind == "string_pattern_mismatch":
-        return f"{field}: {value}: does not match the pattern {mistake['ctx']['pattern']}"
+        pattern = mistake["ctx"]["pattern"]
+        return f"{field}: {value}: {PATTERNS.get(pattern, f'does not match the pattern {pattern}')}"
     valid = _VALID.get(kind, f"{mistake['msg'][0].lower()}{mistake['msg'][1:]}").format(**mistake.get("ctx", {}))
     hint = ""
     if kind == "literal_error":
@@ -220,5 +234,5 @@ def arm_name(text: str) -> str:
 
 
 ArmName = Annotated[str, AfterValidator(arm_name)]
-DataPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+DataPath = Annotated[str, Field(min_length=1, max_length=1000, pattern=ONE_LINE)]
 """A path of one line."""

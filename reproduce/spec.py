@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field, model_validator
 
 from reproduce.analysis import AnalysisConfig
-from reproduce.config import ADDED, ArmName, DataPath
+from reproduce.config import ADDED, EXPERIMENT_NAME, ArmName, DataPath
 
 # Exported from here as well.
 from reproduce.config import Config as Config
@@ -293,7 +293,7 @@ class PlannedRun(Config):
 class ExperimentConfig(Config):
     """The content of an experiment file: what is trained, with which data, and how often."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100)
+    name: str = Field(pattern=EXPERIMENT_NAME, max_length=100)
     """Name of the experiment: lower-case letters, digits, dots, underscores and hyphens."""
     description: str = ""
     """One line that says what the experiment compares."""

@@ -130,10 +130,12 @@ def _submit(arguments: argparse.Namespace) -> int:
 
     from bench.planning.plan import check_disk, make_plan
     from bench.records.plan import plan_hash, write_experiment, write_plan
+    from reproduce.grid import plan_without_data
     from slurm import submission
     from slurm.checks import check_readable
 
-    plan = make_plan(experiment, arguments.data)
+    _selected(arguments, plan_without_data(experiment))
+    plan = make_plan(experiment, arguments.data, announce=print)
     check_readable(experiment, arguments.data)
     runs = _selected(arguments, plan.runs)
     records = arguments.records.absolute()

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, model_validator
 
+from reproduce.config import WORD
 from reproduce.files.private_folders import home
 from reproduce.spec import Config, SpecError, from_yaml
 from reproduce.text.redaction import SECRET_NAME
@@ -26,7 +27,7 @@ from slurm.queries import parse_seconds
 
 SHIPPED = Path(__file__).parent / "profiles"
 
-Word = Annotated[str, Field(pattern=r"^\S+$")]
+Word = Annotated[str, Field(pattern=WORD)]
 
 SECRET_VALUE = re.compile(rf"""\b(?P<name>{SECRET_NAME})=["']?[^\s"'$`]""", re.IGNORECASE)
 """Assignment of a literal value to an environment variable whose name is that of a secret."""

@@ -100,6 +100,12 @@ def test_claims_of_one_network_share_its_runs() -> None:
             "recipe.epochs: 1000000000: use at most 1000000$",
         ),
         ({"arms": {"a\nb": {}}}, r"^small.yaml: arms.a\\nb: the name of this arm, .* cannot be shown$"),
+        ({"seeds": ["0"]}, r"seeds: \['0'\]: use a number without quotes"),
+        (
+            {"recipe": {"epochs": "1", "batch_size": 8, "learning_rate": 0.1}},
+            "recipe.epochs: '1': use a number without quotes",
+        ),
+        ({"name": "My study"}, "^small.yaml: name: 'My study': use lower-case letters, digits, .* letter or digit$"),
         ({"seeds": [True]}, r"seeds: \[True\]: use a number"),
         ({"seeds": [-1]}, "^small.yaml: seeds.0: -1: use at least 0$"),
         ({"recipes": {}}, "recipes: unknown key; known here: analysis, arms, data, description, name"),

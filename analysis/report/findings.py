@@ -18,7 +18,6 @@ from analysis.effects import (
     LOWER,
     MAX_SEEDS,
     NO_CLEAR_DIFFERENCE,
-    NO_INTERVAL,
     NOT_CLEAR_AFTER_CORRECTION,
     PAIRWISE,
     Decision,
@@ -26,8 +25,8 @@ from analysis.effects import (
 from analysis.factors import AUX, LABELS, REDUCTION, TOGETHER, baseline, cells, factors
 from analysis.frames import Recorded
 from analysis.report.completeness import DIVERGED, MARKS, runs_in_state, states
+from analysis.report.pairs import arm_sentences
 from analysis.report.words import (
-    MOST_NAMES,
     capitalised,
     compared,
     evidence_of,
@@ -35,7 +34,6 @@ from analysis.report.words import (
     no_interval,
     p_of,
     points_of,
-    sizes_of,
 )
 from analysis.statistics import mean
 from analysis.tables import MINUS, counted, is_missing, number, percent
@@ -52,8 +50,6 @@ SUBJECTS = {
 """The names of contrasts in sentences, by factor and levels."""
 FACTORS = {LABELS[AUX]: "auxiliary classifiers", LABELS[REDUCTION]: "1x1 reductions"}
 """The names of factors in sentences."""
-MOST_PAIRS = 6
-"""The number of pairs of arms with a clear difference that have a sentence each."""
 NEGLIGIBLE_COST = 0.05
 """The largest relative difference in multiply-adds that sentences do not mention."""
 
@@ -127,9 +123,10 @@ def _nothing(recorded: Recorded) -> str:
     runs = recorded.runs
     one = len(runs) == 1
     none = "The only run is not finished" if one else f"None of the {len(runs)} runs is finished"
+    states_of = _by_state(recorded) or "without a final top-1"
     arms, seeds = counted(runs["arm"].nunique(), "arm"), counted(runs["seed"].nunique(), "seed")
     return (
-        f"{none} ({_by_state(recorded)}), so that nothing is known of {'its' if one else 'their'} accuracy. "
+        f"{none} ({states_of}), so that nothing is known of {'its' if one else 'their'} accuracy. "
         f"The experiment has {arms} with {seeds}{_training(recorded.described)}."
     )
 
@@ -138,7 +135,8 @@ def _by_state(recorded: Recorded, without: str = "") -> str:
     """Count the runs that are not finished by their state, for example "2 failed and 1 waiting"."""
     left = zip(recorded.runs["outcome"], states(recorded), strict=True)
     found = [state for outcome, state in left if outcome != schema.FINISHED and state != without]
-    return listed([f"{found.count(state)} {state}" for state in MARKS if state in found])
+    counts = [f"{found.count(state)} {state}" for state in MARKS if state in found]
+    return listed(counts) if counts else ""
 
 
 def _only_arm(finished: pd.DataFrame) -> str:
@@ -199,29 +197,12 @@ def _interaction(one: Decision, family: int) -> str:
 
 
 def _pairs(pairs: Sequence[Decision], finished: pd.DataFrame, family: int) -> list[str]:
-    """Write a sentence for each pair of arms with a clear difference, and one for all others of the same verdict."""
     if not pairs:
         return []
     base = pairs[0].pairs[0][1]
-    clear = [one for one in pairs if one.verdict in (HIGHER, LOWER)]
-    clear.sort(key=lambda one: -abs(one.estimate.value))
-    sentences = [
-        f"the arm {one.effect} reached a top-1 {compared(one.estimate.value)} than {base} "
-        f"({evidence_of(one, signed=False)}){_cost(one, finished)}."
-        for one in clear[:MOST_PAIRS]
-    ]
-    if rest := clear[MOST_PAIRS:]:
-        sentences.append(f"{_arms(rest)} differed clearly from {base} as well.")
-    for verdict, said in (
-        (EQUIVALENT, "differed from {base} by no more than the margin of {margin}"),
-        (NOT_CLEAR_AFTER_CORRECTION, "may differ from {base}, but not clearly among {family} comparisons"),
-        (NO_CLEAR_DIFFERENCE, "did not differ clearly from {base}"),
-        (NO_INTERVAL, "cannot be told apart from {base} by a test, because {why}"),
-    ):
-        if own := [one for one in pairs if one.verdict == verdict]:
-            told = said.format(base=base, margin=points_of(own[0].margin), family=family, why=no_interval(own[0]))
-            sentences.append(f"{_arms(own)} {told} ({sizes_of(own)}).")
-    return sentences
+    return arm_sentences(
+        pairs, family, between=f"from {base}", than=f"than that of {base}", cost=lambda one: _cost(one, finished)
+    )
 
 
 def _subject(one: Decision) -> str:
@@ -333,13 +314,3 @@ def _reach(recorded: Recorded) -> str:
         "All of this holds for other seeds of the same training. It is not shown for other data, image sizes or "
         f"lengths of training{without}."
     )
-
-
-# --- words --------------------------------------------------------------------------------------------
-
-
-def _arms(decisions: Sequence[Decision]) -> str:
-    if len(decisions) > MOST_NAMES:
-        return f"{len(decisions)} arms"
-    noun = "the arm" if len(decisions) == 1 else "the arms"
-    return f"{noun} {listed([one.effect for one in decisions])}"

@@ -121,9 +121,13 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
+    from reproduce.grid import arm_data, plan_without_data
     from reproduce.spec import load_experiment
 
-    experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+    experiment = load_experiment(arguments.experiment)
+    # A typing error is named before anything slow.
+    chosen = select(plan_without_data(experiment), arguments.arm, arguments.seed)
     require_writable_records(arguments)
     part_asked = _parse_part(arguments.part) if arguments.part else None
 
@@ -131,25 +135,23 @@ def _run(arguments: argparse.Namespace) -> int:
     from bench.orchestration.display import read_rows, render_grid
     from bench.orchestration.executor import ExecutionOptions
     from bench.orchestration.interruption import Interruption
-    from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
     from bench.records.plan import plan_hash, read_plan, was_replaced, write_experiment, write_plan
     from bench.records.record import Recording
     from bench.tracking.background import start_publisher, stop_publisher
     from bench.tracking.mlflow_setup import require_mlflow
-    from reproduce.grid import arm_data, plan_without_data
     from reproduce.limits import usable_cpus
     from reproduce.native import DECODER
 
     check_address(arguments.address)
     if arguments.address is None:
-        for resources in by_resources(select(plan_without_data(experiment), arguments.arm, arguments.seed)):
+        for resources in by_resources(chosen):
             check_cores(resources, usable_cpus())
     if not arguments.no_publish:
         require_mlflow()
     console = plain_console()
     if arguments.prepare:
         prepare_missing(arm_data(experiment), arguments.data)
-    plan = make_plan(experiment, arguments.data)
+    plan = make_plan(experiment, arguments.data, announce=lambda text: show(console, text))
     runs = select(plan.runs, arguments.arm, arguments.seed)
     records = arguments.records.absolute()
     check_disk(records, plan.disk_bytes)

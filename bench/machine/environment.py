@@ -72,13 +72,17 @@ def environment() -> dict[str, Any]:
     return {
         **revision(),
         "packages": _packages(),
-        "machine": _machine(),
-        **_devices(),
+        **machine_and_devices(),
         **_held_to(),
         "threads": _threads(),
         **{library.role: _implementation(library) for library in LIBRARIES},
         **_gpu_kernels(),
     }
+
+
+def machine_and_devices() -> dict[str, Any]:
+    """Describe the machine and its GPUs alone, without torch: the keys machine, gpus and gpu_driver or gpu_absent."""
+    return {"machine": _machine(), **_devices()}
 
 
 def _packages() -> dict[str, str]:

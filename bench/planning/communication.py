@@ -18,9 +18,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from scipy.optimize import nnls
-
 GRADIENT_BYTES = 4  # bytes of one float32 gradient
 BACKWARD_SHARE = 2 / 3  # share of the backward pass in a step: it costs as much as two forward passes
 OVERLAP = {"gloo": 0.0, "nccl": 1.0}
@@ -61,6 +58,9 @@ def fit_link(timings: Sequence[AllReduceTiming]) -> Link:
         The fitted link, with no negative value: the latency is 0 if bandwidth alone explains the timings best,
         and the bandwidth is infinite if latency alone does.
     """
+    import numpy as np
+    from scipy.optimize import nnls
+
     coefficients = np.array([_coefficients(timing.ranks, timing.bytes) for timing in timings])
     seconds = np.array([timing.seconds for timing in timings])
     (latency, inverse), _ = nnls(coefficients / seconds[:, None], np.ones(len(timings)))

@@ -6,12 +6,12 @@ of 3 and of 30 epochs with 3 925 validation images and a sample of telemetry a s
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench.planning.costs import Stored, parameter_size, state_size
 from bench.planning.plan import Plan
-from reproduce.spec import NetworkConfig, PlannedRun
+from reproduce.spec import PlannedRun
 
 TENSOR_BYTES = 500
 """Bytes of a tensor in a checkpoint beside its numbers: its names, headers and alignment."""
@@ -69,8 +69,8 @@ def predict_disk(plan: Plan, runs: Sequence[PlannedRun], seconds: Mapping[str, f
     """
     after, training = STORE_BYTES + 4000 * len(runs), 0
     for run in {run.key: run for run in runs}.values():
-        recipe, trained = run.config.recipe, network_bytes(run.config.network, parameters_only=True)
-        weights = network_bytes(run.config.network, parameters_only=False)
+        recipe, trained = run.config.recipe, _bytes(parameter_size(run.config.network))
+        weights = _bytes(state_size(run.config.network))
         averages = weights if recipe.averaging != "none" else 0
         telemetry = SECOND_BYTES * seconds.get(run.key, 0)
         images = plan.val_images[run.config.data.path]
@@ -81,14 +81,6 @@ def predict_disk(plan: Plan, runs: Sequence[PlannedRun], seconds: Mapping[str, f
     return DiskUse(after, files, training, TRAINING_FILES, all(run.key in seconds for run in runs))
 
 
-@functools.cache
-def network_bytes(network: NetworkConfig, *, parameters_only: bool) -> int:
-    """Return the bytes of a network's state dict in a checkpoint, or of as many numbers as it has parameters."""
-    import torch
-
-    from reproduce.models import GoogLeNet
-
-    with torch.device("meta"):
-        built = GoogLeNet(network)
-    tensors = list(built.parameters()) if parameters_only else list(built.state_dict().values())
-    return sum(tensor.numel() * tensor.element_size() + TENSOR_BYTES for tensor in tensors)
+def _bytes(stored: Stored) -> int:
+    """The bytes of tensors in a checkpoint."""
+    return stored.bytes + TENSOR_BYTES * stored.tensors

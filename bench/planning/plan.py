@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from bench.planning.costs import network_costs
+from bench.planning.costs import are_counted, network_costs
 from reproduce import schema
 from reproduce.data import DataError, load_manifest
 from reproduce.data.manifest import MANIFEST
@@ -60,7 +60,7 @@ class Plan:
         return int(4 * CHECKPOINTS * CHECKPOINT_COPIES * parameters) + SPARE_BYTES
 
 
-def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
+def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[[str], None] = lambda _: None) -> Plan:
     """Plan the runs of an experiment.
 
     Reads only the manifests of the data sets.
@@ -68,6 +68,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
     Args:
         experiment: The experiment.
         data_root: The folder of the prepared data sets.
+        announce: Is told what takes long, if anything does.
 
     Returns:
         The plan with one run for each arm and seed.
@@ -93,7 +94,10 @@ def make_plan(experiment: ExperimentConfig, data_root: Path) -> Plan:
         classes={path: len(manifest.classes) for path, manifest in manifests.items()},
         train_images=train_images,
     )
-    networks = {run.config.network for run in runs}
+    networks = dict.fromkeys(run.config.network for run in runs)
+    if not are_counted(networks):
+        counted = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"
+        announce(f"counting the costs of {counted}, once for each version of the code; some seconds ...")
     by_network = {network: network_costs(network) for network in networks}
     costs = {run.key: by_network[run.config.network] for run in runs}
     return Plan(experiment, tuple(runs), costs, train_images, val_images)

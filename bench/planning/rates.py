@@ -20,18 +20,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.machine.environment import environment
+from bench.machine.environment import machine_and_devices
 from bench.planning.communication import Link, step_seconds
 from bench.planning.plan import Plan
 from bench.records.plan import experiments, read_plan
 from bench.records.states import read_events, run_folder
-from bench.results.store import COMMITTED, latest_results_folder
+from bench.results.store import COMMITTED, latest_results
 from reproduce import schema
 from reproduce.grid import used_images
-from reproduce.models.cost import Cost
 from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
+
+if TYPE_CHECKING:
+    from reproduce.models.cost import Cost
 
 _Group = tuple[str, str, int, float, int | None]
 """Runs with one rate: experiment, arm, workers, share of a GPU, and CPU cores of each worker."""
@@ -93,7 +95,7 @@ class Rates:
                 raise SpecError(f"--rate: {file}: holds no rate; `deeper bench step --output` and `scaling` write one")
             self.device = device_name(self._results[0]["environment"])
             return
-        paths = (path for folder in (latest_results_folder(), COMMITTED) for path in sorted(folder.rglob("*.json")))
+        paths = (path for folder in (latest_results(), COMMITTED) for path in sorted(folder.rglob("*.json")))
         results = [result for path in paths if "rates" in (result := _read_result(path)).get("setting", {})]
         self.device = _this_device(gpu) if device is None else _find_device(device, results)
         self._results = [result for result in results if device_name(result["environment"]) == self.device]
@@ -224,7 +226,7 @@ def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> s
     """The name of a machine's first GPU, or the name and the number of physical cores of its CPU.
 
     Args:
-        environment: The machine as `bench.machine.environment.environment` describes it.
+        environment: The machine as `bench.machine.environment` describes it.
         gpu: False names the CPU. True or None names the GPU if there is one, and otherwise the CPU.
     """
     if environment["gpus"] and gpu is not False:
@@ -234,7 +236,7 @@ def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> s
 
 
 def _this_device(gpu: bool) -> str:
-    here = environment()
+    here = machine_and_devices()
     return "a GPU, and this machine has none" if gpu and not here["gpus"] else device_name(here, gpu=gpu)
 
 

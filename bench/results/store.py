@@ -61,7 +61,12 @@ def latest_results_folder() -> Path:
 
     The folder is not created. The call imports torch.
     """
-    return cache() / "bench" / this_machine_kind()
+    return latest_results() / this_machine_kind()
+
+
+def latest_results() -> Path:
+    """Return the folder in the user's cache with the latest results, by kind of machine. It may not exist."""
+    return cache() / "bench"
 
 
 def committed_kinds() -> list[str]:

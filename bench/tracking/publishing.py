@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,20 +107,34 @@ class _ExperimentPublisher:
         except RejectedError as error:
             log.error("%s: rejected: %s", self._name, error)
             return False
-        complete = True
-        for entry in self._entries.values():
-            try:
-                self._publish_run(experiment_id, entry)
-                self._publish_if_killed(entry, final=final)
-            except RejectedError as error:
-                log.error("%s, %s (%s): rejected: %s", self._name, entry.name, entry.key, error)
-                complete = False
+        complete = self._publish_runs(experiment_id, final=final)
         try:
             self._publish_evaluations()
         except RejectedError as error:
             log.error("%s, evaluations: rejected: %s", self._name, error)
             complete = False
         return complete
+
+    def _publish_runs(self, experiment_id: str, *, final: bool) -> bool:
+        """Publish what is new of all runs, several at once where the store takes that. Returns as `publish` does."""
+
+        def publish(entry: PlanEntry) -> bool:
+            try:
+                self._publish_run(experiment_id, entry)
+                self._publish_if_killed(entry, final=final)
+            except RejectedError as error:
+                log.error("%s, %s (%s): rejected: %s", self._name, entry.name, entry.key, error)
+                return False
+            return True
+
+        entries = self._entries.values()
+        if self._sender.connections == 1:
+            return False not in list(map(publish, entries))
+        pool = ThreadPoolExecutor(self._sender.connections)
+        try:
+            return False not in list(pool.map(publish, entries))
+        finally:
+            pool.shutdown(cancel_futures=True)  # once the store is away, the others would only find the same
 
     def _find_or_create(self) -> str:
         if self._id is None:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.effects import (
-    EQUIVALENT,
-    HIGHER,
-    LOWER,
-    NO_CLEAR_DIFFERENCE,
-    NO_INTERVAL,
-    NOT_CLEAR_AFTER_CORRECTION,
-    Decision,
-)
+from analysis.effects import NO_CLEAR_DIFFERENCE, NOT_CLEAR_AFTER_CORRECTION, Decision
 from analysis.report.comparing.differences import Difference, shared_arms, unrecorded_settings
 from analysis.report.comparing.sides import Side
 from analysis.report.findings import Findings, describe_scope
-from analysis.report.words import MOST_NAMES, compared, evidence_of, listed, no_interval, points_of, sizes_of
+from analysis.report.pairs import arm_sentences
+from analysis.report.words import capitalised, listed, points_of
 from analysis.tables import counted, number
 
 MOST_SETTINGS = 3
@@ -54,7 +47,10 @@ def write_comparison_findings(
             f"{counted(len(repeated), 'run')} with the same key {'was' if len(repeated) == 1 else 'were'} trained on "
             f"each side; top-1 differs by at most {points_of(largest)}."
         )
-    found += _arms(decisions)
+    told = arm_sentences(
+        decisions, len(decisions), between="between A and B", than="on B than on A", sizes="B minus A: "
+    )
+    found += map(capitalised, told)
     return Findings(found=found, open=_open(a, b, settings, environment, decisions))
 
 
@@ -78,33 +74,6 @@ def _environment(environment: Sequence[Difference]) -> str:
 def _named(what: str) -> str:
     """Return the name of a fact as it stands within a sentence."""
     return what if what == "GPUs" else what[0].lower() + what[1:]
-
-
-def _arms(decisions: Sequence[Decision]) -> list[str]:
-    """Write a sentence for each arm with a clear difference, and one for all others of the same verdict."""
-    clear = sorted(
-        (one for one in decisions if one.verdict in (HIGHER, LOWER)), key=lambda one: -abs(one.estimate.value)
-    )
-    sentences = [
-        f"The arm {one.effect} reached a top-1 {compared(one.estimate.value)} on B than on A "
-        f"({evidence_of(one, signed=False)})."
-        for one in clear[:MOST_NAMES]
-    ]
-    if rest := clear[MOST_NAMES:]:
-        sentences.append(f"{counted(len(rest), 'further arm')} differed clearly between A and B as well.")
-    for verdict, told in (
-        (EQUIVALENT, "differed between A and B by no more than the margin of {margin}"),
-        (NOT_CLEAR_AFTER_CORRECTION, "may differ between A and B, but not clearly among {family}"),
-        (NO_CLEAR_DIFFERENCE, "did not differ clearly between A and B"),
-        (NO_INTERVAL, "cannot be compared between A and B by a test, because {why}"),
-    ):
-        if own := [one for one in decisions if one.verdict == verdict]:
-            arms = f"The arm {own[0].effect}" if len(own) == 1 else f"The arms {listed([one.effect for one in own])}"
-            said = told.format(
-                margin=points_of(own[0].margin), family=counted(len(decisions), "comparison"), why=no_interval(own[0])
-            )
-            sentences.append(f"{arms} {said} (B minus A: {sizes_of(own)}).")
-    return sentences
 
 
 def _open(

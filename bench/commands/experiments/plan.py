@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,8 +64,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     from bench.planning.plan import make_plan, select
     from bench.planning.rates import Rates
+    from reproduce.grid import plan_without_data
 
-    plan = make_plan(experiment, arguments.data)
+    select(plan_without_data(experiment), arguments.arm, arguments.seed)  # a typing error is named before anything slow
+    plan = make_plan(experiment, arguments.data, announce=lambda text: print(text, file=sys.stderr))
     runs = select(plan.runs, arguments.arm, arguments.seed)
     gpu = any(run.resources.gpus_per_worker > 0 for run in runs)
     rates = Rates(arguments.records, gpu=gpu, device=arguments.device, file=arguments.rate)

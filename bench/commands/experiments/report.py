@@ -97,7 +97,7 @@ def _report(arguments: argparse.Namespace) -> int:
         from bench.tracking.pages.reports import NotAttachedError, attach_report
 
         try:
-            attach_report(name, page, uri=uri, plan=arguments.plan or own)
+            attach_report(name, page, records=arguments.records.resolve(), uri=uri, plan=arguments.plan or own)
         except NotAttachedError as error:
             print(error, file=sys.stderr)
     return DONE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import sqlite3
 import sys
 import time
@@ -16,15 +17,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from bench.tracking.embedded.creating import create_whole
 from bench.tracking.location import embedded_uri, sqlite_file
-from bench.tracking.sending import RejectedError, Sender, rejections
+from bench.tracking.sending import RejectedError, Sender, deleted_experiment, rejections
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
-from reproduce import schema
 
 TESTED_SCHEMAS = ("dc11669786a5",)
 """Versions of MLflow's schema, as its table `alembic_version` holds them, that are written like this: that of 3.17."""
+LONGEST_EXPERIMENT_TAG = 20_000
+"""The most characters of an experiment's tag that MLflow takes. Those of a run are cut by it."""
+RUN_NAME = "mlflow.runName"
+"""The tag in which MLflow repeats the name of a run."""
 BUSY_TIMEOUT_S = 30.0
 """Longest wait for another process that writes to the store."""
 LARGEST = sys.float_info.max
@@ -59,15 +64,17 @@ def open_sender(records: Path, uri: str) -> Sender:
 
 
 class EmbeddedSender(Sender):
-    """A connection to an SQLite store that writes its runs by SQL, one transaction for each call.
+    """A connection to an SQLite store that writes by SQL, one transaction for each call.
+
+    MLflow is imported only by the methods that validate params and metrics, or that are those of `Sender`.
 
     Args:
-        uri: The URI of the tracking store, which is created if it does not exist.
-        file: The path of its SQLite file.
+        uri: The URI of the tracking store.
+        file: The path of its SQLite file, which exists.
     """
 
-    def __init__(self, uri: str, file: Path) -> None:
-        super().__init__(uri)
+    def __init__(self, uri: str, file: Path) -> None:  # without `Sender`'s, which asks the client
+        self._uri = uri
         self._database = sqlite3.connect(file, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         self._locations: dict[str, str] = {}
         self._valid_names: set[str] = set()
@@ -82,24 +89,37 @@ class EmbeddedSender(Sender):
         """Close the connection."""
         self._database.close()
 
-    @rejections()
+    def find_experiment(self, name: str) -> str | None:
+        """See `Sender`."""
+        found = self._database.execute(
+            "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ? AND workspace = 'default'", (name,)
+        ).fetchone()
+        if found is None:
+            return None
+        if found[1] == "deleted":
+            raise RejectedError(deleted_experiment(name))
+        return str(found[0])
+
+    def experiment_tags(self, experiment_id: str) -> dict[str, str]:
+        """See `Sender`."""
+        return dict(
+            self._database.execute(
+                "SELECT key, value FROM experiment_tags WHERE experiment_id = ?", (int(experiment_id),)
+            )
+        )
+
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
         """See `Sender`."""
-        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
-        from mlflow.utils.uri import append_to_uri_path
-
-        if new.identity != (schema.TAG_KEY, schema.TAG_EXPERIMENT):
-            return super().find_or_create_run(experiment_id, new)
+        joins = "".join(
+            f" JOIN tags AS t{i} ON t{i}.run_uuid = runs.run_uuid AND t{i}.key = ? AND t{i}.value = ?"
+            for i in range(len(new.identity))
+        )
+        identity = [text for name in new.identity for text in (name, new.tags[name])]
         with self._transaction() as database:
             found = database.execute(
-                "SELECT run_uuid FROM runs JOIN tags AS k USING (run_uuid) JOIN tags AS e USING (run_uuid) "
-                "WHERE k.key = ? AND k.value = ? AND e.key = ? AND e.value = ? "
-                "AND experiment_id = ? AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid LIMIT 1",
-                (
-                    *(schema.TAG_KEY, new.tags[schema.TAG_KEY]),
-                    *(schema.TAG_EXPERIMENT, new.tags[schema.TAG_EXPERIMENT]),
-                    int(experiment_id),
-                ),
+                f"SELECT runs.run_uuid FROM runs{joins} WHERE experiment_id = ? AND lifecycle_stage = 'active' "
+                "ORDER BY start_time, runs.run_uuid LIMIT 1",
+                (*identity, int(experiment_id)),
             ).fetchone()
             if found is not None:
                 return str(found[0])
@@ -115,11 +135,11 @@ class EmbeddedSender(Sender):
                 "status": RUNNING,
                 "start_time": new.start_ms,
                 "lifecycle_stage": "active",
-                "artifact_uri": append_to_uri_path(self._location(experiment_id), run_id, "artifacts"),
+                "artifact_uri": f"{self._location(experiment_id).rstrip('/')}/{run_id}/artifacts",
                 "experiment_id": int(experiment_id),
             }
             _insert(database, "runs", [row])
-            _write_tags(database, run_id, {**new.tags, MLFLOW_RUN_NAME: new.name})
+            _write_tags(database, run_id, {**new.tags, RUN_NAME: new.name})
         return run_id
 
     @rejections()
@@ -152,15 +172,10 @@ class EmbeddedSender(Sender):
     @rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
         """See `Sender`. The artifacts are copied first, and everything else is written at once."""
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         self._validate_metrics(update.metrics)
         _, tags = self._validated((), update.tags)
-        if update.artifacts:
-            _, artifact_uri = _active_run(self._database, run_id)
-            repository = get_artifact_repository(artifact_uri)
-            for path in update.artifacts:
-                repository.log_artifact(str(path))
+        for path in update.artifacts:
+            self._copy_artifact(run_id, path)
         with self._transaction() as database:
             _active_run(database, run_id)
             _write_metrics(database, run_id, update.metrics)
@@ -173,12 +188,51 @@ class EmbeddedSender(Sender):
                     "UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (update.status, ended_ms, run_id)
                 )
 
+    @rejections()
+    def add_evaluation(self, run_id: str, metrics: Sequence[Metric], artifact: Path, folder: str) -> None:
+        """See `Sender`."""
+        self._validate_metrics(metrics)
+        self._copy_artifact(run_id, artifact, folder)
+        with self._transaction() as database:
+            _active_run(database, run_id)
+            _write_metrics(database, run_id, metrics)
+
+    def move_end(self, run_id: str, status: str, ended_ms: int) -> None:
+        """See `Sender`."""
+        with self._transaction() as database:
+            _active_run(database, run_id)
+            database.execute("UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, ended_ms, run_id))
+
+    def _set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            if len(value) > LONGEST_EXPERIMENT_TAG:
+                raise RejectedError(
+                    f"the tag {name} has {len(value)} characters; MLflow takes {LONGEST_EXPERIMENT_TAG}"
+                )
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?) "
+                "ON CONFLICT (key, experiment_id) DO UPDATE SET value = excluded.value",
+                [(name, value, int(experiment_id)) for name, value in tags.items()],
+            )
+
+    def _copy_artifact(self, run_id: str, path: Path, folder: str = "") -> None:
+        """Copy a file to a run's artifacts, through MLflow where these are not in a folder of this machine."""
+        _, uri = _active_run(self._database, run_id)
+        parts = urlsplit(uri)
+        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+            place = Path(unquote(parts.path)) / folder
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place)
+        else:
+            self.client.log_artifact(run_id, str(path), folder or None)
+
     def _validate_metrics(self, metrics: Sequence[Metric]) -> None:
         """Raise MLflow's error for a metric that it rejects, which depends on the name alone."""
-        from mlflow.utils.validation import _validate_metric
-
         for metric in metrics:
             if metric.name not in self._valid_names:
+                from mlflow.utils.validation import _validate_metric
+
                 _validate_metric(metric.name, metric.value, metric.timestamp_ms, metric.step)
                 self._valid_names.add(metric.name)
 

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from reproduce.data.encoding import Pixels
 from reproduce.data.manifest import DataError, Split
+
+if TYPE_CHECKING:
+    from reproduce.data.encoding import Pixels
 
 
 class Sample(NamedTuple):
@@ -107,7 +109,7 @@ class IdxReader:
 
     def read(self, sample: Sample) -> Pixels:
         arrays = self._train if sample.name.startswith("train/") else self._val
-        return cast(Pixels, arrays[sample.position])
+        return cast("Pixels", arrays[sample.position])
 
     def labels(self, split: Split, classes: int) -> Pixels:
         """Read the class numbers of a split's images, uint8 [images], of which each is below `classes`.
@@ -173,4 +175,4 @@ class GratingReader:
         wave = np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + random.uniform(0, 2 * np.pi))
         hue = 2 * np.pi * (sample.label / self.classes + np.arange(3) / 3)
         image = 128 + 50 * np.cos(hue) * random.uniform(0.6, 1) + 50 * wave[..., None]
-        return cast(Pixels, (image + random.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8))
+        return cast("Pixels", (image + random.normal(0, 20, image.shape)).clip(0, 255).astype(np.uint8))

@@ -110,7 +110,7 @@ def test_what_is_said_stands_alone(first: Recorded, second: Recorded) -> None:
         "The environment differs in machine.",
     ]
     assert re.fullmatch(
-        r"The arm [-a-z]+ reached a top-1 3\.0 points higher on B than on A "
+        r"Top-1 of the arm [-a-z]+ was 3\.0 points higher on B than on A "
         r"\(95 % interval [\d.]+ to [\d.]+, 3 seeds\)\.",
         findings.found[4],
     )

@@ -158,17 +158,31 @@ def test_arms_that_are_no_grid_are_compared_with_the_baseline_by_verdict() -> No
     }
     found = findings(cells, (AUX, REDUCTION), margin=0.005)
     assert found.found[1:] == [
-        "In this training the arm lower reached a top-1 5.0 points lower than baseline (95 % interval 4.95 to 5.05, "
-        "3 seeds).",
+        "In this training top-1 of the arm lower was 5.0 points lower than that of baseline (95 % interval 4.95 to "
+        "5.05, 3 seeds).",
         "The arm equal differed from baseline by no more than the margin of 0.5 points (+0.01 points, 95 % interval "
         "−0.04 to 0.06, 3 seeds).",
         "The arm noisy did not differ clearly from baseline (+1.0 points, 95 % interval −4.0 to 6.0, 3 seeds).",
-        "The arm once cannot be told apart from baseline by a test, because an arm has a single run (+10.0 points).",
+        "The arm once cannot be tested for a difference from baseline, because an arm has a single run (+10.0 points).",
     ]
     assert found.open[0] == (
         "The arms do not cross auxiliary classifiers and 1x1 reductions: each arm is compared with baseline alone, and "
         "differences to other arms are not tested."
     )
+
+
+def test_a_clear_difference_that_is_rounded_to_nothing_still_has_a_size() -> None:
+    values = [[0.70000, 0.70001, 0.70002], [0.70040, 0.70041, 0.70042], [0.60, 0.61, 0.62]]
+    cells: Cells = {
+        name: ((aux, reduction), own)
+        for (name, aux, reduction), own in zip(
+            (("baseline", "both", "reduced"), ("near", "none", "reduced"), ("far", "none", "naive")),
+            values,
+            strict=True,
+        )
+    }
+    sentences = findings(cells, (AUX, REDUCTION)).found
+    assert any("arm near was less than 0.1 points higher than that of baseline" in text for text in sentences)
 
 
 def test_runs_that_diverged_failed_or_wait() -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.planning import costs as module
-from bench.planning.costs import network_costs
+from bench.planning.costs import are_counted, network_costs, parameter_size, state_size
 from reproduce import schema
+from reproduce.models import GoogLeNet
 from reproduce.models.cost import cost
 from reproduce.spec import NetworkConfig
 
@@ -35,6 +36,15 @@ def test_costs_are_those_of_the_network_and_are_kept(cache: Path) -> None:
     assert len(list(cache.iterdir())) == 1
 
 
+def test_sizes_are_those_of_the_networks_tensors(cache: Path) -> None:
+    network = GoogLeNet(NETWORK)
+    for found, tensors in (
+        (parameter_size(NETWORK), [*network.parameters()]),
+        (state_size(NETWORK), [*network.state_dict().values()]),
+    ):
+        assert found == (len(tensors), sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
 def test_what_was_counted_once_needs_no_torch(cache: Path) -> None:
     counted = network_costs(NETWORK)
     code = (
@@ -52,9 +62,12 @@ def test_what_was_counted_once_needs_no_torch(cache: Path) -> None:
 def test_a_damaged_file_is_counted_anew(cache: Path, content: str) -> None:
     counted = network_costs(NETWORK)
     [file] = cache.iterdir()
+    whole = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(content, encoding="utf-8")
+    assert not are_counted([NETWORK])
     assert network_costs(NETWORK) == counted
-    assert json.loads(file.read_text(encoding="utf-8")) == counted
+    assert json.loads(file.read_text(encoding="utf-8")) == whole
+    assert are_counted([NETWORK])
 
 
 def test_other_code_counts_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ MACS = {"none": 100e6, "both": 200e6}
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(rates, "environment", lambda: HERE)
+    monkeypatch.setattr(rates, "machine_and_devices", lambda: HERE)
     monkeypatch.setattr(rates, "COMMITTED", tmp_path / "committed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -109,7 +109,7 @@ def test_a_rate_that_was_recorded_on_other_cores_is_scaled_to_those_of_the_plan(
 def test_a_share_of_a_gpu_counts_as_that_share_and_has_rates_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "environment", lambda: THERE)
+    monkeypatch.setattr(rates, "machine_and_devices", lambda: THERE)
     made = made_plan(gpus=0.25)
     recorded(tmp_path, made, "none", 1000.0, share=1)
     from_whole = estimates(Rates(tmp_path, gpu=True), made)["none"]

@@ -36,9 +36,11 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator
     uri = f"sqlite:///{shutil.copy(store, records)}"
     Publisher(records, uri).publish(final=True)
     page = write_report(NAME, tracking_uri=uri, out=records.parent / "report")
-    run_id = attach_report(NAME, page, uri=uri, plan=None)
+    run_id = attach_report(NAME, page, records=records, uri=uri, plan=None)
     assert run_id is not None
-    assert attach_report(NAME, page, uri=uri, plan=None) == run_id, "there is one run for the report of a plan"
+    assert attach_report(NAME, page, records=records, uri=uri, plan=None) == run_id, (
+        "there is one run for the report of a plan"
+    )
     cursors = ExperimentCursors(records, uri, NAME)
     identity, plan = cursors.experiment_id(), cursors.plan()
     assert identity is not None
