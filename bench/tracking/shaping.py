@@ -54,6 +54,11 @@ class NewRun:
     identity: tuple[str, ...] = (schema.TAG_KEY, schema.TAG_EXPERIMENT)
     """The names of those tags that identify the run."""
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a training, which its start identifies as well, and no run that carries a report."""
+        return schema.TAG_KEY in self.identity
+
 
 @dataclass(frozen=True)
 class RunDescription:

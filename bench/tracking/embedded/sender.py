@@ -88,17 +88,17 @@ class EmbeddedSender(Sender):
         from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
         from mlflow.utils.uri import append_to_uri_path
 
-        if new.identity != (schema.TAG_KEY, schema.TAG_EXPERIMENT):
+        if not new.is_training:
             return super().find_or_create_run(experiment_id, new)
         with self._transaction() as database:
             found = database.execute(
                 "SELECT run_uuid FROM runs JOIN tags AS k USING (run_uuid) JOIN tags AS e USING (run_uuid) "
                 "WHERE k.key = ? AND k.value = ? AND e.key = ? AND e.value = ? "
-                "AND experiment_id = ? AND lifecycle_stage = 'active' ORDER BY start_time, run_uuid LIMIT 1",
+                "AND experiment_id = ? AND start_time = ? AND lifecycle_stage = 'active' ORDER BY run_uuid LIMIT 1",
                 (
                     *(schema.TAG_KEY, new.tags[schema.TAG_KEY]),
                     *(schema.TAG_EXPERIMENT, new.tags[schema.TAG_EXPERIMENT]),
-                    int(experiment_id),
+                    *(int(experiment_id), new.start_ms),
                 ),
             ).fetchone()
             if found is not None:
