@@ -259,7 +259,7 @@ def missing_epochs(recorded: Recorded) -> list[str]:
     if EPOCHS not in finished:
         return []
     known = recorded.epochs.groupby("run_id")["epoch"].nunique()
-    lacking = finished[finished[EPOCHS].astype(int) > finished["run_id"].map(known).fillna(0)]
+    lacking = finished[finished[EPOCHS].astype(int) > finished["run_id"].map(known).astype(float).fillna(0)]
     if lacking.empty:
         return []
     names = [f"{run['arm']} s{run['seed']}" for _, run in lacking.iterrows()]
