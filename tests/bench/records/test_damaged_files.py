@@ -12,13 +12,15 @@ import pytest
 
 from bench.cli import main
 from bench.console.exit_codes import DONE, WRONG_INPUT
+from bench.orchestration.display import Row, rows_as_json
 from bench.records.evaluations import evaluation_table, write_evaluation
 from bench.records.finished_runs import find_runs, own_validation
-from bench.records.plan import write_experiment, write_plan
+from bench.records.plan import PlanEntry, write_experiment, write_plan
 from bench.records.record import Record
-from bench.records.states import read_events, run_folder
+from bench.records.states import read_events, read_state, run_folder
 from bench.tracking.publishing import Publisher
-from bench.tracking.reader import pending
+from bench.tracking.reader import pending, read_run_news
+from bench.tracking.shaping import shape_new_run, shape_run_news
 from reproduce import schema
 from reproduce.errors import UserError
 from reproduce.spec import PlannedRun, load_experiment
@@ -48,6 +50,7 @@ FILES = {
     "publisher/*/first/*": 6,
 }
 """Files of the records, and how many there are of each."""
+COMMITTED = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "records" / "runs"
 TOP5 = {
     "index": np.arange(4),
     "label": np.zeros(4, int),
@@ -166,3 +169,19 @@ def test_a_changed_bit_of_an_event_leaves_its_line_out(whole: Path, whole_runs: 
             assert len(found) >= len(events) - 2, "the line, and the next if the line break between them is gone"
     finally:
         (folder / schema.ARTIFACT_EVENTS).write_bytes(content)
+
+
+@pytest.mark.parametrize("record", ["4fc8fd0aa446", "f151210792c5"])
+def test_a_changed_bit_of_an_older_line_stops_neither_display_nor_publisher(record: str, tmp_path: Path) -> None:
+    """Lines of committed records have no checksums."""
+    lines = (COMMITTED / record / schema.ARTIFACT_EVENTS).read_bytes().splitlines(keepends=True)
+    content = lines[0] + lines[1] + lines[-1]
+    assert b"crc32" not in content
+    entry = PlanEntry(key=record, arm="a", seed=0, name="a s0", epochs=2)
+    for place in range(0, len(content), 3):
+        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        (tmp_path / schema.ARTIFACT_EVENTS).write_bytes(changed)
+        rows_as_json([Row(entry, read_state(tmp_path))])
+        for news in read_run_news(tmp_path, 0):
+            shape_new_run("e", entry, news.events[0], {})
+            shape_run_news("e", entry, news, epoch=0)
