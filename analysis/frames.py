@@ -20,6 +20,7 @@ from analysis.plans import PlanChoice, choose_plan, notices, runs_of_plan
 from analysis.reading.opening import AnalysisError, NothingRecordedError, open_store
 from analysis.reading.stored import Store, StoredExperiment, StoredRun
 from analysis.settings import Settings, read_settings
+from analysis.tables import counted
 from reproduce import schema
 from reproduce.text.markdown import from_markdown
 from reproduce.text.redaction import redacted
@@ -70,6 +71,8 @@ class Recorded:
     """The plan of the runs, and the other plans under the experiment's name."""
     others: int = 0
     """Number of runs under the experiment's name that are not in the plan."""
+    repeated: int = 0
+    """Number of further trainings of runs in the plan, by people who publish to the same store. They are left out."""
     settings: Settings = field(default_factory=Settings)
     """What the experiment asks of its analysis."""
     note: str = ""
@@ -80,7 +83,13 @@ class Recorded:
     @property
     def notices(self) -> list[str]:
         """Sentences on the other runs and plans under the experiment's name; empty if there are none."""
-        return notices(self.choice, self.runs, self.others)
+        found = notices(self.choice, self.runs, self.others)
+        if self.repeated:
+            found.append(
+                f"{counted(self.repeated, 'further training')} of these runs {'is' if self.repeated == 1 else 'are'} "
+                "left out: of each run, the finished training that began first counts."
+            )
+        return found
 
     @property
     def finite_epochs(self) -> pd.DataFrame:
@@ -134,6 +143,10 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
             all_runs = runs_frame(recorded)
             runs = all_runs if choice.plan is None else runs_of_plan(all_runs, choice.plan)
             others = len(set(all_runs["key"]) - set(runs["key"]))
+            keys = set(runs["key"])
+            trainings = {
+                (run.tags[schema.TAG_KEY], run.start_ms) for run in recorded if run.tags[schema.TAG_KEY] in keys
+            }
             kept = set(runs["run_id"].dropna())
             epochs, not_finite = epochs_frame(store, [run for run in recorded if run.id in kept])
         except store.errors as error:
@@ -147,6 +160,7 @@ def read(experiment: str, *, tracking_uri: str, plan: str | None = None, own: st
         runs=runs,
         choice=choice,
         others=others,
+        repeated=len(trainings) - len({key for key, _ in trainings}),
         epochs=runs[["run_id", "arm", "seed"]].merge(epochs, on="run_id"),
         not_finite=not_finite,
         settings=read_settings(found.tags),

@@ -16,6 +16,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     parsed = argparse.Namespace(command_line=shlex.join(["deeper", *words]))
     try:
+        _check_folders()
         build_parser().parse_args(arguments, parsed)
         _check_environment()
         return int(parsed.call(parsed))
@@ -154,6 +156,21 @@ class _PrintVersion(argparse.Action):
         except PackageNotFoundError:
             print("deeper, run from its source folder without being installed")
         parser.exit()
+
+
+def _check_folders() -> None:
+    """Raise `UserError` if the current folder is gone, or if there is none for temporary files."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the current folder was removed or replaced; change to one that exists (cd)") from None
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError(
+            f"TMPDIR: neither {os.environ.get('TMPDIR', '/tmp')} nor the system's folders can be written; "
+            "name a folder of yours"
+        ) from None
 
 
 def _check_environment() -> None:

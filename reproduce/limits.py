@@ -123,9 +123,10 @@ def _slurm_cpus(environment: Mapping[str, str]) -> int | None:
 
 def _slurm_memory(environment: Mapping[str, str]) -> int | None:
     """The bytes of this node in the job; None if SLURM does not limit them, for which it also says 0."""
-    if mib := int(environment.get("SLURM_MEM_PER_NODE") or 0):
+    node, cpu = (environment.get(f"SLURM_MEM_PER_{unit}") or "" for unit in ("NODE", "CPU"))
+    if node.isdecimal() and (mib := int(node)):
         return mib * 2**20
-    mib = int(environment.get("SLURM_MEM_PER_CPU") or 0)
+    mib = int(cpu) if cpu.isdecimal() else 0
     cpus = _slurm_cpus(environment)
     return mib * 2**20 * cpus if mib and cpus else None
 

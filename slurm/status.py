@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from bench.console.formats import format_duration
 from bench.console.tables import Cell, Column, FittedTable
+from bench.records.reading import read_json
 from slurm import queries
 from slurm.queries import SlurmError, SlurmJob
 from slurm.submission import JOBS, submission_order, submissions_folder
@@ -64,12 +64,15 @@ def view(records: Path, *experiments: str) -> View:
     Args:
         records: Folder of the records.
         experiments: Names of the experiments.
+
+    Raises:
+        DamagedRecordError: The file with the ids of the jobs of a submission is damaged.
     """
     paths = [path for name in experiments for path in submissions_folder(records.absolute(), name).glob(f"*/{JOBS}")]
     submitted = [
         (path.parent, what, job_id)
         for path in sorted(paths, key=lambda path: submission_order(path.parent))
-        for what, job_id in json.loads(path.read_text(encoding="utf-8")).items()
+        for what, job_id in read_json(path, dict).items()
     ]
     missing = None
     try:

@@ -95,7 +95,8 @@ def test_no_more_memory_is_counted_than_slurm_has_granted(tmp_path: Path, grante
 
 
 def test_memory_that_slurm_does_not_limit_is_that_of_the_machine(tmp_path: Path) -> None:
-    assert usable_memory(tmp_path, {"SLURM_MEM_PER_NODE": "0"}).total == psutil.virtual_memory().total
+    for nothing in ("0", "UNLIMITED", "4G"):
+        assert usable_memory(tmp_path, {"SLURM_MEM_PER_NODE": nothing}).total == psutil.virtual_memory().total
 
 
 # What SLURM 22.05 makes for a step: the kernel counts a kill in the group of the victim under version 1.

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FETCHERS = 8
 """Number of threads, so that several requests to a server are under way at once."""
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,6 +59,28 @@ def fetched(name: str, folders: Mapping[str, str], tracking_uri: str) -> Iterato
         with ThreadPoolExecutor(FETCHERS) as pool:
             sent = list(pool.map(fetch, elsewhere))
         yield paths | {run_id: path for run_id, path in zip(elsewhere, sent, strict=True) if path is not None}
+
+
+def read_artifact(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame | None:
+    """Read a Parquet file that a run has in MLflow, and compare its pages with their checksums, if it has some.
+
+    Args:
+        path: The file, as `fetched` yields it.
+        columns: The columns to read; None means all.
+
+    Returns:
+        The content. None for a damaged file, which has no place in a report; a warning names it.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = None if columns is None else list(columns)
+    try:
+        found: pd.DataFrame = pq.read_table(path, columns=wanted, page_checksum_verification=True).to_pandas()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        log.warning("%s is damaged and left out: %s", path, " ".join(str(error).split()))
+        return None
+    return found
 
 
 def _local(uri: str) -> Path | None:

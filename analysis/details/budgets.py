@@ -33,7 +33,9 @@ def spent(recorded: Recorded) -> pd.DataFrame:
     def of(name: str) -> pd.Series:
         return epochs[name].astype(float) if name in epochs else pd.Series(math.nan, epochs.index)
 
-    per_image = runs.map(finished.set_index("run_id")[schema.COST_MACS_TRAINING]) if _has_cost(finished) else math.nan
+    # Of no finished run, pandas would take the costs for text.
+    costs = finished.set_index("run_id")[schema.COST_MACS_TRAINING] if _has_cost(finished) else pd.Series(dtype=float)
+    per_image = runs.map(costs).astype(float)
     images = of(schema.IMAGES_PER_S) * of(schema.TRAIN_SECONDS)
     changes = of(schema.RESOLUTION).groupby(runs).transform("nunique").gt(1)
     macs = (images * per_image).mask(changes)

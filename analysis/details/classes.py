@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.details.artifacts import fetched
+from analysis.details.artifacts import fetched, read_artifact
 from analysis.frames import Recorded
 from analysis.statistics import ALPHA, NAN, holm, welch
 from analysis.tables import Cell, Table, is_missing, percent, points
@@ -33,8 +33,8 @@ def read_predictions(recorded: Recorded, tracking_uri: str) -> dict[str, pd.Data
 
     Returns:
         By run_id, a frame with a row for each image, by its index in the data set, and the columns label and correct.
-        Its `attrs` have the names of the classes as `NAMES`, see `read_names`. Runs that kept no predictions are left
-        out.
+        Its `attrs` have the names of the classes as `NAMES`, see `read_names`. Runs that kept no predictions, or
+        whose file is damaged, are left out.
     """
     finished = recorded.finished
     read = finished[finished["arm"].isin(recorded.arms[:MOST_ARMS])]
@@ -44,7 +44,9 @@ def read_predictions(recorded: Recorded, tracking_uri: str) -> dict[str, pd.Data
     with fetched(schema.ARTIFACT_PREDICTIONS, recorded.folders(read), tracking_uri) as files:
         predictions = {}
         for run_id, path in files.items():
-            predictions[run_id] = pd.read_parquet(path, columns=columns).set_index("index")
+            if (found := read_artifact(path, columns)) is None:
+                continue
+            predictions[run_id] = found.set_index("index")
             predictions[run_id].attrs[NAMES] = read_names(path)
         return predictions
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.details.artifacts import fetched
+from analysis.details.artifacts import fetched, read_artifact
 from analysis.frames import Recorded
 from analysis.tables import is_missing, number
 from reproduce import schema
@@ -76,8 +76,14 @@ def telemetry_strips(recorded: Recorded, tracking_uri: str) -> list[Strip]:
 
 
 def read_strip(path: Path, *, name: str, arm: str, aside: str = "") -> Strip | None:
-    """Read the strip of a run from its `telemetry.parquet`; None if it holds neither GPU busy nor CPU use."""
-    samples = pd.read_parquet(path).sort_values("t", kind="stable")
+    """Read the strip of a run from its `telemetry.parquet`; None if it holds neither GPU busy nor CPU use.
+
+    It is None for a damaged file as well, see `read_artifact`.
+    """
+    samples = read_artifact(path)
+    if samples is None:
+        return None
+    samples = samples.sort_values("t", kind="stable")
     gpus = samples[samples["device"].ne(HOST)].dropna(subset=["busy_percent"])
     on_gpu = len(gpus) > 0
     own = gpus if on_gpu else samples[samples["device"].eq(HOST)].dropna(subset=["cpu_percent"])

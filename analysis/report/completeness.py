@@ -30,6 +30,7 @@ NOT_FINITE = re.compile(r"No[nt]FiniteLoss|loss is not finite")
 """What the error of a run says that ended because its loss was not finite."""
 SUMMARISED_FROM = 50
 """Number of runs from which the grid counts the runs of each arm in place of showing each run."""
+EPOCHS = "recipe.epochs"
 NAMES = 8
 """Number of runs that are named for one error."""
 
@@ -239,6 +240,7 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
             "Some runs shared a GPU. Busy time and power are those of the whole device, energy is not attributed to "
             "single runs, and images/s are those of a part of a GPU."
         )
+    lines += missing_epochs(recorded)
     lines += computed_differently(recorded.finished)
     lines += [f"GPU telemetry is incomplete: {reason}." for reason in missing_telemetry(recorded.runs)]
     lines += slow_ranks(recorded.runs)
@@ -249,6 +251,23 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
             "they are not benchmarks of the arms."
         )
     return lines
+
+
+def missing_epochs(recorded: Recorded) -> list[str]:
+    """Write a sentence on finished runs with fewer epochs than their recipes have, as where events are damaged."""
+    finished = recorded.finished
+    if EPOCHS not in finished:
+        return []
+    known = recorded.epochs.groupby("run_id")["epoch"].nunique()
+    lacking = finished[finished[EPOCHS].astype(int) > finished["run_id"].map(known).astype(float).fillna(0)]
+    if lacking.empty:
+        return []
+    names = [f"{run['arm']} s{run['seed']}" for _, run in lacking.iterrows()]
+    more = f" and {len(names) - NAMES} more" if len(names) > NAMES else ""
+    return [
+        f"Not all epochs are recorded of {counted(len(names), 'finished run')} ({', '.join(names[:NAMES])}{more}): "
+        "curves and times to a target lack them."
+    ]
 
 
 def computed_differently(runs: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.machine.cpu import this_cpu
 from reproduce.code import code_hash
-from reproduce.native import DECODER, KERNELS, ImplementationError, Library
+from reproduce.native import DECODER, KERNELS, ImplementationError, Library, levels
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class Computation:
 
     machine: str
     """The kind of machine: the GPU's name, or the CPU's vendor and best instruction set, and the set that torch uses
-    (as in "amd avx512_bf16, torch AVX512")."""
+    (as in "amd avx512_bf16, torch AVX512"), with what the environment holds oneDNN and our C code to."""
     code: str
     """The hash of the source files that compute, see `reproduce.code`."""
     decoder: str
@@ -134,6 +134,8 @@ def _cpu_kind() -> str:
     cpu = this_cpu()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     used = f"torch {torch.backends.cpu.get_cpu_capability()}" + (f", oneDNN at most {limit}" if limit else "")
+    if level := levels.requested():
+        used += f", C for {level}"
     return f"{cpu.vendor} {next(iter(cpu.flags), 'cpu')}, {used}"
 
 

@@ -54,12 +54,16 @@ def measured() -> CoreUsage | None:
     Imports torch to find the result.
 
     Returns:
-        Medians over the repetitions; None if no result is kept, or if it is one of GPUs, which lacks these figures.
+        Medians over the repetitions; None if no result is kept, if its file is damaged, or if it is one of GPUs, which
+        lacks these figures.
     """
     path = latest_results_folder() / "scaling.json"
     if not path.is_file():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        return None
     comparison = content["comparisons"][-1]
     cores = int(comparison["name"].split()[0])
     names = (f"1 rank, {cores} threads", f"{cores} ranks", f"{cores} ranks, not connected")

@@ -161,7 +161,9 @@ class Rates:
                 events = read_events(run_folder(self._records, entry.key))
                 if not events or events[-1].get("outcome") != schema.FINISHED or not entry.costs:
                     continue
-                start, end = next(event for event in events if event["kind"] == schema.START), events[-1]
+                start, end = next((event for event in events if event["kind"] == schema.START), None), events[-1]
+                if start is None:  # its line was damaged
+                    continue
                 if device_name(start["environment"], gpu=start["device"] != "cpu") != self.device:
                     continue
                 resources = start.get("resources", {})

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.plan import experiments, read_plan
 from bench.records.predictions import write_predictions
+from bench.records.reading import DamagedRecordError, read_json
 from reproduce.evaluation.protocols import PUBLISHED, is_imagenet
 from reproduce.files.atomic import write_atomically
 
@@ -54,11 +55,18 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
     Returns:
         Its content as `write_evaluation` was given it; None if the evaluation is not complete.
+
+    Raises:
+        DamagedRecordError: The file is damaged.
     """
+    path = folder / RESULT
     try:
-        content: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path, dict)
     except FileNotFoundError:
         return None
+    models = content.get("models")
+    if not (isinstance(models, list) and models and all(isinstance(model, dict) for model in models)):
+        raise DamagedRecordError(path, "it does not name its models")
     return content
 
 
@@ -112,6 +120,9 @@ def evaluation_table(records: Path, plans: Mapping[str, str | None] | None = Non
         - `published`: whether the only model is torchvision's published weights.
         - `date`: text in the format `DATE`.
         - `evaluation`: name of the evaluation's folder.
+
+    Raises:
+        DamagedRecordError: The file of a plan or of an evaluation is damaged.
     """
     import pandas as pd
 
@@ -121,7 +132,9 @@ def evaluation_table(records: Path, plans: Mapping[str, str | None] | None = Non
     }
     rows = []
     for path in evaluation_files(records):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_evaluation(path.parent)
+        if content is None:  # it has just been removed
+            continue
         models = _planned_models(content["models"], planned)
         if models is not None:
             rows.append(_table_row(path.parent.name, {**content, "models": models}))

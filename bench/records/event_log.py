@@ -1,9 +1,9 @@
 """Appends events to a run's file under a lock that only one writer can hold.
 
-`events.jsonl` holds one JSON object per line, each with its own timestamp and attempt number; `reproduce.schema` lists
-the kinds. A crash may leave an incomplete last line: the next writer ends it, and every reader skips it. The lock also
-shows a reader whether a run is alive. On several hosts it needs a file system with cluster-wide `flock`, such as NFS,
-or Lustre mounted with `-o flock`.
+`events.jsonl` holds one JSON object per line, each with its own timestamp, attempt number and checksum
+(`bench.records.reading`); `reproduce.schema` lists the kinds. A crash may leave an incomplete last line: the next
+writer ends it, and every reader skips it. The lock also shows a reader whether a run is alive. On several hosts it
+needs a file system with cluster-wide `flock`, such as NFS, or Lustre mounted with `-o flock`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.records.reading import sealed
 from bench.records.states import EVENTS, LOCK, attempts_of, read_events
 from reproduce.files.disk import naming_full_disk
 from reproduce.files.locks import try_lock
@@ -61,7 +62,7 @@ class EventLog:
         assert self._lock is not None, "the log is closed"
         path = self._folder / EVENTS
         event = {"t": round(time.time(), 3), "attempt": attempt, "kind": kind, **content}
-        line = json.dumps(event, allow_nan=False).encode() + b"\n"
+        line = sealed(json.dumps(event, allow_nan=False).encode()) + b"\n"
         with naming_full_disk(path):
             if self._file is None:
                 self._file = _open_for_append(path)

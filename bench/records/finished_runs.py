@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.records.plan import PlanEntry, experiments, planned_under, read_plan, read_plans
+from bench.records.reading import DamagedRecordError, read_frame, read_mapping
 from bench.records.states import read_state, run_folder
 from reproduce import schema
 from reproduce.spec import RunConfig, SpecError, validated
@@ -52,6 +51,7 @@ def find_runs(
     Raises:
         SpecError: A name is malformed, or a run or the plan is unknown, or a run has not begun, or it is not finished
             or has no predictions and `unfinished` is not set.
+        DamagedRecordError: The file of a plan or a configuration is damaged.
     """
     found: dict[str, RecordedRun] = {}
     for name in names:
@@ -77,9 +77,7 @@ def own_validation(run: RecordedRun) -> dict[str, Any]:
         A dictionary that `table_rows` accepts: models (a list with one entry), crops (1), and the accuracies top1 and
         top5, from 0 to 1.
     """
-    import pandas as pd
-
-    table = pd.read_parquet(run.folder / schema.ARTIFACT_PREDICTIONS, columns=["label", "top5", "correct"])
+    table = read_frame(run.folder / schema.ARTIFACT_PREDICTIONS, ["label", "top5", "correct"])
     topk_correct = [label in top5 for label, top5 in zip(table["label"], table["top5"], strict=True)]
     top1, top5 = float(table["correct"].mean()), sum(topk_correct) / len(topk_correct)
     return {"models": [{"run": run.config.key}], "crops": 1, "top1": top1, "top5": top5}
@@ -97,7 +95,7 @@ def _planned(records: Path, name: str, wanted: str | None) -> list[tuple[str, Pl
         return [next((planned for planned in (*present, *older) if planned[1].key == name), unplanned)]
     experiment, *rest = re.split("[:/]", name)
     arm, seed = (*rest, "", "")[:2]
-    if not rest or len(rest) > 2 or (seed and not seed.isdigit()):
+    if not rest or len(rest) > 2 or (seed and not re.fullmatch("[0-9]+", seed)):
         raise SpecError(f"run: {name!r} names no run; give a key (12 hexadecimal digits) or EXPERIMENT:ARM[:SEED]")
     plan = read_plan(records, experiment, wanted)
     of_arm = [entry for entry in plan if entry.arm == arm]
@@ -119,9 +117,22 @@ def _recorded(records: Path, experiment: str, entry: PlanEntry, unfinished: bool
             raise SpecError(f"run: {label} ({entry.key}) has not begun; start it with `deeper run`")
     else:
         _check_finished(folder, f"{label} ({entry.key})")
-    config = yaml.safe_load((folder / schema.ARTIFACT_CONFIG).read_text(encoding="utf-8"))
-    where = f"{folder / schema.ARTIFACT_CONFIG}: "
-    return RecordedRun(experiment, entry.arm, entry.seed, label, folder, validated(RunConfig, config, where=where))
+    return RecordedRun(experiment, entry.arm, entry.seed, label, folder, read_config(folder))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """Read the configuration in a run's record folder, which is named by the key of the run.
+
+    Raises:
+        FileNotFoundError: The record has no configuration.
+        SpecError: The configuration is not valid.
+        DamagedRecordError: The file is damaged. The key shows that also where it can be read.
+    """
+    path = folder / schema.ARTIFACT_CONFIG
+    config = validated(RunConfig, read_mapping(path), where=f"{path}: ")
+    if config.key != folder.name:
+        raise DamagedRecordError(path, f"it is the configuration of run {config.key}")
+    return config
 
 
 def _check_finished(folder: Path, name: str) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from bench.records.reading import DamagedRecordError, read_json
 from reproduce.files.atomic import write_atomically
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
@@ -31,6 +32,8 @@ PLAN = "plan.json"
 PLANS = "plans"
 HISTORY = "history.jsonl"
 EXPERIMENT = "experiment.yaml"
+NOTED: Mapping[str, type] = {"t": float, "plan": str, "by": str}
+"""Fields of a line of the history, and their types."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +146,11 @@ def read_plan(records: Path, experiment: str, plan: str | None = None) -> list[P
 
     Raises:
         SpecError: The records hold no plan of the experiment, or none with this hash.
+        DamagedRecordError: The file of a plan is damaged.
     """
     if plan is None:
-        path = experiment_folder(records, experiment) / PLAN
         try:
-            return _read_entries(path)
+            return _read_entries(experiment_folder(records, experiment) / PLAN)
         except FileNotFoundError:
             known = ", ".join(experiments(records)) or "no experiment"
             raise SpecError(f"experiment: {experiment!r} has no records in {records}, which holds {known}") from None
@@ -164,6 +167,7 @@ def read_plans(records: Path, experiment: str) -> list[RecordedPlan]:
 
     Raises:
         SpecError: The records hold no plan of the experiment.
+        DamagedRecordError: The file of a plan is damaged.
     """
     present = read_plan(records, experiment)
     folder = experiment_folder(records, experiment)
@@ -174,7 +178,7 @@ def read_plans(records: Path, experiment: str) -> list[RecordedPlan]:
         return RecordedPlan(digest, tuple(entries), note.get("t", path.stat().st_mtime), note.get("by", ""))
 
     first = recorded(present, folder / PLAN)
-    older = [recorded(_read_entries(path), path) for path in (folder / PLANS).glob("*.json")]
+    older = [recorded(_read_kept(path), path) for path in (folder / PLANS).glob("*.json")]
     return [
         first,
         *sorted((plan for plan in older if plan.hash != first.hash), key=lambda plan: plan.since, reverse=True),
@@ -198,7 +202,27 @@ def describe(plan: RecordedPlan) -> str:
 
 
 def _read_entries(path: Path) -> list[PlanEntry]:
-    return [PlanEntry(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    content = read_json(path, list)
+    try:
+        entries = [PlanEntry(**entry) for entry in content]
+    except TypeError as error:
+        raise DamagedRecordError(path, error) from error
+    if not all(map(_is_whole, entries)):
+        raise DamagedRecordError(path, "an entry does not describe a run")
+    return entries
+
+
+def _is_whole(entry: PlanEntry) -> bool:
+    kinds = zip(vars(entry).values(), (str, str, int, str, int, Mapping), strict=True)
+    return all(isinstance(value, kind) for value, kind in kinds) and entry.name == f"{entry.arm} s{entry.seed}"
+
+
+def _read_kept(path: Path) -> list[PlanEntry]:
+    """Read one of the plans that are named by their hashes."""
+    entries = _read_entries(path)
+    if plan_hash(entries) != path.stem:
+        raise DamagedRecordError(path, f"its runs have the hash {plan_hash(entries)}")
+    return entries
 
 
 def _keep_present(folder: Path) -> None:
@@ -231,9 +255,11 @@ def _read_history(folder: Path) -> list[dict[str, Any]]:
     notes = []
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / PLANS / HISTORY).read_bytes().splitlines():
-            with contextlib.suppress(ValueError):  # a line that a crash tore
+            with contextlib.suppress(ValueError, RecursionError):  # a line that a crash tore, or that is damaged
                 notes.append(json.loads(line))
-    return notes
+    return [
+        note for note in notes if isinstance(note, dict) and all(map(isinstance, map(note.get, NOTED), NOTED.values()))
+    ]
 
 
 def _author() -> str:

@@ -36,4 +36,4 @@ def write_predictions(folder: Path, table: Mapping[str, np.ndarray], class_names
     }
     metadata = {schema.CLASS_NAMES: json.dumps(list(class_names), ensure_ascii=False)} if class_names else None
     with replacing(folder / schema.ARTIFACT_PREDICTIONS) as file:
-        pq.write_table(pa.table(columns, metadata=metadata), file, compression="zstd")
+        pq.write_table(pa.table(columns, metadata=metadata), file, compression="zstd", write_page_checksum=True)

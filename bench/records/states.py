@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
+from bench.records.reading import unsealed
 from reproduce import schema
 from reproduce.files.locks import is_locked
 
@@ -32,11 +35,22 @@ NEEDED: Mapping[str, set[str]] = {
     schema.END: {"outcome", "error", "metrics", "duration_s"},
 }
 """Further fields without which an event of a kind cannot be used."""
+KINDS: Mapping[str, Any] = {
+    **{"epochs": (int, NoneType), "epoch": int, "world_size": int, "device": str},
+    **{"environment": dict, "resources": dict, "computation": (dict, NoneType), "changes": dict},
+    **{"resume": (dict, NoneType), "hosts": list, "damaged": list, "kernels_dropped": list},
+    **{"metrics": dict, "error": (str, NoneType), "reason": (str, NoneType), "duration_s": (int, float)},
+    **{"telemetry": (dict, NoneType)},
+}
+"""Types of the further fields, of which an event may lack some."""
+LATEST_T = 1e11
+"""Seconds since 1970 that no clock shows."""
 OUTCOMES = (schema.FINISHED, schema.FAILED, schema.INTERRUPTED)
 
 
 SLOW = 1.25
 """Ratio to the median rank from which on a rank is named. Ranks on sound hosts differ by a few per cent."""
+RANK_METRIC = re.compile(rf"{schema.RANK}([0-9]{{1,9}})/(\w+)")
 
 
 def run_folder(records: Path, key: str) -> Path:
@@ -151,20 +165,25 @@ def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int
 
 def _event(line: bytes) -> dict[str, Any] | None:
     """Read a line of `events.jsonl`. A torn line that a later attempt closed, or a damaged one, is None."""
+    content = unsealed(line)
+    if content is None:
+        return None
     try:
-        event = json.loads(line)
+        event = json.loads(content)
     except (ValueError, RecursionError):
         return None
     if not isinstance(event, dict) or not all(isinstance(event.get(name), kind) for name, kind in EVERY_EVENT.items()):
         return None
-    if not NEEDED.get(event["kind"], {"kind unknown"}) <= event.keys():
+    if not 0 <= event["t"] < LATEST_T or not NEEDED.get(event["kind"], {"kind unknown"}) <= event.keys():
+        return None
+    if not all(isinstance(event[name], kind) for name, kind in KINDS.items() if name in event):
         return None
     if event["kind"] == schema.END and event["outcome"] not in OUTCOMES:
         return None
     if "metrics" in event:
         try:
             event["metrics"] = {name: float(value) for name, value in event["metrics"].items()}
-        except (AttributeError, TypeError, ValueError):  # a damaged line, since records hold numbers
+        except (TypeError, ValueError, OverflowError):  # a damaged line, since records hold numbers
             return None
     return event
 
@@ -256,10 +275,11 @@ def seconds_of(attempt: Sequence[Mapping[str, Any]]) -> float:
     """Compute the duration of an attempt in seconds.
 
     Args:
-        attempt: The events of the attempt. If the last one is no end event, the duration up to its time is returned.
+        attempt: The events of the attempt. If the last one is no end event, the duration up to its time is returned; 0
+            if the clock was set back meanwhile.
     """
     last = attempt[-1]
-    return float(last["duration_s"] if last["kind"] == schema.END else last["t"] - attempt[0]["t"])
+    return float(last["duration_s"] if last["kind"] == schema.END else max(0.0, last["t"] - attempt[0]["t"]))
 
 
 def find_straggler(events: Iterable[Mapping[str, Any]]) -> Straggler | None:
@@ -279,9 +299,8 @@ def find_straggler(events: Iterable[Mapping[str, Any]]) -> Straggler | None:
             hosts, times = event.get("hosts", []), {}
         elif event["kind"] == schema.EPOCH:
             for name, value in event["metrics"].items():
-                if name.startswith(schema.RANK):
-                    rank, what = name.removeprefix(schema.RANK).split("/")
-                    times.setdefault(int(rank), defaultdict(list))[what].append(value)
+                if found := RANK_METRIC.fullmatch(name):
+                    times.setdefault(int(found[1]), defaultdict(list))[found[2]].append(value)
     if len(times) < 2:
         return None
     means = {rank: {what: statistics.fmean(values) for what, values in own.items()} for rank, own in times.items()}

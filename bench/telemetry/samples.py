@@ -103,7 +103,7 @@ def write_samples(folder: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     with replacing(folder / schema.ARTIFACT_TELEMETRY) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def aggregate(table: pa.Table) -> dict[str, float]:

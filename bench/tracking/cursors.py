@@ -21,6 +21,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.records.reading import DamagedRecordError, read_json
 from reproduce.files.atomic import write_atomically
 
 
@@ -53,7 +54,7 @@ def planner(records: Path) -> str:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, secrets.token_hex(8).encode())
-    return hashlib.sha256(f"{path.read_text(encoding='utf-8')} {records}".encode()).hexdigest()[:8]
+    return hashlib.sha256(path.read_bytes() + f" {records}".encode()).hexdigest()[:8]
 
 
 class ExperimentCursors:
@@ -75,7 +76,7 @@ class ExperimentCursors:
     def experiment_id(self) -> str | None:
         """Return MLflow's id of the experiment, or None if the experiment was never published to this store."""
         try:
-            return (self._folder / "experiment_id").read_text(encoding="utf-8")
+            return _read_text(self._folder / "experiment_id")
         except FileNotFoundError:
             return None
 
@@ -95,7 +96,7 @@ class ExperimentCursors:
     def plan(self) -> str | None:
         """Return the hash of the plan that was published as the present one last, or None if there was none."""
         try:
-            return (self._folder / "plan").read_text(encoding="utf-8")
+            return _read_text(self._folder / "plan")
         except FileNotFoundError:
             return None
 
@@ -106,7 +107,7 @@ class ExperimentCursors:
     def pages(self) -> str | None:
         """Return the format of the pages that the store holds, or None if an older version published them."""
         try:
-            return (self._folder / "pages").read_text(encoding="utf-8")
+            return _read_text(self._folder / "pages")
         except FileNotFoundError:
             return None
 
@@ -115,13 +116,19 @@ class ExperimentCursors:
         write_atomically(self._folder / "pages", form.encode())
 
     def read(self, key: str) -> Cursor | None:
-        """Return the cursor of the run with this key, or None if nothing of the run is published."""
+        """Return the cursor of the run with this key, or None if nothing of the run is published.
+
+        A damaged file counts as missing: the run is found in the store by its tags, and is sent again, which changes
+        nothing there.
+        """
         if key not in self._cursors:
             try:
-                content = json.loads((self._folder / f"{key}.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:
+                cursor = Cursor(**read_json(self._folder / f"{key}.json", dict))
+            except (FileNotFoundError, DamagedRecordError, TypeError):
                 return None
-            self._cursors[key] = Cursor(**content)
+            if [type(value) for value in vars(cursor).values()] != [str, int, str, int, bool]:
+                return None
+            self._cursors[key] = cursor
         return self._cursors[key]
 
     def write(self, key: str, cursor: Cursor) -> None:
@@ -139,3 +146,7 @@ class ExperimentCursors:
 
     def _marker(self, name: str) -> Path:
         return self._folder / f"evaluation-{name}.json"
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -23,6 +23,7 @@ from bench.records.plan import (
     planned_under,
     read_plans,
 )
+from bench.records.reading import DamagedRecordError
 from bench.records.states import read_state, run_folder
 from bench.tracking import shaping
 from bench.tracking.cursors import Cursor, ExperimentCursors, planner
@@ -65,8 +66,8 @@ class Publisher:
                 it must have written nothing for `reader.STALE_S` seconds.
 
         Returns:
-            True if the store accepted everything. False if it rejected something: the log names that, and everything
-            else is published.
+            True if the store accepted everything. False if it rejected something, or if a file of the records is
+            damaged: the log names that, and everything else is published.
 
         Raises:
             SpecError: An experiment of `names` was never planned in these records.
@@ -76,7 +77,11 @@ class Publisher:
         for name in names or experiments(self._records):
             if name not in self._experiments:
                 self._experiments[name] = _ExperimentPublisher(self._records, self._uri, name, self.sender)
-            complete = self._experiments[name].publish(final=final) and complete
+            try:
+                complete = self._experiments[name].publish(final=final) and complete
+            except DamagedRecordError as error:  # of its plans; the other experiments are published
+                log.error("%s: not published: %s", name, error)
+                complete = False
         return complete
 
 
@@ -110,8 +115,8 @@ class _ExperimentPublisher:
         complete = self._publish_runs(experiment_id, final=final)
         try:
             self._publish_evaluations()
-        except RejectedError as error:
-            log.error("%s, evaluations: rejected: %s", self._name, error)
+        except (RejectedError, DamagedRecordError) as error:
+            log.error("%s, evaluations: %s: %s", self._name, _why(error), error)
             complete = False
         return complete
 
@@ -122,8 +127,8 @@ class _ExperimentPublisher:
             try:
                 self._publish_run(experiment_id, entry)
                 self._publish_if_killed(entry, final=final)
-            except RejectedError as error:
-                log.error("%s, %s (%s): rejected: %s", self._name, entry.name, entry.key, error)
+            except (RejectedError, DamagedRecordError) as error:
+                log.error("%s, %s (%s): %s: %s", self._name, entry.name, entry.key, _why(error), error)
                 return False
             return True
 
@@ -234,3 +239,7 @@ class _ExperimentPublisher:
             for cursor in cursors:
                 self._sender.add_evaluation(cursor.run_id, metrics, news.path, f"evaluations/{news.name}")
             self._cursors.mark_evaluation(news.name)
+
+
+def _why(error: RejectedError | DamagedRecordError) -> str:
+    return "rejected" if isinstance(error, RejectedError) else "not published"

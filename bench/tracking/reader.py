@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from bench.records.evaluations import evaluation_files
+from bench.records.evaluations import evaluation_files, read_evaluation
 from bench.records.plan import EXPERIMENT, experiment_folder, experiments, planned_under, read_plans
+from bench.records.reading import DamagedRecordError, read_mapping
 from bench.records.states import EVENTS, PROGRESS, RunState, events_from, is_held, read_state, run_folder
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.location import store_exists
@@ -21,8 +19,6 @@ from reproduce import schema
 
 METRICS_PER_CHUNK = 9000
 """Number of metric values after which `read_run_news` ends a chunk, so that the cursor is updated."""
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The safe loader, in C where libyaml is installed, since a thousand configurations take many seconds without it."""
 STALE_S = 60.0
 """Seconds without a write after which a run that no process holds is taken to be killed."""
 ARTIFACTS = (
@@ -141,7 +137,9 @@ def read_evaluation_news(records: Path, keys: Iterable[str], cursors: Experiment
     for path in evaluation_files(records):
         if cursors.has_evaluation(path.parent.name):
             continue
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_evaluation(path.parent)
+        if content is None:  # it has just been removed
+            continue
         runs = tuple(key for model in content["models"] if (key := model.get("run")) in planned)
         if runs:
             news.append(EvaluationNews(path, content, runs))
@@ -170,17 +168,25 @@ def pending(records: Path, uri: str, names: Sequence[str] = ()) -> int:
     """
     count = 0
     for name in names or experiments(records):
-        cursors = ExperimentCursors(records, uri, name)
-        known = cursors.experiment_id() is not None and store_exists(uri)
-        plans = read_plans(records, name)
-        keys = planned_under(plans).keys()
-        for key in keys:
-            cursor = cursors.read(key) if known else None
-            count += any(True for _ in events_from(run_folder(records, key), cursor.offset if cursor else 0))
-        count += len(read_evaluation_news(records, keys, cursors))
-        published = cursors.plan()
-        count += known and published is not None and (published, cursors.pages()) != (plans[0].hash, FORMAT)
+        try:
+            count += _pending_of(records, uri, name)
+        except DamagedRecordError:  # what is damaged cannot be published; the log of the publisher names it
+            count += 1
     return count
+
+
+def _pending_of(records: Path, uri: str, name: str) -> int:
+    count = 0
+    cursors = ExperimentCursors(records, uri, name)
+    known = cursors.experiment_id() is not None and store_exists(uri)
+    plans = read_plans(records, name)
+    keys = planned_under(plans).keys()
+    for key in keys:
+        cursor = cursors.read(key) if known else None
+        count += any(True for _ in events_from(run_folder(records, key), cursor.offset if cursor else 0))
+    count += len(read_evaluation_news(records, keys, cursors))
+    published = cursors.plan()
+    return count + (known and published is not None and (published, cursors.pages()) != (plans[0].hash, FORMAT))
 
 
 def _run_news(folder: Path, events: Sequence[Event], end: int) -> RunNews:
@@ -207,7 +213,6 @@ def _has_bytes_after(path: Path, offset: int) -> bool:
 
 def _read_yaml(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] | None = yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+        return read_mapping(path)
     except FileNotFoundError:
         return None
-    return content

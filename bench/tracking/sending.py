@@ -158,9 +158,11 @@ class Sender:
 
     @rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
-        """Find the run that has the key of `new` in its tags, create it if there is none, and return MLflow's id.
+        """Find the run that `new` describes, create it if there is none, and return MLflow's id.
 
-        There may be two such runs if an earlier request to create one timed out; the one that started first is used.
+        A training of a run is known by its tags and by its start: two people may train runs with the same key and
+        publish them to one store, where each training keeps a run of its own. There may be two runs of one training if
+        an earlier request to create one timed out; the first of them is used.
         """
         run = self._find_run(experiment_id, new)
         if run is None:
@@ -234,7 +236,9 @@ class Sender:
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
         condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in new.identity)
-        runs = self.client.search_runs([experiment_id], filter_string=condition)
+        runs = list(self.client.search_runs([experiment_id], filter_string=condition))
+        if new.is_training:
+            runs = [run for run in runs if run.info.start_time == new.start_ms]
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:

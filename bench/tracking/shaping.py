@@ -54,6 +54,11 @@ class NewRun:
     identity: tuple[str, ...] = (schema.TAG_KEY, schema.TAG_EXPERIMENT)
     """The names of those tags that identify the run."""
 
+    @property
+    def is_training(self) -> bool:
+        """Whether it is a training, which its start identifies as well, and no run that carries a report."""
+        return schema.TAG_KEY in self.identity
+
 
 @dataclass(frozen=True)
 class RunDescription:
@@ -259,31 +264,32 @@ def _start_tags(event: Event) -> dict[str, str]:
     tags = {schema.TAG_ATTEMPT: str(event["attempt"]), schema.TAG_OUTCOME: "running"}
     if event["attempt"] > 1:
         tags[schema.TAG_ERROR] = "-"  # replaces that of the attempt before
-    environment = event["environment"]
+    environment = event.get("environment")
     if not environment:
         return tags
-    machine = environment["machine"]
+    # Lines of records from before there were checksums may be damaged in the name of any field.
+    machine = environment.get("machine", {})
     tags |= {
-        schema.TAG_HOST: machine["hostname"],
+        schema.TAG_HOST: str(machine.get("hostname", "-")),
         schema.TAG_GPU: describe_devices(event),
-        **{f"{schema.TAG_ENVIRONMENT}{name}": version for name, version in environment["packages"].items()},
-        f"{schema.TAG_ENVIRONMENT}python": machine["python"],
-        f"{schema.TAG_ENVIRONMENT}cpu": f"{machine['cpu']}, {machine['cores']} cores",
+        **{f"{schema.TAG_ENVIRONMENT}{name}": version for name, version in environment.get("packages", {}).items()},
+        f"{schema.TAG_ENVIRONMENT}python": str(machine.get("python", "-")),
+        f"{schema.TAG_ENVIRONMENT}cpu": f"{machine.get('cpu', '-')}, {machine.get('cores', '-')} cores",
     }
     if computation := event.get("computation"):  # absent before 2026-11-27
-        facts = {**computation, "precision": event["resources"].get("precision")}
+        facts = {**computation, "precision": event.get("resources", {}).get("precision")}
         tags |= {
             f"{schema.TAG_COMPUTATION}{fact}": "-" if value is None else str(value) for fact, value in facts.items()
         }
     for fact, (before, now) in event.get("changes", {}).items():
         tags[f"{schema.TAG_CHANGES}{fact}"] = f"{before} -> {now}"
     if "commit" in environment:
-        tags |= {schema.TAG_COMMIT: environment["commit"], schema.TAG_DIRTY: str(environment["dirty"]).lower()}
+        tags |= {schema.TAG_COMMIT: environment["commit"], schema.TAG_DIRTY: str(environment.get("dirty", "-")).lower()}
     return tags
 
 
 def _end_tags(event: Event) -> dict[str, str]:
-    absent = (event["telemetry"] or {}).get("gpu_absent")
+    absent = (event.get("telemetry") or {}).get("gpu_absent")
     tags = {
         schema.TAG_OUTCOME: event["outcome"],
         schema.TAG_GPU_ABSENT: absent if absent and absent != schema.NO_GPU_USED else "-",
@@ -300,10 +306,10 @@ def describe_devices(start: Event) -> str:
         start: A start event of the run, with a description of the environment.
     """
     environment = start["environment"]
-    names = sorted({gpu["name"] for gpu in environment["gpus"]})
+    names = sorted({str(gpu.get("name", "a GPU")) for gpu in environment.get("gpus", ())})
     if not names:
-        return str(environment["gpu_absent"])
-    if not start["device"].startswith("cuda"):
+        return str(environment.get("gpu_absent", "-"))
+    if not start.get("device", "").startswith("cuda"):
         return f"not used ({', '.join(names)})"
     share = start.get("resources", {}).get("gpus_per_worker", 1)
     return ", ".join(names) + (f", {share:g} of one a run" if share < 1 else "")

@@ -22,7 +22,8 @@ RAW_SIDE = 96  # pixels; up to this side raw pixels take little more space than 
 LARGEST_SIDE = 2**16 - 1  # FFCV stores sides as uint16
 LARGEST_STORED = 1 << 25  # bytes of one stored image; also the page size of the FFCV files
 
-
+OF_PIXELS = (b"IHDR", b"PLTE", b"IDAT")
+"""Chunks of a PNG that determine its pixels."""
 DECODING_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, OverflowError, struct.error, zlib.error, LookupError, TypeError),
     *(AttributeError, AssertionError, NotImplementedError, RecursionError, Image.DecompressionBombError),
@@ -112,6 +113,8 @@ def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
         image.load()
         if image.format in ("JPEG", "MPO") and (damage := damage_of(content)):
             raise UnreadableImageError(damage)
+        if image.format == "PNG" and (damage := _png_damage(content)):
+            raise UnreadableImageError(damage)
         # PIL would clip integers of more than 8 bits rather than scale them. PNG and PPM have 16 in its mode I.
         if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
             return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2), False
@@ -119,6 +122,22 @@ def _decode(content: bytes | Pixels) -> tuple[Pixels, bool]:
             kind = "floating-point numbers" if image.mode == "F" else "integers with a sign or of 32 bits"
             raise ValueError(f"its pixels are {kind}, and what is white is unknown; convert it to 8 or 16 bits")
         return np.asarray(image.convert("RGB")), image.format == "JPEG" and image.mode == "RGB"
+
+
+def _png_damage(content: bytes) -> str | None:
+    """Compare the chunks of a PNG that make up its pixels with their checksums, which PIL does not do of all of them.
+
+    Returns:
+        What is wrong; None if nothing is. Damage of metadata is ignored.
+    """
+    place = 8  # behind the signature
+    while place + 12 <= len(content):
+        size, kind = struct.unpack_from(">I4s", content, place)
+        data = content[place + 4 : place + 8 + size]
+        if kind in OF_PIXELS and content[place + 8 + size :][:4] != struct.pack(">I", zlib.crc32(data)):
+            return f"its chunk {kind.decode()} does not have its CRC-32"
+        place += 12 + size
+    return None
 
 
 def _as_raw(height: int, width: int, name: str, options: PrepareOptions) -> bool:

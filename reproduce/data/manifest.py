@@ -107,10 +107,12 @@ class Manifest(Config):
     def numbers_as_text(self) -> bool:
         """Whether the names of the classes are numbers that are in the order of text: 0, 1, 10, 11, ..., 2, 20.
 
-        Class folders are listed in this order, as by torchvision's `ImageFolder`. Labels are then not the numbers.
+        All names may begin with the same word, as in class0, class1, class10. Class folders are listed in this order,
+        as by torchvision's `ImageFolder`. Labels are then not the numbers.
         """
-        numbers = [int(name) for name in self.classes if name.isdecimal()]
-        return len(numbers) == len(self.classes) and numbers != sorted(numbers)
+        word = self.classes[0].rstrip("0123456789")
+        numbers = [name.removeprefix(word) for name in self.classes]
+        return all(map(str.isdecimal, numbers)) and numbers != sorted(numbers, key=int)
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:

@@ -1,7 +1,8 @@
 """Checks that prepared files are those that their manifest describes, and reads each of them once for each change.
 
 A file that has been compared gets a stamp, an entry of the user's cache. Its name is a hash of the file's name, number
-(inode), size, time of last change and SHA-256, so a file that is written to or replaced has none. Data folders may
+(inode), size, SHA-256 and the times of its last changes, of which programs can set back only one (mtime, not ctime). A
+file that is written to or replaced therefore has none. Data folders may
 therefore be read-only, and the processes of a node, or the nodes that share a home, read a file once for all of them.
 """
 
@@ -78,7 +79,7 @@ def _compare(file: Path, expected: str, stamp: BinaryIO | None) -> None:
 
 def _identity(file: Path, expected: str) -> str:
     found = file.stat()
-    content = [file.name, found.st_ino, found.st_size, found.st_mtime_ns, expected]
+    content = [file.name, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, expected]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

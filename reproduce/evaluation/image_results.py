@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +17,8 @@ import numpy.typing as npt
 from reproduce.files.atomic import replacing
 
 WRITE_EVERY_S = 20.0
+
+log = logging.getLogger(__name__)
 
 
 class ImageResults(NamedTuple):
@@ -79,11 +84,17 @@ class ResultWriter:
 def read_results(folder: Path) -> ImageResults | None:
     """Read the results that all writers have written to a folder.
 
+    A damaged file is left out with a warning, so that its images are evaluated again. The checksums of its zip archive
+    show the damage.
+
     Returns:
         Each image once, ordered by number. None if the folder has no results or does not exist.
     """
     results = []
     for file in sorted(folder.glob("*.npz")):
-        with np.load(file) as content:
-            results.append(ImageResults(**content))
+        try:
+            with np.load(file) as content:
+                results.append(ImageResults(**content))
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, AttributeError) as error:
+            log.warning("%s: damaged, so that its images are evaluated again: %s", file, error)
     return ImageResults.joined(results) if results else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +14,7 @@ from reproduce.data.loading.normalise import Normalise
 from reproduce.data.manifest import sha256
 from reproduce.errors import UserError
 from reproduce.evaluation.protocols import PUBLISHED
+from reproduce.evaluation.weights import WeightsError, read_state_dict
 from reproduce.execution.precision import resolve_precision
 from reproduce.models import GoogLeNet, interchange
 from reproduce.models.folding import folded
@@ -231,11 +231,9 @@ class FileModel:
         if not self.path.is_file():
             raise EvaluationError(f"--weights: {self.path}: no such file; give a state dict saved by torch.save")
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, UnpicklingError, EOFError) as error:
-            raise EvaluationError(f"--weights: {self.path}: not a state dict saved by torch.save") from error
-        if not isinstance(content, dict):
-            raise EvaluationError(f"--weights: {self.path}: a {type(content).__name__}, not a state dict")
+            content = read_state_dict(self.path)
+        except WeightsError as error:
+            raise EvaluationError(f"--weights: {self.path}: {error}") from error
         return interchange.load(content, layout=self.layout)
 
 

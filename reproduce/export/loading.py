@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from reproduce.errors import UserError
+from reproduce.evaluation.weights import WeightsError, read_state_dict
 from reproduce.export.formats import METADATA, beside, require
 from reproduce.models import GoogLeNet
 from reproduce.spec import NetworkConfig, validated
@@ -57,9 +57,9 @@ def _torchvision(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{note}: damaged, no JSON: {error}; export the network again") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
-        raise UserError(f"{path}: damaged, or not a state dict; export the network again") from error
+        state = read_state_dict(path)
+    except WeightsError as error:
+        raise UserError(f"{path}: {error}; export the network again") from error
     return state, description
 
 

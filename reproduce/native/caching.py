@@ -7,6 +7,7 @@ folder or file that belongs to another user is never used.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -37,6 +38,20 @@ def library_folder() -> Path:
     folder = cache()
     folder.parent.mkdir(parents=True, exist_ok=True)
     return private_folder(private_folder(folder) / "libraries")
+
+
+def seal(library: Path) -> None:
+    """Append the SHA-256 of a library to its file. The dynamic linker ignores what follows a library."""
+    digest = hashlib.sha256(library.read_bytes()).digest()
+    with library.open("ab") as file:
+        file.write(digest)
+
+
+def is_whole(library: Path) -> bool:
+    """Whether a file ends with the SHA-256 of what precedes it, see `seal`. Damaged code may compute other numbers."""
+    content = library.read_bytes()
+    size = hashlib.sha256().digest_size
+    return content[-size:] == hashlib.sha256(content[:-size]).digest()
 
 
 def is_trusted(library: Path) -> bool:

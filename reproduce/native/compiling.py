@@ -23,7 +23,7 @@ from pathlib import Path
 from reproduce.errors import UserError
 from reproduce.files.private_folders import UnsafeFolderError
 from reproduce.native import cpu, levels, precompiled
-from reproduce.native.caching import is_trusted, library_folder
+from reproduce.native.caching import is_trusted, is_whole, library_folder, seal
 
 # The compiler must not fuse a * b + c into one operation: results would depend on whether the CPU has it.
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=off", "-fPIC", "-pthread")
@@ -240,12 +240,13 @@ def _load(library: Library) -> ctypes.CDLL:
     if ready is not None:
         return _open(ready)
     cached = _cached(library)
-    if cached is not None and is_trusted(cached):
+    if cached is not None and is_trusted(cached) and is_whole(cached):
         return _open(cached)
     with _temporary_folder(cached) as folder:
         built = Path(folder, f"{library.name}.so")
         library.build(built, levels.requested() or "native")
         built.chmod(0o700)
+        seal(built)
         opened = _open(built)
         if cached is not None:
             with contextlib.suppress(OSError):

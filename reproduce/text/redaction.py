@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TextIO, cast
+from urllib.parse import quote
 
 HIDDEN = "***"
 
@@ -21,6 +22,7 @@ SHORTEST_SECRET = 6
 
 _SECRET_VARIABLE = re.compile(SECRET_NAME, re.IGNORECASE)
 _USER_INFO = re.compile(r"""(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^\s/?#"'<>{}\\\[\]]*@""", re.IGNORECASE)
+_HEADER = re.compile(r"""(?P<name>\bAuthorization["']?\s*[:=]\s*b?["']?\w+\s+)[^\s"',}]+""", re.IGNORECASE)
 _PARAMETER = re.compile(rf"""(?P<name>[?&]{SECRET_NAME}=)[^\s&#"'<>]+""", re.IGNORECASE)
 
 
@@ -28,15 +30,17 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Replace the secrets in a text by `***`.
 
     Secrets are the user information of every URL (`http://***@host`), the parameters of a URL whose names are those of
-    secrets, and the values of the environment variables whose names are, such as MLFLOW_TRACKING_PASSWORD,
-    AWS_SECRET_ACCESS_KEY and RAY_AUTH_TOKEN.
+    secrets, the credentials of HTTP headers, and the values of the environment variables whose names are those of
+    secrets, such as MLFLOW_TRACKING_PASSWORD, AWS_SECRET_ACCESS_KEY and RAY_AUTH_TOKEN, also as URLs hold them.
 
     Args:
         text: A text of one or more lines. A result of this function is not changed by it.
         environment: The environment variables.
     """
     text = _PARAMETER.sub(rf"\g<name>{HIDDEN}", _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text))
+    text = _HEADER.sub(rf"\g<name>{HIDDEN}", text)
     values = {value for name, value in environment.items() if _SECRET_VARIABLE.fullmatch(name)}
+    values |= {quote(value, safe="") for value in values}
     for value in sorted(values, key=len, reverse=True):  # one may be a part of another
         if len(value) >= SHORTEST_SECRET:
             text = text.replace(value, HIDDEN)

@@ -45,7 +45,7 @@ def begin_run(records: Path, run: PlannedRun) -> Record:
     return record
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def planned() -> Callable[..., PlannedRun]:
     return plan_run
 

@@ -145,9 +145,19 @@ def test_deeper_folders_and_images_without_a_class_are_said(images: Path) -> Non
         (lambda root: (root / "train/ant/c.png").symlink_to("c.png"), r"train/ant/c\.png: leads nowhere"),
         (lambda root: (root / "train/ant/c").symlink_to(".."), r"links back to a folder that contains it"),
         (lambda root: (root / "train/ant/c").symlink_to("c"), "leads nowhere"),
+        (lambda root: (root / "train/cow.v2").symlink_to("gone"), r"train/cow\.v2: leads nowhere"),
         (lambda root: Path(os.fsdecode(bytes(root) + b"/train/\xff")).mkdir(), r"train/\\udcff: .* must be UTF-8"),
     ],
-    ids=["pipe", "endless device", "link to nothing", "link to itself", "link upwards", "folder's link", "class name"],
+    ids=[
+        "pipe",
+        "endless device",
+        "link to nothing",
+        "link to itself",
+        "link upwards",
+        "folder's link",
+        "class's link",
+        "class name",
+    ],
 )
 def test_what_would_hang_or_be_lost_in_a_folder_is_refused(
     spoil: Callable[[Path], None], said: str, images: Path, tmp_path: Path
@@ -212,10 +222,15 @@ def test_of_a_repeated_member_the_last_counts(images: Path, tmp_path: Path) -> N
         (("train/ant/c.png", "gone.png", tarfile.LNKTYPE), r"a link to gone\.png, .*--dereference"),
         (("train/ant/c.png", "c.png", tarfile.SYMTYPE), "a link to train/ant/c.png"),
         (("train/cow", "ant", tarfile.SYMTYPE), "train/cow: a link to train/ant"),
+        (("train/cow.v2", "ant", tarfile.SYMTYPE), r"train/cow\.v2: a link to train/ant"),
+        (("train/ant/more.d", "../bee", tarfile.SYMTYPE), r"train/ant/more\.d: a link to train/bee"),
         (("train/ant/c.png", "", tarfile.FIFOTYPE), "train/ant/c.png: a device or pipe"),
         (("one/train/ant/c.png", b"", tarfile.REGTYPE), None),
     ],
-    ids=["out of the tar", "hard link to nothing", "itself", "folder", "pipe", "a second set"],
+    ids=[
+        *("out of the tar", "hard link to nothing", "itself", "folder", "folder with a dot", "folder in a class"),
+        *("pipe", "a second set"),
+    ],
 )
 def test_a_member_that_cannot_be_read_from_a_tar_is_refused(
     member: tuple[str, bytes | str, bytes], said: str | None, images: Path, tmp_path: Path

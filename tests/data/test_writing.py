@@ -24,6 +24,7 @@ from reproduce.data import (
     tar,
     verify,
 )
+from reproduce.data.encoding import UnreadableImageError, encode
 from reproduce.data.loading.engine import Loader
 from reproduce.data.writing import PrepareConfig, prepare
 from reproduce.native import DECODER
@@ -134,6 +135,22 @@ def test_unreadable_images_can_be_skipped_and_are_counted(images: Path, tmp_path
     manifest = prepare(folder(images), tmp_path / "out", PrepareConfig(workers=1, skip_bad=True))
     assert (manifest.splits["train"].images, manifest.splits["train"].skipped) == (12, 3)
     verify(tmp_path / "out")
+
+
+def test_a_changed_bit_of_a_png_is_found_or_changes_no_pixel() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    content, found = file.getvalue(), 0
+    for place in range(8, len(content), 3):
+        changed = content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]
+        try:
+            image = encode(changed, "a.png", PrepareOptions())
+        except UnreadableImageError:
+            found += 1
+        else:
+            assert image.data == pixels.tobytes(), place
+    assert found > len(content) / 4
 
 
 def _spoil(images: Path) -> None:

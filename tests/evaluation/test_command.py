@@ -249,6 +249,10 @@ def test_imagenet_is_known_by_its_counts_and_by_the_order_of_its_classes() -> No
         (("n01443537", "n01440764"), False, False),
         (("0", "1", "10", "2"), False, True),
         (("00", "01", "02", "10"), False, False),
+        (("class0", "class1", "class10", "class2"), False, True),
+        (("class00", "class01", "class10"), False, False),
+        (("10", "100", "11"), False, True),
+        (("a1", "b10", "b2"), False, False),
         (("cat", "dog"), False, False),
     ],
 )

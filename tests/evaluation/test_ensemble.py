@@ -127,6 +127,12 @@ def test_a_stopped_evaluation_can_be_continued_by_other_workers(
     everything = read_results(folder)
     assert everything is not None
     assert everything.number.tolist() == list(range(6))
+    part = next(folder.glob("*.npz"))
+    for damaged in (part.read_bytes()[:-30], b"", b"\x00" * 100, part.read_bytes().replace(b"number", b"nomber")):
+        (folder / "damaged.npz").write_bytes(damaged)
+        again = read_results(folder)
+        assert again is not None
+        assert again.number.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("transform_input", [True, False])
@@ -166,3 +172,11 @@ def test_models_that_cannot_be_evaluated_are_named(tmp_path: Path, synthetic_dat
         FileModel(tmp_path / "own.pth", "torchvision").check()
     with pytest.raises(InterchangeError, match="plain layout: missing"):
         FileModel(tmp_path / "own.pth", "plain").check()
+    torch.save({"epoch": 3, "state_dict": {}}, tmp_path / "more.pth")
+    with pytest.raises(EvaluationError, match=r"more\.pth: not a state dict: 'epoch' names no tensor"):
+        FileModel(tmp_path / "more.pth", "torchvision", transform_input=False).check()
+    content = bytearray((tmp_path / "own.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "own.pth").write_bytes(content)
+    with pytest.raises(EvaluationError, match=r"own\.pth: damaged: .* does not have its CRC-32"):
+        FileModel(tmp_path / "own.pth", "torchvision", transform_input=False).check()

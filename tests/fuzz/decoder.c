@@ -1,8 +1,9 @@
-/* A target of libFuzzer: the marker writer and the cropper on any bytes.
+/* A target of libFuzzer: the marker writer, the search for damage and the cropper on any bytes.
 
    The input is a JPEG and, behind it, CONTROL bytes that choose the crop. Besides what the sanitizers find, it is an
-   error if a crop depends on what its output held before, which would show a read of memory that nobody wrote, or if
-   restart markers change a crop. Large pictures are left out, since they only take time. */
+   error if a crop depends on what its output held before, which would show a read of memory that nobody wrote, if
+   restart markers change a crop, or if damage is found in a picture that gets markers or in the one with them. Large
+   pictures are left out, since they only take time. */
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -19,6 +20,7 @@ void crop_batch(const uint8_t *file, int64_t file_size, int64_t count, const int
                 const int64_t *heights, const int64_t *widths, const uint8_t *is_jpeg, const int64_t (*boxes)[5],
                 int side, uint8_t *out, int bytes, const float scale[3], const float shift[3], int threads,
                 char (*messages)[MESSAGE_SIZE]);
+void find_damage(const uint8_t *jpeg, int64_t size, char *message);
 
 static jmp_buf escape_from_header;
 
@@ -72,6 +74,15 @@ static void must_be_equal(uint8_t *one, uint8_t *other, int side, int bytes, con
     free(other);
 }
 
+static void must_be_undamaged(const uint8_t *jpeg, int64_t size, const char *what) {
+    char message[MESSAGE_SIZE];
+    find_damage(jpeg, size, message);
+    if (message[0]) {
+        fprintf(stderr, "%s: %s\n", what, message);
+        abort();
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size <= CONTROL) return 0;
     const uint8_t *control = data + size - CONTROL;
@@ -93,12 +104,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     must_be_equal(expected, crop(jpeg, length, height, width, 1, box, side, bytes, 0xFF), side, bytes,
                   "two crops of one picture differ");
 
+    char damage[MESSAGE_SIZE];
+    find_damage(jpeg, length, damage);
+    if (!memchr(damage, 0, sizeof damage)) abort();
+
     int64_t capacity = length + length / 8;
     uint8_t *marked = malloc((size_t)capacity);
     int64_t written = with_restart_markers(jpeg, length, marked, capacity);
     if (written > 0) {
         uint8_t *exact = malloc((size_t)written);
         memcpy(exact, marked, (size_t)written);
+        must_be_undamaged(jpeg, length, "markers are written into a damaged picture");
+        must_be_undamaged(exact, written, "restart markers damage a picture");
         must_be_equal(expected, crop(exact, written, height, width, 1, box, side, bytes, 0x55), side, bytes,
                       "restart markers change a crop");
         free(exact);

@@ -145,3 +145,13 @@ def test_an_implementation_that_does_not_exist_is_refused_by_every_command(monke
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "deeper: DEEPER_DECODER=fast: unknown; valid: native, stock, or unset"
+
+
+def test_a_damaged_library_in_the_cache_is_built_again(cache: Path) -> None:
+    output(start(SHOW))
+    library = next((cache / "libraries").glob("crop-*.so"))
+    whole = library.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", whole.replace(b"libjpeg-turbo", b"libjpeg-turbp", 1)):
+        library.write_bytes(damaged)
+        assert output(start(SHOW))[0].startswith("native (libjpeg-turbo")
+        assert library.read_bytes() != damaged

@@ -30,6 +30,10 @@ SECRETS = {
         ('f"http://{user}:{password}@{host}"', 'f"http://{user}:{password}@{host}"'),
         ("first hunter22\nthen hunter22+more", "first ***\nthen ***"),
         ("token 0123456789abcdef", "token ***"),
+        ("password=hunter22%2Bmore", "password=***"),
+        ("{'Authorization': 'Basic bWU6cHc='}", "{'Authorization': 'Basic ***'}"),
+        ("authorization: Bearer ab.c-d", "authorization: Bearer ***"),
+        ("Basic authentication failed", "Basic authentication failed"),
         ("none of 128000 images, disabled identity", "none of 128000 images, disabled identity"),
     ],
 )

@@ -191,12 +191,13 @@ def _predictions(recorded: Path, repeated: Path) -> dict[str, int] | None:
     """Count the validation images of which both runs predict the same class; None if a run kept no predictions."""
     import pandas as pd
 
+    from bench.records.reading import read_frame
     from reproduce import schema
 
     files = [folder / schema.ARTIFACT_PREDICTIONS for folder in (recorded, repeated)]
     if not all(file.is_file() for file in files):
         return None
-    first, second = (pd.read_parquet(file, columns=["index", "top5"]).set_index("index")["top5"] for file in files)
+    first, second = (read_frame(file, ["index", "top5"]).set_index("index")["top5"] for file in files)
     both = pd.concat([first.str[0], second.str[0]], axis=1, join="inner").to_numpy()
     return {"images": len(both), "same": int((both[:, 0] == both[:, 1]).sum())}
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.planning.plan import select
+from bench.records.finished_runs import read_config
 from bench.records.plan import PlanEntry, experiments, read_plan
 from bench.records.states import read_events, read_state, run_folder
 from reproduce import schema
 from reproduce.errors import UserError
-from reproduce.spec import PlannedRun, ResourcesConfig, RunConfig, validated
+from reproduce.spec import PlannedRun, ResourcesConfig
 
 RECORDS = "records"
 
@@ -102,9 +101,7 @@ def _recorded(records: Path, experiment: str, entry: PlanEntry) -> Recorded | No
     path = folder / schema.ARTIFACT_CONFIG
     if state.status != schema.FINISHED or not path.is_file():
         return None
-    config = validated(RunConfig, yaml.safe_load(path.read_text(encoding="utf-8")), where=f"{path}: ")
-    if config.key != entry.key:
-        raise UserError(f"{path}: is the configuration of {config.key}, not of {entry.key}; the record is damaged")
+    config = read_config(folder)
     planned = PlannedRun(experiment=experiment, arm=entry.arm, seed=entry.seed, config=config)
     starts = [event for event in read_events(folder) if event["kind"] == schema.START]
     return Recorded(entry, planned, state.metrics, folder, starts[-1] if starts else {})

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import ZipFile
 
-import yaml
-
 from bench.records.archiving.contents import ArchiveError, Contents
+from bench.records.finished_runs import read_config
 from bench.records.plan import EXPERIMENT, PlanEntry, experiment_folder
+from bench.records.reading import read_mapping
 from bench.records.states import RunState, read_events, run_folder
 from reproduce import schema
 from reproduce.files.atomic import replacing
+from reproduce.spec import RunConfig
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
@@ -124,7 +125,7 @@ def describe(records: Path, contents: Contents, citation: Citation, *, report: P
 
 def _experiment_note(records: Path, experiment: str) -> str:
     path = experiment_folder(records, experiment) / EXPERIMENT
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = read_mapping(path) if path.is_file() else {}
     description = " ".join(str(content.get("description") or "").split())
     return f"{description.rstrip('.')}. " if description else ""
 
@@ -133,7 +134,7 @@ def _add_run(crate: ROCrate, records: Path, contents: Contents, entry: PlanEntry
     """Describe a run: its folder, the action that made it, and the program, data set and machines of that action."""
     state, folder = contents.states[entry.key], run_folder(records, entry.key)
     starts = [event for event in read_events(folder) if event["kind"] == schema.START]
-    config = yaml.safe_load((folder / schema.ARTIFACT_CONFIG).read_text(encoding="utf-8"))
+    config = read_config(folder)
     result = crate.add_dataset(
         dest_path=f"{RECORDS}/{folder.relative_to(records)}/",
         properties={
@@ -186,12 +187,12 @@ def _program(crate: ROCrate, environment: Mapping[str, Any]) -> Entity:
     )
 
 
-def _data_set(crate: ROCrate, config: Mapping[str, Any]) -> Entity:
+def _data_set(crate: ROCrate, config: RunConfig) -> Entity:
     """Describe the data set, which is not in the archive, by the hash that runs are checked against."""
-    digest = config["data_hash"]
+    digest = config.data_hash
     properties = {
         "@type": "CreativeWork",
-        "name": f"Data set {config['data']['source']}",
+        "name": f"Data set {config.data.source}",
         "identifier": f"sha256:{digest}",
     }
     return _add(crate, f"#data-{digest}", properties)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.records.cleaning.kinds import Kind
-from bench.records.evaluations import RESULT, parts_folder
+from bench.records.evaluations import RESULT, parts_folder, read_evaluation
 from bench.records.leases import LEASE
 from bench.records.plan import experiments, planned_under, read_plans
 from bench.records.states import PROGRESS, is_held, read_state
@@ -108,11 +107,12 @@ def _of_evaluations(records: Path, kinds: Sequence[Kind]) -> Iterator[Leftover]:
     for folder in sorted((records / "evaluations").glob("*")):
         result, predictions = folder / RESULT, folder / schema.ARTIFACT_PREDICTIONS
         parts = [path for path in parts_folder(folder).rglob("*") if path.is_file()]
-        if not result.is_file():  # one that is going on has parts; without them, it is one that was half removed
+        content = read_evaluation(folder)
+        if content is None:  # one that is going on has parts; without them, it is one that was half removed
             if "scratch" in kinds and predictions.is_file() and not parts_folder(folder).exists():
                 yield from _leftover("", "scratch", [predictions])
             continue
-        models = json.loads(result.read_text(encoding="utf-8"))["models"]
+        models = content["models"]
         names = {str(model.get("experiment", "")) for model in models}
         owner = names.pop() if len(names) == 1 else ""
         if "scratch" in kinds:

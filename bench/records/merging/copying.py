@@ -16,6 +16,7 @@ from bench.records.evaluations import evaluation_files
 from bench.records.leases import LEASE
 from bench.records.merging.choosing import Pooled
 from bench.records.plan import EXPERIMENT, PlanEntry, experiment_folder, write_entries
+from bench.records.reading import read_mapping
 from bench.records.states import EVENTS, LOCK, PROGRESS, REFUSED, run_folder
 from reproduce.files.atomic import write_atomically
 from reproduce.files.disk import naming_full_disk
@@ -109,9 +110,7 @@ def _copy_evaluations(sources: Sequence[Path], into: Path) -> None:
 def _write_experiment(name: str, entries: Sequence[PlanEntry], sources: Sequence[Path], into: Path) -> None:
     """Write the experiment as its first source describes it, with the arms and the seeds of all."""
     files = [experiment_folder(source, name) / EXPERIMENT for source in sources]
-    found: list[Mapping[str, Any]] = [
-        yaml.safe_load(file.read_text(encoding="utf-8")) for file in files if file.is_file()
-    ]
+    found: list[Mapping[str, Any]] = [read_mapping(file) for file in files if file.is_file()]
     if not found:  # older records have none
         return
     arms = {arm: content for experiment in reversed(found) for arm, content in experiment["arms"].items()}

@@ -114,12 +114,13 @@ class EmbeddedSender(Sender):
             f" JOIN tags AS t{i} ON t{i}.run_uuid = runs.run_uuid AND t{i}.key = ? AND t{i}.value = ?"
             for i in range(len(new.identity))
         )
-        identity = [text for name in new.identity for text in (name, new.tags[name])]
+        identity: list[str | int] = [text for name in new.identity for text in (name, new.tags[name])]
+        started = "AND start_time = ? " if new.is_training else ""
         with self._transaction() as database:
             found = database.execute(
-                f"SELECT runs.run_uuid FROM runs{joins} WHERE experiment_id = ? AND lifecycle_stage = 'active' "
-                "ORDER BY start_time, runs.run_uuid LIMIT 1",
-                (*identity, int(experiment_id)),
+                f"SELECT runs.run_uuid FROM runs{joins} WHERE experiment_id = ? {started}"
+                "AND lifecycle_stage = 'active' ORDER BY start_time, runs.run_uuid LIMIT 1",
+                (*identity, int(experiment_id), *([new.start_ms] if new.is_training else [])),
             ).fetchone()
             if found is not None:
                 return str(found[0])

@@ -190,7 +190,8 @@ def _add(tree: Tree, entry: os.DirEntry[str], name: str) -> bool:
     try:
         status = entry.stat()
     except OSError as error:
-        if not tree.is_image(name):
+        is_class = name.count("/") == 1 and entry.is_symlink()
+        if not is_class and not tree.is_image(name):
             return False
         reason = "leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}"
         raise DataError(f"{entry.path}: {reason}; restore it, or remove it") from error
@@ -244,6 +245,7 @@ def list_tar(path: Path, scratch: Path) -> tuple[Tree, Reader]:
             held, repeated = _held(archive, path)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{path}: not a tar, or damaged: {error}") from error
+    folders = {str(folder) for full in held for folder in PurePosixPath(full).parents}
     inside: dict[str, dict[str, str]] = {}  # names of members by their names from the split on, by the folder above
     for full in held:
         parts = full.split("/")
@@ -253,10 +255,10 @@ def list_tar(path: Path, scratch: Path) -> tuple[Tree, Reader]:
     if len(inside) > 1 and "" not in inside:
         raise DataError(f"{path}: train/ and val/ lie in several folders ({', '.join(sorted(inside))}); give one set")
     for name, full in (inside.get("") or next(iter(inside.values()), {})).items():
+        member = _followed(held, full)
         if held[full].kind == "folder":
             tree.add_folder(name)
-        elif tree.is_image(name):
-            member = _followed(held, full)
+        elif member.kind == "folder" or member.target in folders or tree.is_image(name):
             if member.kind != "file":
                 reason = f"a link to {member.target}, which is no file of it" if member.target else f"a {member.kind}"
                 raise DataError(printable(f"{path}: {full}: {reason}; {DEREFERENCE}"))

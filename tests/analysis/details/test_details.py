@@ -131,6 +131,8 @@ def test_arms_are_compared_at_the_cost_of_the_cheapest_run() -> None:
     ]
     recorded.epochs[schema.RESOLUTION] = [1.0, 1.0, 2.0, 2.0] * 2
     assert list(budgets_table(recorded).columns) == ["Arm", "Top-1, %, after 4.0 min"]
+    recorded.runs["outcome"] = schema.FAILED
+    assert budgets_table(recorded).rows == []
 
 
 def test_an_artifact_on_this_machine_is_read_in_its_place_without_mlflow(tmp_path: Path) -> None:

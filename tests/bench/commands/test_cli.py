@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -232,3 +233,26 @@ def test_a_reader_that_closes_the_pipe_early_is_no_failure() -> None:
 def test_an_experiment_without_records_is_to_be_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "quickstart", "--records", str(tmp_path)]) == WRONG_INPUT
     assert "run it first: deeper run quickstart" in capsys.readouterr().err
+
+
+def test_a_current_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert cli.main(["status", "quickstart"]) == WRONG_INPUT
+    assert capsys.readouterr().err.startswith("deeper: the current folder was removed")
+    os.chdir(tmp_path)
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none_found() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setenv("TMPDIR", "/proc/nowhere")
+    monkeypatch.setattr("tempfile.gettempdir", none_found)
+    assert cli.main(["status", "quickstart"]) == WRONG_INPUT
+    assert capsys.readouterr().err.startswith("deeper: TMPDIR: neither /proc/nowhere nor the system's folders")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,34 @@ def test_two_peoples_plans_under_one_name_are_told_apart(records: Path, grid: Gr
     publish(mine, records)
     found = read("first", tracking_uri=uri(records))
     assert [notice for notice in found.notices if "Two plans" in notice] == []
+
+
+def test_two_trainings_of_one_run_are_not_mixed(records: Path, grid: Grid, record: Any, begin: Begin) -> None:
+    mine, theirs = records / "mine", records / "theirs"
+    runs = grid(arms=("full",))
+    for folder in (mine, theirs):
+        write_plan(folder, "first", runs, {})
+    for run in runs:
+        record(mine, run, 0.5)
+    publish(mine, records)
+    time.sleep(0.002)  # two people do not start in one millisecond
+    made = begin(theirs, runs[0])
+    made.epoch(0, {schema.VAL_TOP1: 0.75, schema.TRAIN_LOSS: 7.0})
+    made.end("failed", error="theirs")
+    record(theirs, runs[1], 0.75)
+    publish(theirs, records)
+    for _ in range(2):
+        found = read("first", tracking_uri=uri(records))
+        assert found.finished[schema.FINAL_TOP1].tolist() == [0.5, 0.5]
+        assert found.epochs[schema.VAL_TOP1].tolist() == [0.5, 0.5]
+        assert found.repeated == 2
+        assert found.notices == [
+            "2 further trainings of these runs are left out: of each run, the finished training that began first "
+            "counts."
+        ]
+        shutil.rmtree(mine / "publisher")  # a lost cursor finds the same runs again
+        publish(mine, records)
+    assert len(run_tags(records, f"tags.`{schema.TAG_KEY}` = '{runs[0].key}'")) == 2
 
 
 def test_a_store_without_plans_is_read_as_before_and_never_called_complete(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.machine.computation import Computation, changes, merged, refusal, this_computation
-from reproduce.native import DECODER, KERNELS
+from reproduce.native import DECODER, KERNELS, levels
 
 HERE = Computation(
     machine="amd avx2, torch AVX2", code="c0de", decoder="native", kernels="torch", threads=1, compiled=False, torch="2"
@@ -59,6 +59,8 @@ def test_instructions_that_torch_is_forbidden_make_another_kind_of_machine() -> 
 
     assert machine(ATEN_CPU_CAPABILITY="default").endswith("torch DEFAULT")
     assert machine(ONEDNN_MAX_CPU_ISA="AVX2").endswith("oneDNN at most AVX2")
+    for level in levels.supported():
+        assert machine(DEEPER_CPU_LEVEL=level).endswith(f", C for {level}")
 
 
 def test_ranks_that_differ_are_named_together() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.tracking.cursors import Cursor, ExperimentCursors
 
 URI = "sqlite:////records/mlflow.db"
@@ -49,3 +51,13 @@ def test_clearing_forgets_runs_and_evaluations(tmp_path: Path) -> None:
     cursors.clear()
     assert cursors.read("k") is None
     assert not cursors.has_evaluation("e")
+
+
+@pytest.mark.parametrize("content", [b"", b"5", b"{", b"\xff", b'{"run_id": 5}', b'{"run": "r"}'])
+def test_a_damaged_cursor_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    cursors = ExperimentCursors(tmp_path, URI, "first")
+    cursors.write_experiment_id("17")
+    cursors.write("k", Cursor("run"))
+    (file,) = tmp_path.glob("publisher/*/first/k.json")
+    file.write_bytes(content)
+    assert ExperimentCursors(tmp_path, URI, "first").read("k") is None
