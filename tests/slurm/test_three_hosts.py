@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -24,9 +25,11 @@ def user(cluster_of_three: Cluster) -> UserFolder:
 
 
 @pytest.mark.long
-def test_a_run_spans_three_hosts(user: UserFolder) -> None:
+def test_a_run_spans_three_hosts_with_copies_of_the_data_on_their_own_disks(user: UserFolder) -> None:
     user.write("over-three", recipe={**RECIPE, **BATCH}, resources=THREE)
-    user.ended("over-three", user.submit("over-three", "--no-report", nodes=3)["grid"])
+    user.ended("over-three", user.submit("over-three", "--no-report", nodes=3, scratch="/tmp")["grid"])
+    staged = re.findall(r" (n\d): staged .* to /tmp/deeper-0/\w+ in .* verified", user.log("over-three"))
+    assert sorted(staged) == [*THREE_HOSTS]
     start, *_ = events = user.events(user.runs("over-three")["both s0"]["key"])
     assert start["world_size"] == 3
     assert sorted(start["hosts"]) == ["n1", "n2", "n3"]
