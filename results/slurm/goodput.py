@@ -101,7 +101,7 @@ def wall(events: Sequence[Mapping[str, Any]], job_start: float, steps: int) -> d
 
     Returns:
         `wall_s`; of it `steps_s`, in steps that no later attempt had to repeat, and `validation_s`; the `goodput`,
-        which is `steps_s` / `wall_s`; the number of `steps` and of `attempts`.
+        which is `steps_s` / `wall_s`; the number of `steps` and of `attempts`; the mean `step_s`.
     """
     epochs = [event["metrics"] for event in events if event["kind"] == schema.EPOCH]
     wall_s = events[-1]["t"] - job_start
@@ -113,6 +113,7 @@ def wall(events: Sequence[Mapping[str, Any]], job_start: float, steps: int) -> d
         "goodput": round(steps_s / wall_s, 4),
         "steps": steps * len(epochs),
         "attempts": len(attempts_of([dict(event) for event in events])),
+        "step_s": round(steps_s / (steps * len(epochs)), 3),
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from slurm.job.config import LauncherConfig
-from slurm.job.node.ray_node import block_signals
+from slurm.job.node.ray_node import ANSI, block_signals
 
 HEARTBEAT_S = 15  # between heartbeats in a run's folder: many runs share one file system
 OUTPUT_TIMEOUT_S = 5  # to read what is left of the output once the process has ended
@@ -57,6 +57,7 @@ class Driver:
     def _pass_on_output(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
+            line = ANSI.sub("", line)  # Ray colours its messages even in a file
             sys.stderr.write(line)
             if line.startswith(MISTAKE_PREFIX):
                 self.mistake = line.removeprefix(MISTAKE_PREFIX).strip()

@@ -294,7 +294,8 @@ from slurm.checks import *
 for partition in ("main", "mian"):
     try:
         profile = Profile(partition=partition, time="10:00", nodes=2, cpus_per_node=4)
-        check_submission(profile, {"a": ResourcesConfig(workers=8)}, records=Path("{project}"), data=Path("{project}"))
+        resources = dict(a=ResourcesConfig(workers=8))
+        check_submission(profile, resources, records=Path("{project}"), data=Path("{project}"))
         print("fits")
     except SlurmError as error:
         print(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import THREE_HOSTS, Cluster, until
-from user_folder import ALONE, OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, user_folder
+from user_folder import OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, user_folder
+
+from slurm.profile import Profile
+from slurm.rendering import Job
+from slurm.submission import write_scripts
 
 ROOT = Path(__file__).parents[2]
 CHANGED = ROOT / "reproduce" / "training" / "schedules.py"
@@ -24,9 +29,11 @@ def user(cluster_of_three: Cluster) -> UserFolder:
 
 
 @pytest.mark.long
-def test_a_run_spans_three_hosts(user: UserFolder) -> None:
+def test_a_run_spans_three_hosts_with_copies_of_the_data_on_their_own_disks(user: UserFolder) -> None:
     user.write("over-three", recipe={**RECIPE, **BATCH}, resources=THREE)
-    user.ended("over-three", user.submit("over-three", "--no-report", nodes=3)["grid"])
+    user.ended("over-three", user.submit("over-three", "--no-report", nodes=3, scratch="/tmp")["grid"])
+    staged = re.findall(r" (n\d): staged .* to /tmp/deeper-0/\w+ in .* verified", user.log("over-three"))
+    assert sorted(staged) == [*THREE_HOSTS]
     start, *_ = events = user.events(user.runs("over-three")["both s0"]["key"])
     assert start["world_size"] == 3
     assert sorted(start["hosts"]) == ["n1", "n2", "n3"]
@@ -35,7 +42,7 @@ def test_a_run_spans_three_hosts(user: UserFolder) -> None:
 
 @pytest.mark.long
 def test_a_run_on_two_of_three_hosts_goes_on_with_the_third_when_one_is_lost(user: UserFolder) -> None:
-    user.write("two-of-three", recipe={**RECIPE, "epochs": 8}, resources=OVER_BOTH)
+    user.write("two-of-three", recipe={**RECIPE, "epochs": 4}, resources=OVER_BOTH)
     job = user.submit("two-of-three", "--no-report", nodes=3)["grid"]
     until(lambda: user.runs("two-of-three")["both s0"]["state"] == "running", "the start", seconds=PATIENCE_S)
     key = user.runs("two-of-three")["both s0"]["key"]
@@ -55,15 +62,21 @@ def test_a_run_on_two_of_three_hosts_goes_on_with_the_third_when_one_is_lost(use
     assert user.cluster.job(job)["Restarts"] == "0"
 
 
-@pytest.mark.long
-def test_an_exclusive_job_uses_all_cpus_of_nodes_that_differ(user: UserFolder) -> None:
-    """n1 has four CPUs and n3 two: three runs of two CPUs train at once."""
-    user.write("differing", recipe={**RECIPE, "epochs": 8}, resources=ALONE, seeds=[0, 1, 2])
-    nodes = {"nodes": 2, "cpus_per_node": 2, "exclusive": True, "sbatch": ["--nodelist=n1,n3"]}
-    user.ended("differing", user.submit("differing", "--no-report", **nodes)["grid"])
-    runs = [user.events(run["key"]) for run in user.runs("differing").values()]
-    assert sorted(start["environment"]["machine"]["hostname"] for start, *_ in runs) == ["n1", "n1", "n3"]
-    assert max(start["t"] for start, *_ in runs) < min(events[-1]["t"] for events in runs), "all at once"
+def test_the_launchers_of_an_exclusive_job_use_all_cpus_of_nodes_that_differ(cluster_of_three: Cluster) -> None:
+    """A double of Python says what the launcher of each node would take: n1 has four CPUs and n3 two."""
+    place = cluster_of_three.shared / "differing"
+    place.mkdir()
+    python = place / "python"
+    code = "from slurm.job.node.allocation import read_allocation as read; print(read().host, read().cpus)"
+    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c '{code}'\n", encoding="utf-8")
+    python.chmod(0o755)
+    fields = {"time": "10:00", "nodes": 2, "cpus_per_node": 2, "exclusive": True, "sbatch": ("--nodelist=n1,n3",)}
+    job = Job("differing", place / "folder", records=place / "records", data=place / "data")
+    write_scripts(job, Profile(**fields, python=str(python)), "name: differing")
+    number = cluster_of_three.login("sbatch", "--parsable", f"{job.folder}/job.sh").stdout.strip()
+    assert cluster_of_three.wait(number) == "COMPLETED"
+    log = (job.folder / f"grid-{number}.log").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^n\d \d$", log, flags=re.MULTILINE)) == ["n1 4", "n3 2"], log
 
 
 @pytest.mark.long

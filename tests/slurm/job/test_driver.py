@@ -30,10 +30,11 @@ def ended(driver: Driver) -> int:
 def test_the_last_mistake_that_deeper_names_is_kept_and_all_output_passed_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    driver = python("print('deeper: a\\nwarning\\ndeeper: resources: too large', file=sys.stderr); sys.exit(2)")
+    said = r"deeper: a\n\x1b[33m(raylet)\x1b[0m warning\ndeeper: resources: too large"
+    driver = python(f"print('{said}', file=sys.stderr); sys.exit(2)")
     assert ended(driver) == 2
     assert driver.mistake == "resources: too large"
-    assert capsys.readouterr().err == "deeper: a\nwarning\ndeeper: resources: too large\n"
+    assert capsys.readouterr().err == "deeper: a\n(raylet) warning\ndeeper: resources: too large\n"
 
 
 def test_a_traceback_is_no_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
