@@ -17,6 +17,8 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullFormatter
@@ -106,8 +108,10 @@ class Plot:
     def png_file(self) -> bytes:
         """The figure as a PNG file, on a white ground, with 200 dots per inch."""
         buffer = io.BytesIO()
+        _settle(self.figure)
+        self.figure.dpi = 200
         with mpl.rc_context(STYLE):
-            self.figure.savefig(buffer, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
+            FigureCanvasAgg(self.figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
 
@@ -175,8 +179,9 @@ def _settle(figure: Figure) -> None:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None})
+    metadata = {"Date": None, "Creator": None}
+    with mpl.rc_context(STYLE):  # `savefig` would draw everything once more, to lay it out
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
