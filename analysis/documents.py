@@ -201,11 +201,11 @@ def _source(result: Mapping[str, Any]) -> str:
 # --- experiments and claims ---------------------------------------------------------------------------
 
 
-def _table_of_report(results: Path, experiment: str, number: int) -> str:
-    """Extract a table with its caption from results.md of a report; `number` counts the tables from 0."""
+def _table_of_report(results: Path, experiment: str, caption: str) -> str:
+    """Extract a table with its caption, of which the beginning is given, from results.md of a report."""
     blocks = (results / experiment / "report" / "results.md").read_text(encoding="utf-8").split("\n\n")
-    starts = [place for place, block in enumerate(blocks) if block.startswith("**")]
-    return "\n\n".join(blocks[starts[number] : starts[number] + 2])
+    start = next(place for place, block in enumerate(blocks) if block.startswith(f"**{caption}"))
+    return "\n\n".join(blocks[start : start + 2])
 
 
 def _claims(results: Path, _: str) -> str:
@@ -217,8 +217,8 @@ KINDS: dict[str, Callable[[Path, str], str]] = {
     "headlines": partial(_goals, sources=False, without=("report",)),  # seconds, where the others are ratios
     "goals": _goals,
     "bench": _tables,
-    "arms": lambda results, experiment: _table_of_report(results, experiment, 0),
-    "effects": lambda results, experiment: _table_of_report(results, experiment, 1),
+    "arms": lambda results, experiment: _table_of_report(results, experiment, "Results by arm"),
+    "effects": lambda results, experiment: _table_of_report(results, experiment, "Effects on top-1"),
     "claims": _claims,
     "claims-count": lambda results, source: _claims(results, source).partition("\n\n")[0],
 }

@@ -15,7 +15,7 @@ AUX = "network.aux"
 REDUCTION = "network.reduction"
 PAPER = {AUX: "both", REDUCTION: "reduced"}
 """Values of two fields in the network of Szegedy et al. 2014, by which `baseline` finds the arm nearest to it."""
-LABELS = {AUX: "Auxiliary heads", REDUCTION: "1×1 reductions"}
+LABELS = {AUX: "Auxiliary classifiers", REDUCTION: "1x1 reductions"}
 NOT_FACTORS = ("network.classes", "network.resolution")
 """Fields that are never factors, because they follow from the data set and the recipe."""
 TOGETHER = " / "

@@ -9,6 +9,24 @@ from analysis.factors import baseline
 from analysis.frames import Recorded
 from analysis.tables import counted, is_missing, percent
 
+MEASURED = (
+    "Seeds vary initialisation, the order of the images and augmentation together (Bouthillier et al. 2021). An "
+    "interval covers that variation; it does not cover another data set, recipe or machine. Accuracy is that of the "
+    "weights after the last epoch (averaged weights, where the recipe averages) on the centre crop, and each "
+    "validation image counts once; no epoch is chosen by its validation accuracy. The time to a target is that of "
+    "training and validation until validation top-1 first reaches it, and runs that never do are censored (Kaplan and "
+    "Meier 1958).",
+    "Multiply-adds and parameters are counted on the network. Images/s is the median over epochs without the warm-up. "
+    "GPU busy is NVML's share of the time in which any kernel ran; it does not measure efficiency. A dash means that a "
+    "value was not measured.",
+)
+"""Paragraphs on what the numbers of a report are."""
+REFERENCES = (
+    "X. Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021, arXiv:2103.03098. "
+    "E. L. Kaplan and P. Meier, Nonparametric estimation from incomplete observations, JASA 53, 1958. C. Szegedy et "
+    "al., Going deeper with convolutions, arXiv:1409.4842, 2014."
+)
+
 
 def describe_method(recorded: Recorded, decisions: Sequence[Decision]) -> str:
     """Write a paragraph on the tests of an experiment, with references.

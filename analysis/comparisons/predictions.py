@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from analysis.effects import Decision
 from analysis.statistics import ALPHA, NAN, holm
@@ -35,7 +35,8 @@ def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[int, int, float]:
     only_a, only_b = int((first & ~second).sum()), int((second & ~first).sum())
     if only_a + only_b == 0:
         return 0, 0, NAN
-    return only_a, only_b, float(stats.binomtest(only_a, only_a + only_b).pvalue)
+    tail = float(special.bdtr(min(only_a, only_b), only_a + only_b, 0.5))
+    return only_a, only_b, min(1.0, 2 * tail)
 
 
 def compare_predictions(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import special
 
 from analysis.statistics import NAN, Estimate, mean
 
@@ -74,4 +74,6 @@ def correlation(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     if len(first) < 3 or not (mean(first).se > 0 and mean(second).se > 0):
         return NAN
     scaled = [values / float(np.abs(values).max()) for values in (first, second)]
-    return float(stats.pearsonr(*scaled).statistic)
+    one, other = (values - float(values.mean()) for values in scaled)
+    spread = math.sqrt(float(one @ one)) * math.sqrt(float(other @ other))
+    return min(max(float(one @ other) / spread, -1.0), 1.0) if spread > 0 else NAN

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from analysis.statistics import NAN
 
@@ -15,31 +15,37 @@ MOST_DIVISIONS = 20_000
 """Number of ways to divide the runs up to which the log-rank test goes through all of them."""
 
 
-def censored_times(times: npt.ArrayLike, reached: npt.ArrayLike) -> stats.CensoredData:
-    """Return times in scipy's form.
+def kaplan_meier(times: npt.ArrayLike, reached: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Estimate the share of runs that have reached a target by each time (Kaplan and Meier 1958).
 
     Args:
-        times: When each run reached the target, or how long it trained without reaching it, [n].
+        times: When each run reached the target, or how long it trained without reaching it, [n], none of them NaN.
         reached: Whether it reached the target, [n].
+
+    Returns:
+        The times in ascending order, each once, and the estimated shares from each time on.
     """
     values, hit = np.asarray(times, dtype=float), np.asarray(reached, dtype=bool)
-    return stats.CensoredData(uncensored=values[hit], right=values[~hit])  # type: ignore[no-untyped-call]
+    moments = np.unique(values)
+    at_risk = (values >= moments[:, None]).sum(axis=1)
+    events = ((values == moments[:, None]) & hit).sum(axis=1)
+    return moments, 1 - np.cumprod(1 - events / at_risk)
 
 
 def median_time(times: npt.ArrayLike, reached: npt.ArrayLike) -> float:
     """Estimate the median time by Kaplan and Meier: when at least half of the runs have reached the target.
 
     Args:
-        times: As in `censored_times`.
-        reached: As in `censored_times`.
+        times: As in `kaplan_meier`, and NaN where a time is not known.
+        reached: As in `kaplan_meier`.
 
     Returns:
         The time; NaN if the estimated share of runs that reach the target stays below one half, or if a time is NaN.
     """
     if not np.any(reached) or np.isnan(np.asarray(times, dtype=float)).any():
         return NAN
-    curve = stats.ecdf(censored_times(times, reached)).cdf
-    above = curve.quantiles[curve.probabilities >= 0.5 - 1e-12]
+    moments, shares = kaplan_meier(times, reached)
+    above = moments[shares >= 0.5 - 1e-12]
     return float(above[0]) if len(above) else NAN
 
 
@@ -61,7 +67,12 @@ def log_rank(
     if not 0 < n < total or not any(hit.any() for hit in hits):
         return NAN
     if math.comb(total, n) > MOST_DIVISIONS:
-        pair = [censored_times(*group) for group in zip(times, hits, strict=True)]
+        from scipy import stats  # takes a second to import
+
+        pair = [
+            stats.CensoredData(uncensored=values[hit], right=values[~hit])  # type: ignore[no-untyped-call]
+            for values, hit in zip(times, hits, strict=True)
+        ]
         return float(stats.logrank(*pair).pvalue)
     scores = log_rank_scores(np.concatenate(times), np.concatenate(hits))
     divisions = np.array(list(itertools.combinations(range(total), n)))

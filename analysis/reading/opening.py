@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from analysis.reading.sqlite_store import open_sqlite
 from analysis.reading.stored import Store
@@ -14,6 +16,10 @@ from reproduce.errors import UserError
 from reproduce.text.redaction import redacted
 
 SQLITE = "sqlite:///"
+PORTS = {"http": 80, "https": 443}
+"""The ports of servers whose address names none, by scheme. Stores of other schemes are no servers of MLflow."""
+CONNECT_TIMEOUT_S = 2.0
+"""Longest wait for the connection to a server. Its first answer may take longer."""
 
 
 class AnalysisError(UserError):
@@ -38,7 +44,7 @@ def open_store(tracking_uri: str) -> Store:
 
     Raises:
         NothingRecordedError: The URI names an SQLite file that does not exist.
-        AnalysisError: MLflow is needed and not installed, or the URI is none of a store.
+        AnalysisError: MLflow is needed and not installed, the URI is none of a store, or no server listens there.
     """
     if tracking_uri.startswith(SQLITE):
         file = Path(unquote(tracking_uri.removeprefix(SQLITE).partition("?")[0]))
@@ -52,6 +58,7 @@ def open_store(tracking_uri: str) -> Store:
         raise AnalysisError(
             "MLflow is not installed here, and reports are made from its store; make the report on another machine"
         )
+    _require_listener(tracking_uri)  # before MLflow is imported, which takes seconds
     # With its own defaults, MLflow retries for four minutes when a server is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -68,3 +75,21 @@ def open_store(tracking_uri: str) -> Store:
         first_line = redacted(str(error).strip().splitlines()[0])
         raise AnalysisError(f"tracking_uri: {redacted(tracking_uri)} is no MLflow store: {first_line}") from error
     return MlflowStore(client)
+
+
+def _require_listener(uri: str) -> None:
+    """Raise `AnalysisError` unless something accepts connections at the address of a server; a proxy is not asked."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port or PORTS.get(parts.scheme, 0)
+    except ValueError:  # MLflow says what is wrong with it
+        return
+    if host is None or parts.scheme not in PORTS or (parts.scheme in getproxies() and not proxy_bypass(host)):
+        return
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
+        reason = getattr(error, "strerror", None) or error
+        raise AnalysisError(
+            f"tracking_uri: {redacted(uri)} does not answer: {reason}; is its server running?"
+        ) from error

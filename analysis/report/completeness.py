@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.frames import Recorded
 from analysis.summaries import concurrent_runs
-from analysis.tables import DASH, counted, is_missing, number, percent
+from analysis.tables import DASH, Cell, Table, counted, is_missing, number, percent
 from reproduce import schema
 
 DIVERGED = "diverged"
@@ -55,6 +55,11 @@ class Grid:
     rows: Sequence[tuple[str, Sequence[GridCell]]]
     """The name of each arm and its cells."""
     caption: str
+
+    def table(self) -> Table:
+        """Return the grid as a table."""
+        rows = [[Cell(arm), *(Cell(cell.text, cell.aside) for cell in cells)] for arm, cells in self.rows]
+        return Table(self.caption, ["Arm", *self.columns], rows, frozenset(range(len(self.columns) + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,9 +226,9 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
         share = float(recorded.finished[schema.FINAL_TOP1].mean())
         floor = math.sqrt(share * (1 - share) / images)
         lines.append(
-            f"The validation set has {number(images)} images: at a top-1 of {percent(share, 1)} %, its size alone "
-            f"gives an accuracy a binomial standard deviation of {percent(floor, 2)} points. Intervals over seeds do "
-            "not hold it, since all runs are validated on the same images."
+            f"The validation set has {number(images)} images: at a top-1 of {percent(share, 1)} %, an accuracy on that "
+            f"many has a binomial standard deviation of {percent(floor, 2)} points. Intervals over seeds do not "
+            "include it, since all runs are validated on the same images."
         )
     if recorded.choice.plan is None:
         lines.append(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -98,6 +99,7 @@ class _ExperimentPublisher:
         self._names: dict[str, dict[str, str]] = {}
         self._content: Mapping[str, Any] = {}
         self._described_at: int | None = None
+        self._describing = threading.Lock()
 
     def publish(self, *, final: bool) -> bool:
         path = experiment_folder(self._records, self._name) / PLAN
@@ -210,7 +212,8 @@ class _ExperimentPublisher:
 
     def _send(self, entry: PlanEntry, cursor: Cursor, news: RunNews) -> Cursor:
         if news.config and not cursor.described:
-            self._sender.describe_run(cursor.run_id, shaping.shape_description(news.config))
+            with self._describing:  # MLflow rejects the second of two runs that bring the same new data set at once
+                self._sender.describe_run(cursor.run_id, shaping.shape_description(news.config))
             cursor = replace(cursor, described=True)
         what = arm_description(self._content, entry.arm)
         update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch, what=what)

@@ -167,7 +167,7 @@ def test_fields_that_divide_the_arms_alike_are_one_factor_with_all_their_names()
     runs["recipe.learning_rate"] = runs["network.aux"].map({"both": "0.1", "none": "0.2"})
     runs["network.classes"] = runs["network.aux"].map({"both": "10", "none": "100"})
     heads, reductions = factors(runs)
-    assert (heads.label, heads.levels) == ("Auxiliary heads / recipe.learning_rate", ("both / 0.1", "none / 0.2"))
+    assert (heads.label, heads.levels) == ("Auxiliary classifiers / recipe.learning_rate", ("both / 0.1", "none / 0.2"))
     assert (heads.is_confounded, reductions.is_confounded) == (True, False)
     assert effects(runs, TOP1)["contrast"].iloc[0] == "none / 0.2 − both / 0.1"
 

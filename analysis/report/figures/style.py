@@ -17,7 +17,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 INK, FAINT, PAPER = "#1d2127", "#dfe1e4", "#ffffff"
@@ -98,16 +101,17 @@ class Plot:
     @cached_property
     def svg_file(self) -> str:
         """The figure as an SVG file of its own, on a white ground."""
-        drawn = _svg(self.figure)
-        self.figure.set_layout_engine("none")  # places stay as they are, and are not computed again for the PNG
-        return drawn
+        _settle(self.figure)
+        return _svg(self.figure)
 
     @property
     def png_file(self) -> bytes:
         """The figure as a PNG file, on a white ground, with 200 dots per inch."""
         buffer = io.BytesIO()
+        _settle(self.figure)
+        self.figure.dpi = 200
         with mpl.rc_context(STYLE):
-            self.figure.savefig(buffer, format="png", dpi=200, facecolor=PAPER, metadata={"Software": None})
+            FigureCanvasAgg(self.figure).print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
         return buffer.getvalue()
 
 
@@ -159,15 +163,25 @@ def log_scale(axes: Axes) -> None:
 
 def places(figure: Figure, axes: Axes, x: Sequence[float]) -> list[float]:
     """Return where positions on the x axis lie, as fractions of the figure's width. The figure must be finished."""
-    figure.draw_without_rendering()  # the layout is made when it is drawn
+    _settle(figure)
     pixels = axes.transData.transform([(value, axes.get_ylim()[0]) for value in x])[:, 0]
     return [round(float(pixel / figure.bbox.width), 4) for pixel in pixels]
 
 
+def _settle(figure: Figure) -> None:
+    """Lay out a figure that is finished, once: otherwise each drawing does it again, which takes most of its time."""
+    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+        return
+    with mpl.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", facecolor=PAPER, metadata={"Date": None, "Creator": None})
+    metadata = {"Date": None, "Creator": None}
+    with mpl.rc_context(STYLE):  # `savefig` would draw everything once more, to lay it out
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 

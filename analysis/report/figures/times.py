@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.comparisons.survival import censored_times
+from analysis.comparisons.survival import kaplan_meier
 from analysis.details.telemetry import SUMMARISED_FROM, Strip
 from analysis.report.figures.style import FAINT, INK, STYLE, Plot, colour, line, marker, panel
 from analysis.tables import counted, percent
@@ -42,9 +41,9 @@ def time_to_target(times: pd.DataFrame, arms: Sequence[str], target: float) -> P
         reached = own["reached"].to_numpy(dtype=bool)
         seconds = own["seconds"].to_numpy(dtype=float) / scale
         if reached.any():
-            curve = stats.ecdf(censored_times(seconds, reached)).cdf
-            x = np.concatenate([[0.0], curve.quantiles, [end]])
-            y = 100 * np.concatenate([[0.0], curve.probabilities, curve.probabilities[-1:]])
+            moments, shares = kaplan_meier(seconds, reached)
+            x = np.concatenate([[0.0], moments, [end]])
+            y = 100 * np.concatenate([[0.0], shares, shares[-1:]])
         else:
             x, y = np.array([0.0, end]), np.zeros(2)
         axes.step(x, y, where="post", **line(i))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from analysis.comparisons.methods import MEASURED, REFERENCES
 from analysis.report.figures.style import Plot
 from analysis.report.sections import Sections
 from analysis.tables import DASH, Table, counted
@@ -11,7 +12,7 @@ from reproduce.text.markdown import as_markdown
 
 
 def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
-    """Render the report's sentences, tables and figures, and a line on the runs' environment, as Markdown.
+    """Render the report as Markdown: sentences, tables, figures, methods, and a line on the runs' environment.
 
     Args:
         sections: The content of the report.
@@ -38,6 +39,16 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
         f"**{table.caption}.**\n\n{table.markdown()}" for table in document_tables(sections).values() if table.rows
     ]
     blocks += [f"**{plot.title}.**\n\n![{plot.title}](figures/{plot.name}.png)\n\n{plot.caption}" for plot in plots]
+    blocks.append(f"**{sections.completeness.caption}.**\n\n{sections.completeness.table().markdown()}")
+    if sections.unfinished:
+        errors = (
+            f"{run.name}: {run.outcome}{f': {run.error}' if run.error != DASH else ''}" for run in sections.unfinished
+        )
+        blocks.append("\n".join(f"- {as_markdown(error)}" for error in errors))
+    methods = [sections.method, *MEASURED, f"References. {REFERENCES}"]
+    blocks += ["#### Methods and limits", *map(as_markdown, methods)]
+    if sections.limits:
+        blocks.append("\n".join(f"- {as_markdown(line)}" for line in sections.limits))
     blocks.append("; ".join(facts) + ".")
     commands = "\n".join(f"{command}" for command, _ in sections.repeat)
     blocks.append(f"To repeat it:\n\n```bash\n{commands}\n```")
@@ -49,6 +60,7 @@ def document_tables(sections: Sections) -> dict[str, Table]:
     """Return the tables of the document by the names of their LaTeX files. Some may have no rows."""
     return {
         "results": sections.results_table,
+        "arms": sections.arms_table,
         "effects": sections.effects_table,
         "sizes": sections.sizes_table,
         "targets": sections.targets_table,

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from analysis.comparisons.methods import MEASURED, REFERENCES
 from analysis.report.figures import style
 from analysis.report.rendering.plots import Plots
 from analysis.report.sections import Sections
@@ -59,7 +60,13 @@ def keys(arms: list[str]) -> list[Key]:
 def render_page(sections: Sections, plots: Plots) -> str:
     """Render the report as a page that states the current time as its date."""
     return fill_template(
-        "report.html.j2", sections=sections, recorded=sections.recorded, plots=plots, keys=keys(sections.recorded.arms)
+        "report.html.j2",
+        sections=sections,
+        recorded=sections.recorded,
+        plots=plots,
+        keys=keys(sections.recorded.arms),
+        measured=MEASURED,
+        references=REFERENCES,
     )
 
 

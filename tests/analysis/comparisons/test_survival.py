@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.duration.survfunc import SurvfuncRight, survdiff
 
-from analysis.comparisons.survival import log_rank, log_rank_scores, median_time
+from analysis.comparisons.survival import kaplan_meier, log_rank, log_rank_scores, median_time
 
 
 def drawn(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +22,15 @@ def drawn(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 def test_medians_are_those_of_statsmodels(seed: int) -> None:
     times, reached = drawn(seed, 25)
     assert median_time(times, reached) == SurvfuncRight(times, reached).quantile(0.5)
+
+
+def test_shares_are_those_of_scipy_also_where_times_are_equal() -> None:
+    times, reached = drawn(0, 25)
+    times = times.round(1)
+    curve = stats.ecdf(stats.CensoredData(uncensored=times[reached], right=times[~reached])).cdf
+    moments, shares = kaplan_meier(times, reached)
+    assert moments == pytest.approx(curve.quantiles)
+    assert shares == pytest.approx(curve.probabilities)
 
 
 def test_a_median_that_most_runs_never_reach_is_unknown() -> None:

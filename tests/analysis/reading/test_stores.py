@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from analysis.details.artifacts import fetched
 from analysis.frames import read
 from analysis.reading import mlflow_store, sqlite_store
 from analysis.reading.opening import AnalysisError, open_store
@@ -104,6 +105,17 @@ def assert_same(first: str, second: str) -> None:
 
 def test_tables_and_server_give_equal_frames(uri: str, server: str) -> None:
     assert_same(uri, server)
+
+
+def test_a_file_that_a_server_keeps_is_fetched_by_name(server: str, tmp_path: Path) -> None:
+    client = MlflowClient(tracking_uri=server)
+    runs = [client.create_run(client.create_experiment(name)).info for name in ("kept here", "kept there")]
+    (tmp_path / "what is kept.txt").write_text("this", encoding="utf-8")
+    client.log_artifact(runs[0].run_id, str(tmp_path / "what is kept.txt"))
+    folders = {run.run_id: run.artifact_uri for run in runs}
+    assert all(uri.startswith("mlflow-artifacts:/") for uri in folders.values())
+    with fetched("what is kept.txt", folders, server) as files:
+        assert [(run, path.read_text("utf-8")) for run, path in files.items()] == [(runs[0].run_id, "this")]
 
 
 def test_responses_that_may_have_been_cut_are_asked_for_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,6 +19,8 @@ from analysis.reading.opening import open_store
 from analysis.report.writing import write_report
 from reproduce import schema
 from tests.analysis.conftest import STARTED, build_store
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_page_is_self_contained_and_well_formed(page: Path) -> None:
 def test_the_page_shows_results_effects_failures_and_environment(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     for text in (
-        "Auxiliary heads, both − none",
+        "Auxiliary classifiers, both − none",
         "11 of 12",
         "NotFiniteLoss: loss is nan in epoch 1, step 17",
         "none: no NVML library on this machine",
@@ -218,5 +221,11 @@ def test_a_missing_store_is_an_error_and_is_not_created(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_down_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(AnalysisError, match="does not answer"):
-        write_report("grid", tracking_uri="http://127.0.0.1:9", out=tmp_path)
+    code = (
+        "import sys; from analysis.report.writing import write_report\n"
+        "try: write_report('grid', tracking_uri='http://127.0.0.1:9', out=sys.argv[1])\n"
+        "except Exception as error: print(type(error).__name__, error, 'mlflow' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True).stdout
+    sentence = "tracking_uri: http://127.0.0.1:9 does not answer: Connection refused; is its server running?"
+    assert said.strip() == f"AnalysisError {sentence} False", "before MLflow is imported"

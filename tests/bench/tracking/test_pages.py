@@ -22,6 +22,19 @@ RECORDS = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "recor
 NAME = "ablation-imagenette"
 
 
+WHO_AM_I = "/ajax-api/2.0/mlflow/users/current"
+"""Which user is logged in. MLflow's pages ask it everywhere; a server without passwords has no such page, and its 404
+is how they know. Chromium writes each 404 to the console."""
+
+
+def refused(answer: playwright.Response) -> bool:
+    return answer.status >= 400 and not answer.url.endswith(WHO_AM_I)
+
+
+def complains(said: playwright.ConsoleMessage) -> bool:
+    return said.type == "error" and not said.location["url"].endswith(WHO_AM_I)
+
+
 @dataclass
 class Dashboard:
     address: str
@@ -68,6 +81,10 @@ def browser_page(dashboard: Dashboard) -> Iterator[playwright.Page]:
         page.set_default_timeout(60_000)
         left: list[str] = []
         page.on("request", lambda request: left.append(request.url))
+        page.on(
+            "response", lambda answer: left.append(f"error: {answer.status} {answer.url}") if refused(answer) else None
+        )
+        page.on("console", lambda said: left.append(f"error: {said.text}") if complains(said) else None)
         page.on(
             "pageerror", lambda error: left.append(f"error: {error}") if "ResizeObserver" not in str(error) else None
         )

@@ -257,6 +257,34 @@ def test_a_rejected_run_does_not_stop_the_others(records: Path, planned: Planned
     assert runs(publisher, "first")["full s1"].info.status == "FINISHED"
 
 
+def test_several_connections_publish_every_run_once_also_where_the_store_was_away_or_rejects_one(
+    records: Path, planned: Planned, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned_runs = [planned(seed) for seed in range(8)]
+    write_plan(records, "first", planned_runs, {})
+    for run in planned_runs:
+        record = begin(records, run)
+        record.epoch(0, {"no (such) name?" if run.seed == 3 else schema.VAL_TOP1: 0.5})
+        record.end("finished")
+    shutil.copy(records / "mlflow.db", records / "other.db")
+    publisher = Publisher(records, f"sqlite:///{records}/other.db")
+    publisher.sender.connections = 4
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publisher.sender, "find_or_create_run", away)
+        with pytest.raises(ConnectionError):
+            publisher.publish()
+    assert not publisher.publish(), "one run is rejected"
+    found = runs(publisher, "first")
+    assert {name: run.info.status for name, run in found.items() if name != "full s3"} == {
+        f"full s{seed}": "FINISHED" for seed in range(8) if seed != 3
+    }
+    assert pending(records, f"sqlite:///{records}/other.db") == 1
+
+
 def test_what_a_killed_publisher_left_is_published_by_the_next_one(
     records: Path, planned: Planned, begin: Begin
 ) -> None:
