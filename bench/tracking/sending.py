@@ -206,9 +206,8 @@ class Sender:
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
         condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in new.identity)
-        runs = self.client.search_runs([experiment_id], filter_string=condition)
-        if new.is_training:
-            runs = [run for run in runs if run.info.start_time == new.start_ms]
+        known = self.client.search_runs([experiment_id], filter_string=condition)
+        runs = [run for run in known if not new.is_training or run.info.start_time == new.start_ms]
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
