@@ -168,8 +168,8 @@ def _check_folders() -> None:
         tempfile.gettempdir()
     except FileNotFoundError:
         raise UserError(
-            f"TMPDIR: neither {os.environ.get('TMPDIR', '/tmp')} nor the system's folders can be written; "
-            "name a folder of yours"
+            f"TMPDIR: {os.environ.get('TMPDIR', 'not set')}: neither this nor the system's folders for temporary files "
+            "can be written; name a folder of yours"
         ) from None
 
 

@@ -32,6 +32,8 @@ PLAN = "plan.json"
 PLANS = "plans"
 HISTORY = "history.jsonl"
 EXPERIMENT = "experiment.yaml"
+FORM: tuple[type[Any], ...] = (str, str, int, str, int, dict)
+"""Types of the fields of an entry."""
 NOTED: Mapping[str, type] = {"t": float, "plan": str, "by": str}
 """Fields of a line of the history, and their types."""
 
@@ -213,7 +215,7 @@ def _read_entries(path: Path) -> list[PlanEntry]:
 
 
 def _is_whole(entry: PlanEntry) -> bool:
-    kinds = zip(vars(entry).values(), (str, str, int, str, int, Mapping), strict=True)
+    kinds = zip(vars(entry).values(), FORM, strict=True)
     return all(isinstance(value, kind) for value, kind in kinds) and entry.name == f"{entry.arm} s{entry.seed}"
 
 

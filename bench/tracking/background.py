@@ -125,8 +125,8 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
     """
     what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
     full = _why_no_room(uri)
-    perhaps = f"the server is away, or refuses the name or password; see {log_file(records, 'publisher')}"
-    cause = f": {full}" if full else f" ({perhaps})"
+    perhaps = "the server is away, or refuses the name or password, or a file of the records is damaged"
+    cause = f": {full}" if full else f" ({perhaps}; see {log_file(records, 'publisher')})"
     return (
         f"{missing} {what} not wholly in MLflow at {redacted(uri)}{cause}; nothing is lost. Publish later with: "
         f"deeper publish --once --records {records}"

@@ -112,7 +112,8 @@ class Manifest(Config):
         """
         word = self.classes[0].rstrip("0123456789")
         numbers = [name.removeprefix(word) for name in self.classes]
-        return all(map(str.isdecimal, numbers)) and numbers != sorted(numbers, key=int)
+        in_order_of_text = list(self.classes) == sorted(self.classes)
+        return in_order_of_text and all(map(str.isdecimal, numbers)) and numbers != sorted(numbers, key=int)
 
     @model_validator(mode="after")
     def _coherent(self) -> Manifest:

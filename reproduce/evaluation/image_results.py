@@ -95,6 +95,6 @@ def read_results(folder: Path) -> ImageResults | None:
         try:
             with np.load(file) as content:
                 results.append(ImageResults(**content))
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, AttributeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, TypeError, AttributeError) as error:
             log.warning("%s: damaged, so that its images are evaluated again: %s", file, error)
     return ImageResults.joined(results) if results else None

@@ -35,6 +35,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise
     except (*UNREADABLE, AttributeError, TypeError) as error:
         raise WeightsError("not a state dict saved by torch.save, or damaged") from error
+    except OSError as error:  # zipfile asks for impossible places of some damaged files
+        raise WeightsError(f"cannot be read ({error.strerror}); is it a state dict saved by torch.save?") from error
     if not isinstance(content, dict):
         raise WeightsError(f"a {type(content).__name__}, not a state dict")
     if others := [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]:

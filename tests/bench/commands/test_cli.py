@@ -255,4 +255,4 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told(
     monkeypatch.setenv("TMPDIR", "/proc/nowhere")
     monkeypatch.setattr("tempfile.gettempdir", none_found)
     assert cli.main(["status", "quickstart"]) == WRONG_INPUT
-    assert capsys.readouterr().err.startswith("deeper: TMPDIR: neither /proc/nowhere nor the system's folders")
+    assert capsys.readouterr().err.startswith("deeper: TMPDIR: /proc/nowhere: neither this nor the system's")
