@@ -7,19 +7,25 @@ with the same timestamp, and a run is found by its tags.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.tracking.mlflow_setup import QUIET
+from bench.tracking.mlflow_setup import QUIET, is_server
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
 
 BATCH = 1000
 """Metrics in one request, which is MLflow's limit."""
+SERVER_CONNECTIONS = 4
+"""As many as the processes that a server of MLflow starts by default. One of them writes to a file at a time."""
 NO_RETRIES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # a create_run that is sent twice makes two runs
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
@@ -44,14 +50,26 @@ def is_rejection(http_status: int) -> bool:
 @contextmanager
 def rejections() -> Iterator[None]:
     """Turn those of MLflow's errors that are rejections into `RejectedError`; also usable as a decorator."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
-    except MlflowException as error:
-        if is_rejection(error.get_http_status_code()):
+    except Exception as error:
+        if isinstance(error, mlflow_errors()) and is_rejection(error.get_http_status_code()):
             raise RejectedError(str(error)) from error
         raise
+
+
+def mlflow_errors() -> tuple[type[MlflowException], ...]:
+    """Return the class of MLflow's errors for an `except` clause; nothing where MLflow was not imported."""
+    if "mlflow.exceptions" not in sys.modules:
+        return ()
+    from mlflow.exceptions import MlflowException
+
+    return (MlflowException,)
+
+
+def deleted_experiment(name: str) -> str:
+    """Return the sentence that an experiment is deleted in MLflow."""
+    return f"experiment {name} is deleted in MLflow; restore it or remove it with `mlflow gc`"
 
 
 class Sender:
@@ -66,12 +84,25 @@ class Sender:
         uri: The URI of the tracking store.
     """
 
+    connections = 1
+    """Number of threads that may use a sender at once."""
+
     def __init__(self, uri: str) -> None:
+        self._uri = uri
+        if is_server(uri):
+            self.connections = SERVER_CONNECTIONS
+        self.client.search_experiments(max_results=1)  # creates the store
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client. It is imported when it is first asked for, which takes seconds."""
         os.environ.update(QUIET | NO_RETRIES)
         from mlflow import MlflowClient
 
-        self.client = MlflowClient(tracking_uri=uri)
-        self.client.search_experiments(max_results=1)  # creates the store
+        return MlflowClient(tracking_uri=self._uri)
+
+    def close(self) -> None:
+        """Close the connection."""
 
     @rejections()
     def find_experiment(self, name: str) -> str | None:
@@ -84,7 +115,7 @@ class Sender:
         if found is None:
             return None
         if found.lifecycle_stage == "deleted":
-            raise RejectedError(f"experiment {name} is deleted in MLflow; restore it or remove it with `mlflow gc`")
+            raise RejectedError(deleted_experiment(name))
         return str(found.experiment_id)
 
     @rejections()
@@ -109,11 +140,10 @@ class Sender:
             changing: Tags that replace others of the same name. They are sent last.
             lasting: Tags that are left as they are where the experiment has one of the same name.
         """
-        known = self.client.get_experiment(experiment_id).tags
+        known = self.experiment_tags(experiment_id)
         new = {name: value for name, value in lasting.items() if name not in known}
         new |= {name: value for name, value in changing.items() if known.get(name) != value}
-        for name, value in new.items():
-            self.client.set_experiment_tag(experiment_id, name, value)
+        self._set_experiment_tags(experiment_id, new)
 
     @rejections()
     def experiment_tags(self, experiment_id: str) -> dict[str, str]:
@@ -206,9 +236,14 @@ class Sender:
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
         condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in new.identity)
-        known = self.client.search_runs([experiment_id], filter_string=condition)
-        runs = [run for run in known if not new.is_training or run.info.start_time == new.start_ms]
+        runs = list(self.client.search_runs([experiment_id], filter_string=condition))
+        if new.is_training:
+            runs = [run for run in runs if run.info.start_time == new.start_ms]
         return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+    def _set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self.client.set_experiment_tag(experiment_id, name, value)
 
     def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
         from mlflow.entities import Metric as MlflowMetric
