@@ -16,8 +16,6 @@ from user_folder import (
     starts,
 )
 
-from reproduce import schema
-
 
 def test_a_run_continues_bit_for_bit_after_the_signal_before_the_time_limit(long_run: LongRun) -> None:
     there = long_run.disturbed("signalled")
@@ -45,22 +43,6 @@ def test_a_run_continues_bit_for_bit_after_scancel_and_a_new_submission(long_run
     there.ended("long", jobs["report"])
     assert curve(there.events(only(there))) == long_run.curve, "bit for bit"
     assert in_mlflow(there, "long") == {only(there): "FINISHED"}
-
-
-@pytest.mark.long
-def test_a_job_that_meets_its_real_time_limit_continues_in_its_next_start(long_run: LongRun) -> None:
-    there = long_run.disturbed("limited")
-    there.write("endless", recipe={**LONG, "epochs": 10_000}, resources=ALONE)
-    job = there.submit("endless", "--no-report", nodes=1, time="3:00", signal_before_s=60)["grid"]
-
-    def resumed() -> bool:
-        return any(event["kind"] == schema.START and event["resume"] for event in there.events(only(there)))
-
-    until(resumed, "a start that resumes", seconds=PATIENCE_S)
-    there.cluster.login("scancel", job)
-    there.cluster.wait(job, timeout=PATIENCE_S)
-    assert reasons(there.events(only(there)))[0] == "time limit"
-    assert "interrupted; requeueing for restart 1" in there.log("endless")
 
 
 @pytest.mark.long
