@@ -26,7 +26,8 @@ def scope(recorded: Recorded) -> str:
     if "recipe.resolution" in runs:
         places.append(f"at {_span(runs['recipe.resolution'])} px")
     if "recipe.epochs" in runs:
-        places.append(f"{_span(runs['recipe.epochs'])} epochs")
+        epochs = _span(runs["recipe.epochs"])
+        places.append(f"{epochs} epoch{'' if epochs == '1' else 's'}")
     if NORM in runs:
         norms = set(runs[NORM])
         words = "without" if norms == {"none"} else "with and without" if "none" in norms else "with"

@@ -115,7 +115,8 @@ def _training(runs: pd.DataFrame) -> str:
             sorted(map(str, runs[field].dropna().unique()), key=lambda text: (len(text), text)) if field in runs else []
         )
         if values:
-            parts.append(f" {before} {listed(values, last='or')}{after}")
+            unit = after.removesuffix("s") if values == ["1"] else after
+            parts.append(f" {before} {listed(values, last='or')}{unit}")
     return f", trained{''.join(parts)}" if parts else ""
 
 

@@ -32,6 +32,7 @@ def findings(
     *,
     margin: float | None = None,
     losses: Mapping[str, Sequence[float]] = {},
+    epochs_asked: int = 6,
 ) -> Findings:
     """Write the findings of arms with levels of fields and, for each seed, a top-1 or the outcome of a run without."""
     runs, epochs = [], []
@@ -43,7 +44,7 @@ def findings(
             runs.append(
                 {"run_id": run_id, "arm": arm, "seed": seed, "outcome": outcome, "error": error}
                 | {schema.FINAL_TOP1: math.nan if isinstance(value, str) else value, "network.norm": "batch"}
-                | {"data.path": "imagenette", "recipe.resolution": "48", "recipe.epochs": "6"}
+                | {"data.path": "imagenette", "recipe.resolution": "48", "recipe.epochs": str(epochs_asked)}
                 | dict(zip(fields, levels, strict=True))
             )
             for epoch, loss in enumerate(losses.get(f"{arm}{seed}", (2.0, 1.0)) if run_id else ()):
@@ -73,6 +74,11 @@ REACH = (
     "All of this holds for other seeds of the same training. It is not shown for other data, image sizes or lengths of "
     "training; nor for networks without normalisation, such as the paper's."
 )
+
+
+def test_one_epoch_is_not_told_as_several() -> None:
+    found = findings(grid([narrow(0.70), narrow(0.68), narrow(0.75), narrow(0.73)]), (AUX, REDUCTION), epochs_asked=1)
+    assert found.found[0].endswith("trained on imagenette at 48 px for 1 epoch.")
 
 
 def test_clear_effects_of_a_grid() -> None:
