@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
 
 import accounting
 from cluster import COMMANDS, MEMORY_GROUPS, NAMESPACES, THREE_HOSTS, Cluster
-from user_folder import ALONE, LONG, LongRun, curve, only, user_folder
 
 
 def skip_reason() -> str | None:
@@ -54,18 +53,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     require_slurm()
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def long_run(cluster: Cluster) -> LongRun:
-    """A folder with an experiment of one long run, `long.yaml`, and how that ends undisturbed."""
-    user = user_folder(cluster, "long-run")
-    user.write("long", recipe=LONG, resources=ALONE)
-    undisturbed = user.with_records("undisturbed")
-    undisturbed.deeper("run", "long.yaml", "--no-publish")
-    expected = curve(undisturbed.events(only(undisturbed)))
-    assert len(expected) == LONG["epochs"]
-    return LongRun(user, expected)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ ARM = {"both": {"network": {"aux": "both"}}}
 PROFILE = {"time": "20:00", "nodes": 2, "cpus_per_node": 2, "memory_gib": 3, "signal_before_s": 20}
 OVER_BOTH = {"workers": 2, "cpus_per_worker": 2}
 ALONE = {"workers": 1, "cpus_per_worker": 2}
-LONG = {**RECIPE, "epochs": 8}
 PATIENCE_S = 900
 
 
@@ -30,10 +28,6 @@ class UserFolder:
 
     def __init__(self, cluster: Cluster, folder: Path, records: str = "records") -> None:
         self.cluster, self.folder, self.records = cluster, folder, folder / records
-
-    def with_records(self, name: str) -> UserFolder:
-        """The same folder, with records of their own."""
-        return UserFolder(self.cluster, self.folder, name)
 
     def write(self, name: str, **changes: Any) -> None:
         content = {"name": name, "data": {"path": "stripes"}, "recipe": RECIPE, "arms": ARM, "seeds": [0], **changes}
@@ -71,18 +65,6 @@ class UserFolder:
             return sum(event["kind"] == schema.EPOCH for event in self.events(key)) >= epochs
 
         until(enough, f"{epochs} epochs", seconds=PATIENCE_S)
-
-
-@dataclass(frozen=True)
-class LongRun:
-    """An experiment of one run that is long enough to be disturbed, and its loss curve if nothing does."""
-
-    user: UserFolder
-    curve: list[tuple[float, float]]
-
-    def disturbed(self, records: str) -> UserFolder:
-        """The folder, with records of their own."""
-        return self.user.with_records(records)
 
 
 def curve(events: list[dict[str, Any]]) -> list[tuple[float, float]]:
