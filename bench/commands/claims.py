@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from bench.commands.experiments.names import own_plan
 from bench.console.options import add_command, add_json, add_plan, output_file
 from bench.console.output import plain_console, print_result, show, write_output
-from bench.console.tables import Column, FittedTable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from analysis.frames import Recorded
     from analysis.tables import Table
+    from bench.console.tables import FittedTable
     from reproduce.claims.ledger import Claim, Kind
     from reproduce.claims.verdicts import Finding
 
@@ -192,6 +192,8 @@ def _print(console: Console, findings: list[Finding], *, parts: bool) -> None:
 
 
 def _fitted(table: Table) -> FittedTable:
+    from bench.console.tables import Column, FittedTable
+
     *columns, last = table.columns
     titles = [*map(Column, columns), Column(last, prose=True)]
     return FittedTable(titles, [[cell.text for cell in cells] for cells in table.rows])

@@ -121,12 +121,13 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
-    from reproduce.grid import arm_data, plan_without_data
     from reproduce.spec import load_experiment
 
-    experiment = load_experiment(arguments.experiment)
-    # A typing error is named before anything slow.
+    experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+
+    from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
+    from reproduce.grid import arm_data, plan_without_data
+
     chosen = select(plan_without_data(experiment), arguments.arm, arguments.seed)
     require_writable_records(arguments)
     part_asked = _parse_part(arguments.part) if arguments.part else None
