@@ -16,6 +16,7 @@ NO_NUMBERS = {
         "reproduce.config",
         "reproduce.errors",
         "reproduce.limits",
+        "reproduce.resources",
         "reproduce.schema",
     ),
     *("reproduce.data", "reproduce.data.encoding", "reproduce.data.manifest"),
