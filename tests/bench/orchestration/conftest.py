@@ -13,7 +13,7 @@ from bench.orchestration.executor import ExecutionOptions
 from bench.orchestration.worker import Attempt, Outcome
 from bench.records.record import Record
 from reproduce import schema
-from reproduce.spec import ResourcesConfig
+from reproduce.spec import PlannedRun, ResourcesConfig
 
 Ending = Outcome | Exception | Callable[["FakeGroup", Callable[[], bool]], Outcome]
 """What a `train` returns or raises, or a function of the group and `give_up` that does one of the two."""
@@ -89,3 +89,9 @@ def groups() -> FakeGroups:
 @pytest.fixture
 def options(tmp_path: Path) -> ExecutionOptions:
     return ExecutionOptions(records=tmp_path / "records", data=tmp_path / "data")
+
+
+@pytest.fixture
+def runs(planned: Callable[..., PlannedRun]) -> list[PlannedRun]:
+    """Two runs that differ in their seeds."""
+    return [planned(seed) for seed in range(2)]
