@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,13 @@ class Driver:
                     found.append(child)
         return found
 
+    def ray_folder(self) -> Path:
+        """The temporary folder of the Ray that the driver has started."""
+        (raylet,) = self.children("raylet/raylet")
+        found = re.search(r"--raylet_socket_name=(\S*?/deeper-ray-[^/]+)/", " ".join(raylet.cmdline()))
+        assert found is not None
+        return Path(found[1])
+
     def end(self) -> None:
         if self.process.poll() is None:
             with contextlib.suppress(psutil.Error):
@@ -112,10 +120,6 @@ def drivers() -> Iterator[list[Driver]]:
     yield started
     for driver in started:
         driver.end()
-
-
-def ray_folders() -> set[Path]:
-    return {path for root in ("/tmp", "/var/tmp") for path in Path(root).glob("deeper-ray-*")}
 
 
 @pytest.mark.long
@@ -147,27 +151,27 @@ def test_a_rank_that_hangs_ends_its_run_with_the_stacks_in_its_log(
 def test_a_local_cluster_that_dies_ends_the_command_soon_and_the_run_goes_on_later(
     place: Path, drivers: list[Driver], name: str
 ) -> None:
-    before = ray_folders()
     driver = Driver(place)
     drivers.append(driver)
     driver.wait_for_epoch()
+    folder = driver.ray_folder()
     for process in driver.children(name):
         process.kill()
     assert driver.process.wait(timeout=300) == 75, driver.said
     assert f"stopped (Ray's process {name} died); to resume: deeper run" in driver.said
     assert "Traceback" not in driver.said
     assert read_state(driver.run).status == "interrupted"
-    assert ray_folders() <= before
+    assert not folder.exists()
 
 
 @pytest.mark.long
 def test_a_killed_driver_leaves_no_process_and_the_next_one_removes_its_files(
     place: Path, drivers: list[Driver]
 ) -> None:
-    before = ray_folders()
     driver = Driver(place, workers=2)
     drivers.append(driver)
     driver.wait_for_epoch()
+    abandoned = driver.ray_folder()
     left = psutil.Process(driver.process.pid).children(recursive=True)
     assert left
     driver.process.kill()
@@ -176,7 +180,6 @@ def test_a_killed_driver_leaves_no_process_and_the_next_one_removes_its_files(
     assert psutil.wait_procs(agents, timeout=120)[1] == []
     torn = driver.run / f".checkpoint.pt.{driver.process.pid}"
     torn.touch()
-    (abandoned,) = ray_folders() - before
     again = Driver(place, workers=2)
     drivers.append(again)
     deadline = time.monotonic() + 300
@@ -185,9 +188,10 @@ def test_a_killed_driver_leaves_no_process_and_the_next_one_removes_its_files(
         time.sleep(0.2)
     assert not torn.exists()
     assert not abandoned.exists()
+    folder = again.ray_folder()
     again.process.terminate()
     assert again.process.wait(timeout=120) == 75
-    assert ray_folders() <= before
+    assert not folder.exists()
 
 
 @pytest.mark.long
