@@ -11,10 +11,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.records.states import EVENTS
+from bench.records.states import EVENTS, read_state
 from bench.suites.faults.job import DATA
 from bench.suites.faults.kind import MissedMomentError, Trial
 from bench.suites.faults.processes import signal_driver
+from reproduce import schema
 from reproduce.training.checkpoint import FILE_NAME as CHECKPOINT
 
 BLOCK = 4096
@@ -164,6 +165,8 @@ def _kill(trial: Trial) -> None:
     signal_driver(signal.SIGKILL, trial)
     assert trial.driver is not None
     trial.driver.wait()
+    if read_state(trial.run).status == schema.FINISHED:  # nothing resumes from the checkpoint of a finished run
+        raise MissedMomentError("the run had finished before")
 
 
 def _clock(trial: Trial) -> Path:

@@ -37,6 +37,8 @@ from reproduce.spec import Config
 MOMENTS = 20
 QUICK_MOMENTS = 1
 TRIES = 3  # of a moment at which there was nothing to disturb
+EARLIER = 0.85
+"""By how much a moment is moved towards the start for another try."""
 COMMITTED = ROOT / "results" / "faults"
 
 
@@ -150,9 +152,10 @@ class Campaign:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _try_moment(self, kind: FaultKind, moment: int, reference: Reference, scratch: Path) -> str:
-        for _ in range(TRIES):
+        for attempt in range(TRIES):
+            share = (moment - 0.5) / self._moments * EARLIER**attempt
             try:
-                result = carry_out(kind, moment, self._moments, reference, scratch)
+                result = carry_out(kind, moment, share, reference, scratch)
             except MissedMomentError as error:
                 why = str(error)
                 continue

@@ -22,8 +22,8 @@ from bench.machine.revision import revision
 from bench.records.plan import read_plan
 from bench.records.states import read_events, read_state, run_folder
 from bench.suites.faults.comparison import compare_with_store, first_difference
-from bench.suites.faults.job import STEPS, FaultJob, prepare_data
-from bench.suites.faults.kind import POLL_S, FaultKind, Span, Trial, TrialResult
+from bench.suites.faults.job import EPOCHS, STEPS, FaultJob, prepare_data
+from bench.suites.faults.kind import POLL_S, FaultKind, MissedMomentError, Span, Trial, TrialResult
 from bench.suites.faults.processes import is_agent
 from bench.suites.harness.errors import BenchmarkError
 from reproduce import schema
@@ -45,19 +45,46 @@ class Reference:
     run: Path
     """Its record folder."""
     key: str
-    spans: dict[Span, tuple[float, float]]
-    """Start and end of each span, in seconds since the start of the command."""
+    command_s: float
+    """Seconds that the command takes."""
 
-    def seconds(self, span: Span, moment: int, moments: int) -> float:
-        """Return when a moment comes, in seconds since the start of the command.
+
+@dataclass(frozen=True)
+class Due:
+    """When a fault comes: so many seconds after the start of the command, or once the run has done so many steps."""
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    @classmethod
+    def at(cls, share: float, span: Span, command_s: float) -> Due:
+        """Return when a share of a span has gone by.
+
+        Steps do not depend on how much else the machine does. The start and the end of a command have none.
 
         Args:
-            span: The span over which the moments are spread evenly.
-            moment: The number of the moment, from 1.
-            moments: The number of moments.
+            share: The share, from 0 to 1.
+            span: The span.
+            command_s: Seconds that an undisturbed command takes.
         """
-        start, end = self.spans[span]
-        return start + (end - start) * (moment - 0.5) / moments
+        if span == "command":
+            return cls(seconds=share * command_s)
+        first = STEPS if span == "checkpoints" else 0
+        return cls(steps=first + int(share * (EPOCHS * STEPS - first)))
+
+    def wait(self, trial: Trial) -> None:
+        """Wait until the fault is due.
+
+        Raises:
+            MissedMomentError: The command ended before.
+        """
+        assert trial.driver is not None
+        if self.seconds is None:
+            trial.wait_for(lambda: True if trial.position() >= (self.steps or 0) else None)
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            trial.driver.wait(self.seconds)
+            raise MissedMomentError("the command ended before the fault was due")
 
 
 def train_reference(scratch: Path) -> Reference:
@@ -68,33 +95,25 @@ def train_reference(scratch: Path) -> Reference:
     """
     data = scratch / "data"
     prepare_data(data)
-    times: list[dict[Span, tuple[float, float]]] = []
+    times: list[float] = []
     for number in range(1 + REFERENCES):  # the first one warms caches up
         job = FaultJob(f"faults-reference-{number}", scratch / f"reference-{number}", data)
         job.folder.mkdir()
-        start = time.time()
+        start = time.monotonic()
         if job.start_run().wait() != DONE:
             raise BenchmarkError(f"the undisturbed run did not finish: {job.last_line()}; see {job.printed}")
-        seconds = time.time() - start
+        times.append(time.monotonic() - start)
         (entry,) = read_plan(job.records, job.name)
-        events = read_events(run_folder(job.records, entry.key))
-        began, ended = events[0]["t"] - start, events[-1]["t"] - start
-        first_epoch = next(event["t"] for event in events if event["kind"] == schema.EPOCH) - start
-        times.append({"command": (0.0, seconds), "ranks": (began, ended), "checkpoints": (first_epoch, ended)})
-    spans: dict[Span, tuple[float, float]] = {
-        span: (median(time[span][0] for time in times[1:]), median(time[span][1] for time in times[1:]))
-        for span in times[0]
-    }
-    return Reference(run_folder(job.records, entry.key), entry.key, spans)
+    return Reference(run_folder(job.records, entry.key), entry.key, median(times[1:]))
 
 
-def carry_out(kind: FaultKind, moment: int, moments: int, reference: Reference, scratch: Path) -> TrialResult:
+def carry_out(kind: FaultKind, moment: int, share: float, reference: Reference, scratch: Path) -> TrialResult:
     """Carry out one trial, in a folder of its own, which is deleted if every promise was kept.
 
     Args:
         kind: The kind of fault.
         moment: The number of the moment, from 1.
-        moments: The number of moments.
+        share: The share of the kind's span after which the fault comes, from 0 to 1.
         reference: The undisturbed run.
         scratch: The folder in which the trial gets its folder.
 
@@ -108,19 +127,18 @@ def carry_out(kind: FaultKind, moment: int, moments: int, reference: Reference, 
     trial = Trial(job, reference.key, moment)
     start = time.monotonic()
     with kind.setup(trial):
-        result = _disturb(kind, trial, reference, reference.seconds(kind.span, moment, moments), start)
+        result = _disturb(kind, trial, reference, Due.at(share, kind.span, reference.command_s), start)
     if result.kept:
         shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
-def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due_s: float, start: float) -> TrialResult:
+def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due: Due, start: float) -> TrialResult:
     broken: list[str] = []
     with PositionWatch(trial) as watch, _killing_what_is_left(trial):
         began = time.monotonic()
         trial.driver = trial.job.start_run(trial.options, trial.environment)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            trial.driver.wait(due_s)
+        due.wait(trial)
         started = [*trial.processes()]
         position = trial.position()
         kind.inject(trial)

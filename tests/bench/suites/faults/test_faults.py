@@ -19,13 +19,13 @@ from bench.records.plan import write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.suites.faults.comparison import compare_with_store, first_difference
-from bench.suites.faults.files import damage
-from bench.suites.faults.job import STEPS, FaultJob
+from bench.suites.faults.files import damage, kill_and_damage_checkpoint
+from bench.suites.faults.job import EPOCHS, STEPS, FaultJob
 from bench.suites.faults.kind import MissedMomentError, Trial, TrialResult
 from bench.suites.faults.registry import KINDS
 from bench.suites.faults.results import TrialStore, render
 from bench.suites.faults.runner import spread
-from bench.suites.faults.trials import PositionWatch, Reference
+from bench.suites.faults.trials import Due, PositionWatch
 from reproduce import schema
 from reproduce.errors import UserError
 from reproduce.spec import PlannedRun
@@ -61,9 +61,29 @@ def test_every_moment_comes_once_and_early_ones_are_far_apart(moments: int) -> N
     assert all(abs(one - other) > moments // 4 for one, other in pairwise(order))
 
 
-def test_moments_are_spread_evenly_over_their_span() -> None:
-    reference = Reference(Path("run"), "key", {"command": (0.0, 40.0), "ranks": (10.0, 30.0)})
-    assert [reference.seconds("ranks", moment, 4) for moment in (1, 2, 3, 4)] == [12.5, 17.5, 22.5, 27.5]
+def test_moments_are_told_in_steps_where_a_run_has_them_and_in_seconds_elsewhere() -> None:
+    assert Due.at(0.25, "command", 40.0) == Due(seconds=10.0)
+    assert [Due.at(share, "ranks", 40.0).steps for share in (0.0, 0.5, 0.99)] == [0, EPOCHS * STEPS // 2, 31]
+    assert [Due.at(share, "checkpoints", 40.0).steps for share in (0.0, 0.5, 0.99)] == [STEPS, STEPS + 12, 31]
+
+
+@pytest.mark.parametrize("due", [Due(seconds=60.0), Due(steps=1)])
+def test_a_command_that_ends_before_its_fault_is_due_is_missed(tmp_path: Path, due: Due) -> None:
+    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
+    with subprocess.Popen(["true"]) as trial.driver, pytest.raises(MissedMomentError):
+        due.wait(trial)
+
+
+def test_a_run_that_had_finished_before_it_was_killed_is_missed(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    job = FaultJob("name", tmp_path, tmp_path)
+    run = planned(0)
+    _finished(job.records, run, loss=0.5, weight=1.0)
+    trial = Trial(job, run.key, 1)
+    with subprocess.Popen(["sleep", "60"]) as trial.driver, pytest.raises(MissedMomentError, match="had finished"):
+        kill_and_damage_checkpoint(trial, "flip")
+    assert first_difference(trial.run, trial.run) is None, "its checkpoint is whole"
 
 
 @pytest.mark.parametrize("how", ["flip", "zero", "truncate"])
