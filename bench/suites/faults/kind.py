@@ -20,8 +20,8 @@ from reproduce.spec import Config
 
 T = TypeVar("T")
 Span = Literal["command", "ranks", "checkpoints"]
-"""The part of an undisturbed command over which the moments of a kind are spread: all of it, the part in which ranks
-live, or the part from the first checkpoint to the end of the training."""
+"""What the moments of a kind are spread over: the seconds of a whole command, the steps of the training, or its steps
+after the first checkpoint."""
 POLL_S = 0.05
 
 
