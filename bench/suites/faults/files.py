@@ -11,17 +11,14 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from bench.records.states import EVENTS, read_state
 from bench.suites.faults.job import DATA
 from bench.suites.faults.kind import MissedMomentError, Trial
-from bench.suites.faults.processes import is_agent, signal_driver
+from bench.suites.faults.processes import left_after_end, signal_driver
 from reproduce import schema
 from reproduce.training.checkpoint import FILE_NAME as CHECKPOINT
 
 BLOCK = 4096
-RANKS_END_S = 10.0
 DISK_BYTES = 2**30
 FILLER = "filler"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
@@ -166,10 +163,10 @@ def no_faketime() -> str | None:
 
 def _kill(trial: Trial) -> None:
     assert trial.driver is not None
-    started = [process for process in trial.processes() if not is_agent(process)]
+    started = trial.processes()
     signal_driver(signal.SIGKILL, trial)
     trial.driver.wait()
-    psutil.wait_procs(started, timeout=RANKS_END_S)  # ranks finish their step, and may write what is to be damaged
+    left_after_end(started)  # ranks finish their step, and may write what is to be damaged
     if read_state(trial.run).status == schema.FINISHED:  # nothing resumes from the checkpoint of a finished run
         raise MissedMomentError("the run had finished before")
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -22,6 +22,8 @@ SUSPENDED_S = 5.0
 STEP_PATIENCE_S = 15
 PUBLISHER = "bench.tracking.publisher"
 RANK = "ray::Worker"
+LEFT_S = 10.0
+"""Seconds within which all processes of a command have to be gone after its end."""
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
@@ -89,6 +91,12 @@ def small_memory_group(trial: Trial) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             group.rmdir()
+
+
+def left_after_end(started: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Wait until the processes of a command that has ended are gone, and return those that live after `LEFT_S`."""
+    left: list[psutil.Process] = psutil.wait_procs([one for one in started if not is_agent(one)], timeout=LEFT_S)[1]
+    return left
 
 
 def is_agent(process: psutil.Process) -> bool:

@@ -24,14 +24,12 @@ from bench.records.states import read_events, read_state, run_folder
 from bench.suites.faults.comparison import compare_with_store, first_difference
 from bench.suites.faults.job import EPOCHS, STEPS, FaultJob, prepare_data
 from bench.suites.faults.kind import POLL_S, FaultKind, MissedMomentError, Span, Trial, TrialResult
-from bench.suites.faults.processes import is_agent
+from bench.suites.faults.processes import left_after_end
 from bench.suites.harness.errors import BenchmarkError
 from reproduce import schema
 
 PATIENCE_S = 300.0
 """Seconds within which a command has to end, disturbed or not."""
-LEFT_S = 10.0
-"""Seconds within which all processes of a command have to be gone after its end."""
 RESTARTS = 3
 """The most commands that may be needed to finish a run after a fault."""
 REFERENCES = 2
@@ -151,7 +149,7 @@ def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due: Due, star
         elif code not in kind.codes:
             broken.append(f"the command ended with exit code {code}: {trial.job.last_line()}")
         watch.pause()
-        left = psutil.wait_procs([process for process in started if not is_agent(process)], timeout=LEFT_S)[1]
+        left = left_after_end(started)
         if left:
             broken.append(f"{len(left)} processes of the command still live")
         try:
