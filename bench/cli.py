@@ -3,7 +3,7 @@
 Exit codes:
     0: The command has done its work.
     1: At least one run or check failed.
-    2: The input is wrong, and nothing was started.
+    2: The input is wrong, or the machine lacks what the command needs.
     70: The command met a bug. A log file holds the traceback.
     75: The command was interrupted. The same command resumes.
 """

@@ -11,7 +11,7 @@ FAILED: Final = 1
 """At least one run or check failed."""
 
 WRONG_INPUT: Final = 2
-"""The input is wrong, and nothing was started."""
+"""The input is wrong, or the machine lacks what the command needs, such as room on a disk or a Ray that starts."""
 
 BUG: Final = 70
 """The command met a bug of this project (EX_SOFTWARE of sysexits.h). A log file holds the traceback."""

@@ -130,8 +130,8 @@ class TrialResult(Config):
     commands: int
     """How often `deeper run` had to be started again until the run was finished and published."""
     recovery_s: float | None
-    """Seconds from the fault until the run got further than before, without the time until someone starts it again.
-    None if the run was finished already."""
+    """Seconds from the fault until the attempt that finished the run got further than the ones before, without the time
+    until someone starts it again. None if the run was finished already."""
     wasted_steps: int
     """Steps that were trained twice."""
     bit_equal: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from functools import partial
 
-from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
+from bench.console.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_INPUT
 from bench.suites.faults import files, processes, tracking
 from bench.suites.faults.job import STEPS
 from bench.suites.faults.kind import FaultKind
@@ -85,14 +85,14 @@ KINDS: tuple[FaultKind, ...] = (
         name="raylet-killed",
         promise="The command says that Ray's node is lost and ends within a minute; started again, it goes on.",
         inject=partial(processes.signal_named, signal.SIGKILL, "raylet/raylet"),
-        codes=(DONE, FAILED, INTERRUPTED),
+        codes=(DONE, FAILED, WRONG_INPUT, INTERRUPTED),
         wasted_steps=STEPS,
     ),
     FaultKind(
         name="gcs-killed",
         promise="The command says that Ray is lost and ends within two minutes; started again, it goes on.",
         inject=partial(processes.signal_named, signal.SIGKILL, "gcs/gcs_server"),
-        codes=(DONE, FAILED, INTERRUPTED),
+        codes=(DONE, FAILED, WRONG_INPUT, INTERRUPTED),
         wasted_steps=STEPS,
     ),
     FaultKind(

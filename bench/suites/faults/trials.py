@@ -228,9 +228,10 @@ class PositionWatch:
     wasted_steps: int = 0
     """Steps that were trained twice so far."""
     recovery_s: float | None = None
-    """Seconds from the fault until the run got further than before, without pauses. None if that has not happened."""
+    """Seconds from the fault until the last attempt got further than the ones before, without pauses. None if that has
+    not happened."""
     furthest: int = 0
-    """The most steps that any attempt has done."""
+    """The most steps that any attempt has done, and one more once the run is finished."""
     _fault: int | None = None
     _running_s: float = 0.0
     _since: float | None = None
@@ -274,8 +275,11 @@ class PositionWatch:
                 for event in starts[attempts:]:
                     resume = event["resume"] or {"epoch": 0, "step": 0}
                     self.wasted_steps += max(0, self.furthest - (resume["epoch"] * STEPS + resume["step"]))
+                    if self._fault is not None:  # what ranks finished after the fault was no recovery
+                        self._fault, self.recovery_s = self.furthest, None
                 attempts = len(starts)
-                self.furthest = max(self.furthest, self.trial.position())
+                finished = read_state(self.trial.run).status == schema.FINISHED
+                self.furthest = max(self.furthest, self.trial.position() + finished)
                 self._note_recovery()
             if ended:
                 return

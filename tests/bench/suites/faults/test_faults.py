@@ -110,25 +110,53 @@ def test_steps_that_are_trained_again_and_the_time_to_get_further_are_measured(
     run = planned(0)
     folder = run_folder(tmp_path / "records", run.key)
 
-    def attempt(resume: dict[str, int] | None, *steps: int) -> Record:
-        record = Record(folder, progress_every_s=0)
-        record.begin(run.config, environment={}, world_size=1, device="cpu", resume=resume)
-        for step in steps:
-            record.progress(epoch=1, epochs=3, step=step, steps=STEPS, images_per_s=1, loss=1, top1=None)
-        return record
-
     with PositionWatch(Trial(FaultJob("name", tmp_path, tmp_path), run.key, 1)) as watch:
-        first = attempt(None, 5)
+        first = _attempt(folder, run, None)
+        _note_step(first, 1, 5)
         _until(lambda: watch.furthest == STEPS + 5)
         watch.fault(STEPS + 5)
         first.close()
-        second = attempt({"epoch": 1, "step": 0}, 5)
+        second = _attempt(folder, run, {"epoch": 1, "step": 0})
+        _note_step(second, 1, 5)
         _until(lambda: watch.wasted_steps == 5)
         assert watch.recovery_s is None, "it has only caught up"
-        second.progress(epoch=1, epochs=3, step=6, steps=STEPS, images_per_s=1, loss=1, top1=None)
+        _note_step(second, 1, 6)
         _until(lambda: watch.recovery_s is not None)
         second.close()
     assert watch.wasted_steps == 5
+
+
+def test_the_step_that_ranks_finish_after_their_driver_was_killed_is_no_recovery(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    run = planned(0)
+    folder = run_folder(tmp_path / "records", run.key)
+    with PositionWatch(Trial(FaultJob("name", tmp_path, tmp_path), run.key, 1)) as watch:
+        first = _attempt(folder, run, None)
+        _note_step(first, 0, 5)
+        _until(lambda: watch.furthest == 5)
+        watch.fault(5)
+        _note_step(first, 0, 6)
+        _until(lambda: watch.furthest == 6)
+        first.close()
+        second = _attempt(folder, run, None)
+        _note_step(second, 0, 6)
+        _until(lambda: watch.wasted_steps == 6)
+        assert watch.recovery_s is None, "it has only caught up"
+        _note_step(second, 0, 7)
+        _until(lambda: watch.recovery_s is not None)
+        second.close()
+
+
+def test_a_run_that_had_done_its_last_step_recovers_by_finishing(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    job = FaultJob("name", tmp_path, tmp_path)
+    run = planned(0)
+    with PositionWatch(Trial(job, run.key, 1)) as watch:
+        watch.fault(STEPS)
+        _finished(job.records, run, loss=0.5, weight=1.0)
+        _until(lambda: watch.recovery_s is not None)
 
 
 def test_one_bit_of_the_curve_or_the_weights_is_a_difference(
@@ -209,6 +237,16 @@ def _until(reached: Callable[[], bool]) -> None:
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def _attempt(folder: Path, run: PlannedRun, resume: dict[str, int] | None) -> Record:
+    record = Record(folder, progress_every_s=0)
+    record.begin(run.config, environment={}, world_size=1, device="cpu", resume=resume)
+    return record
+
+
+def _note_step(record: Record, epoch: int, step: int) -> None:
+    record.progress(epoch=epoch, epochs=3, step=step, steps=STEPS, images_per_s=1, loss=1, top1=None)
 
 
 def _finished(records: Path, run: PlannedRun, *, loss: float, weight: float) -> Path:
