@@ -5,7 +5,8 @@
 #   PYTHON=/path/to/python   the interpreter to use (3.11 or newer); without it the first that fits is taken
 #   TORCH=cpu                PyTorch's builds without CUDA, if an index that you have configured holds them
 #   PIP_ARGS="..."           further arguments of pip install
-# Packages are installed by uv if it is on PATH, which fetches many at once, otherwise by pip.
+# Packages are installed by uv, which fetches and unpacks many at once: the one on PATH, or else one that pip installs
+# into .venv. Where pip has settings that uv does not read (an index, a proxy, PIP_ARGS), pip installs them itself.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -164,8 +165,9 @@ environment() {
     fi
     echo "$torch" >$venv/.torch
     compile_in_advance &
-    local how=pip
-    if command -v uv >/dev/null; then how=uv; fi
+    provide_uv
+    local how=${uv:+uv}
+    how=${how:-pip}
     if [ "$torch" = cpu ]; then
         # shellcheck disable=SC2046 # two words
         step "Installing PyTorch without CUDA with $how" install --no-deps $(sed -nE 's/^(torch|torchvision)==([0-9.]+).*/\1==\2+cpu/p' "$lock")
@@ -178,14 +180,30 @@ environment() {
     wait
 }
 
-# install ARGUMENTS...: as pip install has them.
+# Sets uv to the program to install with, and to nothing if that is pip.
+provide_uv() {
+    uv=$(command -v uv || true)
+    if [ -n "$uv" ] || [ -n "${PIP_ARGS:-}" ] || pip_is_configured; then return; fi
+    sed -n '/^uv==/,/^[^ ]/p' requirements-dev.txt | sed '2,${/^[^ ]/d}' >build/requirements-uv.txt
+    if pip_install --no-deps --require-hashes -r build/requirements-uv.txt >>$log 2>&1 </dev/null; then uv=$venv/bin/uv; fi
+}
+
+pip_is_configured() {
+    $venv/bin/python -m pip --disable-pip-version-check config list | grep -qE "\.(index-url|no-index|proxy|client-cert|trusted-host)="
+}
+
+# install ARGUMENTS...: as pip install has them. What an uv of our own cannot install, pip tries.
 install() {
-    if command -v uv >/dev/null; then
-        uv pip install --python $venv/bin/python --compile-bytecode "$@"
-    else
-        # shellcheck disable=SC2086 # PIP_ARGS is to be split
-        $venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-} "$@"
+    if [ -z "$uv" ]; then
+        pip_install "$@"
+    elif ! "$uv" pip install --python $venv/bin/python --compile-bytecode "$@"; then
+        [ "$uv" = $venv/bin/uv ] && pip_install "$@"
     fi
+}
+
+pip_install() {
+    # shellcheck disable=SC2086 # PIP_ARGS is to be split
+    $venv/bin/python -m pip --disable-pip-version-check install --progress-bar off ${PIP_ARGS:-} "$@"
 }
 
 # The lock without PyTorch and what it needs of CUDA.

@@ -197,7 +197,7 @@ def _add_faults(suites: Any) -> None:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="Folder that the results are written to. Default: results/faults/<kind of machine>.",
+        help="Folder that the results are written to. Default: results/faults.",
     )
 
 

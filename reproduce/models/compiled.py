@@ -23,7 +23,8 @@ def compile_parts(network: nn.Module, **options: Any) -> None:
     whereas the whole network would take minutes. Other layers, among them the auxiliary classifiers, stay uncompiled.
     Parameters keep their names. A deep copy of the network is not compiled.
 
-    The call raises torch's recompile limit to at least `RECOMPILE_LIMIT` for the whole process.
+    The call raises torch's recompile limit to at least `RECOMPILE_LIMIT` for the whole process, and lets the compiler
+    choose kernels without timing them while torch uses deterministic algorithms.
 
     Args:
         network: The network, whose direct children are searched for parts to compile.
@@ -31,6 +32,7 @@ def compile_parts(network: nn.Module, **options: Any) -> None:
     """
     # All Inception modules run one code object. By default, torch compiles it eight times and then runs it uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
+    torch._inductor.config.deterministic = torch.are_deterministic_algorithms_enabled()
     for part in network.children():
         if isinstance(part, Convolution | Inception):
             part.compile(dynamic=False, **options)  # code for all sizes takes many times as long to compile

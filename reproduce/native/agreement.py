@@ -103,15 +103,12 @@ def _reason(kind: Kind, compare: Callable[[Tensor], str]) -> str:
 @contextmanager
 def _any_algorithm() -> Iterator[None]:
     """Let torch use algorithms within a block that it refuses while only deterministic ones are allowed."""
-    only, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    if not only:  # the call imports torch.compile's packages, which takes seconds
-        yield
-        return
-    torch.use_deterministic_algorithms(False)
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(only, warn_only=warn)
+        torch.set_deterministic_debug_mode(mode)
 
 
 def _compare_pool(backend: Backend, window: Window, x: Tensor) -> str:

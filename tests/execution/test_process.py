@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +45,17 @@ def test_kernels_are_timed_only_where_asked_and_never_where_they_must_be_determi
     finally:
         prepare_process(torch.device("cpu"), threads=1)
     assert not torch.are_deterministic_algorithms_enabled(), "the next run of a kept worker is free again"
+
+
+def test_a_deterministic_run_does_not_wait_for_the_compiler_to_be_imported() -> None:
+    code = """
+import sys, torch
+from reproduce.execution.process import prepare_process
+prepare_process(torch.device("cpu"), threads=1, deterministic=True)
+assert torch.are_deterministic_algorithms_enabled()
+sys.exit("torch._inductor" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(

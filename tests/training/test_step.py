@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from tiny import tiny_run
 from torch import nn
 
+from reproduce.execution.process import prepare_process
 from reproduce.models import GoogLeNet, Outputs
 from reproduce.models.compiled import compile_parts
 from reproduce.models.folding import folded
@@ -78,6 +79,13 @@ def test_every_part_is_compiled_once_and_computes_the_same(monkeypatch: pytest.M
     assert list(compiled.network.state_dict()) == list(plain.network.state_dict())
     folded(compiled.network)(images)  # as validation does
     assert len(graphs) == 12
+
+
+def test_a_deterministic_run_keeps_the_compiler_from_timing_kernels() -> None:
+    for deterministic in (True, False):
+        prepare_process(torch.device("cpu"), threads=1, deterministic=deterministic)
+        compile_parts(torch.nn.Sequential())
+        assert torch._inductor.config.deterministic == deterministic
 
 
 def test_the_initialisation_seed_alone_determines_the_first_weights() -> None:

@@ -19,7 +19,7 @@ from reproduce.data.writing import PrepareConfig, prepare
 from reproduce.spec import ExperimentConfig, validated
 
 DATA = "gratings"
-IMAGES, BATCH, SIDE, EPOCHS = 64, 8, 32, 4
+IMAGES, BATCH, SIDE, EPOCHS = 48, 8, 32, 4
 STEPS = IMAGES // BATCH
 """Steps of an epoch. The run writes a checkpoint at the end of each epoch only, since its epochs take seconds."""
 HEARTBEAT_S = 0.05

@@ -146,9 +146,10 @@ class TrialResult(Config):
     """The promises that were not kept, in words. Empty if all were."""
     duration_s: float
     """Seconds of the whole trial."""
-    load: float | None = None
-    """Load average of the machine over the last minute of the trial, its own processes included. None in results of
-    older versions."""
+    load: float
+    """Load average of the machine over the last minute of the trial, its own processes included."""
+    machine: str
+    """The kind of machine, as `bench.results.store.this_machine_kind` names it."""
     commit: str | None
     """The commit of the code; None if it comes from no checkout."""
     date: str

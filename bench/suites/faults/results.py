@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ COLUMNS = (
     "recovery: median, max (s)",
     "steps twice: max",
     "load: median",
+    "machines",
 )
 
 SUMMARY = """# Disturbed runs
@@ -99,7 +101,7 @@ def render(results: Sequence[tuple[FaultKind, Sequence[TrialResult], str | None]
 
 
 def _row(kind: FaultKind, trials: Sequence[TrialResult]) -> list[str]:
-    loads = [trial.load for trial in trials if trial.load is not None]
+    machines = Counter(trial.machine for trial in trials)
     recoveries = [trial.recovery_s for trial in trials if trial.recovery_s is not None]
     return [
         kind.name,
@@ -111,7 +113,8 @@ def _row(kind: FaultKind, trials: Sequence[TrialResult]) -> list[str]:
         str(sum(trial.metrics_twice for trial in trials)),
         f"{median(recoveries):.1f}, {max(recoveries):.1f}" if recoveries else "—",
         str(max(trial.wasted_steps for trial in trials)),
-        f"{median(loads):.1f}" if loads else "—",
+        f"{median(trial.load for trial in trials):.1f}",
+        ", ".join(f"{name} ({count})" for name, count in sorted(machines.items())),
     ]
 
 

@@ -8,7 +8,8 @@ Against: an undisturbed run of the same experiment, to which results have to be 
 Not shown: GPUs, several hosts, and shared file systems; the faults of a cluster are tested in `tests/slurm`.
 
 The result of each trial is written as soon as it is known, to one file for each kind of fault. The same command
-continues with the trials that are missing.
+continues with the trials that are missing, on this machine or another: each trial is compared with a reference that the
+same machine has trained.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rich.console import Console
 from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
 from bench.machine.revision import ROOT
 from bench.orchestration.interruption import Interruption
-from bench.results.store import this_machine_kind, to_json, with_provenance
+from bench.results.store import to_json, with_provenance
 from bench.suites.faults.kind import FaultKind, MissedMomentError
 from bench.suites.faults.results import TrialStore, render
 from bench.suites.faults.trials import Reference, carry_out, train_reference
@@ -50,7 +51,7 @@ class FaultOptions(Config):
     kinds: tuple[str, ...] = ()
     """Names of the kinds of fault. An empty tuple takes all."""
     output: Path | None = None
-    """Folder of the results. None means the folder of this kind of machine in `results/faults`."""
+    """Folder of the results. None means `results/faults`."""
     force: bool = False
     """Whether to repeat trials that have results already."""
     json_output: bool = False
@@ -74,7 +75,7 @@ def main(options: FaultOptions, kinds: Sequence[FaultKind]) -> int:
         UserError: `options.kinds` has a name that no kind has, or the folder holds files that are no results.
     """
     chosen = _chosen(options, kinds)
-    store = TrialStore(options.output or COMMITTED / this_machine_kind())
+    store = TrialStore(options.output or COMMITTED)
     console = Console(stderr=True)
     with Interruption() as interruption:
         campaign = Campaign(store, console, options.moments, stop_reason=lambda: interruption.reason)

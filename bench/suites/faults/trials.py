@@ -21,6 +21,7 @@ from bench.console.exit_codes import DONE
 from bench.machine.revision import revision
 from bench.records.plan import read_plan
 from bench.records.states import read_events, read_state, run_folder
+from bench.results.store import this_machine_kind
 from bench.suites.faults.comparison import compare_with_store, first_difference
 from bench.suites.faults.job import EPOCHS, STEPS, FaultJob, prepare_data
 from bench.suites.faults.kind import POLL_S, FaultKind, MissedMomentError, Span, Trial, TrialResult
@@ -190,6 +191,7 @@ def _disturb(kind: FaultKind, trial: Trial, reference: Reference, due: Due, star
         broken=tuple(broken),
         duration_s=round(time.monotonic() - start, 1),
         load=round(os.getloadavg()[0], 1),
+        machine=this_machine_kind(),
         commit=revision().get("commit"),
         date=time.strftime("%Y-%m-%d"),
     )

@@ -43,6 +43,8 @@ RESULT = TrialResult(
     metrics_twice=0,
     processes_left=0,
     duration_s=30.0,
+    load=2.5,
+    machine="amd-avx2",
     commit="c0ffee",
     date="2026-11-27",
 )
@@ -63,8 +65,8 @@ def test_every_moment_comes_once_and_early_ones_are_far_apart(moments: int) -> N
 
 def test_moments_are_told_in_steps_where_a_run_has_them_and_in_seconds_elsewhere() -> None:
     assert Due.at(0.25, "command", 40.0) == Due(seconds=10.0)
-    assert [Due.at(share, "ranks", 40.0).steps for share in (0.0, 0.5, 0.99)] == [0, EPOCHS * STEPS // 2, 31]
-    assert [Due.at(share, "checkpoints", 40.0).steps for share in (0.0, 0.5, 0.99)] == [STEPS, STEPS + 12, 31]
+    assert [Due.at(share, "ranks", 40.0).steps for share in (0.0, 0.5, 0.99)] == [0, EPOCHS * STEPS // 2, 23]
+    assert [Due.at(share, "checkpoints", 40.0).steps for share in (0.0, 0.5, 0.99)] == [STEPS, STEPS + 9, 23]
 
 
 @pytest.mark.parametrize("due", [Due(seconds=60.0), Due(steps=1)])
@@ -207,10 +209,10 @@ def test_results_are_kept_by_moment_and_broken_promises_are_listed(tmp_path: Pat
     assert f"- {KINDS[1].name}: it takes root" in shown
 
 
-def test_the_load_beside_trials_is_shown_where_it_was_recorded() -> None:
-    loaded = [RESULT.model_copy(update={"load": load}) for load in (2.5, 6.0, 3.0)]
-    assert "| 8.0, 8.0 | 0 | 3.0 |" in render([(KINDS[0], [RESULT, *loaded], None)])
-    assert "| 8.0, 8.0 | 0 | — |" in render([(KINDS[0], [RESULT], None)])
+def test_the_load_beside_trials_and_their_machines_are_shown() -> None:
+    trials = [RESULT.model_copy(update={"load": load}) for load in (2.5, 6.0, 3.0)]
+    trials.append(RESULT.model_copy(update={"machine": "intel-amx-bf16"}))
+    assert "| 8.0, 8.0 | 0 | 2.8 | amd-avx2 (3), intel-amx-bf16 (1) |" in render([(KINDS[0], trials, None)])
 
 
 def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path: Path) -> None:
