@@ -38,7 +38,7 @@ def prepare_process(device: torch.device, threads: int, *, deterministic: bool =
     torch.set_num_threads(threads)  # Ray sets OMP_NUM_THREADS=1
     if deterministic:  # cuBLAS reads this when it starts; without it, it sums the parts of a product in any order
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # use_deterministic_algorithms imports torch.compile's packages, which takes two seconds; `compile_parts` tells them.
+    # use_deterministic_algorithms imports the compiler as well, which takes two seconds; `compile_parts` tells it.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
     # No code of this project reads memory before it has written it, and filling that memory takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
