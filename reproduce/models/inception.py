@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reproduce.native import small_maps
 from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
@@ -53,15 +54,18 @@ class Widths(NamedTuple):
 
 
 class Conv2d(nn.Conv2d):
-    """A convolution with zero padding whose kernel is cropped to the taps that can meet the map.
+    """A convolution with a padding of half its kernel, which is cropped to the taps that can meet the map.
 
     Where a map is smaller than the reach of the kernel, the outer taps see nothing but padding: of a 5x5 kernel on a
     1x1 map, only the middle one counts. Without them the output is the same up to rounding, and their gradient is
     exactly 0. In place of these zeros oneDNN, as of 3.12, may leave memory that nobody has written there, in bf16 and
-    with many input channels (results/README.md).
+    with many input channels (results/README.md). Very small maps are convolved by `reproduce.native.small_maps`.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.stride == (1, 1) and small_maps.pays(input, weight):
+            convolved = small_maps.convolve(input, weight)
+            return convolved if bias is None else convolved + bias.view(-1, 1, 1)
         (height, width), (rows, columns) = self.kernel_size, input.shape[2:]
         top, left = max(0, height // 2 + 1 - rows), max(0, width // 2 + 1 - columns)
         if self.stride == (1, 1) and (top or left):
