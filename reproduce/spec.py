@@ -180,6 +180,9 @@ class RecipeConfig(Config):
     section 6)."""
     val_crop: Fraction = 0.875
     """Side of the central validation crop, as a share of the image's shorter side. 0.875 is 224 of 256 pixels."""
+    val_images: Annotated[int | None, ADDED] = Field(None, ge=1)
+    """Number of validation images after every epoch but the last, which always takes all: the same ones each time,
+    balanced over the classes. None takes all after every epoch."""
     precision: PrecisionName = "auto"
     """Arithmetic of the network: float32, bf16 (by autocast in training), or auto: bf16 on devices that have it."""
 

@@ -82,13 +82,13 @@ class Trainer:
     """
 
     def __init__(self, run: RunConfig, setup: RankSetup, observer: Observer) -> None:
-        self.run, self.setup, self.observer = run, setup, observer
-        self.recipe = run.recipe
+        self.run, self.recipe, self.setup, self.observer = run, run.recipe, setup, observer
         self.ranks = Ranks(setup.rank, setup.world_size, setup.device)
         prepare_process(setup.device, setup.threads, deterministic=run.deterministic, gpu_share=setup.gpu_share)
 
         self.train_loader = build_train_loader(run, setup)
         self.val_loader = build_val_loader(run, setup)
+        self.early_val_loader = build_val_loader(run, setup, at_most=self.recipe.val_images)
         self.steps = self.train_loader.steps
 
         self.step = build_step(run, device=setup.device, distributed=setup.world_size > 1, compiled=setup.compiled)
@@ -105,8 +105,7 @@ class Trainer:
         self.history: list[dict[str, float]] = []
         self._warmed_up: set[int] = set()
         """Input sides, in pixels, for which this attempt has run its warm-up."""
-        self._saved_at = time.monotonic()
-        self._reported_at = -math.inf  # so that the first step is reported at once
+        self._saved_at, self._reported_at = time.monotonic(), -math.inf  # so that the first step is reported at once
 
     # --- the course of a run -----------------------------------------------------------------------
 
@@ -157,7 +156,7 @@ class Trainer:
                 images, labels = images[:2], labels[:2]
             self.step.warm_up(images, labels)
         if not self._warmed_up:
-            next(iter(self.val_loader), None)
+            next(iter(self.early_val_loader), None)
         self._warmed_up.add(side)
         if self.setup.device.type == "cuda":
             torch.cuda.synchronize(self.setup.device)
@@ -212,22 +211,23 @@ class Trainer:
             epoch: The epoch that was trained, from 0. The recipe's number of epochs if the checkpoint was finished.
 
         Returns:
-            The result; it includes predictions after the last epoch only.
+            The result; after the last epoch only it includes predictions, and is of all images in any case.
 
         Raises:
             StopRequested: A stop was requested. Unless the checkpoint was finished, a new one has been written from
                 which the run continues with this validation.
             NonFiniteLossError: The validation loss is infinite or NaN.
         """
+        loader = self.val_loader if (last := epoch >= self.recipe.epochs - 1) else self.early_val_loader
         try:
             validation = validate(
                 self.evaluated_network,
-                self.val_loader,
+                loader,
                 self.step.normalise,
                 self.ranks,
                 dtype=self.step.dtype,
-                predictions=epoch >= self.recipe.epochs - 1,
-                before_batch=self._stop_check(self.val_loader),
+                predictions=last,
+                before_batch=self._stop_check(loader),
             )
         except StopRequested:
             if epoch < self.recipe.epochs:

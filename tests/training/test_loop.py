@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,27 @@ def test_a_run_stopped_in_training_and_in_validation_ends_like_an_uninterrupted_
     assert train(run, rank_setup(whole.folder, data_root), again) == end
     assert again.epochs == whole.epochs
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
+
+
+def test_a_limit_of_the_validation_images_holds_for_every_epoch_but_the_last(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    load = loaders.ValLoader.__iter__
+
+    def count(loader: loaders.ValLoader) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        seen.append(loader.images)
+        return load(loader)
+
+    monkeypatch.setattr(loaders.ValLoader, "__iter__", count)
+    limited, whole = Recorder(tmp_path / "limited"), Recorder(tmp_path / "whole")
+    train(tiny_run(epochs=3, val_images=6), rank_setup(limited.folder, data_root), limited)
+    assert seen[1:4] == [6, 6, 15], "the first one warms up"
+    train(tiny_run(epochs=3), rank_setup(whole.folder, data_root), whole)
+    assert limited.table["index"].tolist() == list(range(15))
+    np.testing.assert_array_equal(limited.table["top5"], whole.table["top5"])
+    assert limited.epochs[-1][schema.VAL_LOSS] == whole.epochs[-1][schema.VAL_LOSS]
+    assert limited.epochs[0][schema.VAL_LOSS] != whole.epochs[0][schema.VAL_LOSS]
 
 
 def test_copying_the_images_to_a_device_changes_nothing(
