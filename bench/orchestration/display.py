@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -34,6 +35,9 @@ STYLES: dict[Status, str] = {
 LIVE_ORDER: tuple[Status, ...] = ("running", "failed", "interrupted", "finished", "waiting")
 """The order in which a live display selects runs by their status if not all of them fit."""
 
+LEAST_SHARE = 0.1
+"""The share of a run's first epoch after which its pace is taken from it."""
+
 COLUMNS = (
     Column("run"),
     Column("state"),
@@ -53,12 +57,23 @@ class Row:
     state: RunState
 
     @property
-    def seconds_left(self) -> float | None:
-        """Estimated seconds until this run ends, at the pace of its last recorded epoch.
-
-        The value is 0 for a finished or failed run, and None for any other run without a recorded epoch.
+    def pace_s(self) -> float | None:
+        """Seconds that an epoch of this run takes: the mean over a finished run, otherwise those of its last recorded
+        epoch, or those of its first epoch at the pace so far. None before `LEAST_SHARE` of that epoch.
         """
-        pace = self.state.metrics.get(schema.EPOCH_SECONDS)
+        state, progress = self.state, self.state.progress
+        if state.status == "finished" and state.duration_s:
+            return state.duration_s / self.planned.epochs
+        recorded = state.metrics.get(schema.EPOCH_SECONDS)
+        if recorded is None and progress and state.attempt == 1 and state.started is not None:
+            share = progress["step"] / progress["steps"]
+            return (progress["t"] - state.started) / share if share >= LEAST_SHARE else None
+        return recorded
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until this run ends: 0 for a finished or failed one, None for one without a pace."""
+        pace = self.pace_s
         if self.state.status in ("finished", "failed"):
             return 0.0
         if pace is None:
@@ -107,28 +122,30 @@ class GridWatch:
 def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
     """Estimate the seconds until all runs have ended.
 
-    The pace of a run is the duration of its last recorded epoch. For a run without a recorded epoch, it is the mean
-    over the runs of its arm or, if there is none, the mean of the arms' means.
+    A run without a pace of its own takes the mean of its arm or, if there is none, what its network's multiply-adds
+    take at the mean pace of the other arms.
 
     Args:
         rows: The runs of the grid.
         concurrency: The number of runs that are trained at once.
 
     Returns:
-        The seconds; None until a run has recorded an epoch.
+        The seconds; None until a run has a pace.
     """
-    known = [row.seconds_left for row in rows]
     paces: dict[str, list[float]] = {}
+    macs: dict[str, float] = {}
     for row in rows:
-        if schema.EPOCH_SECONDS in row.state.metrics:
-            paces.setdefault(row.planned.arm, []).append(row.state.metrics[schema.EPOCH_SECONDS])
+        macs[row.planned.arm] = row.planned.costs.get(schema.COST_MACS_TRAINING, 1.0)
+        if row.pace_s is not None:
+            paces.setdefault(row.planned.arm, []).append(row.pace_s)
     if not paces:
         return None
-    means = {arm: sum(values) / len(values) for arm, values in paces.items()}
-    overall = sum(means.values()) / len(means)
+    means = {arm: mean(values) for arm, values in paces.items()}
+    of_one = mean(pace / macs[arm] for arm, pace in means.items())
+    known = [row.seconds_left for row in rows]
     total = 0.0
     for row, seconds in zip(rows, known, strict=True):
-        arm_pace = means.get(row.planned.arm, overall)
+        arm_pace = means.get(row.planned.arm, of_one * macs[row.planned.arm])
         total += seconds if seconds is not None else arm_pace * row.planned.epochs
     longest = max((seconds or 0.0 for seconds in known), default=0.0)
     return max(total / concurrency, longest)

@@ -16,10 +16,13 @@ from bench.records.states import RunState
 from reproduce import schema
 
 
-def row(name: str, status: str, *, done: int = 0, epoch_s: float | None = None, **more: object) -> Row:
+def row(
+    name: str, status: str, *, done: int = 0, epoch_s: float | None = None, macs: float | None = None, **more: object
+) -> Row:
     arm, _, seed = name.rpartition(" s")
     metrics = {} if epoch_s is None else {schema.EPOCH_SECONDS: epoch_s}
-    entry = PlanEntry(key=name, arm=arm, seed=int(seed), name=name, epochs=10)
+    costs = {} if macs is None else {schema.COST_MACS_TRAINING: macs}
+    entry = PlanEntry(key=name, arm=arm, seed=int(seed), name=name, epochs=10, costs=costs)
     state = RunState(key=name, status=status, epoch=done - 1 if done else None, metrics=metrics, **more)  # type: ignore[arg-type]
     return Row(entry, state)
 
@@ -34,6 +37,26 @@ def test_a_waiting_run_takes_the_pace_of_its_arm() -> None:
         row("slow s0", "finished", done=10, epoch_s=5.0),
         row("slow s1", "waiting"),
     ]
+    assert time_left(rows, concurrency=1) == pytest.approx(50)
+
+
+def test_an_arm_that_has_not_begun_is_estimated_by_its_multiply_adds() -> None:
+    rows = [row("small s0", "finished", done=10, epoch_s=1.0, macs=1e8), row("large s0", "waiting", macs=3e8)]
+    assert time_left(rows, concurrency=1) == pytest.approx(30)
+
+
+def test_a_first_epoch_sets_the_pace_before_it_ends() -> None:
+    def running(step: int, attempt: int = 1) -> Row:
+        progress = {"t": 130.0, "epoch": 0, "step": step, "steps": 100}
+        return row("a s0", "running", attempt=attempt, started=100.0, progress=progress)
+
+    assert running(9).seconds_left is None, "a few steps say little"
+    assert running(20).seconds_left == pytest.approx(10 * 150 - 30)
+    assert running(20, attempt=2).seconds_left is None, "nobody trained between the attempts"
+
+
+def test_a_finished_run_counts_with_all_that_it_took() -> None:
+    rows = [row("a s0", "finished", done=10, epoch_s=1.0, duration_s=50.0), row("a s1", "waiting")]
     assert time_left(rows, concurrency=1) == pytest.approx(50)
 
 
