@@ -192,14 +192,16 @@ pip_is_configured() {
     $venv/bin/python -m pip --disable-pip-version-check config list | grep -qE "\.(index-url|no-index|proxy|client-cert|trusted-host)="
 }
 
-# install ARGUMENTS...: as pip install has them. What an uv of our own cannot install, pip tries.
+# install ARGUMENTS...: as pip install has them. What a uv of our own cannot install, pip tries.
 install() {
-    if [ -z "$uv" ]; then
-        pip_install "$@"
-    elif ! "$uv" pip install --python $venv/bin/python --compile-bytecode "$@"; then
-        [ "$uv" = $venv/bin/uv ] && pip_install "$@"
-    fi
+    case $uv in
+    "") pip_install "$@" ;;
+    "$venv/bin/uv") uv_install --no-cache "$@" || pip_install "$@" ;; # a cache would put as much as .venv into $HOME
+    *) uv_install "$@" ;;
+    esac
 }
+
+uv_install() { "$uv" pip install --python $venv/bin/python --compile-bytecode "$@"; }
 
 pip_install() {
     # shellcheck disable=SC2086 # PIP_ARGS is to be split
