@@ -13,7 +13,7 @@ setup: ## system packages, .venv with pinned requirements; quick the second time
 setup-tests: ## what only the checks and tests need besides; they begin with it
 	@./setup.sh tests
 
-quickstart: setup ## the whole way on a small data set: images, trainings, records, report; some 10 minutes on 2 cores
+quickstart: setup ## the whole way on a small data set: images, trainings, records, report; 10 to 20 minutes on 2 cores
 	@$(BIN)/deeper run quickstart --prepare
 	@$(BIN)/deeper report quickstart
 
