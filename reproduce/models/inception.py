@@ -59,11 +59,14 @@ class Conv2d(nn.Conv2d):
     Where a map is smaller than the reach of the kernel, the outer taps see nothing but padding: of a 5x5 kernel on a
     1x1 map, only the middle one counts. Without them the output is the same up to rounding, and their gradient is
     exactly 0. In place of these zeros oneDNN, as of 3.12, may leave memory that nobody has written there, in bf16 and
-    with many input channels (results/README.md). Very small maps are convolved by `reproduce.native.small_maps`.
+    with many input channels (results/README.md).
+
+    In training mode, small maps are convolved by `reproduce.native.small_maps`, whose results differ by rounding. In
+    evaluation mode they are not, so that torchvision's network computes the same bits.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.stride == (1, 1) and small_maps.pays(input, weight):
+        if self.training and self.stride == (1, 1) and small_maps.pays(input, weight):
             convolved = small_maps.convolve(input, weight)
             return convolved if bias is None else convolved + bias.view(-1, 1, 1)
         (height, width), (rows, columns) = self.kernel_size, input.shape[2:]

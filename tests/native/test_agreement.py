@@ -139,18 +139,28 @@ def test_no_memory_is_not_taken_for_a_kernel_that_fails(use: Use) -> None:
 def test_a_comparison_changes_no_random_generator_and_works_in_any_mode(
     use: Use, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modes: list[bool] = []
+    modes: list[str | int] = []
+    set_mode = torch.set_deterministic_debug_mode
+
+    def noted(mode: str | int) -> None:
+        modes.append(mode)
+        set_mode(mode)
+
     use()
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only=False: modes.append(on))
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    with torch.inference_mode():
-        MaxPool(3, 1, 1)(torch.zeros(1, 8, 5, 5).contiguous(memory_format=torch.channels_last))
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        norm_relu(nn.BatchNorm2d(8), torch.zeros(1, 8, 5, 5).contiguous(memory_format=torch.channels_last))
+    set_mode("error")
+    monkeypatch.setattr(torch, "set_deterministic_debug_mode", noted)
+    try:
+        with torch.inference_mode():
+            MaxPool(3, 1, 1)(torch.zeros(1, 8, 5, 5).contiguous(memory_format=torch.channels_last))
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            norm_relu(nn.BatchNorm2d(8), torch.zeros(1, 8, 5, 5).contiguous(memory_format=torch.channels_last))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        set_mode("default")
     assert torch.equal(torch.get_rng_state(), before)
-    assert modes == [False, True] * 2, "torch may take any algorithm, until the comparison is over"
+    assert modes == ["default", 2] * 2, "torch may take any algorithm, until the comparison is over"
     assert agreement.dropped() == ()
 
 

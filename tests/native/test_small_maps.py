@@ -100,3 +100,9 @@ def test_a_layer_computes_small_maps_as_large_ones(side: int, bias: bool, monkey
     monkeypatch.setattr("reproduce.native.small_maps.LARGEST_REACH", 0)
     for ours, theirs in zip(found, compute(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_an_evaluated_layer_computes_what_torchs_does_to_the_bit() -> None:
+    layer = Conv2d(128, 128, 3, padding=1).eval()
+    x = torch.randn(4, 128, 2, 2).to(memory_format=torch.channels_last)
+    assert torch.equal(layer(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
