@@ -70,7 +70,8 @@ class _Tap(NamedTuple):
 
 def _is_wide(x: Tensor, weight: Tensor, channels: int) -> bool:
     """Whether there is a single tap, or at least so many input times output channels."""
-    return len(list(_taps(x, weight))) == 1 or weight.shape[0] * weight.shape[1] >= channels
+    single = weight.shape[-1] == 1 or max(x.shape[2:]) == 1
+    return single or weight.shape[0] * weight.shape[1] >= channels
 
 
 def _products_all(x: Tensor, weight: Tensor) -> bool:

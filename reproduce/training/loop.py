@@ -87,8 +87,8 @@ class Trainer:
         prepare_process(setup.device, setup.threads, deterministic=run.deterministic, gpu_share=setup.gpu_share)
 
         self.train_loader = build_train_loader(run, setup)
-        self.val_loader = build_val_loader(run, setup)
-        self.early_val_loader = build_val_loader(run, setup, at_most=self.recipe.val_images)
+        self.val_loader, limit = build_val_loader(run, setup), self.recipe.val_images
+        self.early_val_loader = build_val_loader(run, setup, at_most=limit) if limit else self.val_loader
         self.steps = self.train_loader.steps
 
         self.step = build_step(run, device=setup.device, distributed=setup.world_size > 1, compiled=setup.compiled)
