@@ -24,7 +24,7 @@ LARGEST_FILE = 256 * 1024
 """Bytes that a file may have. PyYAML reads about 100 kB a second."""
 LARGEST_DEPTH = 20
 """How deeply lists and mappings may be nested. Experiments need five levels."""
-MOST_VALUES = 20_000
+MOST_VALUES = 10_000
 """Values that a file may have after every alias is replaced by what it stands for."""
 MOST_DIGITS = 18
 """Digits that a whole number may have, so that it fits into 64 bits."""

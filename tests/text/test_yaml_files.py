@@ -63,8 +63,8 @@ def bomb(item: str) -> str:
         ("time: 12:00:00", 'for text write "12:00:00"'),
         (f"epochs: {'9' * 400}", r"99\.\.\. \(400 characters\) is too large a number; use at most 18 digits"),
         ("[" * 900, "line 1: nested more than 20 levels deep; close the brackets"),
-        (bomb("[%s]"), "more than 20000 values once its aliases are replaced; use fewer aliases"),
-        (bomb("{<<: [%s]}"), "more than 20000 values once its aliases are replaced"),
+        (bomb("[%s]"), "more than 10000 values once its aliases are replaced; use fewer aliases"),
+        (bomb("{<<: [%s]}"), "more than 10000 values once its aliases are replaced"),
         ("a: &a [*a]", "an alias stands for what it is part of"),
         ("1: {2: 3}\n? [a]\n: b", "needs quotes"),
         ("? [a]\n: b", "a list or a mapping cannot be a key; write a name"),
@@ -73,16 +73,16 @@ def bomb(item: str) -> str:
         ('a: "\\UFFFFFFFF"', "a character that Unicode does not have"),
         ("a: \x00", r"not YAML: line 1: the character U\+0000 is not text; is it the right file\?"),
         ("a: [", "not YAML: line 1: "),
-        ("- 1\n" * 60_000, "more than 20000 values; is it the right file"),
+        ("- 1\n" * 60_000, "more than 10000 values; is it the right file"),
         ("x" * (LARGEST_FILE + 1), "larger than 256 KiB; is it the right file"),
     ],
     ids=lambda value: re.sub(r"\W+", "-", value[:20]) if isinstance(value, str) else None,
 )
 def test_what_a_user_cannot_have_meant_is_one_sentence(text: str, sentence: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(SpecError, match=sentence) as raised:
         parse_yaml(text, where="mine.yaml")
-    assert time.process_time() - began < SECONDS
+    assert time.thread_time() - began < SECONDS
     assert len(str(raised.value).splitlines()) == 1
     assert str(raised.value).startswith("mine.yaml: ")
 
@@ -182,13 +182,13 @@ DOCUMENTS = st.one_of(
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(DOCUMENTS)
 def test_any_document_gives_a_plan_or_a_sentence_in_two_seconds(text: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     with contextlib.suppress(SpecError):  # any other error is a bug
         experiment = from_yaml(ExperimentConfig, text, what="an experiment", where="mine.yaml")
         runs = plan_without_data(experiment)
         again = from_yaml(ExperimentConfig, experiment_text(experiment, experiment.name), what="", where="")
         assert [run.key for run in plan_without_data(again)] == [run.key for run in runs]
-    assert time.process_time() - began < SECONDS
+    assert time.thread_time() - began < SECONDS
 
 
 @settings(max_examples=150, deadline=None)
