@@ -10,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
+
+from analysis.reading.kept_files import fetch_kept, kept_by_server
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow import MlflowClient
 
 FETCHERS = 8
 """Number of threads, so that several requests to a server are under way at once."""
-PROXIED = "/api/2.0/mlflow-artifacts/artifacts/"
-"""The endpoint from which a server of MLflow sends artifacts that it keeps itself."""
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,8 @@ def fetched(name: str, folders: Mapping[str, str], tracking_uri: str) -> Iterato
             place = Path(folder) / run_id
             place.mkdir()
             try:
-                if (kept := _kept_by_server(folders[run_id])) is not None:
-                    return _download(client, f"{kept}/{name}", place / Path(name).name)
+                if (kept := kept_by_server(folders[run_id])) is not None:
+                    return _written(fetch_kept(client, f"{kept}/{name}"), place / Path(name).name)
                 path = Path(client.download_artifacts(run_id, name, str(place)))
             except (MlflowException, OSError):  # what is missing has no place in the report, and does not end it
                 return None
@@ -96,19 +95,8 @@ def _local(uri: str) -> Path | None:
     return Path(uri) if uri.startswith("/") else None
 
 
-def _kept_by_server(uri: str) -> str | None:
-    """Return the path of a folder that the tracking server keeps itself; None for a folder elsewhere."""
-    parts = urlsplit(uri)
-    return unquote(parts.path).strip("/") if parts.scheme == "mlflow-artifacts" and not parts.netloc else None
-
-
-def _download(client: MlflowClient, source: str, target: Path) -> Path | None:
-    """Fetch a file by one request; MLflow's client takes three, for each of which a server may check the password."""
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    response = http_request(get_default_host_creds(client.tracking_uri), PROXIED + quote(source), "GET")
-    if not response.ok:
+def _written(content: bytes | None, path: Path) -> Path | None:
+    if content is None:
         return None
-    target.write_bytes(response.content)
-    return target
+    path.write_bytes(content)
+    return path

@@ -1,7 +1,7 @@
 """Appends events to a run's file under a lock that only one writer can hold.
 
 `events.jsonl` holds one JSON object per line, each with its own timestamp, attempt number and checksum
-(`bench.records.reading`); `reproduce.schema` lists the kinds. A crash may leave an incomplete last line: the next
+(`reproduce.text.sealing`); `reproduce.schema` lists the kinds. A crash may leave an incomplete last line: the next
 writer ends it, and every reader skips it. The lock also shows a reader whether a run is alive. On several hosts it
 needs a file system with cluster-wide `flock`, such as NFS, or Lustre mounted with `-o flock`.
 """
@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.records.reading import sealed
 from bench.records.states import EVENTS, LOCK, attempts_of, read_events
 from reproduce.files.disk import naming_full_disk
 from reproduce.files.locks import try_lock
+from reproduce.text.sealing import sealed
 
 
 class RunBusyError(RuntimeError):

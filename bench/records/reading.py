@@ -1,13 +1,8 @@
-"""Reads files of records that are JSON, YAML or Parquet, and names one that is damaged in a sentence.
-
-Lines of events are sealed: the last field of the object is the CRC-32 of the line without it, `"crc32": "1f0c9a2e"`.
-"""
+"""Reads files of records that are JSON, YAML or Parquet, and names one that is damaged in a sentence."""
 
 from __future__ import annotations
 
 import json
-import re
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +16,6 @@ if TYPE_CHECKING:
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The safe loader, in C where libyaml is installed, since a thousand configurations take many seconds without it."""
-
-SEAL = re.compile(rb', "crc32": "([0-9a-f]{8})"\}\s*$')
 
 
 class DamagedRecordError(UserError):
@@ -84,20 +77,6 @@ def read_frame(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if missing := [name for name in columns if name not in found]:
         raise DamagedRecordError(path, f"it has no column {missing[0]}")
     return found
-
-
-def sealed(line: bytes) -> bytes:
-    """Add the checksum to a line of JSON that holds an object with at least one field and has no end of line."""
-    return line[:-1] + f', "crc32": "{zlib.crc32(line):08x}"}}'.encode()
-
-
-def unsealed(line: bytes) -> bytes | None:
-    """Return a line without its checksum; None if that is wrong. Lines of earlier versions have none."""
-    seal = SEAL.search(line)
-    if seal is None:
-        return line
-    content = line[: seal.start()] + b"}"
-    return content if zlib.crc32(content) == int(seal[1], 16) else None
 
 
 def _checked(path: Path, content: Any, kind: type[Any]) -> Any:

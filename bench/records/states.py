@@ -12,9 +12,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-from bench.records.reading import unsealed
 from reproduce import schema
 from reproduce.files.locks import is_locked
+from reproduce.text.sealing import unsealed
 
 Status = Literal["waiting", "running", "finished", "failed", "interrupted"]
 """The status of a run. A run is waiting until its first attempt starts. Then it is running as long as a process holds

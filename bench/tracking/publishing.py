@@ -94,6 +94,8 @@ class _ExperimentPublisher:
         self._cursors = ExperimentCursors(records, uri, name)
         self._artifact_location = artifact_location(records, uri, name)
         self._id: str | None = None
+        self._is_new = False
+        """Whether the experiment was created in this pass, so that the store holds none of its runs."""
         self._plans: list[RecordedPlan] = []
         self._entries: dict[str, PlanEntry] = {}
         self._names: dict[str, dict[str, str]] = {}
@@ -102,6 +104,12 @@ class _ExperimentPublisher:
         self._describing = threading.Lock()
 
     def publish(self, *, final: bool) -> bool:
+        try:
+            return self._publish(final=final)
+        finally:
+            self._is_new = False  # a request that failed may have made a run all the same
+
+    def _publish(self, *, final: bool) -> bool:
         path = experiment_folder(self._records, self._name) / PLAN
         changed_at = path.stat().st_mtime_ns if path.exists() else None
         if changed_at is None or changed_at != self._described_at:
@@ -149,6 +157,7 @@ class _ExperimentPublisher:
             if found is None:
                 self._cursors.clear()  # before the experiment exists, or a kill in between would keep stale cursors
                 found = self._sender.create_experiment(self._name, self._artifact_location)
+                self._is_new = True
             self._cursors.write_experiment_id(found)
             self._id = found
         return self._id
@@ -207,13 +216,15 @@ class _ExperimentPublisher:
         for news in read_run_news(run_folder(self._records, entry.key), cursor.offset if cursor else 0):
             if cursor is None:
                 new = shaping.shape_new_run(self._name, entry, news.events[0], self._names[entry.key])
-                cursor = Cursor(self._sender.find_or_create_run(experiment_id, new))
+                create = self._sender.create_run if self._is_new else self._sender.find_or_create_run
+                cursor = Cursor(create(experiment_id, new))
             cursor = self._send(entry, cursor, news)
 
     def _send(self, entry: PlanEntry, cursor: Cursor, news: RunNews) -> Cursor:
         if news.config and not cursor.described:
+            description = shaping.shape_description(news.config)
             with self._describing:  # MLflow rejects the second of two runs that bring the same new data set at once
-                self._sender.describe_run(cursor.run_id, shaping.shape_description(news.config))
+                self._sender.describe_run(cursor.run_id, description, is_new=self._is_new)
             cursor = replace(cursor, described=True)
         what = arm_description(self._content, entry.arm)
         update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch, what=what)

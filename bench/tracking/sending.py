@@ -6,24 +6,31 @@ with the same timestamp, and a run is found by its tags.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.tracking.mlflow_setup import QUIET, is_server
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric as MlflowMetric
+    from mlflow.entities import Param, Run, RunTag
     from mlflow.exceptions import MlflowException
 
-BATCH = 1000
-"""Metrics in one request, which is MLflow's limit."""
+LARGEST_BATCH = 1000
+"""Metrics, params and tags in one request, together."""
+LARGEST_PART = {"metrics": 1000, "params": 100, "tags": 100}
+"""Limits of MLflow to each kind of entity in one request."""
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""How MLflow's REST interface writes values that are not finite, by Python's text for them."""
+BATCH_ENDPOINT = "/api/2.0/mlflow/runs/log-batch"
 SERVER_CONNECTIONS = 4
 """As many as the processes that a server of MLflow starts by default. One of them writes to a file at a time."""
 NO_RETRIES = {
@@ -157,6 +164,12 @@ class Sender:
             self.client.delete_experiment_tag(experiment_id, name)
 
     @rejections()
+    def create_run(self, experiment_id: str, new: NewRun) -> str:
+        """Create a run that the store is known not to hold, and return MLflow's id of it."""
+        run = self.client.create_run(experiment_id, start_time=new.start_ms, tags=dict(new.tags), run_name=new.name)
+        return str(run.info.run_id)
+
+    @rejections()
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
         """Find the run that `new` describes, create it if there is none, and return MLflow's id.
 
@@ -166,7 +179,7 @@ class Sender:
         """
         run = self._find_run(experiment_id, new)
         if run is None:
-            self.client.create_run(experiment_id, start_time=new.start_ms, tags=dict(new.tags), run_name=new.name)
+            self.create_run(experiment_id, new)
             run = self._find_run(experiment_id, new)
             assert run is not None, "the store does not find the run that it has just created"
         return str(run.info.run_id)
@@ -175,7 +188,7 @@ class Sender:
     def name_run(self, run_id: str, name: str, tags: Mapping[str, str]) -> None:
         """Replace the name of a run, and tags of it."""
         self.client.update_run(run_id, name=name)
-        self._set_tags(run_id, dict(tags))
+        self._log(run_id, tags=tags)
 
     @rejections()
     def move_end(self, run_id: str, status: str, ended_ms: int) -> None:
@@ -183,14 +196,19 @@ class Sender:
         self.client.set_terminated(run_id, status=status, end_time=ended_ms)
 
     @rejections()
-    def describe_run(self, run_id: str, description: RunDescription) -> None:
-        """Set the data set, the tags and finally the params of a run. A run that already has params is left unchanged.
+    def describe_run(self, run_id: str, description: RunDescription, *, is_new: bool = False) -> None:
+        """Set the data set, the params and the tags of a run. A run that already has the tags is left unchanged.
 
-        The params come last, so that a call that was killed is completed by the next one.
+        MLflow stores the tags last, so that a call that was killed is completed by the next one.
+
+        Args:
+            run_id: MLflow's id of the run.
+            description: The data set, the params and the tags.
+            is_new: Whether the run is known to have none of them yet.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        if self.client.get_run(run_id).data.params:
+        if not is_new and description.tags.items() <= self.client.get_run(run_id).data.tags.items():
             return
         dataset = Dataset(
             name=description.dataset_name,
@@ -199,8 +217,7 @@ class Sender:
             source=description.dataset_source,
         )
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        self._set_tags(run_id, dict(description.tags))
-        self.client.log_batch(run_id, params=[Param(*param) for param in description.params])
+        self._log(run_id, params=description.params, tags=description.tags)
 
     @rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
@@ -211,9 +228,7 @@ class Sender:
             update: The changes.
             status: The status that MLflow shows at present.
         """
-        self._log_metrics(run_id, update.metrics)
-        if update.tags:
-            self._set_tags(run_id, dict(update.tags))
+        self._log(run_id, metrics=update.metrics, tags=update.tags)
         for path in update.artifacts:
             self.client.log_artifact(run_id, str(path))
         if update.status == RUNNING and status != RUNNING:
@@ -231,7 +246,7 @@ class Sender:
             artifact: The path of the file, which becomes an artifact of the run.
             folder: The folder of that artifact among the artifacts of the run.
         """
-        self._log_metrics(run_id, metrics)
+        self._log(run_id, metrics=metrics)
         self.client.log_artifact(run_id, str(artifact), folder)
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
@@ -245,14 +260,65 @@ class Sender:
         for name, value in tags.items():
             self.client.set_experiment_tag(experiment_id, name, value)
 
-    def _log_metrics(self, run_id: str, metrics: Sequence[Metric]) -> None:
-        from mlflow.entities import Metric as MlflowMetric
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[Metric] = (),
+        params: Sequence[tuple[str, str]] = (),
+        tags: Mapping[str, str] = {},
+    ) -> None:
+        """Send metrics, params and tags of a run in as few requests as MLflow allows, the tags last."""
+        for batch in batches(metrics, params, tags):
+            if is_server(self._uri):
+                self._post(BATCH_ENDPOINT, {"run_id": run_id, **_as_json(batch)})
+            else:
+                self.client.log_batch(run_id, *_as_entities(batch))
 
-        for start in range(0, len(metrics), BATCH):
-            batch = [MlflowMetric(*metric) for metric in metrics[start : start + BATCH]]
-            self.client.log_batch(run_id, metrics=batch)
+    def _post(self, endpoint: str, body: Mapping[str, Any]) -> None:
+        """Send a request to a server. MLflow's client takes ten times as long to write one with a thousand metrics."""
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-    def _set_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
+        response = http_request(get_default_host_creds(self._uri), endpoint, "POST", json=body)
+        verify_rest_response(response, endpoint)
 
-        self.client.log_batch(run_id, tags=[RunTag(*tag) for tag in tags.items()])
+
+Batch = dict[str, list[Any]]
+"""The content of a request: metrics, params and tags, each a list of tuples."""
+
+
+def batches(metrics: Sequence[Metric], params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> list[Batch]:
+    """Divide metrics, params and tags into as few requests as MLflow's limits allow, the tags last."""
+    found: list[Batch] = []
+    for kind, parts in (("metrics", metrics), ("params", params), ("tags", tags.items())):
+        for part in parts:
+            is_full = not found or sum(map(len, found[-1].values())) == LARGEST_BATCH
+            if is_full or len(found[-1].get(kind, ())) == LARGEST_PART[kind]:
+                found.append({})
+            found[-1].setdefault(kind, []).append(part)
+    return found
+
+
+def _as_json(batch: Batch) -> dict[str, list[dict[str, Any]]]:
+    """Return a request in the format of MLflow's REST interface, which has values that are not finite as text."""
+    metrics = [
+        {"key": name, "value": value if math.isfinite(value) else NOT_FINITE[str(value)], "timestamp": ms, "step": step}
+        for name, value, ms, step in batch.get("metrics", ())
+    ]
+    texts = {
+        kind: [{"key": name, "value": value} for name, value in batch.get(kind, ())] for kind in ("params", "tags")
+    }
+    return {"metrics": metrics, **texts}
+
+
+def _as_entities(batch: Batch) -> tuple[list[MlflowMetric], list[Param], list[RunTag]]:
+    """Return a request as the arguments of MLflow's client."""
+    from mlflow.entities import Metric as MlflowMetric
+    from mlflow.entities import Param, RunTag
+
+    return (
+        [MlflowMetric(*metric) for metric in batch.get("metrics", ())],
+        [Param(*param) for param in batch.get("params", ())],
+        [RunTag(*tag) for tag in batch.get("tags", ())],
+    )

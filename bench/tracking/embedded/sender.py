@@ -108,6 +108,10 @@ class EmbeddedSender(Sender):
             )
         )
 
+    def create_run(self, experiment_id: str, new: NewRun) -> str:
+        """See `Sender`."""
+        return self.find_or_create_run(experiment_id, new)
+
     def find_or_create_run(self, experiment_id: str, new: NewRun) -> str:
         """See `Sender`."""
         joins = "".join(
@@ -144,7 +148,7 @@ class EmbeddedSender(Sender):
         return run_id
 
     @rejections()
-    def describe_run(self, run_id: str, description: RunDescription) -> None:
+    def describe_run(self, run_id: str, description: RunDescription, *, is_new: bool = False) -> None:
         """See `Sender`."""
         from mlflow.entities import Param
 

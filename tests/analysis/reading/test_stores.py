@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -23,7 +24,12 @@ from analysis.details.artifacts import fetched
 from analysis.frames import read
 from analysis.reading import mlflow_store, sqlite_store
 from analysis.reading.opening import AnalysisError, open_store
+from bench.suites.report.generation import generated_experiment, write_generated_records
+from bench.tracking.location import embedded_uri
+from bench.tracking.publishing import Publisher
+from bench.tracking.reader import pending
 from reproduce import schema
+from reproduce.text.sealing import sealed
 from tests.analysis.conftest import STARTED, build_store
 
 
@@ -154,3 +160,69 @@ def test_the_tables_are_read_without_mlflow(uri: str) -> None:
 def test_a_uri_that_is_none_of_a_store_is_one_sentence() -> None:
     with pytest.raises(AnalysisError, match=r"^tracking_uri: foo://\*\*\*@x is no MLflow store: [^\n]*foo"):
         open_store("foo://me:hunter22@x")
+
+
+def finished_run(client: MlflowClient, experiment: str, lines: list[bytes], folder: Path, status: str) -> str:
+    """Create a run with two metrics of 0.5 each and a file of events."""
+    run_id = client.create_run(experiment).info.run_id
+    client.log_batch(run_id, metrics=[Metric(name, 0.5, STARTED, 0) for name in (schema.VAL_TOP1, schema.VAL_LOSS)])
+    (folder / schema.ARTIFACT_EVENTS).write_bytes(b"".join(line + b"\n" for line in lines))
+    client.log_artifact(run_id, str(folder / schema.ARTIFACT_EVENTS))
+    client.set_terminated(run_id, status)
+    return run_id
+
+
+def test_the_epochs_of_a_finished_run_are_read_from_its_events_and_from_mlflow_where_these_do_not_serve(
+    server: str, tmp_path: Path
+) -> None:
+    client = MlflowClient(tracking_uri=server)
+    experiment = client.create_experiment("events")
+    metrics = {"val/top1": 0.25, "gradient/5": "inf"}
+    lines = [
+        sealed(json.dumps({"t": 1.0, "attempt": 1, "kind": "start"}).encode()),
+        *(sealed(json.dumps({"kind": "epoch", "epoch": epoch, "metrics": metrics}).encode()) for epoch in (0, 1, 1)),
+    ]
+    damaged = [*lines[:2], lines[2].replace(b"0.25", b"0.26")]
+    runs = [
+        finished_run(client, experiment, lines, tmp_path, "FINISHED"),
+        finished_run(client, experiment, damaged, tmp_path, "FINISHED"),
+        finished_run(client, experiment, lines, tmp_path, "RUNNING"),
+    ]
+    store = open_store(server)
+    assert {run.id for run in store.runs(experiment)} == set(runs)
+    found = dict(store.histories({schema.VAL_TOP1: runs, schema.VAL_LOSS: runs, "gradient/5": runs[:1]}))
+    top1 = found[schema.VAL_TOP1]
+    assert [*zip(top1.run.tolist(), top1.step.tolist(), top1.value.tolist(), strict=True)] == [
+        *((0, epoch, 0.25) for epoch in (0, 1, 1)),
+        (1, 0, 0.5),
+        (2, 0, 0.5),
+    ]
+    assert found[schema.VAL_LOSS].value.tolist() == [0.5, 0.5, 0.5], "the events do not hold it"
+    assert found["gradient/5"].value.tolist() == [math.inf] * 3
+
+
+def test_what_is_published_to_a_server_is_what_is_published_to_the_embedded_store(server: str, tmp_path: Path) -> None:
+    list(write_generated_records(tmp_path, 4, 3))
+    name = generated_experiment(4, 3).name
+    found = []
+    for uri in (embedded_uri(tmp_path), server):
+        assert Publisher(tmp_path, uri).publish(final=True)
+        assert pending(tmp_path, uri) == 0
+        found.append(read(name, tracking_uri=uri))
+    embedded, sent = found
+    runs = [frame.drop(columns="run_id").sort_values("key", ignore_index=True) for frame in (embedded.runs, sent.runs)]
+    pd.testing.assert_frame_equal(runs[0], runs[1], check_like=True)
+    epochs = [
+        frame.drop(columns="run_id").sort_values(["arm", "seed", "epoch"], ignore_index=True)
+        for frame in (embedded.epochs, sent.epochs)
+    ]
+    pd.testing.assert_frame_equal(epochs[0], epochs[1], check_like=True)
+    client = MlflowClient(tracking_uri=server)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    for run in client.search_runs([experiment.experiment_id]):
+        assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["generated"]
+        assert run.data.params["network.reduction"] in ("reduced", "unreduced")
+        history = client.get_metric_history(run.info.run_id, schema.VAL_TOP1)
+        own = sent.epochs[sent.epochs["run_id"] == run.info.run_id].sort_values("epoch")
+        assert [point.value for point in sorted(history, key=lambda point: point.step)] == own[schema.VAL_TOP1].tolist()

@@ -274,7 +274,7 @@ def test_several_connections_publish_every_run_once_also_where_the_store_was_awa
         raise ConnectionError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publisher.sender, "find_or_create_run", away)
+        patch.setattr(publisher.sender, "create_run", away)
         with pytest.raises(ConnectionError):
             publisher.publish()
     assert not publisher.publish(), "one run is rejected"

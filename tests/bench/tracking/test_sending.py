@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.tracking.sending import RejectedError, Sender, is_rejection
+from bench.tracking.sending import RejectedError, Sender, batches, is_rejection
 from bench.tracking.shaping import Metric, RunDescription, RunUpdate
 
 
@@ -28,7 +28,7 @@ def test_a_metric_that_the_store_cannot_name_is_a_rejection(tmp_path: Path, stor
         sender.update_run(run, update, status="RUNNING")
 
 
-@pytest.mark.parametrize("killed_in", ["log_inputs", "_set_tags", "log_batch"])
+@pytest.mark.parametrize("killed_in", ["log_inputs", "log_batch"])
 def test_a_description_that_was_cut_short_is_completed_by_the_next_call(
     killed_in: str, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -40,7 +40,7 @@ def test_a_description_that_was_cut_short_is_completed_by_the_next_call(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sender if killed_in == "_set_tags" else sender.client, killed_in, killed)
+        patch.setattr(sender.client, killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
             sender.describe_run(run, description)
     sender.describe_run(run, description)
@@ -48,3 +48,18 @@ def test_a_description_that_was_cut_short_is_completed_by_the_next_call(
     assert found.data.params == {"network.aux": "both"}
     assert found.data.tags["deeper.data"] == "tiny"
     assert [entry.dataset.name for entry in found.inputs.dataset_inputs] == ["tiny"]
+
+
+def test_requests_are_as_few_as_the_limits_of_mlflow_allow_and_end_with_the_tags() -> None:
+    metrics = [Metric("m", float(step), 0, step) for step in range(1950)]
+    params = [(f"p{index}", "v") for index in range(30)]
+    tags = {f"t{index}": "v" for index in range(150)}
+    found = batches(metrics, params, tags)
+    assert [{kind: len(part) for kind, part in batch.items()} for batch in found] == [
+        {"metrics": 1000},
+        {"metrics": 950, "params": 30, "tags": 20},
+        {"tags": 100},
+        {"tags": 30},
+    ]
+    assert [metric for batch in found for metric in batch.get("metrics", ())] == metrics
+    assert batches([], [], {}) == []

@@ -60,7 +60,9 @@ def server(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
     command += ["--artifacts-destination", (folder / "artifacts").as_uri(), "--host", "127.0.0.1", "--port", str(port)]
-    settings = f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/basic_auth.db\n"
+    settings = (
+        f"[mlflow]\ndefault_permission = READ\nadmin_username = admin\ndatabase_uri = sqlite:///{folder}/auth.db\n"
+    )
     (folder / "basic_auth.ini").write_text(f"{settings}auth_cache_ttl_seconds = 60\n", encoding="utf-8")
     environment = {**os.environ, **QUIET, "MLFLOW_BACKEND_STORE_URI": database}
     environment["MLFLOW_AUTH_CONFIG_PATH"] = str(folder / "basic_auth.ini")
