@@ -209,10 +209,10 @@ def test_every_folder_says_what_it_is_for() -> None:
 def test_every_distribution_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = (*project["dependencies"], *extras["archive"], *extras["export"], *extras["kernels"])
+    named = (*project["dependencies"], *extras["archive"], *extras["export"], *extras["kernels"], *extras["peers"])
     declared = {canonicalize_name(Requirement(name).name) for name in named}
     # `nvidia` is a namespace of many distributions; the one that is imported, DALI, is an extra.
     known = {*OURS, *sys.stdlib_module_names, "nvidia"}
     roots = {name.split(".")[0] for _, path in modules() for name in imports(path)} - known
     owners = packages_distributions()
-    assert {root for root in roots if not declared & set(map(canonicalize_name, owners.get(root, ())))} == set()
+    assert {root for root in roots if not declared & set(map(canonicalize_name, owners.get(root, (root,))))} == set()

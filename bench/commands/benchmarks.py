@@ -78,6 +78,11 @@ def _add_step(suites: Any) -> None:
         "--compile", action="store_true", help="Also measure compiled networks, which takes minutes on CPUs."
     )
     suite.add_argument(
+        "--engines",
+        action="store_true",
+        help="Also evaluate with onnxruntime, OpenVINO and zentorch, those that are installed.",
+    )
+    suite.add_argument(
         "--precision", default="auto", help="Precision of ours: auto, bf16, float32. Default: auto, as in a run."
     )
     suite.add_argument("--threads", type=int, help="CPU threads of torch. Default: all cores.")
@@ -274,6 +279,7 @@ def _step(arguments: argparse.Namespace) -> int:
         "reductions": arguments.reduction,
         "aux": arguments.aux,
         "compiled": arguments.compile,
+        "engines": arguments.engines,
         "precision": arguments.precision,
         "threads": arguments.threads,
         "repetitions": arguments.repetitions,

@@ -29,7 +29,8 @@ from bench.suites.harness.memory import MEMORY, peak_memory
 from bench.suites.harness.meter import Meter
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.harness.worker_process import received_requests, worker_process
-from bench.suites.step.implementations import STEPS, step_inputs
+from bench.suites.step.implementations import STEPS
+from bench.suites.step.inputs import step_inputs
 from reproduce.execution.process import prepare_process
 from reproduce.models.cost import cost
 from reproduce.spec import Config, NetworkConfig, Reduction

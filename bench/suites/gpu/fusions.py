@@ -17,7 +17,7 @@ from pathlib import Path
 
 from analysis.documents import REGION
 from analysis.tables import Cell, Table, number
-from bench.suites.step.implementations import port_network
+from bench.suites.step.inputs import port_network
 from reproduce.models.cost import Cost, LayerCost, cost
 from reproduce.models.roofline import Ceiling, roofline
 

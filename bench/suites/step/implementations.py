@@ -3,7 +3,8 @@
 Ours is the step of a run: channels_last, bf16 on devices that support it, fused SGD, and a folded network in
 evaluation. The baselines are `torchvision.models.googlenet` as a user would write it: in float32 NCHW, in
 channels_last, with bf16 autocast, with both, and with both and torch.compile. In evaluation no network has auxiliary
-classifiers. To add an implementation, add an entry to `STEPS`.
+classifiers. The engines of `bench.suites.step.engines` evaluate only. To add an implementation, add an entry to
+`STEPS`.
 """
 
 from __future__ import annotations
@@ -12,73 +13,23 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.suites.harness.inputs import LEARNING_RATE, random_batch, run_without_data
+from bench.suites.harness.inputs import LEARNING_RATE, run_without_data
+from bench.suites.step import engines
+from bench.suites.step.inputs import StepFunction, StepInputs
 from reproduce.models.compiled import compile_parts
 from reproduce.models.folding import folded
-from reproduce.spec import NetworkConfig, PrecisionName
+from reproduce.spec import PrecisionName
 from reproduce.training.step import build_step
 
-StepFunction = Callable[[], object]
-"""Queues one training step or one forward pass on the device, and does not wait for it. On CPUs it does the work."""
-
-
-@dataclass(frozen=True)
-class StepInputs:
-    """The network that all implementations train or evaluate, and one batch that is already on the device."""
-
-    network: NetworkConfig
-    images: Tensor
-    """Images, uint8 [N, 3, S, S] in channels_last."""
-    labels: Tensor
-    """Labels, int64 [N]."""
-    training: bool
-    """Whether to train the network instead of evaluating it."""
-    precision: PrecisionName = "auto"
-    """The precision of ours. Those of torchvision's have their own."""
-
-    @property
-    def device(self) -> torch.device:
-        """The device that holds the batch and does the work."""
-        return self.images.device
-
-    @property
-    def batch(self) -> int:
-        """Number of images N."""
-        return len(self.images)
-
-
-def step_inputs(
-    network: NetworkConfig, batch: int, device: torch.device, *, training: bool, precision: PrecisionName = "auto"
-) -> StepInputs:
-    """Make inputs with a random batch.
-
-    Args:
-        network: The network, which also gives the side of the images (`resolution`) and the number of classes.
-        batch: Number of images.
-        device: Where the batch is made.
-        training: Whether to train the network instead of evaluating it.
-        precision: The precision of ours.
-    """
-    return StepInputs(network, *random_batch(run_without_data(network, batch=batch), device), training, precision)
-
-
-def port_network(side: int, **changes: object) -> NetworkConfig:
-    """Return the config of our network with the layers of torchvision's port and 1000 classes.
-
-    Args:
-        side: Side of the images, in pixels.
-        **changes: Values of further fields of `NetworkConfig`, or of the fields that this function sets: `classes`,
-            `resolution`, `large_kernel` and `pooling`.
-    """
-    return NetworkConfig.model_validate(
-        {"classes": 1000, "resolution": side, "large_kernel": "3x3", "pooling": "port", **changes}
-    )
+Makers = Literal["deeper", "torchvision", "engines"]
+"""Whose implementations those of one worker process are: this project's, torchvision's, or inference engines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +38,8 @@ class StepImplementation:
 
     build: Callable[[StepInputs], StepFunction]
     """Builds the network for some inputs, and returns the function that takes one step or forward pass."""
-    ours: bool = True
-    """Whether it is this project's, as opposed to torchvision's."""
+    makers: Makers = "deeper"
+    """Whose it is."""
     compiled: bool = False
     """Whether it uses torch.compile, whose first step takes minutes on CPUs."""
     mixed: bool = False
@@ -155,8 +106,14 @@ def _torchvision_supports(inputs: StepInputs) -> bool:
     return network.reduction == "reduced" and network.norm == "batch" and network.aux in ("none", "both")
 
 
-_baseline = partial(StepImplementation, ours=False, supports=_torchvision_supports)
+def _engine_supports(inputs: StepInputs) -> bool:
+    return _torchvision_supports(inputs) and not inputs.training and inputs.device.type == "cpu"
+
+
+_baseline = partial(StepImplementation, makers="torchvision", supports=_torchvision_supports)
+_engine = partial(StepImplementation, makers="engines", supports=_engine_supports)
 OURS, BASELINE = "deeper", "torchvision"
+COMPILED = "torchvision, channels_last, autocast, compiled"
 FLOAT32_COMPILED = "torchvision, channels_last, compiled"
 STEPS = {
     OURS: StepImplementation(build=_ours),
@@ -168,18 +125,23 @@ STEPS = {
     "torchvision, channels_last, autocast": _baseline(
         build=partial(_torchvision, channels_last=True, autocast=True), mixed=True
     ),
-    "torchvision, channels_last, autocast, compiled": _baseline(
+    COMPILED: _baseline(
         build=partial(_torchvision, channels_last=True, autocast=True, compiled=True), compiled=True, mixed=True
     ),
+    "onnxruntime": _engine(build=engines.onnxruntime),
+    "OpenVINO": _engine(build=engines.openvino),
+    "zentorch": _engine(build=engines.zentorch),
 }
 """All implementations by name. Ours comes first."""
+ENGINES = tuple(name for name, step in STEPS.items() if step.makers == "engines")
 
 
-def step_names(*, compiled: bool, precision: PrecisionName = "auto") -> tuple[str, ...]:
+def step_names(*, compiled: bool, precision: PrecisionName = "auto", with_engines: bool = False) -> tuple[str, ...]:
     """Return the names in `STEPS`, ours first.
 
     Args:
         compiled: Whether to include the implementations that use torch.compile.
+        with_engines: Whether to include the inference engines.
         precision: The precision of ours. Those in bf16 are left out beside ours in float32, and torchvision's compiled
             network in float32 beside ours in any other precision, where it is never the strongest.
     """
@@ -188,6 +150,7 @@ def step_names(*, compiled: bool, precision: PrecisionName = "auto") -> tuple[st
         name
         for name, step in STEPS.items()
         if (compiled or not step.compiled)
+        and (with_engines or step.makers != "engines")
         and not (step.mixed and in_float32)
         and not (name == FLOAT32_COMPILED and not in_float32)
     )

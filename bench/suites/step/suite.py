@@ -9,7 +9,8 @@ images/s that the device could reach with the arithmetic and the bytes of our ne
 process measures before and after the repetitions. Our network has the layers of torchvision's port here, so that both
 are the same network.
 
-Interleaved: ours runs in one worker process and torchvision's in another. Each repetition measures all implementations,
+Interleaved: ours runs in one worker process, torchvision's in another, and inference engines, which are measured on
+request and evaluate only, in a third. Each repetition measures all implementations,
 one after the other. The first repetition is dropped.
 
 Not shown: how fast training is from end to end, which needs a loader as well (`deeper bench training`); nor accuracy.
@@ -33,7 +34,15 @@ from bench.suites.harness.ceilings import measured_ceiling
 from bench.suites.harness.comparison import Comparison, Goal
 from bench.suites.harness.meter import CPU_SPEED, SPEED
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
-from bench.suites.step.implementations import BASELINE, OURS, port_network, step_names
+from bench.suites.step.implementations import (
+    BASELINE,
+    COMPILED,
+    ENGINES,
+    FLOAT32_COMPILED,
+    OURS,
+    step_names,
+)
+from bench.suites.step.inputs import port_network
 from bench.suites.step.worker import StepMeasurements, StepWorkload, step_workers
 from reproduce.execution.precision import resolve_precision
 from reproduce.limits import usable_cores
@@ -46,10 +55,16 @@ PIXELS = {"cpu": 32 * 224**2, "cuda": 256 * 224**2}  # of all images in a step, 
 REPETITION_S = {"cpu": 0.0, "cuda": 2.0}  # in two seconds NVML samples its device several times
 GOALS = {
     ("cpu", "training"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=3.0),),
-    ("cpu", "evaluation"): (Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=4.0),),
+    ("cpu", "evaluation"): (
+        Goal(metric=SPEED, ours=OURS, baseline=BASELINE, at_least=4.0),
+        *(Goal(metric=SPEED, ours=OURS, baseline=name, at_least=1.1) for name in (COMPILED, *ENGINES)),
+    ),
     ("cpu, float32", "training"): (
         Goal(metric=CPU_SPEED, ours=OURS, baseline=BASELINE, at_least=1.6),
         Goal(metric=CPU_SPEED, ours=OURS, baseline="torchvision, channels_last", at_least=1.25),
+    ),
+    ("cpu, float32", "evaluation"): tuple(
+        Goal(metric=CPU_SPEED, ours=OURS, baseline=name, at_least=1.1) for name in (FLOAT32_COMPILED, *ENGINES)
     ),
     ("cuda", "training"): (
         Goal(metric=SPEED, ours=OURS, baseline="torchvision, autocast", at_least=2.0),
@@ -57,7 +72,7 @@ GOALS = {
     ),
 }
 """Goals by type of device, with the precision if one is asked for, and by mode. They apply to the comparisons at 224
-pixels with reductions and both auxiliary classifiers."""
+pixels with reductions and both auxiliary classifiers, if the baseline is among those that were measured."""
 
 
 class StepOptions(Config):
@@ -77,6 +92,8 @@ class StepOptions(Config):
     """The auxiliary classifiers that the network has in training."""
     compiled: bool = False
     """Whether to measure the implementations that use torch.compile as well."""
+    engines: bool = False
+    """Whether to measure the evaluation by inference engines as well, those that are installed."""
     precision: PrecisionName = "auto"
     """The precision of ours, as in a recipe. In float32, implementations in bf16 are left out, and the goals are those
     of CPUs without bf16 arithmetic."""
@@ -132,7 +149,7 @@ def _measure(options: StepOptions, console: Console) -> tuple[list[Comparison], 
     dtype = resolve_precision(options.precision, device).dtype
     before = measured_ceiling(device, dtype)
     measured = []
-    with step_workers(device, threads, cudnn_benchmark=True) as workers:
+    with step_workers(device, threads, cudnn_benchmark=True, with_engines=options.engines) as workers:
         for workload in _workloads(options, device):
             console.print(f"{_mode(workload)} at {workload.network.resolution} px ...", highlight=False)
             measured.append((workload, workers.measure(workload, repetitions=options.repetitions, console=console)))
@@ -183,7 +200,7 @@ def _workloads(options: StepOptions, device: torch.device) -> list[StepWorkload]
             network=network,
             batch=options.batch or max(2, PIXELS[device.type] // network.resolution**2),
             training=training,
-            names=step_names(compiled=options.compiled, precision=options.precision),
+            names=step_names(compiled=options.compiled, precision=options.precision, with_engines=options.engines),
             precision=options.precision,
             repetition_s=REPETITION_S[device.type],
         )
@@ -221,7 +238,11 @@ def _comparison(
         },
         once={name: {FIRST: seconds} for name, seconds in measurements.first_s.items()},
         absent=measurements.absent,
-        goals=GOALS.get((on, mode), ()) if has_goals else (),
+        goals=tuple(
+            goal
+            for goal in (GOALS.get((on, mode), ()) if has_goals else ())
+            if goal.baseline is None or goal.baseline in measurements.repetitions
+        ),
     )
 
 

@@ -1,14 +1,14 @@
-"""Measures implementations of a step in turn, ours in one worker process and torchvision's in another.
+"""Measures implementations of a step in turn, each maker's in a worker process of their own.
 
-Our process is set up like that of a run. Two processes are needed because in a single one, the kernels that cuDNN has
-chosen for one network would also be used for the other.
+Our process is set up like that of a run. Several processes are needed because in a single one, the kernels that cuDNN
+has chosen for one network would also be used for the other, and engines change what torch does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -16,9 +16,11 @@ import torch
 from rich.console import Console
 
 from bench.suites.harness.comparison import Measure, interleave
+from bench.suites.harness.errors import NotInstalledError
 from bench.suites.harness.meter import Meter
 from bench.suites.harness.worker_process import WorkerProcess, received_requests, worker_process
-from bench.suites.step.implementations import BASELINE, OURS, STEPS, StepFunction, step_inputs
+from bench.suites.step.implementations import STEPS, Makers
+from bench.suites.step.inputs import StepFunction, step_inputs
 from reproduce.execution.process import prepare_process
 from reproduce.spec import NetworkConfig, PrecisionName
 
@@ -55,13 +57,13 @@ class StepMeasurements:
 
 @dataclass(frozen=True, kw_only=True)
 class StepProcessOptions:
-    """Options of a worker process: its device, its threads, and its choice of kernels."""
+    """Options of a worker process: whose implementations it measures, its device, threads and choice of kernels."""
 
     device: torch.device
     threads: int
     """CPU threads of torch."""
-    ours: bool = True
-    """Whether the process measures our implementations instead of torchvision's."""
+    makers: Makers = "deeper"
+    """Whose implementations the process measures."""
     cudnn_benchmark: bool = False
     """Whether cuDNN times its algorithms for each new shape, as in a long training. This takes about 15 s for each
     batch size."""
@@ -70,13 +72,13 @@ class StepProcessOptions:
 
 
 class StepWorkers:
-    """Measures workloads in two worker processes, one with our implementations and one with torchvision's.
+    """Measures workloads in worker processes, one for each maker of implementations.
 
     Args:
-        processes: Worker processes that run `serve`, with ours first. The caller ends them.
+        processes: Worker processes that run `serve`, by maker, with ours first. The caller ends them.
     """
 
-    def __init__(self, processes: Sequence[WorkerProcess]) -> None:
+    def __init__(self, processes: Mapping[Makers, WorkerProcess]) -> None:
         self._processes = processes
 
     def measure(self, workload: StepWorkload, *, repetitions: int, console: Console) -> StepMeasurements:
@@ -93,7 +95,7 @@ class StepWorkers:
         first_s: dict[str, float] = {}
         absent: dict[str, str] = {}
         implementations: dict[str, Measure] = {}
-        for process in self._processes:
+        for process in self._processes.values():
             built, failed = process.request(workload)
             absent.update(failed)
             first_s.update(built)
@@ -103,25 +105,33 @@ class StepWorkers:
 
 
 @contextmanager
-def step_workers(device: torch.device, threads: int, *, cudnn_benchmark: bool = False) -> Iterator[StepWorkers]:
-    """Start two worker processes, one with our implementations and one with torchvision's.
-
-    The processes end when the block is left.
+def step_workers(
+    device: torch.device, threads: int, *, cudnn_benchmark: bool = False, with_engines: bool = False
+) -> Iterator[StepWorkers]:
+    """Start the worker processes, which end when the block is left.
 
     Args:
-        device: The device that both use.
+        device: The device that all use.
         threads: CPU threads of torch in each process.
         cudnn_benchmark: Whether cuDNN times its algorithms for each new shape.
+        with_engines: Whether a process for inference engines is among them.
 
     Yields:
-        The object that measures workloads in both processes.
+        The object that measures workloads in the processes.
     """
-    ours, baselines = (
-        StepProcessOptions(device=device, threads=threads, ours=is_ours, cudnn_benchmark=cudnn_benchmark)
-        for is_ours in (True, False)
-    )
-    with worker_process(OURS, serve, ours) as one, worker_process(BASELINE, serve, baselines) as other:
-        yield StepWorkers((one, other))
+    all_makers: tuple[Makers, ...] = ("deeper", "torchvision", *(("engines",) if with_engines else ()))
+    with ExitStack() as stack:
+        processes = {
+            makers: stack.enter_context(
+                worker_process(
+                    makers,
+                    serve,
+                    StepProcessOptions(device=device, threads=threads, makers=makers, cudnn_benchmark=cudnn_benchmark),
+                )
+            )
+            for makers in all_makers
+        }
+        yield StepWorkers(processes)
 
 
 # --- in a worker process ------------------------------------------------------------------------------
@@ -131,14 +141,14 @@ def serve(pipe: Connection, options: StepProcessOptions) -> None:
     """Reply to requests in a worker process until the pipe is closed. Sets up torch for the whole process.
 
     A `StepWorkload` builds its implementations and takes a first step with each. The reply is a pair of mappings by
-    implementation: the seconds of the first step, and for those that ran out of memory, the reason. The request `(name,
+    implementation: the seconds of the first step, and for those that cannot take part, the reason. The request `(name,
     index of the repetition)` measures an implementation of the latest workload; the reply is the measurement.
 
     Args:
         pipe: The connection to the benchmark.
         options: The set-up of the process.
     """
-    if options.ours:
+    if options.makers == "deeper":
         prepare_process(options.device, options.threads, deterministic=options.deterministic)
     else:
         torch.set_num_threads(options.threads)
@@ -168,7 +178,7 @@ class _ServedSteps:
         """Build the implementations of a workload, replacing those of the previous one, and take their first step.
 
         Returns:
-            The seconds of the first step, and for each implementation that ran out of memory the reason, both by name.
+            The seconds of the first step, and for each implementation that cannot take part the reason, both by name.
         """
         first_s: dict[str, float] = {}
         absent: dict[str, str] = {}
@@ -183,7 +193,7 @@ class _ServedSteps:
         )
         for name in workload.names:
             implementation = STEPS[name]
-            if implementation.ours != self._options.ours or not implementation.supports(inputs):
+            if implementation.makers != self._options.makers or not implementation.supports(inputs):
                 continue
             try:
                 step = self._steps[name] = implementation.build(inputs)
@@ -191,6 +201,9 @@ class _ServedSteps:
                 step_s = self._meter.seconds(step) if workload.repetition_s else math.inf
             except torch.OutOfMemoryError:
                 absent[name] = "out of memory"
+                continue
+            except NotInstalledError as error:
+                absent[name] = str(error)
                 continue
             first_s[name] = seconds
             self._steps_per_repetition[name] = max(1, math.ceil(workload.repetition_s / step_s))

@@ -11,7 +11,8 @@ import torch
 from bench.suites.harness import meter
 from bench.suites.harness.reporting import ResultOutput
 from bench.suites.step import suite as step
-from bench.suites.step.implementations import FLOAT32_COMPILED, OURS, STEPS, step_names
+from bench.suites.step.implementations import ENGINES, FLOAT32_COMPILED, OURS, STEPS, step_names
+from bench.suites.step.inputs import step_inputs
 from reproduce.errors import UserError
 from reproduce.models import GoogLeNet
 from reproduce.models.roofline import Ceiling
@@ -37,7 +38,7 @@ def test_a_result_holds_the_share_of_the_roofline_of_every_implementation(
     step.main(options, output=ResultOutput(file=tmp_path / "step.json"))
     result = json.loads((tmp_path / "step.json").read_text(encoding="utf-8"))
     assert result["setting"]["rounds"] == 1
-    baselines = [name for name, one in STEPS.items() if not one.ours and not one.compiled]
+    baselines = [name for name, one in STEPS.items() if one.makers == "torchvision" and not one.compiled]
     names = [comparison["name"] for comparison in result["comparisons"]]
     assert names == [
         f"{mode}-32-{reduction}" for reduction in ("reduced", "naive") for mode in ("training", "evaluation")
@@ -63,6 +64,26 @@ def test_ours_in_float32_is_compared_with_float32_alone_and_kept_apart(
     assert not (tmp_path / "deeper" / "bench").exists(), "deeper plan takes rates in the precision of runs"
     assert FLOAT32_COMPILED in step_names(compiled=True, precision="float32")
     assert FLOAT32_COMPILED not in step_names(compiled=True)
+
+
+def test_engines_evaluate_the_network_where_they_are_installed_and_say_how_to_install_them_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "measured_ceiling", lambda *_: CEILING)
+    monkeypatch.setattr(step, "step_names", lambda **_: (OURS, *ENGINES))
+    options = step.StepOptions(sides=(32,), batch=2, repetitions=1, threads=1, precision="float32", engines=True)
+    step.main(options, output=ResultOutput(file=tmp_path / "step.json"))
+    training, evaluation = json.loads((tmp_path / "step.json").read_text(encoding="utf-8"))["comparisons"]
+    assert list(training["rounds"]) == [OURS]
+    assert set(evaluation["rounds"]) | set(evaluation["absent"]) == {OURS, *ENGINES}
+    assert "onnxruntime" in evaluation["rounds"]
+    assert all("pip install" in reason for reason in evaluation["absent"].values())
+
+
+def test_onnxruntime_gets_the_whole_network_and_its_batch() -> None:
+    inputs = step_inputs(_port_network(), 3, torch.device("cpu"), training=False)
+    (logits,) = STEPS["onnxruntime"].build(inputs)()
+    assert logits.shape == (3, 10)
 
 
 def test_ours_and_torchvisions_network_have_the_same_convolutions() -> None:

@@ -9,7 +9,8 @@ from bench.suites.gpu.probes.step import REPETITIONS, medians
 from bench.suites.harness.comparison import interleave
 from bench.suites.harness.meter import SPEED
 from bench.suites.harness.worker_process import worker_process
-from bench.suites.step.implementations import OURS, port_network
+from bench.suites.step.implementations import OURS
+from bench.suites.step.inputs import port_network
 from bench.suites.step.worker import StepProcessOptions, StepWorkload, serve
 
 FREE, DETERMINISTIC = "free", "deterministic"

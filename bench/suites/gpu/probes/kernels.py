@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bench.suites.gpu.probe import MissingRequirementError, ProbeContext, Reporter, Value
 from bench.suites.harness.ceilings import synchronise
-from bench.suites.step.implementations import port_network
+from bench.suites.step.inputs import port_network
 from reproduce.execution.kernel_checks import Layer, check_kernels, layer_uses
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process

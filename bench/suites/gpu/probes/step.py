@@ -11,7 +11,8 @@ from bench.planning.rates import rate_entry
 from bench.suites.gpu.probe import ProbeContext, Reporter, Value
 from bench.suites.harness.ceilings import measured_ceiling
 from bench.suites.harness.meter import BUSY, JOULE, SPEED
-from bench.suites.step.implementations import OURS, STEPS, port_network, step_names
+from bench.suites.step.implementations import OURS, STEPS, step_names
+from bench.suites.step.inputs import port_network
 from bench.suites.step.worker import StepMeasurements, StepWorkers, StepWorkload, step_workers
 from reproduce.execution.precision import resolve_precision
 from reproduce.models.cost import cost
@@ -153,7 +154,7 @@ def step(context: ProbeContext, reporter: Reporter) -> None:
     """
     network, size = port_network(context.size.side), context.size
     all_names = step_names(compiled=False)
-    best = [name for name in all_names if STEPS[name].ours or name == BEST_BASELINE]
+    best = [name for name in all_names if STEPS[name].makers == "deeper" or name == BEST_BASELINE]
     with step_workers(context.device, context.threads) as workers:
         bench = StepBench(context, reporter, workers)
         rows = bench.report(bench.workload(network, size.batch, names=all_names))

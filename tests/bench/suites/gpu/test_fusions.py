@@ -7,7 +7,7 @@ import math
 import pytest
 
 from bench.suites.gpu import fusions
-from bench.suites.step.implementations import port_network
+from bench.suites.step.inputs import port_network
 from reproduce.models.cost import Cost, cost
 
 

@@ -96,7 +96,7 @@ def test_a_step_in_all_implementations_gives_a_rate_for_plans(context: ProbeCont
     reported = Reported()
     step.step(context, reported.reporter)
     first, second = reported.tables.values()
-    assert list(first.rows) == [name for name, one in STEPS.items() if not one.compiled]
+    assert list(first.rows) == [name for name, one in STEPS.items() if not one.compiled and one.makers != "engines"]
     assert list(second.rows) == [OURS, step.BEST_BASELINE]
     (rates,) = (one.rates for one in reported.messages if isinstance(one, RateEntries))
     assert rates[0]["images_per_s"] == first.rows[OURS][SPEED]
