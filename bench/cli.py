@@ -34,7 +34,7 @@ from bench.console.options import folder
 from bench.console.output import printable
 from bench.console.parser import Parser
 from reproduce.errors import UserError
-from reproduce.files.disk import FULL, describe_full_disk
+from reproduce.files.disk import FULL, REFUSED, describe_full_disk
 from reproduce.text.redaction import redacted
 from slurm.extension import EXTENSION as SLURM
 
@@ -95,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             _print_error(describe_full_disk(error, Path(error.filename or _records_of(parsed) or Path.cwd())))
+            return WRONG_INPUT
+        if isinstance(error, OSError) and error.errno in REFUSED and error.filename is not None:
+            _print_error(f"{os.fsdecode(error.filename)}: {error.strerror}; mend that, or move it away")
             return WRONG_INPUT
         log = log_bug(error, sys.argv if arguments is None else ["deeper", *arguments], _records_of(parsed))
         if traceback_wanted():

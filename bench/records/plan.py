@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from bench.records.reading import DamagedRecordError, read_json
+from bench.records.reading import DamagedRecordError, read_bytes, read_json
 from reproduce.files.atomic import write_atomically
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
@@ -256,7 +256,7 @@ def _note(folder: Path, digest: str, since: float, by: str) -> None:
 def _read_history(folder: Path) -> list[dict[str, Any]]:
     notes = []
     with contextlib.suppress(FileNotFoundError):
-        for line in (folder / PLANS / HISTORY).read_bytes().splitlines():
+        for line in read_bytes(folder / PLANS / HISTORY).splitlines():
             with contextlib.suppress(ValueError, RecursionError):  # a line that a crash tore, or that is damaged
                 notes.append(json.loads(line))
     return [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,26 @@ class DamagedRecordError(UserError):
         super().__init__(f"{path}: damaged: {_one_line(reason)}; restore it from a copy of these records")
 
 
+@contextmanager
+def naming_unreadable(path: Path) -> Iterator[None]:
+    """Raise `DamagedRecordError` in place of the errors for a folder that stands for a file and for a missing right."""
+    try:
+        yield
+    except (IsADirectoryError, PermissionError) as error:
+        raise DamagedRecordError(path, error.strerror) from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedRecordError: It is a folder, or may not be read.
+    """
+    with naming_unreadable(path):
+        return path.read_bytes()
+
+
 def read_json(path: Path, kind: type[Any]) -> Any:
     """Read a JSON file.
 
@@ -37,7 +58,7 @@ def read_json(path: Path, kind: type[Any]) -> Any:
         DamagedRecordError: It is not JSON, or holds something else.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise DamagedRecordError(path, error) from error
     return _checked(path, content, kind)
@@ -51,7 +72,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         DamagedRecordError: It is not YAML, or holds something else.
     """
     try:
-        content = yaml.load(path.read_bytes(), Loader=YAML_LOADER)
+        content = yaml.load(read_bytes(path), Loader=YAML_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DamagedRecordError(path, error) from error
     found: dict[str, Any] = _checked(path, content, dict)

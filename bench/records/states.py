@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
+from bench.records.reading import naming_unreadable
 from reproduce import schema
 from reproduce.files.locks import is_locked
 from reproduce.text.sealing import unsealed
@@ -148,9 +149,13 @@ def events_from(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int
 
     Yields:
         An event, with its metrics as floats, and the byte offset of the next line.
+
+    Raises:
+        DamagedRecordError: A folder stands in place of the file, or it may not be read.
     """
     try:
-        file = open(folder / EVENTS, "rb")  # noqa: SIM115 - closed below
+        with naming_unreadable(folder / EVENTS):
+            file = open(folder / EVENTS, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
         return
     with file:

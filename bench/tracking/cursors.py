@@ -21,7 +21,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench.records.reading import DamagedRecordError, read_json
+from bench.records.reading import DamagedRecordError, read_bytes, read_json
 from reproduce.files.atomic import write_atomically
 
 
@@ -54,7 +54,7 @@ def planner(records: Path) -> str:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, secrets.token_hex(8).encode())
-    return hashlib.sha256(path.read_bytes() + f" {records}".encode()).hexdigest()[:8]
+    return hashlib.sha256(read_bytes(path) + f" {records}".encode()).hexdigest()[:8]
 
 
 class ExperimentCursors:
@@ -149,4 +149,4 @@ class ExperimentCursors:
 
 
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_bytes(path).decode("utf-8", errors="replace")

@@ -15,6 +15,11 @@ from reproduce.errors import CannotContinueError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a write for which there is no room: on the disk, within a quota, within the largest size of a file."""
+REFUSED = (
+    *(errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG),
+)
+"""The errors by which a file system refuses a path: a folder in place of a file, a missing right, a disk that fails."""
 
 
 SCARCE_BYTES = 4 * 2**20

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class CheckpointError(UserError):
-    """Raised when a checkpoint belongs to another run, or when the ranks of a run read different checkpoints."""
+    """Raised when a checkpoint belongs to another run, cannot be read, or differs between the ranks of a run."""
 
 
 class DamagedCheckpointError(Exception):
@@ -99,7 +99,7 @@ def load_and_name_damaged(folder: Path, key: str) -> tuple[dict[str, Any] | None
         What `load` returns, and the names of the newer files, which are damaged.
 
     Raises:
-        CheckpointError: The checkpoint in this folder belongs to another run.
+        CheckpointError: The checkpoint in this folder belongs to another run, or cannot be read.
     """
     damaged = []
     for name in (FILE_NAME, FILE_NAME_BEFORE):
@@ -108,6 +108,10 @@ def load_and_name_damaged(folder: Path, key: str) -> tuple[dict[str, Any] | None
             content = _read(path)
         except FileNotFoundError:
             continue
+        except (IsADirectoryError, PermissionError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be read: {error.strerror}; mend that, or move it away to start from the one before"
+            ) from error
         except DamagedCheckpointError as error:
             log.warning("%s: the checkpoint is damaged: %s", path, error)
             damaged.append(name)

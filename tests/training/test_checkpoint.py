@@ -155,3 +155,9 @@ def test_a_process_that_dies_between_the_two_renames_loses_nothing(tmp_path: Pat
     save(tmp_path, state_of(1))
     (tmp_path / FILE_NAME).rename(tmp_path / FILE_NAME_BEFORE)
     assert resume_point(tmp_path, "k") == ({"epoch": 1, "step": 0}, [])
+
+
+def test_a_folder_in_place_of_a_checkpoint_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt: cannot be read: Is a directory; mend that"):
+        load_and_name_damaged(tmp_path, "key")

@@ -137,6 +137,27 @@ def test_a_damaged_file_is_a_sentence_or_is_done_without(
         file.write_bytes(content)
 
 
+@pytest.mark.parametrize("pattern", FILES)
+def test_a_folder_in_place_of_a_file_is_named_in_a_sentence(
+    pattern: str, whole: Path, whole_runs: list[PlannedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = tmp_path / "records"
+    shutil.copytree(whole, records)
+    os.replace(next((records / "publisher").glob("????????")), records / "publisher" / "old")
+    for file in sorted(records.glob(pattern)):
+        content = file.read_bytes()
+        file.unlink()
+        file.mkdir()
+        for command in (["status", "first"], ["clean"]):
+            code = main([*command, "--records", str(records)])
+            printed = capsys.readouterr()
+            assert code in (DONE, WRONG_INPUT), (file, printed.err)
+            assert code == DONE or file.name in printed.err
+        Publisher(records, uri(records)).publish(final=True)  # it raises nothing
+        file.rmdir()
+        file.write_bytes(content)
+
+
 @pytest.mark.parametrize("pattern", ["runs/*/config.yaml", "runs/*/predictions.parquet"])
 def test_a_changed_bit_of_a_configuration_or_of_predictions_is_found(
     pattern: str, whole: Path, whole_runs: list[PlannedRun], tmp_path: Path
