@@ -177,6 +177,16 @@ def test_a_bug_is_one_line_and_a_log_with_the_traceback(
     assert content.endswith("ValueError: not what was expected\nmore lines\n")
 
 
+def test_a_path_that_the_file_system_refuses_is_no_bug(
+    failing: list[BaseException], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(IsADirectoryError) as refused:
+        tmp_path.read_bytes()
+    failing.append(refused.value)
+    assert cli.main(["experiments"]) == WRONG_INPUT
+    assert capsys.readouterr().err == f"deeper: {tmp_path}: Is a directory; mend that, or move it away\n"
+
+
 def test_the_log_of_a_bug_lies_among_the_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
