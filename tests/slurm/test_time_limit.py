@@ -18,7 +18,7 @@ def change(module):
 
     def load_slowly(*arguments):
         for batch in load(*arguments):
-            time.sleep(4)
+            time.sleep(3)
             yield batch
 
     module.TrainLoader.epoch = load_slowly
