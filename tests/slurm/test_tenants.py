@@ -14,12 +14,13 @@ from user_folder import ALONE, PATIENCE_S, UserFolder, user_folder
 ONE_CORE = {**ALONE, "cpus_per_worker": 1}
 ON_ONE_HOST = {"nodes": 1, "cpus_per_node": 1, "sbatch": ["--nodelist=n1"]}
 WORKERS = """
-import json, os, psutil
+import contextlib, json, psutil
 found = {}
 for process in psutil.process_iter():
-    if process.name().startswith("ray::Worker"):
-        job = process.environ()["SLURM_JOB_ID"]
-        found[job] = {"user": process.username(), "cores": process.cpu_affinity()}
+    with contextlib.suppress(psutil.Error):  # it ends just now
+        if process.name().startswith("ray::Worker"):
+            job = process.environ()["SLURM_JOB_ID"]
+            found[job] = {"user": process.username(), "cores": process.cpu_affinity()}
 print(json.dumps(found))
 """
 FOLDERS = ("find", "/tmp", "-maxdepth", "1", "-name", "deeper-*", "-printf", "%f %u %m\\n")
@@ -48,6 +49,8 @@ def test_two_jobs_on_one_host_share_neither_ray_nor_folders_nor_cores_and_both_f
         users[user.submit("shared", "--no-report", **ON_ONE_HOST)["grid"]] = user
 
     def workers() -> dict[str, Any]:
+        for job, user in users.items():
+            assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), user.log("shared")
         return dict(json.loads(cluster.on("n1", sys.executable, "-c", WORKERS).stdout))
 
     until(lambda: set(workers()) == set(users), "a worker of each job", seconds=PATIENCE_S)
