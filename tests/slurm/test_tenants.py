@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, until
-from user_folder import ALONE, PATIENCE_S, UserFolder, user_folder
+from user_folder import ALONE, PATIENCE_S, RECIPE, UserFolder, user_folder
 
 ONE_CORE = {**ALONE, "cpus_per_worker": 1}
-ON_ONE_HOST = {"nodes": 1, "cpus_per_node": 1, "sbatch": ["--nodelist=n1"]}
+ON_ONE_HOST = {"nodes": 1, "cpus_per_node": 1, "sbatch": ["--nodelist=n1", "--hold"]}
 WORKERS = """
 import contextlib, json, psutil
 found = {}
@@ -45,16 +45,20 @@ def test_two_jobs_on_one_host_share_neither_ray_nor_folders_nor_cores_and_both_f
     users: dict[str, UserFolder] = {}
     for number, owner in enumerate(owners):
         user = tenant(cluster, owner, f"{'-'.join(owners)}-{number}")
-        user.write("shared", resources=ONE_CORE)
+        user.write("shared", resources=ONE_CORE, recipe={**RECIPE, "epochs": 4})
         users[user.submit("shared", "--no-report", **ON_ONE_HOST)["grid"]] = user
 
-    def workers() -> dict[str, Any]:
+    cluster.login("scontrol", "release", ",".join(users))
+    found: dict[str, Any] = {}
+
+    def both_train() -> bool:
         for job, user in users.items():
             assert cluster.job(job)["JobState"] in ("PENDING", "RUNNING"), user.log("shared")
-        return dict(json.loads(cluster.on("n1", sys.executable, "-c", WORKERS).stdout))
+        found.clear()
+        found.update(json.loads(cluster.on("n1", sys.executable, "-c", WORKERS).stdout))
+        return set(found) == set(users)
 
-    until(lambda: set(workers()) == set(users), "a worker of each job", seconds=PATIENCE_S)
-    found = workers()
+    until(both_train, "a worker of each job", seconds=PATIENCE_S)
     assert sorted(worker["user"] for worker in found.values()) == sorted(owners)
     first, second = (set(worker["cores"]) for worker in found.values())
     assert (len(first), len(second), first & second) == (1, 1, set())

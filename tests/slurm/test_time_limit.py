@@ -23,7 +23,7 @@ def change(module):
 
     module.TrainLoader.epoch = load_slowly
 """
-"""So that the run outlasts the limit on machines of any speed: SLURM ends jobs of two minutes after up to 2.5 of them."""
+"""So that the run outlasts the limit on machines of any speed: SLURM ends a job of two minutes up to 30 s later."""
 OUTLASTING = {**RECIPE, "epochs": 4}
 
 
