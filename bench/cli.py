@@ -162,11 +162,15 @@ class _PrintVersion(argparse.Action):
 
 
 def _check_folders() -> None:
-    """Raise `UserError` if the current folder is gone, or if there is none for temporary files."""
+    """Raise `UserError` if the current folder is gone or not known, or if there is none for temporary files."""
     try:
         Path.cwd()
     except FileNotFoundError:
         raise UserError("the current folder was removed or replaced; change to one that exists (cd)") from None
+    except PermissionError:  # its path is looked for in folders above, such as from within a container
+        raise UserError(
+            "the path of the current folder cannot be found out by this user; change to another (cd)"
+        ) from None
     try:
         tempfile.gettempdir()
     except FileNotFoundError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +17,9 @@ from bench.machine.nvml import Nvml, NvmlUnavailableError
 
 SIDE = 8192  # of the matrices: large enough to keep any GPU busy
 PRODUCTS = 20
+MIG = "MIG-"
+"""How the name of an instance of a divided GPU begins."""
+ASK = "import torch; print(torch.cuda.get_device_name(0) if torch.cuda.device_count() else '')"
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,9 @@ def inspect_gpus(granted: int, environment: Mapping[str, str] = os.environ) -> d
     found: dict[str, Any] = {"granted_gpus": granted, "gpus": []}
     if not granted:
         return found
-    found |= _by_nvml([name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name])
-    found["gpus"] = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    names = [name for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    found |= _by_nvml(names)
+    found["gpus"] = _by_torch(names, environment)
     if len(found["gpus"]) < granted:
         found["gpus_absent"] = _why_torch_sees_fewer()
     return found
@@ -67,6 +73,27 @@ def _by_nvml(names: Sequence[str]) -> dict[str, Any]:
         "devices_absent": list(selection.missing),
         "occupied": occupied,
     }
+
+
+def _by_torch(names: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return what torch calls the GPUs that it sees.
+
+    CUDA shows a process one MIG instance, whatever the number that it may use (NVIDIA's user guide on MIG), so that a
+    process of its own looks for each.
+    """
+    if not any(name.startswith(MIG) for name in names):
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK],
+            env={**environment, "CUDA_VISIBLE_DEVICES": name},
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        for name in names
+    ]
+    return [answer for process in processes if (answer := process.communicate()[0].strip())]
 
 
 def _why_torch_sees_fewer() -> str:

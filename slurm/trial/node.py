@@ -118,8 +118,7 @@ class Node:
     def _gpus(self) -> None:
         self.found |= inspect_gpus(self.allocation.gpus)
         self.meeting.store.set(f"gpus/{self.meeting.place}", str(len(self.found["gpus"])))
-        if self.found["gpus"]:
-            rates = [tflop_rate(torch.device("cuda", index)) for index in range(len(self.found["gpus"]))]
+        if rates := [tflop_rate(torch.device("cuda", index)) for index in range(torch.cuda.device_count())]:
             self.found["gpu_tflop_s"] = min(rates)
 
     def _clock(self) -> None:

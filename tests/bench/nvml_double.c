@@ -1,6 +1,8 @@
 /* A double of NVML, which exists only with NVIDIA's driver: it calls itself FAKE wherever it can, and answers as the
- * real one does by its documentation (and did on one H200): an index beyond the last, an unknown UUID, a MIG instance,
- * of which it tells only the memory. FAKE_NVML_NAMES: the devices' names, separated by commas (two equal ones).
+ * real one does by its documentation (and did on one H200): an index beyond the last and an unknown UUID. No MIG instance
+ * was at hand: by nvml.h it has no index, is found by UUID, has memory and processes of its own and no utilization;
+ * that it refuses power, energy, clock and temperature is assumed.
+ * FAKE_NVML_NAMES: the devices' names, separated by commas (two equal ones).
  * FAKE_NVML_PROCESSES: how many processes compute on each (1). */
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +62,11 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) {
 }
 
 int nvmlDeviceGetUUID(void *device, char *text, unsigned int size) { uuid_of(INDEX(device), text, size); return OK; }
-int nvmlDeviceGetName(void *device, char *text, unsigned int size) { names(INDEX(device), text, size); return OK; }
+int nvmlDeviceGetName(void *device, char *text, unsigned int size) {
+    if (INDEX(device) == MIG) snprintf(text, size, "FAKE device MIG 1g.5gb");
+    else names(INDEX(device), text, size);
+    return OK;
+}
 int nvmlDeviceGetMemoryInfo(void *device, Memory *memory) { memory->used = 2ULL << 30; return OK; }
 
 int nvmlDeviceGetUtilizationRates(void *device, Utilization *use) { NOT_OF_MIG(device); use->gpu = 80; return OK; }
@@ -85,7 +91,6 @@ int nvmlDeviceGetTemperature(void *device, int sensor, unsigned int *celsius) {
 int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned int *count, Process *processes) {
     unsigned int running = getenv("FAKE_NVML_PROCESSES") ? atoi(getenv("FAKE_NVML_PROCESSES")) : 1;
     unsigned int room = *count;
-    NOT_OF_MIG(device);
     *count = running;
     if (running > room) return INSUFFICIENT_SIZE;
     for (unsigned int i = 0; i < running; i++) processes[i].pid = 1000 + i;

@@ -14,6 +14,7 @@ from reproduce import schema
 RESULTS = Path(__file__).parents[2] / "results" / "slurm"
 sys.path.insert(0, str(RESULTS))
 import goodput  # noqa: E402
+import job_start  # noqa: E402
 import ray_start  # noqa: E402
 from goodput import Disturbance, Seen, cost, wall  # noqa: E402
 
@@ -59,6 +60,7 @@ def disturbed() -> dict[str, Any]:
 def test_the_page_has_the_tables_of_the_raw_results(disturbed: dict[str, Any]) -> None:
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     assert goodput.tables(disturbed) in page
+    assert job_start.tables(json.loads((RESULTS / "job-start.json").read_text(encoding="utf-8"))) in page
     assert ray_start.tables(json.loads((RESULTS / "ray-start.json").read_text(encoding="utf-8"))) in page
 
 

@@ -8,6 +8,7 @@ root and the programs in `COMMANDS`.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 import accounting
+from configuration import BASE, CONTROL_GROUPS, DEVICES, IMPATIENCE, LIMITS, NODE
 
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
 HOSTS = ("n1", "n2")
@@ -31,70 +33,8 @@ ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "n3": "10.66.0.13", "g1": "10.66.0.21"}
 REPOSITORY = Path(__file__).parents[2]
 
-# Preemption needs tiers: `high` takes nodes from `low`, but never from `main`.
-CONFIGURATION = """
-ClusterName=test
-SlurmctldHost=login({login})
-SlurmUser=root
-AuthType=auth/munge
-# A requeued job waits until the credential of its last start has expired: two minutes by default.
-AuthInfo=cred_expire=5
-StateSaveLocation={state}/controller
-SlurmctldPidFile=/run/slurmctld.pid
-SlurmctldLogFile={state}/slurmctld.log
-SlurmdPidFile=/run/slurmd.pid
-SlurmdSpoolDir=/run/slurmd
-SlurmdLogFile={state}/slurmd-%n.log
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
-GresTypes=gpu
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
-SlurmctldTimeout=30
-# Measured: a dead host is DOWN after 13 to 21 s; with the defaults of the next two often only after 30 s.
-TreeWidth=1
-MessageTimeout=5
-SlurmdTimeout=10
-KillWait=60
-MinJobAge=3600
-ReturnToService=2
-JobCompType=jobcomp/filetxt
-JobCompLoc={state}/completed.txt
-{nodes}
-NodeName=g1 NodeAddr={g1} CPUs=8 RealMemory=64000 Gres=gpu:4 State=DOWN Reason="a host that does not exist"
-PartitionName=main Nodes={hosts} Default=YES MaxTime=1:00:00 PreemptMode=OFF
-PartitionName=low Nodes={hosts} MaxTime=1:00:00 PreemptMode=REQUEUE GraceTime=15 PriorityTier=1
-PartitionName=high Nodes={hosts} MaxTime=1:00:00 PreemptMode=OFF PriorityTier=10
-PartitionName=gpu Nodes=g1 MaxTime=1:00:00 PreemptMode=OFF
-"""
-
-NODE = "NodeName={host} NodeAddr={address} CPUs={cpus} RealMemory=8000 Gres=gpu:2"
-# The last value of a setting counts.
-MEMORY_LIMITS = """
-TaskPlugin=task/cgroup
-SelectTypeParameters=CR_CPU_Memory
-"""
-CONTROL_GROUPS = """
-CgroupPlugin=cgroup/v1
-CgroupMountpoint=/sys/fs/cgroup
-ConstrainRAMSpace=yes
-ConstrainSwapSpace=yes
-AllowedSwapSpace=0
-"""
-MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
-"""Control groups of version 1 that limit memory, which the tests' SLURM can use without systemd."""
-
-# SLURM only looks whether the device files are there; it numbers the GPUs by the end of their names.
-DEVICES = """
-NodeName=n[1-3] Name=gpu File=/run/gpus/gpu[0-1]
-NodeName=g1 Name=gpu Count=4 File=/run/gpus/gpu[0-3]
-"""
+LIMITING_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/cpuset"))
+"""Control groups of version 1 that limit memory and cores, which the tests' SLURM can use without systemd."""
 
 # PID 1 of a node is this bash, which also reaps orphaned processes.
 COMMON = """
@@ -150,17 +90,26 @@ class Cluster:
     Args:
         shared: The folder.
         hosts: Names of the hosts.
-        memory_limits: Whether control groups limit the memory of jobs. Their names are the same for all clusters of the
-            machine, so that only one at a time can have them.
+        limits: Whether control groups limit the memory and the cores of jobs; a host then has no more CPUs than the
+            machine. Their names are the same for all clusters of the machine, so that only one at a time can have them.
         accounts: Whether jobs are accounted for, so that `sacct` knows them.
+        patient: Whether SLURM has its own default times, which are longer.
+        tenants: Whether other users than root reach the interpreter and `shared`, also where root's home holds them.
     """
 
     def __init__(
-        self, shared: Path, hosts: Sequence[str] = HOSTS, *, memory_limits: bool = False, accounts: bool = False
+        self,
+        shared: Path,
+        hosts: Sequence[str] = HOSTS,
+        *,
+        limits: bool = False,
+        accounts: bool = False,
+        patient: bool = False,
+        tenants: bool = False,
     ) -> None:
         self.shared = shared.resolve()
         self.hosts = hosts
-        self.memory_limits, self.accounts = memory_limits, accounts
+        self.limits, self.accounts, self.patient, self.tenants = limits, accounts, patient, tenants
         self.state = self.shared / "slurm-state"  # configuration and the daemons' logs
         self._nodes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -173,7 +122,7 @@ class Cluster:
         names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
         (self.state / "hosts").write_text(f"127.0.0.1 localhost\n{names}", encoding="utf-8")
         try:
-            self._start("login", LOGIN, private=["/run"])
+            self._start("login", LOGIN, private=["/run", *(["/tmp"] if self.tenants else [])])
             until(lambda: (self.state / "login.ready").exists(), "the login node", seconds=120)
             for host in self.hosts:
                 self._boot(host)
@@ -190,24 +139,27 @@ class Cluster:
         self._end()
 
     def _configure(self) -> None:
-        nodes = "\n".join(NODE.format(host=host, address=ADDRESSES[host], cpus=CPUS[host]) for host in self.hosts)
-        text = CONFIGURATION.format(state=self.state, nodes=nodes, hosts=",".join(self.hosts), **ADDRESSES)
-        text += MEMORY_LIMITS * self.memory_limits + accounting.SETTINGS * self.accounts
+        most = len(os.sched_getaffinity(0)) if self.limits else max(CPUS.values())
+        nodes = "\n".join(
+            NODE.format(host=host, address=ADDRESSES[host], cpus=min(CPUS[host], most)) for host in self.hosts
+        )
+        text = BASE.format(state=self.state, nodes=nodes, hosts=",".join(self.hosts), **ADDRESSES)
+        text += IMPATIENCE * (not self.patient) + LIMITS * self.limits + accounting.SETTINGS * self.accounts
         files = {"slurm.conf": text, "gres.conf": DEVICES}
-        if self.memory_limits:
+        if self.limits:
             files["cgroup.conf"] = CONTROL_GROUPS
         if self.accounts:
             files["slurmdbd.conf"] = accounting.DAEMON.format(state=self.state)
         for name, content in files.items():
             (self.state / name).write_text(content, encoding="utf-8")
-            (self.state / name).chmod(0o600)
+            (self.state / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)  # users read what is not secret
 
     def _end(self) -> None:
         for node in list(self._nodes):
             self._kill(node)
-        if self.memory_limits:  # of jobs that were killed with their host
-            for host in self.hosts:
-                for group, _, _ in os.walk(MEMORY_GROUPS / f"slurm_{host}", topdown=False):
+        if self.limits:  # of jobs that were killed with their host
+            for host, groups in itertools.product(self.hosts, LIMITING_GROUPS):
+                for group, _, _ in os.walk(groups / f"slurm_{host}", topdown=False):
                     Path(group).rmdir()
 
     # --- commands ---
@@ -216,9 +168,10 @@ class Cluster:
         self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, host: str = "login"
     ) -> Command:
         """Start a command on a node, with `env` added to this process's environment and its output piped as text."""
-        target = ["nsenter", f"--target={_child(self._nodes[host].pid)}", *NAMESPACES, f"--wd={cwd or self.shared}"]
+        target = ["nsenter", f"--target={_child(self._nodes[host].pid)}", *NAMESPACES]
+        place = ["env", f"--chdir={cwd or self.shared}"]  # nsenter's own folder would be that of the machine
         return Command(
-            [*target, *ENDS_WITH_PARENT, *map(str, command)],
+            [*target, *ENDS_WITH_PARENT, *place, *map(str, command)],
             env={**os.environ, "SLURM_CONF": str(self.state / "slurm.conf"), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -304,7 +257,8 @@ class Cluster:
 
     def _start(self, name: str, script: str, private: list[str]) -> None:
         accounts = accounting.START.format(state=self.state) if self.accounts else ""
-        private_lines = "\n".join(line for place in private for line in self._own(name, Path(place)))
+        places = [*map(Path, private), *([Path.home()] if self.tenants else [])]
+        private_lines = "\n".join(line for place in places for line in self._own(name, place))
         text = (COMMON + script).format(
             name=name,
             address=ADDRESSES[name],

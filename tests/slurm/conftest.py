@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # cluster.py
 
 import accounting
-from cluster import COMMANDS, MEMORY_GROUPS, NAMESPACES, THREE_HOSTS, Cluster
+from cluster import COMMANDS, HOSTS, LIMITING_GROUPS, NAMESPACES, THREE_HOSTS, Cluster
 
 
 def skip_reason() -> str | None:
@@ -57,11 +57,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def cluster_with_limits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A SLURM that limits the memory of its jobs."""
+    """A SLURM that limits the memory and the cores of its jobs, which are those of several users."""
     require_slurm()
-    if not os.access(MEMORY_GROUPS / "cgroup.procs", os.W_OK):
-        pytest.skip(f"no control groups of version 1 at {MEMORY_GROUPS}; those of version 2 would need systemd")
-    with Cluster(tmp_path_factory.mktemp("limited"), memory_limits=True) as running:
+    for groups in LIMITING_GROUPS:
+        if not os.access(groups / "cgroup.procs", os.W_OK):
+            pytest.skip(f"no control groups of version 1 at {groups}; those of version 2 would need systemd")
+    shared = tmp_path_factory.mktemp("limited")
+    shared.chmod(0o755)
+    with Cluster(shared, limits=True, tenants=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM of one host with its own default times, also for credentials, which delay a requeued job."""
+    require_slurm()
+    with Cluster(tmp_path_factory.mktemp("patient"), HOSTS[:1], patient=True) as running:
         yield running
 
 

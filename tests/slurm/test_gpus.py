@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster import HOSTS
+from patching import write_change
 from user_folder import PATIENCE_S, RECIPE, UserFolder, user_folder
 
 ROOT = Path(__file__).parents[2]
@@ -22,31 +23,11 @@ FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0
 MIG = "MIG-fa6e0000-0000-0000-0000-000000000000"
 
 ON_CPU = """
-import sys
-from importlib.machinery import PathFinder
+def change(module):
+    import torch
 
-
-class OnCpu:
-    def find_spec(self, name, path, target=None):
-        if name != "bench.orchestration.worker":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        execute = spec.loader.exec_module
-
-        def execute_and_change(module):
-            execute(module)
-            import torch
-
-            module.Worker.device = lambda worker: torch.device("cpu")
-
-        spec.loader.exec_module = execute_and_change
-        return spec
-
-
-sys.meta_path.insert(0, OnCpu())
+    module.Worker.device = lambda worker: torch.device("cpu")
 """
-
-
 ONE_GPU = {"workers": 1, "cpus_per_worker": 1, "gpus_per_worker": 1}
 
 
@@ -60,7 +41,7 @@ def setup(user: UserFolder, nvml_double: Path) -> list[str]:
     """Lines of a profile with which a node has NVML and trains on the CPU."""
     doubles = user.folder / "doubles"
     shutil.copytree(nvml_double, doubles)
-    (doubles / "sitecustomize.py").write_text(ON_CPU, encoding="utf-8")
+    write_change(doubles, "bench.orchestration.worker", ON_CPU)
     return [f"export LD_LIBRARY_PATH={doubles} PYTHONPATH={doubles}:{ROOT}"]
 
 

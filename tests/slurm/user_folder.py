@@ -24,25 +24,42 @@ PATIENCE_S = 900
 
 
 class UserFolder:
-    """A user's folder on the shared file system, and the commands that the user types on the login node."""
+    """A user's folder on the shared file system, and the commands that the user types on the login node.
 
-    def __init__(self, cluster: Cluster, folder: Path, records: str = "records") -> None:
-        self.cluster, self.folder, self.records = cluster, folder, folder / records
+    Args:
+        cluster: The cluster.
+        folder: The folder.
+        records: Name of the folder of the records in it.
+        prefix: A command that precedes all others, such as `env` or `setpriv`.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, records: str = "records", prefix: tuple[str, ...] = ()) -> None:
+        self.cluster, self.folder, self.records, self.prefix = cluster, folder, folder / records, prefix
 
     def write(self, name: str, **changes: Any) -> None:
         content = {"name": name, "data": {"path": "stripes"}, "recipe": RECIPE, "arms": ARM, "seeds": [0], **changes}
         (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def deeper(self, *arguments: str, check: bool = True) -> Any:
-        command = [sys.executable, "-m", "bench.cli", *arguments, "--records", str(self.records)]
+        command = [*self.prefix, sys.executable, "-m", "bench.cli", *arguments, "--records", str(self.records)]
         environment = {"MLFLOW_TRACKING_URI": ""}
         return self.cluster.login(*command, cwd=self.folder, timeout=PATIENCE_S, check=check, env=environment)
 
     def submit(self, name: str, *options: str, **profile: Any) -> dict[str, str]:
-        (self.folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}), encoding="utf-8")
+        self.write_profile(**profile)
         self.deeper("slurm", "submit", f"{name}.yaml", "--profile", "profile.yaml", *options)
         submissions = sorted((self.records / "experiments" / name / "slurm").iterdir())
         return dict(json.loads((submissions[-1] / "jobs.json").read_text(encoding="utf-8")))
+
+    def write_profile(self, **profile: Any) -> None:
+        (self.folder / "profile.yaml").write_text(yaml.safe_dump({**PROFILE, **profile}), encoding="utf-8")
+
+    def submit_by_hand(self, name: str, *options: str, sbatch: tuple[str, ...] = (), **profile: Any) -> str:
+        """Render the scripts, submit that of the job with further options of `sbatch`, and return the job's id."""
+        self.write_profile(**profile)
+        folder = self.records / "experiments" / name / "slurm" / "by-hand"
+        self.deeper("slurm", "render", f"{name}.yaml", "--profile", "profile.yaml", "--output", str(folder), *options)
+        return self.cluster.login(*self.prefix, "sbatch", "--parsable", *sbatch, f"{folder}/job.sh").stdout.strip()
 
     def log(self, name: str) -> str:
         return "\n".join(

@@ -26,6 +26,8 @@ KILL_TIMEOUT_S = 5
 LAST_WORDS = 500  # characters
 STARTED: Final = "Ray runtime started"
 """What `ray start --block` prints once its processes run and it has joined the cluster."""
+REFUSED: Final = "AuthenticationError"
+"""The exception of `ray start` in whose traceback a cluster refuses the token."""
 ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 DUMP: Final = re.compile(r"@\s+0x|\*\*\*|\[state-dump\]|File \"|\^+$|StackTrace|~+\^")
 """Lines of the stack dumps of Ray's native processes, of their dumps of state, and of tracebacks."""
@@ -97,11 +99,17 @@ class RayNode:
             timeout_s: Longest time to wait, in seconds.
 
         Raises:
-            RayStartError: Ray has ended, or has not joined in time.
+            RayStartError: Ray has ended, since the cluster refuses the token or for another reason, or has not joined
+                in time.
         """
         deadline = time.monotonic() + timeout_s
         while not self.is_up:
             if not self.is_alive or time.monotonic() > deadline:
+                if REFUSED in self._printed:
+                    raise RayStartError(
+                        "the Ray cluster refuses the token of this job; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to "
+                        "those of the cluster"
+                    )
                 problem = f"has not joined after {timeout_s:.0f} s" if self.is_alive else "ended before it had joined"
                 raise RayStartError(f"Ray {problem}: {self.last_words}")
             time.sleep(POLL_S)

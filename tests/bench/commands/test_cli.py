@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -254,6 +255,15 @@ def test_a_current_folder_that_is_gone_is_told(
     assert cli.main(["status", "quickstart"]) == WRONG_INPUT
     assert capsys.readouterr().err.startswith("deeper: the current folder was removed")
     os.chdir(tmp_path)
+
+
+def test_a_current_folder_whose_path_is_hidden_from_this_user_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As for a user who enters a container from a folder outside of it, below one that only its owner may read."""
+    monkeypatch.setattr(os, "getcwd", Mock(side_effect=PermissionError(13, "Permission denied")))
+    assert cli.main(["status", "quickstart"]) == WRONG_INPUT
+    assert capsys.readouterr().err.startswith("deeper: the path of the current folder cannot be found out")
 
 
 def test_a_machine_without_a_folder_for_temporary_files_is_told(

@@ -29,6 +29,13 @@ def test_cpus_gpus_and_memory_are_those_that_were_granted() -> None:
     assert allocation.peers == ["n1"]
 
 
+def test_mig_instances_that_slurm_names_by_uuid_count_as_gpus() -> None:
+    """What SLURM sets where NVML has told it the instances (AutoDetect=nvml): gpu_nvml.c and gres_common.c."""
+    names = "MIG-fa6e0000-0000-0000-0000-000000000000,MIG-fa6e0000-0000-0000-0000-000000000001"
+    granted = {"SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_GPUS": "0,1", "GPU_DEVICE_ORDINAL": "0,1"}
+    assert read_allocation({**STEP, **granted, "CUDA_VISIBLE_DEVICES": names}).gpus == 2
+
+
 def test_gpus_of_the_machine_do_not_count_without_a_grant() -> None:
     assert read_allocation({**STEP, "CUDA_VISIBLE_DEVICES": "0,1"}).gpus == 0
 

@@ -71,13 +71,22 @@ def test_the_head_node_of_ray_tells_its_address(
     assert node.is_alive
 
 
-def test_a_ray_that_has_joined_is_up_and_one_that_was_refused_is_an_error_without_dumps(
+def test_a_ray_that_has_joined_is_up_and_one_that_has_not_is_an_error_without_dumps(
     nodes: list[RayNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(nodes, tmp_path, monkeypatch, LISTENS).wait_until_up(timeout_s=60)
-    said = r"\x1b[31mAuthenticationError: InvalidAuthToken\x1b[0m\n  File \"node.py\", line 996\n    @  0x7f1 ray\n"
+    said = r"\x1b[31mConnectionError: no GCS\x1b[0m\n  File \"node.py\", line 996\n    @  0x7f1 ray\n"
     node = start(nodes, tmp_path, monkeypatch, f"printf '{said}'; exit 1")
-    with pytest.raises(RayStartError, match=r"joined: INFO [^|]* \| AuthenticationError: InvalidAuthToken$"):
+    with pytest.raises(RayStartError, match=r"joined: INFO [^|]* \| ConnectionError: no GCS$"):
+        node.wait_until_up(timeout_s=60)
+
+
+def test_a_ray_whose_token_a_cluster_refuses_is_one_sentence(
+    nodes: list[RayNode], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "ray.exceptions.AuthenticationError: Authentication failed"
+    node = start(nodes, tmp_path, monkeypatch, f"echo '{said}'; exit 1")
+    with pytest.raises(RayStartError, match=r"^the Ray cluster refuses the token of this job; set RAY_AUTH_MODE=token"):
         node.wait_until_up(timeout_s=60)
 
 
