@@ -14,8 +14,7 @@ setup-tests: ## what only the checks and tests need besides; they begin with it
 	@./setup.sh tests
 
 quickstart: setup ## the whole way on a small data set: images, trainings, records, report; 10 to 20 minutes on 2 cores
-	@$(BIN)/deeper run quickstart --prepare
-	@$(BIN)/deeper report quickstart
+	@$(BIN)/deeper run quickstart --prepare --report
 
 test: lint ## static checks and all tests but the long ones
 	@$(BIN)/pytest -m "not long" -n 3 --no-loadscope-reorder --durations 30

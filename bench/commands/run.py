@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -27,10 +28,12 @@ from bench.console.options import (
     whole_number,
 )
 from bench.console.output import plain_console, show
+from reproduce.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.commands.experiments.interim import InterimReports
     from bench.orchestration.cluster import Cluster
     from bench.orchestration.display import GridWatch, ProgressLines, Row
     from bench.orchestration.executor import ExecutionOptions
@@ -74,6 +77,11 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--concurrent", type=whole_number(1), metavar="N", help="The most runs at once. Default: as many as fit."
+    )
+    run.add_argument(
+        "--report",
+        action="store_true",
+        help="Make the report as well: a first one once a run has finished, the last one at the end.",
     )
     run.add_argument(
         "--telemetry-hz",
@@ -132,6 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
     require_writable_records(arguments)
     part_asked = _parse_part(arguments.part) if arguments.part else None
 
+    from bench.commands.experiments.interim import InterimReports, report_command
     from bench.orchestration.cluster import check_address
     from bench.orchestration.display import read_rows, render_grid
     from bench.orchestration.executor import ExecutionOptions
@@ -149,6 +158,8 @@ def _run(arguments: argparse.Namespace) -> int:
             check_cores(resources, usable_cpus())
     if not arguments.no_publish:
         require_mlflow()
+    elif arguments.report:
+        raise UserError("--report: is made from what is published; leave out --no-publish, or make it later")
     console = plain_console()
     if arguments.prepare:
         prepare_missing(arm_data(experiment), arguments.data)
@@ -179,12 +190,16 @@ def _run(arguments: argparse.Namespace) -> int:
         DECODER.implementation()  # raises an error that says what is missing
     verify_data(left, arguments.data, console)
     stopped = None
+    making = report_command(arguments.experiment, records)
+    reports = InterimReports(making, records / "logs" / "report.log") if arguments.report else None
     with Interruption(arguments.stop_file) as interruption:
         publisher = None if arguments.no_publish else start_publisher(records)
         try:
             if left:
-                stopped = run_grid(left, entries, options, interruption, console)
+                stopped = run_grid(left, entries, options, interruption, console, reports)
         finally:
+            if reports is not None:
+                reports.close()
             not_published = publisher and stop_publisher(publisher, hurry=lambda: interruption.signalled)
             if not_published:
                 show(console, not_published, style="yellow")
@@ -198,6 +213,10 @@ def _run(arguments: argparse.Namespace) -> int:
         show(console, f"{count} left to other drivers; once they have ended: {arguments.command_line}")
         if not arguments.part and not arguments.stop_file:  # the jobs of a batch end as soon as others do the rest
             return INTERRUPTED
+    elif arguments.report:
+        show(console, f"next: deeper dashboard{_places_given(arguments)}; the report:")
+        if (code := subprocess.run(making, check=False).returncode) != DONE:
+            return code
     else:
         places = _places_given(arguments)
         show(console, f"next: deeper report {experiment.name}{places}, deeper dashboard{places}")
@@ -218,6 +237,7 @@ def run_grid(
     options: ExecutionOptions,
     interruption: Interruption,
     console: Console,
+    reports: InterimReports | None = None,
 ) -> str | None:
     """Train runs with a display of the grid's progress. Runs with other resources follow those that came first.
 
@@ -227,6 +247,7 @@ def run_grid(
         options: Where and how they are trained.
         interruption: Says when to stop.
         console: Shows the progress.
+        reports: Makes reports meanwhile.
 
     Returns:
         Why the runs were stopped; None if they were not.
@@ -249,7 +270,7 @@ def run_grid(
         lines = ProgressLines(console)
         for resources, runs in groups.items():
             with Orchestrator(runs, resources, options) as orchestrator:
-                _follow(orchestrator, ray_cluster, interruption, watch, lines, console)
+                _follow(orchestrator, ray_cluster, interruption, watch, lines, console, reports)
             if orchestrator.cannot_continue is not None:  # the launcher of a SLURM job reads it, and requeues nothing
                 print(f"deeper: {orchestrator.cannot_continue}", file=sys.stderr)
             if orchestrator.stop_reason is not None:
@@ -266,6 +287,7 @@ def _follow(
     watch: GridWatch,
     lines: ProgressLines,
     console: Console,
+    reports: InterimReports | None,
 ) -> None:
     """Show the progress of an orchestrator's runs until they have ended, and stop them on an interruption or a loss."""
     from rich.console import Group
@@ -282,7 +304,11 @@ def _follow(
             if orchestrator.stop_reason is None and (reason := lost or interruption.reason):
                 orchestrator.stop(reason)
                 show(console, f"stopping ({reason}): every run {'that can ' if lost else ''}writes a checkpoint first")
-            update(watch.rows())
+            rows = watch.rows()
+            update(rows)
+            finished = sum(row.state.status == "finished" for row in rows)
+            if reports is not None and (made := reports.update(finished)):
+                show(console, made)
             interruption.wait(1)
 
     if console.is_terminal:
