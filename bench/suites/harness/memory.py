@@ -30,6 +30,16 @@ def memory_gib(root: psutil.Process) -> float:
     return kib / 2**20
 
 
+def own_peak_gib() -> float:
+    """Return the largest resident memory of this process since it began its program, in GiB.
+
+    `getrusage` also counts that of the process from which this one was forked.
+    """
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(kib) / 2**20
+
+
 @contextlib.contextmanager
 def peak_memory(root: psutil.Process) -> Iterator[Callable[[], float]]:
     """Sample `memory_gib(root)` in a thread while the block runs, every 0.2 s (`SAMPLING_PERIOD_S`).

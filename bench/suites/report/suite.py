@@ -22,6 +22,7 @@ from pydantic import Field
 from rich.console import Console
 
 from bench.suites.harness.comparison import Comparison, Goal, Measurement
+from bench.suites.harness.memory import own_peak_gib
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.harness.worker_process import worker_process
 from bench.suites.report.generation import GENERATED, generated_experiment, write_generated_records
@@ -165,7 +166,7 @@ def _serve(pipe: Connection, task: str, records: Path, uri: str, experiment: str
         {
             f"{task}, s": time.perf_counter() - start,
             f"{task}, CPU-s": usage.ru_utime + usage.ru_stime,
-            f"{task}, peak GiB": usage.ru_maxrss / 2**20,
+            f"{task}, peak GiB": own_peak_gib(),
             **found,
         }
     )
