@@ -306,9 +306,10 @@ def _follow(
                 show(console, f"stopping ({reason}): every run {'that can ' if lost else ''}writes a checkpoint first")
             rows = watch.rows()
             update(rows)
-            finished = sum(row.state.status == "finished" for row in rows)
-            if reports is not None and (made := reports.update(finished)):
-                show(console, made)
+            if reports is not None:
+                made = reports.update(sum(row.state.status == "finished" for row in rows))
+                if made is not None:
+                    show(console, made)
             interruption.wait(1)
 
     if console.is_terminal:
