@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,8 @@ from reproduce.training.checkpoint import FILE_NAME as CHECKPOINT
 BLOCK = 4096
 DISK_BYTES = 2**30
 FILLER = "filler"
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-CLOCK_BACK = "-1h"
+CLOCK_SOURCE = Path(__file__).with_name("clock.c")
+CLOCK_BACK_S = -3600.0
 
 
 def kill_and_damage_checkpoint(trial: Trial, how: str) -> None:
@@ -140,25 +141,23 @@ def no_mounts() -> str | None:
 
 @contextlib.contextmanager
 def adjustable_clock(trial: Trial) -> Iterator[None]:
-    """Let all processes of the trial read the time through libfaketime, which follows a file."""
-    _clock(trial).write_text("+0", encoding="utf-8")
-    trial.environment |= {
-        "LD_PRELOAD": str(FAKETIME),
-        "FAKETIME_TIMESTAMP_FILE": str(_clock(trial)),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
+    """Let all processes of the trial read the time of day through `clock.c`, which follows a file."""
+    library = trial.job.folder / "clock.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(CLOCK_SOURCE)], check=True)
+    _clock(trial).write_bytes(struct.pack("d", 0.0))
+    trial.environment |= {"LD_PRELOAD": str(library), "DEEPER_CLOCK": str(_clock(trial))}
     yield
 
 
 def set_clock_back(trial: Trial) -> None:
     """Set the clock of all processes of the trial back by an hour."""
-    _clock(trial).write_text(CLOCK_BACK, encoding="utf-8")
+    with _clock(trial).open("r+b") as file:  # in place: the processes have it mapped
+        file.write(struct.pack("d", CLOCK_BACK_S))
 
 
-def no_faketime() -> str | None:
+def no_compiler() -> str | None:
     """Return why the clock cannot be set back, or None if it can."""
-    return None if FAKETIME.exists() else "libfaketime is not installed (Debian's package libfaketime)"
+    return None if shutil.which("cc") else "there is no C compiler (cc)"
 
 
 def _kill(trial: Trial) -> None:

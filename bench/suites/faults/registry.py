@@ -169,7 +169,7 @@ KINDS: tuple[FaultKind, ...] = (
         promise="A clock that is set back by an hour changes no result.",
         inject=files.set_clock_back,
         setup=files.adjustable_clock,
-        missing=files.no_faketime,
+        missing=files.no_compiler,
         codes=(DONE,),
         wasted_steps=0,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,7 +20,14 @@ from bench.records.plan import write_plan
 from bench.records.record import Record
 from bench.records.states import run_folder
 from bench.suites.faults.comparison import compare_with_store, first_difference
-from bench.suites.faults.files import damage, kill_and_damage_checkpoint
+from bench.suites.faults.files import (
+    CLOCK_BACK_S,
+    adjustable_clock,
+    damage,
+    kill_and_damage_checkpoint,
+    no_compiler,
+    set_clock_back,
+)
 from bench.suites.faults.job import EPOCHS, STEPS, FaultJob
 from bench.suites.faults.kind import MissedMomentError, Trial, TrialResult
 from bench.suites.faults.registry import KINDS
@@ -98,6 +106,38 @@ def test_damage_changes_a_file(tmp_path: Path, how: str) -> None:
         damaged = path.read_bytes()
         assert damaged != content
         assert (len(damaged) < len(content)) == (how == "truncate")
+
+
+@pytest.mark.skipif(no_compiler() is not None, reason="the clock's library needs a C compiler")
+def test_a_clock_that_is_set_back_shows_in_a_running_process_and_leaves_its_sleeps_alone(tmp_path: Path) -> None:
+    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
+    code = """
+import threading, time
+print(time.time(), flush=True)
+input()
+start = time.monotonic()
+time.sleep(0.2)
+with (condition := threading.Condition()):
+    condition.wait(0.2)
+print(time.time(), time.monotonic() - start)
+"""
+    with adjustable_clock(trial), subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **trial.environment},
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        before = float(process.stdout.readline())
+        set_clock_back(trial)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        after, waited_s = map(float, process.stdout.readline().split())
+    assert abs(before - time.time()) < 60
+    assert after - before == pytest.approx(CLOCK_BACK_S, abs=60)
+    assert 0.4 <= waited_s < 10
 
 
 def test_a_command_that_ends_before_there_is_a_target_is_missed(tmp_path: Path) -> None:
