@@ -10,18 +10,19 @@ import signal
 import struct
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from bench.records.states import EVENTS, read_state
-from bench.suites.faults.job import DATA
-from bench.suites.faults.kind import MissedMomentError, Trial
+from bench.records.states import EVENTS
+from bench.suites.faults.job import DATA, FaultJob
+from bench.suites.faults.kind import MissedMomentError, Series, Trial
 from bench.suites.faults.processes import left_after_end, signal_driver
 from reproduce import schema
 from reproduce.training.checkpoint import FILE_NAME as CHECKPOINT
 
 BLOCK = 4096
-DISK_BYTES = 2**30
-FILLER = "filler"
+DISK_BYTES = 2**34
+"""More than all runs of a series need. Only what they write takes memory."""
 CLOCK_SOURCE = Path(__file__).with_name("clock.c")
 CLOCK_BACK_S = -3600.0
 
@@ -60,7 +61,7 @@ def kill_and_overwrite(trial: Trial, pattern: str) -> None:
 def kill_and_damage_data(trial: Trial) -> None:
     """Kill the driver, then flip a bit in the file of the training images."""
     _kill(trial)
-    damage(_training_file(trial), "flip", random.Random(trial.moment))
+    damage(_training_file(trial.job), "flip", random.Random(trial.moment))
 
 
 def refuse_damaged_data(trial: Trial) -> None:
@@ -69,19 +70,19 @@ def refuse_damaged_data(trial: Trial) -> None:
     Raises:
         AssertionError: The command did not end with exit code 2.
     """
-    code = trial.job.start_run(trial.options, trial.environment).wait(timeout=120)
-    shutil.copy2(_kept(trial), _training_file(trial))
+    code = trial.job.start_run(trial.series.options, trial.series.environment).wait(timeout=120)
+    shutil.copy2(_kept(trial.job), _training_file(trial.job))
     if code != 2:
         raise AssertionError(f"deeper run on damaged data ended with exit code {code} in place of 2")
 
 
 @contextlib.contextmanager
-def own_data(trial: Trial) -> Iterator[None]:
-    """Give the trial a copy of the data, and keep a second copy of the training images."""
-    copy = trial.job.folder / "data"
-    shutil.copytree(trial.job.data, copy)
-    trial.job = type(trial.job)(trial.job.name, trial.job.folder, copy)
-    shutil.copy2(_training_file(trial), _kept(trial))
+def own_data(series: Series) -> Iterator[None]:
+    """Give the series a copy of the data, and keep a second copy of the training images."""
+    copy = series.job.folder / "data"
+    shutil.copytree(series.job.data, copy)
+    series.job = replace(series.job, data=copy)
+    shutil.copy2(_training_file(series.job), _kept(series.job))
     yield
 
 
@@ -110,28 +111,33 @@ def damage(path: Path, how: str, choice: random.Random) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(trial: Trial) -> Iterator[None]:
-    """Keep the records on a file system of their own of `DISK_BYTES`."""
-    trial.job.records.mkdir()
+def small_disk(series: Series) -> Iterator[None]:
+    """Keep the records on a file system of their own, whose size can be changed."""
+    series.job.records.mkdir()
     options = f"size={DISK_BYTES}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "deeper-faults", str(trial.job.records)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "deeper-faults", str(series.job.records)], check=True)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(trial.job.records)], check=True)
+        subprocess.run(["umount", "--lazy", str(series.job.records)], check=True)
 
 
 def fill_disk(trial: Trial) -> None:
-    """Fill the file system of the records to its last block."""
-    with contextlib.suppress(OSError), (trial.job.records / FILLER).open("wb") as file:
-        while True:
-            file.write(bytes(2**20))
-            file.flush()
+    """Leave the file system of the records no block that is free."""
+    while True:
+        usage = shutil.disk_usage(trial.job.records)
+        if _resize_disk(trial, usage.used) or usage.free == 0:
+            return  # it is refused where the run wrote something in between
 
 
 def free_disk(trial: Trial) -> None:
     """Make room again."""
-    (trial.job.records / FILLER).unlink(missing_ok=True)
+    _resize_disk(trial, DISK_BYTES)
+
+
+def _resize_disk(trial: Trial, size: int) -> bool:
+    options = f"remount,size={size}"
+    return subprocess.run(["mount", "-o", options, str(trial.job.records)], check=False).returncode == 0
 
 
 def no_mounts() -> str | None:
@@ -140,19 +146,21 @@ def no_mounts() -> str | None:
 
 
 @contextlib.contextmanager
-def adjustable_clock(trial: Trial) -> Iterator[None]:
-    """Let all processes of the trial read the time of day through `clock.c`, which follows a file."""
-    library = trial.job.folder / "clock.so"
+def adjustable_clock(series: Series) -> Iterator[None]:
+    """Let all processes of the series read the time of day through `clock.c`, which follows a file."""
+    library = series.job.folder / "clock.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(CLOCK_SOURCE)], check=True)
-    _clock(trial).write_bytes(struct.pack("d", 0.0))
-    trial.environment |= {"LD_PRELOAD": str(library), "DEEPER_CLOCK": str(_clock(trial))}
+    _clock(series.job).write_bytes(struct.pack("d", 0.0))
+    series.environment |= {"LD_PRELOAD": str(library), "DEEPER_CLOCK": str(_clock(series.job))}
     yield
 
 
 def set_clock_back(trial: Trial) -> None:
-    """Set the clock of all processes of the trial back by an hour."""
-    with _clock(trial).open("r+b") as file:  # in place: the processes have it mapped
-        file.write(struct.pack("d", CLOCK_BACK_S))
+    """Set the clock of all processes of the series back by another hour."""
+    with _clock(trial.job).open("r+b") as file:  # in place: the processes have it mapped
+        (offset,) = struct.unpack("d", file.read(8))
+        file.seek(0)
+        file.write(struct.pack("d", offset + CLOCK_BACK_S))
 
 
 def no_compiler() -> str | None:
@@ -161,22 +169,22 @@ def no_compiler() -> str | None:
 
 
 def _kill(trial: Trial) -> None:
-    assert trial.driver is not None
-    started = trial.processes()
+    assert trial.series.driver is not None
+    started = trial.series.processes()
     signal_driver(signal.SIGKILL, trial)
-    trial.driver.wait()
+    trial.series.driver.wait()
     left_after_end(started)  # ranks finish their step, and may write what is to be damaged
-    if read_state(trial.run).status == schema.FINISHED:  # nothing resumes from the checkpoint of a finished run
+    if trial.status == schema.FINISHED:  # nothing resumes from the checkpoint of a finished run
         raise MissedMomentError("the run had finished before")
 
 
-def _clock(trial: Trial) -> Path:
-    return trial.job.folder / "clock"
+def _clock(job: FaultJob) -> Path:
+    return job.folder / "clock"
 
 
-def _training_file(trial: Trial) -> Path:
-    return trial.job.data / DATA / "train.beton"
+def _training_file(job: FaultJob) -> Path:
+    return job.data / DATA / "train.beton"
 
 
-def _kept(trial: Trial) -> Path:
-    return trial.job.folder / "kept.beton"
+def _kept(job: FaultJob) -> Path:
+    return job.folder / "kept.beton"

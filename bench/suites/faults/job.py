@@ -1,4 +1,4 @@
-"""Defines the job that the faults disturb: one run of two ranks on generated images, and the commands on it."""
+"""Defines the job that the faults disturb: runs of two ranks on generated images, and the commands that train them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from reproduce.spec import ExperimentConfig, validated
 DATA = "gratings"
 IMAGES, BATCH, SIDE, EPOCHS = 48, 8, 32, 4
 STEPS = IMAGES // BATCH
-"""Steps of an epoch. The run writes a checkpoint at the end of each epoch only, since its epochs take seconds."""
+"""Steps of an epoch. A run writes a checkpoint at the end of each epoch only, since its epochs take seconds."""
 HEARTBEAT_S = 0.05
 OWN_VARIABLES = ("DEEPER_RECORDS", "DEEPER_DATA", "MLFLOW_TRACKING_URI")
 
 
 @dataclass(frozen=True)
 class FaultJob:
-    """The commands of one trial, in a folder of its own. All trials train the same run."""
+    """The commands of one series of trials, in a folder of its own."""
 
     name: str
-    """The name of the experiment. It differs between trials, so that one tracking server can tell them apart."""
+    """The name of the experiment."""
     folder: Path
     """An existing folder that receives the experiment, the records and the output of the commands."""
     data: Path
     """The folder of the prepared data sets."""
+    seeds: tuple[int, ...]
+    """The seeds of the runs, which are trained in this order and differ in nothing else."""
 
     @property
     def records(self) -> Path:
@@ -48,7 +50,7 @@ class FaultJob:
         return self.folder / "printed.txt"
 
     def start_run(self, options: Sequence[str] = (), environment: Mapping[str, str] = {}) -> subprocess.Popen[bytes]:
-        """Start `deeper run`, which also continues a run, in a session of its own. Does not wait.
+        """Start `deeper run`, which goes on with runs that are not finished, in a session of its own. Does not wait.
 
         Args:
             options: Further options of the command.
@@ -59,7 +61,8 @@ class FaultJob:
         inherited = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
         inherited["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")]))
         places = ["--records", str(self.records), "--data", str(self.data)]
-        command = [sys.executable, "-m", "bench.cli", "run", str(path), *places, "--heartbeat-s", str(HEARTBEAT_S)]
+        command = [sys.executable, "-m", "bench.cli", "run", str(path), *places]
+        command += ["--concurrent", "1", "--heartbeat-s", str(HEARTBEAT_S)]
         with self.printed.open("ab") as printed:
             return subprocess.Popen(
                 [*command, *options],
@@ -84,7 +87,7 @@ class FaultJob:
             "recipe": {"epochs": EPOCHS, "batch_size": BATCH, "learning_rate": 0.02, "resolution": SIDE},
             "resources": {"workers": 2, "cpus_per_worker": 1},
             "arms": {"none": {"network": {"aux": "none"}}},
-            "seeds": [0],
+            "seeds": list(self.seeds),
         }
         validated(ExperimentConfig, experiment, where="bench faults: ")
         return experiment

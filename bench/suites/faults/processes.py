@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.suites.faults.kind import Trial
+from bench.suites.faults.kind import Series, Trial
 
 MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
 """Where Linux mounts the memory controller of control groups version 1."""
@@ -22,6 +22,7 @@ SUSPENDED_S = 5.0
 STEP_PATIENCE_S = 15
 PUBLISHER = "bench.tracking.publisher"
 RANK = "ray::Worker"
+ENDING_S = 180.0
 LEFT_S = 10.0
 """Seconds within which all processes of a command have to be gone after its end."""
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
@@ -29,15 +30,15 @@ AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 def signal_driver(number: signal.Signals, trial: Trial) -> None:
     """Send a signal to the driver alone."""
-    assert trial.driver is not None
-    trial.driver.send_signal(number)
+    assert trial.series.driver is not None
+    trial.series.driver.send_signal(number)
 
 
 def signal_group(number: signal.Signals, trial: Trial) -> None:
     """Send a signal to the process group of the driver, as Ctrl-C and `timeout` do."""
-    assert trial.driver is not None
+    assert trial.series.driver is not None
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(trial.driver.pid, number)
+        os.killpg(trial.series.driver.pid, number)
 
 
 def signal_rank(number: signal.Signals, trial: Trial) -> None:
@@ -55,10 +56,17 @@ def signal_named(number: signal.Signals, name: str, trial: Trial) -> None:
     _first(trial, name).send_signal(number)
 
 
+def end_command(trial: Trial) -> None:
+    """Tell the command to stop, and wait until it has ended. Does nothing if it has ended already."""
+    if trial.series.is_running:
+        signal_driver(signal.SIGTERM, trial)
+        trial.series.wait(timeout_s=ENDING_S)
+
+
 def suspend(trial: Trial) -> None:
     """Stop the driver and all its processes for a while, as a laptop that sleeps does."""
-    assert trial.driver is not None
-    processes = [psutil.Process(trial.driver.pid), *trial.processes()]
+    assert trial.series.driver is not None
+    processes = [psutil.Process(trial.series.driver.pid), *trial.series.processes()]
     for number, wait_s in ((signal.SIGSTOP, SUSPENDED_S), (signal.SIGCONT, 0.0)):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -67,22 +75,22 @@ def suspend(trial: Trial) -> None:
 
 
 @contextlib.contextmanager
-def short_patience(trial: Trial) -> Iterator[None]:
+def short_patience(series: Series) -> Iterator[None]:
     """Let the command take a run for hanging after `STEP_PATIENCE_S` without a step."""
-    trial.options += ["--step-patience-s", str(STEP_PATIENCE_S)]
+    series.options += ["--step-patience-s", str(STEP_PATIENCE_S)]
     yield
 
 
 def exhaust_memory(trial: Trial) -> None:
     """Move a rank into a control group whose limit any further memory exceeds, so that the kernel kills the rank."""
     rank = trial.wait_for(lambda: next(iter(_named(trial, RANK)), None))
-    (_memory_group(trial) / "cgroup.procs").write_text(str(rank.pid), encoding="utf-8")
+    (_memory_group(trial.series) / "cgroup.procs").write_text(str(rank.pid), encoding="utf-8")
 
 
 @contextlib.contextmanager
-def small_memory_group(trial: Trial) -> Iterator[None]:
+def small_memory_group(series: Series) -> Iterator[None]:
     """Provide a control group with a memory limit of `MEMORY_LIMIT_BYTES`."""
-    group = _memory_group(trial)
+    group = _memory_group(series)
     group.mkdir()
     limit = "memory.limit_in_bytes" if group.parent == MEMORY_CGROUPS else "memory.max"
     (group / limit).write_text(str(MEMORY_LIMIT_BYTES), encoding="utf-8")
@@ -125,10 +133,10 @@ def _memory_root() -> Path | None:
     return None
 
 
-def _memory_group(trial: Trial) -> Path:
+def _memory_group(series: Series) -> Path:
     root = _memory_root()
     assert root is not None, "FaultKind.missing was not asked"
-    return root / f"deeper-{trial.job.name}-{os.getpid()}"
+    return root / f"deeper-{series.job.name}-{os.getpid()}"
 
 
 def _first(trial: Trial, name: str) -> psutil.Process:
@@ -137,7 +145,7 @@ def _first(trial: Trial, name: str) -> psutil.Process:
 
 def _named(trial: Trial, name: str) -> list[psutil.Process]:
     found = []
-    for process in trial.processes():
+    for process in trial.series.processes():
         with contextlib.suppress(psutil.Error):
             if name in " ".join(process.cmdline()):
                 found.append(process)

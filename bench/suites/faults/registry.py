@@ -14,9 +14,8 @@ KILLED = -signal.SIGKILL
 RESUMED = "The command ends at once; started again, it goes on from the last checkpoint."
 RETRIED = "The command notices it, and tries the run again from the last checkpoint by itself."
 STOPPED = "The run writes a checkpoint, and the command ends with code 75."
-UNPUBLISHED = (
-    "The run is trained to its end; the command says what is not published, and publishes it when started again."
-)
+UNPUBLISHED = "The run is trained to its end; the next command publishes what is missing."
+CAUGHT_UP = "The run is trained to its end; what is missing is published as soon as the store answers again."
 
 KINDS: tuple[FaultKind, ...] = (
     FaultKind(
@@ -51,34 +50,30 @@ KINDS: tuple[FaultKind, ...] = (
         name="suspended",
         promise="A machine that sleeps for five seconds goes on as if nothing had happened.",
         inject=processes.suspend,
-        codes=(DONE,),
         wasted_steps=0,
     ),
     FaultKind(
         name="rank-killed",
         promise=RETRIED,
         inject=partial(processes.signal_rank, signal.SIGKILL),
-        span="ranks",
-        codes=(DONE,),
+        span="steps",
         wasted_steps=STEPS,
     ),
     FaultKind(
         name="rank-hanging",
         promise="The command notices that no step is done, writes the stacks of all ranks to a log, and tries again.",
         inject=partial(processes.signal_rank, signal.SIGSTOP),
-        span="ranks",
+        span="steps",
         setup=processes.short_patience,
-        codes=(DONE,),
         wasted_steps=STEPS,
     ),
     FaultKind(
         name="out-of-memory",
         promise=RETRIED,
         inject=processes.exhaust_memory,
-        span="ranks",
+        span="steps",
         setup=processes.small_memory_group,
         missing=processes.no_memory_groups,
-        codes=(DONE,),
         wasted_steps=STEPS,
     ),
     FaultKind(
@@ -99,14 +94,14 @@ KINDS: tuple[FaultKind, ...] = (
         name="publisher-killed",
         promise=UNPUBLISHED,
         inject=partial(processes.signal_named, signal.SIGKILL, processes.PUBLISHER),
-        codes=(DONE,),
+        heal=processes.end_command,
         wasted_steps=0,
     ),
     FaultKind(
         name="publisher-hanging",
         promise=UNPUBLISHED,
         inject=partial(processes.signal_named, signal.SIGSTOP, processes.PUBLISHER),
-        codes=(DONE,),
+        heal=processes.end_command,
         wasted_steps=0,
     ),
     *(
@@ -124,7 +119,7 @@ KINDS: tuple[FaultKind, ...] = (
         name="events-torn",
         promise="Half a line at the end of the events is closed; the run goes on.",
         inject=files.kill_and_tear_events,
-        span="ranks",
+        span="steps",
         codes=(KILLED,),
         wasted_steps=STEPS,
     ),
@@ -148,7 +143,7 @@ KINDS: tuple[FaultKind, ...] = (
         name="data-damaged",
         promise="The command refuses the data with the name of the file; with the file restored, the run goes on.",
         inject=files.kill_and_damage_data,
-        span="ranks",
+        span="steps",
         setup=files.own_data,
         heal=files.refuse_damaged_data,
         codes=(KILLED,),
@@ -170,17 +165,15 @@ KINDS: tuple[FaultKind, ...] = (
         inject=files.set_clock_back,
         setup=files.adjustable_clock,
         missing=files.no_compiler,
-        codes=(DONE,),
         wasted_steps=0,
     ),
     *(
         FaultKind(
             name=f"server-{name}",
-            promise=UNPUBLISHED,
+            promise=CAUGHT_UP,
             inject=partial(tracking.disturb_server, mode=mode),
             setup=tracking.server,
             heal=tracking.heal_server,
-            codes=(DONE,),
             wasted_steps=0,
         )
         for mode, name in (("down", "down"), ("slow", "slow"), ("hang", "hanging"), ("fail", "failing"))
@@ -189,17 +182,16 @@ KINDS: tuple[FaultKind, ...] = (
         name="store-locked",
         promise="The publisher waits for the lock; everything is published.",
         inject=tracking.lock_store,
-        codes=(DONE,),
+        heal=tracking.await_lock,
         wasted_steps=0,
     ),
     FaultKind(
         name="store-read-only",
-        promise=UNPUBLISHED,
+        promise=CAUGHT_UP,
         inject=tracking.make_store_read_only,
         setup=tracking.writable_again,
         heal=tracking.make_store_writable,
         missing=files.no_mounts,
-        codes=(DONE,),
         wasted_steps=0,
     ),
 )

@@ -31,10 +31,11 @@ COLUMNS = (
 SUMMARY = """# Disturbed runs
 
 `deeper bench faults` wrote this page. Each trial is a run of two ranks on generated images that one fault disturbs, at
-a moment of its own; the files beside this page hold every trial with its commit and date, and the machine. For every
-kind it is promised as well that the run finishes with the result of an undisturbed run, equal to the last bit, and that
-the tracking store then holds each metric once. Load is the machine's load average at the end of a trial, its own
-processes included: where it is far above the number of cores, other work ran beside the trial and slowed it down."""
+a moment of its own; the files beside this page hold every trial with its commit and date, and the machine. The runs of
+one kind follow each other in one `deeper run`, or in one after the other where the fault ends it. For every kind it is
+promised as well that the run finishes with the result of the same run undisturbed, equal to the last bit, and that the
+tracking store then holds each metric once. Load is the machine's load average at the end of a trial, its own processes
+included: where it is far above the number of cores, other work ran beside the trial and slowed it down."""
 
 
 class TrialStore:

@@ -1,20 +1,19 @@
 """`deeper bench faults`: disturbs runs in every way that is known to happen, and checks that nothing is wrong or lost.
 
 Measured: whether the promises of `bench.suites.faults.registry` are kept, seconds until a run got further than before,
-and steps that were trained twice. Every trial is a real `deeper run` of two ranks with Ray and MLflow.
+and steps that were trained twice. Every trial is a run of two ranks within a real `deeper run` with Ray and MLflow. The
+runs of one kind of fault follow each other in one command, or in one after the other where the fault ends it.
 
-Against: an undisturbed run of the same experiment, to which results have to be equal to the last bit.
+Against: the same runs, undisturbed, to which results have to be equal to the last bit.
 
 Not shown: GPUs, several hosts, and shared file systems; the faults of a cluster are tested in `tests/slurm`.
 
-The result of each trial is written as soon as it is known, to one file for each kind of fault. The same command
-continues with the trials that are missing, on this machine or another: each trial is compared with a reference that the
-same machine has trained.
+The results of a kind are written to a file once its trials are done. The same command continues with the trials that
+are missing, on this machine or another: each trial is compared with a reference that the same machine has trained.
 """
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import time
@@ -29,9 +28,9 @@ from bench.console.exit_codes import DONE, FAILED, INTERRUPTED
 from bench.machine.revision import ROOT
 from bench.orchestration.interruption import Interruption
 from bench.results.store import to_json, with_provenance
-from bench.suites.faults.kind import FaultKind, MissedMomentError
+from bench.suites.faults.kind import FaultKind
 from bench.suites.faults.results import TrialStore, render
-from bench.suites.faults.trials import Reference, carry_out, train_reference
+from bench.suites.faults.trials import Reference, carry_out, train_references
 from reproduce.errors import UserError
 from reproduce.spec import Config
 
@@ -61,7 +60,8 @@ class FaultOptions(Config):
 def main(options: FaultOptions, kinds: Sequence[FaultKind]) -> int:
     """Carry out the trials that are missing, and print all results to standard output.
 
-    SIGINT and SIGTERM end the campaign after the trial that is going on. A second signal ends it at once.
+    SIGINT and SIGTERM end the campaign after the trial that is going on, whose result is kept. A second signal ends it
+    at once.
 
     Args:
         options: Which faults come, how often, and where the results go.
@@ -104,7 +104,7 @@ def _chosen(options: FaultOptions, kinds: Sequence[FaultKind]) -> list[FaultKind
 
 
 class Campaign:
-    """Carries out trials one after the other, moment by moment, so that every kind has been tried early.
+    """Carries out trials, kind by kind.
 
     Args:
         store: Where results are read and written.
@@ -123,52 +123,72 @@ class Campaign:
         for kind in kinds:
             if why := kind.missing():
                 self._print(f"{kind.name}: left out: {why}")
-        present = {kind.name: {trial.moment for trial in self._store.read(kind.name)} for kind in kinds}
-        waiting = [
-            (kind, moment)
-            for moment in spread(self._moments)
-            for kind in kinds
-            if not kind.missing() and (force or moment not in present[kind.name])
-        ]
+        waiting = {kind: self._missing(kind, force) for kind in kinds if not kind.missing()}
+        waiting = {kind: moments for kind, moments in waiting.items() if moments}
         if not waiting:
             return
-        self._print(f"{len(waiting)} trials; training the undisturbed run first")
+        count = sum(map(len, waiting.values()))
+        moments = sorted(set().union(*waiting.values()))
+        self._print(f"{count} trials; training {len(moments)} undisturbed runs first")
         scratch = Path(tempfile.mkdtemp(prefix="deeper-faults-"))
         try:
-            reference = train_reference(scratch)
-            start = time.monotonic()
-            for index, (kind, moment) in enumerate(waiting):
-                if reason := self._stop_reason():
-                    self._print(f"stopped ({reason}); {len(waiting) - index} trials are left: the same command goes on")
-                    return
-                result = self._try_moment(kind, moment, reference, scratch)
-                left_s = (time.monotonic() - start) / (index + 1) * (len(waiting) - index - 1)
-                self._print(
-                    f"[{index + 1} of {len(waiting)}, {left_s / 60:.0f} min left] {kind.name} {moment}: {result}"
-                )
+            progress = Progress(count, self._print)
+            reference = train_references(moments, scratch)
+            for kind, missing in waiting.items():
+                self._carry_out(kind, missing, reference, scratch, progress)
+            if reason := self._stop_reason():
+                left = sum(len(self._missing(kind, force=False)) for kind in waiting)
+                self._print(f"stopped ({reason}); {left} trials are left: the same command goes on")
         finally:
-            if broken := [path.name for kind, _ in waiting for path in scratch.glob(f"{kind.name}-*")]:
+            if broken := [kind.name for kind in waiting if (scratch / kind.name).exists()]:
                 self._print(f"records and output of {', '.join(broken)}: {scratch}")
             else:
                 shutil.rmtree(scratch, ignore_errors=True)
 
-    def _try_moment(self, kind: FaultKind, moment: int, reference: Reference, scratch: Path) -> str:
+    def _missing(self, kind: FaultKind, force: bool) -> list[int]:
+        present = set() if force else {trial.moment for trial in self._store.read(kind.name)}
+        return [moment for moment in range(1, self._moments + 1) if moment not in present]
+
+    def _carry_out(
+        self, kind: FaultKind, missing: Sequence[int], reference: Reference, scratch: Path, progress: Progress
+    ) -> None:
+        """Carry out the trials of a kind. Moments that were missed are tried again, somewhat earlier."""
         for attempt in range(TRIES):
-            share = (moment - 0.5) / self._moments * EARLIER**attempt
-            try:
-                result = carry_out(kind, moment, share, reference, scratch)
-            except MissedMomentError as error:
-                why = str(error)
-                continue
-            self._store.add(kind.name, result)
-            return "kept" if result.kept else f"BROKEN: {'; '.join(result.broken)}"
-        return f"missed: {why}"
+            if not missing or self._stop_reason():
+                return
+            shares = {moment: (moment - 0.5) / self._moments * EARLIER**attempt for moment in missing}
+            results = carry_out(
+                kind,
+                shares,
+                reference,
+                scratch,
+                note=lambda line: progress.note(f"{kind.name}, {line}"),
+                stop=self._stop_reason,
+            )
+            for result in results:
+                self._store.add(kind.name, result)
+                if not result.kept:
+                    self._print(f"{kind.name}, moment {result.moment}: BROKEN: {'; '.join(result.broken)}")
+            done = {result.moment for result in results}
+            missing = [moment for moment in missing if moment not in done]
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def spread(moments: int) -> list[int]:
-    """Return the numbers from 1 to `moments` in an order in which early ones are far apart."""
-    step = next(step for step in range(max(1, round(moments * 0.618)), 0, -1) if math.gcd(step, moments) == 1)
-    return [1 + (moments // 2 + index * step) % moments for index in range(moments)]
+class Progress:
+    """Shows what becomes of trials, with an estimate of the time that the others take.
+
+    Args:
+        count: The number of trials.
+        show: Shows a line.
+    """
+
+    def __init__(self, count: int, show: Callable[[str], None]) -> None:
+        self._count, self._show, self._start, self._noted = count, show, time.monotonic(), 0
+
+    def note(self, line: str) -> None:
+        """Show a line about a trial that has just ended."""
+        self._noted += 1
+        left_s = (time.monotonic() - self._start) / self._noted * max(0, self._count - self._noted)
+        self._show(f"[{self._noted} of {self._count}, {left_s / 60:.0f} min left] {line}")

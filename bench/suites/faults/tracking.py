@@ -13,11 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from bench.machine.children import ending_with_stdin
 from bench.machine.proxies import except_this_machine
-from bench.suites.faults.kind import Trial
+from bench.suites.faults.kind import Series, Trial
 from bench.tracking.dashboard import await_health, terminate
 
 SLOW_S = 2.0
@@ -30,13 +31,13 @@ class DisturbedServer:
     """A real MLflow server behind a proxy that can be down, slow, hanging or failing.
 
     Args:
-        trial: The trial whose metrics the server receives. Its environment gets the address of the proxy.
+        series: The series whose metrics the server receives. Its environment gets the address of the proxy.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, series: Series) -> None:
         self.mode = "pass"
-        self._trial = trial
-        self._folder = trial.job.folder / "server"
+        self._series = series
+        self._folder = series.job.folder / "server"
         self._healed = threading.Event()
         self._proxy: ThreadingHTTPServer | None = None
         self._port = _free_port()
@@ -61,8 +62,8 @@ class DisturbedServer:
             )
         await_health(self._server, f"http://{LOOPBACK}:{self._port}", log_file)
         self._open()
-        self._trial.store = store
-        self._trial.environment["MLFLOW_TRACKING_URI"] = f"http://{LOOPBACK}:{self._proxy_port}"
+        self._series.store = store
+        self._series.environment["MLFLOW_TRACKING_URI"] = f"http://{LOOPBACK}:{self._proxy_port}"
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -72,6 +73,7 @@ class DisturbedServer:
 
     def disturb(self, mode: str) -> None:
         """Enter a mode: `down`, `slow`, `hang` or `fail`."""
+        self._healed.clear()
         self.mode = mode
         if mode == "down":
             self._close()
@@ -86,6 +88,8 @@ class DisturbedServer:
     def forward(self, request: BaseHTTPRequestHandler) -> None:
         """Answer a request as the mode says."""
         body = request.rfile.read(int(request.headers.get("Content-Length", 0)))
+        if self.mode == "down":  # a connection that was open before
+            raise ConnectionResetError
         if self.mode == "hang":
             self._healed.wait(HANG_S)
         if self.mode == "slow":
@@ -117,58 +121,74 @@ class DisturbedServer:
 
 
 _servers: dict[str, DisturbedServer] = {}
-"""The server of each trial that has one, by the name of the trial's job."""
+"""The server of each series that has one, by the name of its job."""
 
 
 @contextlib.contextmanager
-def server(trial: Trial) -> Iterator[None]:
-    """Publish the metrics of the trial to a `DisturbedServer`."""
-    with DisturbedServer(trial) as disturbed:
-        _servers[trial.job.name] = disturbed
+def server(series: Series) -> Iterator[None]:
+    """Publish the metrics of the series to a `DisturbedServer`."""
+    with DisturbedServer(series) as disturbed:
+        _servers[series.job.name] = disturbed
         try:
             yield
         finally:
-            del _servers[trial.job.name]
+            del _servers[series.job.name]
 
 
 def disturb_server(trial: Trial, mode: str) -> None:
-    """Make the server of the trial `down`, `slow`, `hang` or `fail`."""
+    """Make the server of the series `down`, `slow`, `hang` or `fail`."""
     _servers[trial.job.name].disturb(mode)
 
 
 def heal_server(trial: Trial) -> None:
-    """Make the server of the trial answer again."""
+    """Make the server of the series answer again."""
     _servers[trial.job.name].heal()
 
 
 def lock_store(trial: Trial) -> None:
     """Hold an exclusive lock on the SQLite store for `LOCKED_S`, as a backup or another reader may."""
-    path = trial.wait_for(lambda: trial.tracking_store if trial.tracking_store.exists() else None)
+    path = _existing_store(trial)
     held = threading.Event()
     threading.Thread(target=_hold_lock, args=(str(path), held), daemon=True).start()
     held.wait(60)
 
 
+def await_lock(trial: Trial) -> None:
+    """Wait until `lock_store` has released its lock."""
+    with contextlib.closing(sqlite3.connect(trial.series.tracking_store, timeout=2 * LOCKED_S)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
 @contextlib.contextmanager
-def writable_again(trial: Trial) -> Iterator[None]:
-    """Remove the mount that `make_store_read_only` makes, at the end of the trial."""
+def writable_again(series: Series) -> Iterator[None]:
+    """Remove the mount that `make_store_read_only` makes, at the end of the series."""
     try:
         yield
     finally:
-        make_store_writable(trial)
+        _make_writable(series.tracking_store)
 
 
 def make_store_read_only(trial: Trial) -> None:
     """Mount the SQLite store over itself, read-only."""
-    path = trial.wait_for(lambda: trial.tracking_store if trial.tracking_store.exists() else None)
+    path = _existing_store(trial)
     subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
 
 
 def make_store_writable(trial: Trial) -> None:
     """Undo `make_store_read_only`. Does nothing if the store is writable."""
-    if os.path.ismount(trial.tracking_store):
-        subprocess.run(["umount", "--lazy", str(trial.tracking_store)], check=True)
+    _make_writable(trial.series.tracking_store)
+
+
+def _make_writable(store: Path) -> None:
+    if os.path.ismount(store):
+        subprocess.run(["umount", "--lazy", str(store)], check=True)
+
+
+def _existing_store(trial: Trial) -> Path:
+    store = trial.series.tracking_store
+    return trial.wait_for(lambda: store if store.exists() else None)
 
 
 def _hold_lock(path: str, held: threading.Event) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,9 @@ from bench.suites.faults.files import (
     set_clock_back,
 )
 from bench.suites.faults.job import EPOCHS, STEPS, FaultJob
-from bench.suites.faults.kind import MissedMomentError, Trial, TrialResult
+from bench.suites.faults.kind import MissedMomentError, Series, Trial, TrialResult
 from bench.suites.faults.registry import KINDS
 from bench.suites.faults.results import TrialStore, render
-from bench.suites.faults.runner import spread
 from bench.suites.faults.trials import Due, PositionWatch
 from reproduce import schema
 from reproduce.errors import UserError
@@ -58,40 +56,54 @@ RESULT = TrialResult(
 )
 
 
+def _trial(folder: Path, key: str = "key") -> Trial:
+    return Trial(Series(FaultJob("name", folder, folder, (1,))), key, 1)
+
+
 def test_every_kind_has_a_name_of_its_own_and_a_promise_in_a_sentence() -> None:
     names = [kind.name for kind in KINDS]
     assert len(set(names)) == len(names) >= 15
     assert all(kind.promise.endswith(".") and kind.codes for kind in KINDS)
 
 
-@pytest.mark.parametrize("moments", [1, 2, 3, 20])
-def test_every_moment_comes_once_and_early_ones_are_far_apart(moments: int) -> None:
-    order = spread(moments)
-    assert sorted(order) == list(range(1, moments + 1))
-    assert all(abs(one - other) > moments // 4 for one, other in pairwise(order))
-
-
 def test_moments_are_told_in_steps_where_a_run_has_them_and_in_seconds_elsewhere() -> None:
-    assert Due.at(0.25, "command", 40.0) == Due(seconds=10.0)
-    assert [Due.at(share, "ranks", 40.0).steps for share in (0.0, 0.5, 0.99)] == [0, EPOCHS * STEPS // 2, 23]
+    assert Due.at(0.25, "run", 40.0) == Due(seconds=10.0)
+    assert [Due.at(share, "steps", 40.0).steps for share in (0.0, 0.5, 0.99)] == [0, EPOCHS * STEPS // 2, 23]
     assert [Due.at(share, "checkpoints", 40.0).steps for share in (0.0, 0.5, 0.99)] == [STEPS, STEPS + 9, 23]
 
 
 @pytest.mark.parametrize("due", [Due(seconds=60.0), Due(steps=1)])
 def test_a_command_that_ends_before_its_fault_is_due_is_missed(tmp_path: Path, due: Due) -> None:
-    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
-    with subprocess.Popen(["true"]) as trial.driver, pytest.raises(MissedMomentError):
-        due.wait(trial)
+    trial = _trial(tmp_path)
+    with subprocess.Popen(["true"]) as trial.series.driver, pytest.raises(MissedMomentError):
+        due.wait(trial, began=time.monotonic())
+
+
+def test_a_run_that_finishes_before_its_fault_is_due_is_missed(
+    tmp_path: Path, planned: Callable[..., PlannedRun]
+) -> None:
+    run = planned(0)
+    trial = _trial(tmp_path, run.key)
+    _finished(trial.job.records, run, loss=0.5, weight=1.0)
+    trial.series.driver = subprocess.Popen(["sleep", "60"])
+    try:
+        with pytest.raises(MissedMomentError):
+            Due(seconds=60.0).wait(trial, began=time.monotonic())
+    finally:
+        trial.series.driver.kill()
+        trial.series.driver.wait()
 
 
 def test_a_run_that_had_finished_before_it_was_killed_is_missed(
     tmp_path: Path, planned: Callable[..., PlannedRun]
 ) -> None:
-    job = FaultJob("name", tmp_path, tmp_path)
     run = planned(0)
-    _finished(job.records, run, loss=0.5, weight=1.0)
-    trial = Trial(job, run.key, 1)
-    with subprocess.Popen(["sleep", "60"]) as trial.driver, pytest.raises(MissedMomentError, match="had finished"):
+    trial = _trial(tmp_path, run.key)
+    _finished(trial.job.records, run, loss=0.5, weight=1.0)
+    with (
+        subprocess.Popen(["sleep", "60"]) as trial.series.driver,
+        pytest.raises(MissedMomentError, match="had finished"),
+    ):
         kill_and_damage_checkpoint(trial, "flip")
     assert first_difference(trial.run, trial.run) is None, "its checkpoint is whole"
 
@@ -110,7 +122,7 @@ def test_damage_changes_a_file(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.skipif(no_compiler() is not None, reason="the clock's library needs a C compiler")
 def test_a_clock_that_is_set_back_shows_in_a_running_process_and_leaves_its_sleeps_alone(tmp_path: Path) -> None:
-    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
+    trial = _trial(tmp_path)
     code = """
 import threading, time
 print(time.time(), flush=True)
@@ -121,13 +133,16 @@ with (condition := threading.Condition()):
     condition.wait(0.2)
 print(time.time(), time.monotonic() - start)
 """
-    with adjustable_clock(trial), subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **trial.environment},
-        text=True,
-    ) as process:
+    with (
+        adjustable_clock(trial.series),
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **trial.series.environment},
+            text=True,
+        ) as process,
+    ):
         assert process.stdin is not None
         assert process.stdout is not None
         before = float(process.stdout.readline())
@@ -141,8 +156,8 @@ print(time.time(), time.monotonic() - start)
 
 
 def test_a_command_that_ends_before_there_is_a_target_is_missed(tmp_path: Path) -> None:
-    trial = Trial(FaultJob("name", tmp_path, tmp_path), "key", 1)
-    with subprocess.Popen(["true"]) as trial.driver, pytest.raises(MissedMomentError):
+    trial = _trial(tmp_path)
+    with subprocess.Popen(["true"]) as trial.series.driver, pytest.raises(MissedMomentError):
         trial.wait_for(lambda: None)
 
 
@@ -152,7 +167,7 @@ def test_steps_that_are_trained_again_and_the_time_to_get_further_are_measured(
     run = planned(0)
     folder = run_folder(tmp_path / "records", run.key)
 
-    with PositionWatch(Trial(FaultJob("name", tmp_path, tmp_path), run.key, 1)) as watch:
+    with PositionWatch(_trial(tmp_path, run.key)) as watch:
         first = _attempt(folder, run, None)
         _note_step(first, 1, 5)
         _until(lambda: watch.furthest == STEPS + 5)
@@ -173,7 +188,7 @@ def test_the_step_that_ranks_finish_after_their_driver_was_killed_is_no_recovery
 ) -> None:
     run = planned(0)
     folder = run_folder(tmp_path / "records", run.key)
-    with PositionWatch(Trial(FaultJob("name", tmp_path, tmp_path), run.key, 1)) as watch:
+    with PositionWatch(_trial(tmp_path, run.key)) as watch:
         first = _attempt(folder, run, None)
         _note_step(first, 0, 5)
         _until(lambda: watch.furthest == 5)
@@ -193,11 +208,11 @@ def test_the_step_that_ranks_finish_after_their_driver_was_killed_is_no_recovery
 def test_a_run_that_had_done_its_last_step_recovers_by_finishing(
     tmp_path: Path, planned: Callable[..., PlannedRun]
 ) -> None:
-    job = FaultJob("name", tmp_path, tmp_path)
     run = planned(0)
-    with PositionWatch(Trial(job, run.key, 1)) as watch:
+    trial = _trial(tmp_path, run.key)
+    with PositionWatch(trial) as watch:
         watch.fault(STEPS)
-        _finished(job.records, run, loss=0.5, weight=1.0)
+        _finished(trial.job.records, run, loss=0.5, weight=1.0)
         _until(lambda: watch.recovery_s is not None)
 
 
@@ -264,14 +279,19 @@ def test_a_file_that_holds_no_results_is_not_overwritten(tmp_path: Path) -> None
 
 
 @pytest.mark.long
-def test_a_real_trial_keeps_its_promises(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.cli", "bench", "faults", "--moments", "1", "--kind", "driver-terminated"]
+@pytest.mark.parametrize(("kind", "code"), [("driver-terminated", 75), ("server-down", 0)])
+def test_real_trials_keep_their_promises(tmp_path: Path, kind: str, code: int) -> None:
+    command = [sys.executable, "-m", "bench.cli", "bench", "faults", "--moments", "2", "--kind", kind]
     done = subprocess.run(
         [*command, "--output", str(tmp_path)], capture_output=True, text=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr
-    (trial,) = json.loads((tmp_path / "driver-terminated.json").read_text(encoding="utf-8"))["trials"]
-    assert (trial["code"], trial["bit_equal"], trial["metrics_lost"]) == (75, True, 0)
+    trials = json.loads((tmp_path / f"{kind}.json").read_text(encoding="utf-8"))["trials"]
+    assert [(trial["moment"], trial["bit_equal"], trial["metrics_lost"]) for trial in trials] == [
+        (1, True, 0),
+        (2, True, 0),
+    ]
+    assert code in [trial["code"] for trial in trials]
 
 
 def _until(reached: Callable[[], bool]) -> None:
