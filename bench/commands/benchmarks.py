@@ -190,8 +190,8 @@ def _add_faults(suites: Any) -> None:
         _faults,
         "Is anything wrong or lost if a run is disturbed? Kills, damage, full disks, servers that are away.",
         description="Disturbs real runs at moments that are spread over them, and checks the promises for each kind of "
-        "fault. A trial takes a quarter of a minute to a minute on 2 cores. Results are written when the trials of a kind are "
-        "done or Ctrl-C stops them; the same command continues with what is missing.",
+        "fault. A trial takes 15 to 60 seconds on 2 cores. Results are written when the trials of a kind are done or "
+        "Ctrl-C stops them; the same command continues with what is missing.",
     )
     suite.add_argument("--quick", action="store_true", help="One moment of each kind of fault.")
     suite.add_argument("--moments", type=int, metavar="N", help="Moments of each kind of fault. Default: 20.")
