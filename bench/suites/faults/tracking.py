@@ -182,7 +182,7 @@ def make_store_writable(trial: Trial) -> None:
 
 
 def _make_writable(store: Path) -> None:
-    if os.path.ismount(store):
+    while os.path.ismount(store):
         subprocess.run(["umount", "--lazy", str(store)], check=True)
 
 
