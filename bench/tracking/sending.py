@@ -269,7 +269,9 @@ class Sender:
         tags: Mapping[str, str] = {},
     ) -> None:
         """Send metrics, params and tags of a run in as few requests as MLflow allows, the tags last."""
-        for batch in batches(metrics, params, tags):
+        # MLflow keeps the latest value of each metric, and replaces it less often if that comes first.
+        latest_first = sorted(metrics, key=lambda metric: metric.step, reverse=True)
+        for batch in batches(latest_first, params, tags):
             if is_server(self._uri):
                 self._post(BATCH_ENDPOINT, {"run_id": run_id, **_as_json(batch)})
             else:
