@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.tracking.location import log_file, sqlite_file, tracking_uri
@@ -21,21 +21,63 @@ from reproduce.text.redaction import redacted
 
 HURRY_S = 3.0
 """Seconds that `stop_publisher` waits once its caller is in a hurry."""
+RESTART_S, LONGEST_RESTART_S = 5.0, 300.0
+"""Seconds after which a publisher that has died is started again, at first and at most. The pause doubles each time."""
 
 
-@dataclass(frozen=True)
 class BackgroundPublisher:
     """A publisher process that `start_publisher` has started.
 
-    It makes a last pass and ends when `stop_publisher` is called or when the process that started it dies.
+    It makes a last pass and ends when `stop_publisher` is called or when the process that started it dies. If it dies
+    itself, for instance because the machine ran out of memory, it is started again.
+
+    Args:
+        records: The absolute path of the folder of the records.
+        uri: The URI of the tracking store.
     """
 
-    records: Path
-    """The absolute path of the folder of the records."""
-    uri: str
-    """The URI of the tracking store."""
-    process: subprocess.Popen[bytes]
-    """The publisher, in a session of its own. It ends once its standard input is closed."""
+    def __init__(self, records: Path, uri: str) -> None:
+        self.records = records
+        self.uri = uri
+        self.process = self._start()
+        """The publisher, in a session of its own. It ends once its standard input is closed."""
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        threading.Thread(target=self._start_again, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask the publisher for its last pass. One that has died and left something to do is started once more."""
+        self._stopping.set()
+        with self._lock:
+            if self.process.poll() is not None and pending(self.records, self.uri):
+                self.process = self._start()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with open(log_file(self.records, "publisher"), "ab") as log:
+            return subprocess.Popen(
+                [*publisher_command(self.records), "--until-stdin-closes"],
+                env=publisher_environment(self.uri),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches only the driver, so that the publisher makes its last pass
+            )
+
+    def _start_again(self) -> None:
+        pause_s = RESTART_S
+        while True:
+            code = self.process.wait()
+            if self._stopping.wait(pause_s):
+                return
+            pause_s = min(2 * pause_s, LONGEST_RESTART_S)
+            with self._lock:
+                if self._stopping.is_set():
+                    return
+                self.process = self._start()
+            with open(log_file(self.records, "publisher"), "a", encoding="utf-8") as log:
+                log.write(f"the publisher had ended with exit code {code}, and is started again\n")
 
 
 def publisher_command(records: Path) -> list[str]:
@@ -72,17 +114,7 @@ def start_publisher(records: Path, *, uri: str | None = None) -> BackgroundPubli
         UserError: See `tracking_uri`.
     """
     records = records.resolve()
-    uri = uri or tracking_uri(records)
-    with open(log_file(records, "publisher"), "ab") as log:
-        process = subprocess.Popen(
-            [*publisher_command(records), "--until-stdin-closes"],
-            env=publisher_environment(uri),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C reaches only the driver, so that the publisher makes its last pass
-        )
-    return BackgroundPublisher(records, uri, process)
+    return BackgroundPublisher(records, uri or tracking_uri(records))
 
 
 def stop_publisher(
@@ -99,8 +131,7 @@ def stop_publisher(
     Returns:
         None if everything is published, otherwise a message for the user that says what is missing.
     """
-    assert publisher.process.stdin is not None
-    publisher.process.stdin.close()
+    publisher.stop()
     deadline, hurried = time.monotonic() + timeout_s, False
     while publisher.process.poll() is None and time.monotonic() < deadline:
         if hurry() and not hurried:

@@ -92,9 +92,8 @@ KINDS: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         name="publisher-killed",
-        promise=UNPUBLISHED,
+        promise="The publisher is started again; everything is published.",
         inject=partial(processes.signal_named, signal.SIGKILL, processes.PUBLISHER),
-        heal=processes.end_command,
         wasted_steps=0,
     ),
     FaultKind(

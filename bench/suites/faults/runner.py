@@ -132,8 +132,8 @@ class Campaign:
         self._print(f"{count} trials; training {len(moments)} undisturbed runs first")
         scratch = Path(tempfile.mkdtemp(prefix="deeper-faults-"))
         try:
-            progress = Progress(count, self._print)
             reference = train_references(moments, scratch)
+            progress = Progress(count, self._print)
             for kind, missing in waiting.items():
                 self._carry_out(kind, missing, reference, scratch, progress)
             if reason := self._stop_reason():

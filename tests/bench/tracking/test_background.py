@@ -53,6 +53,28 @@ def test_a_password_of_the_server_is_on_no_command_line_and_in_no_file(
     assert [path for path in one_run.rglob("*") if path.is_file() and b"hunter22" in path.read_bytes()] == []
 
 
+def test_a_publisher_that_is_killed_is_started_again_and_publishes(
+    one_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.tracking.background.RESTART_S", 0.1)
+    publisher = start_publisher(one_run, uri=tracking_uri(one_run))
+    first = publisher.process
+    first.kill()
+    deadline = time.monotonic() + 60
+    while publisher.process is first:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert stop_publisher(publisher, timeout_s=120) is None
+    assert "exit code -9, and is started again" in (one_run / "logs" / "publisher.log").read_text(encoding="utf-8")
+
+
+def test_a_publisher_that_is_killed_shortly_before_the_end_of_the_command_publishes_the_rest(one_run: Path) -> None:
+    publisher = start_publisher(one_run, uri=tracking_uri(one_run))
+    publisher.process.kill()
+    publisher.process.wait()
+    assert stop_publisher(publisher, timeout_s=120) is None
+
+
 def test_a_command_in_a_hurry_lets_the_publisher_end_by_itself(one_run: Path, free_port: int) -> None:
     publisher = start_publisher(one_run, uri=f"http://127.0.0.1:{free_port}")
     try:
