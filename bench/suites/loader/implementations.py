@@ -114,7 +114,7 @@ def _ffcv(workload: LoaderWorkload) -> Epochs:
 # --- torchvision -----------------------------------------------------------------------------------------------------
 
 
-def _torchvision_pil(workload: LoaderWorkload) -> Epochs:
+def _torchvision_pil(workload: LoaderWorkload, workers: int | None = None) -> Epochs:
     from torchvision import transforms
     from torchvision.datasets.folder import default_loader
 
@@ -126,10 +126,10 @@ def _torchvision_pil(workload: LoaderWorkload) -> Epochs:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    return _data_loader(workload, default_loader, augment)
+    return _data_loader(workload, default_loader, augment, workers)
 
 
-def _torchvision_decode_jpeg(workload: LoaderWorkload) -> Epochs:
+def _torchvision_decode_jpeg(workload: LoaderWorkload, workers: int | None = None) -> Epochs:
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
     from torchvision.transforms import v2
@@ -142,21 +142,24 @@ def _torchvision_decode_jpeg(workload: LoaderWorkload) -> Epochs:
             v2.Normalize(MEAN, STD),
         ]
     )
-    return _data_loader(workload, lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB), augment)
+    return _data_loader(workload, lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB), augment, workers)
 
 
-def _data_loader(workload: LoaderWorkload, load: Callable[[str], Any], augment: Callable[[Any], Tensor]) -> Epochs:
+def _data_loader(
+    workload: LoaderWorkload, load: Callable[[str], Any], augment: Callable[[Any], Tensor], workers: int | None
+) -> Epochs:
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
 
+    workers = workload.threads if workers is None else workers
     loader = DataLoader(
         ImageFolder(str(workload.source / "train"), augment, loader=load),
         workload.batch,
         shuffle=True,
-        num_workers=workload.threads,
+        num_workers=workers,
         drop_last=True,
-        persistent_workers=True,
-        multiprocessing_context="fork",  # the default of DataLoader in a process that was not spawned
+        persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,  # what DataLoader takes where nothing was spawned
     )
     return lambda _: (images for images, _ in loader)
 
@@ -207,6 +210,62 @@ def _dali(workload: LoaderWorkload) -> Epochs:
     return epoch
 
 
+# --- SPDL ------------------------------------------------------------------------------------------------------------
+
+
+def _spdl(workload: LoaderWorkload) -> Epochs:
+    try:
+        import spdl.io
+        from spdl.pipeline import PipelineBuilder
+    except ImportError as error:
+        raise NotInstalledError(
+            "not installed; add it with: pip install spdl (the extra `peers`), and FFmpeg's libraries "
+            "(Debian: apt-get install libavfilter8 libavdevice59)"
+        ) from error
+    import torch
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import RandomResizedCrop
+
+    paths = [path for path, _ in ImageFolder(str(workload.source / "train")).samples]
+    scale = torch.tensor([1 / (255 * value) for value in STD]).view(3, 1, 1)
+    shift = torch.tensor([-mean / std for mean, std in zip(MEAN, STD, strict=True)]).view(3, 1, 1)
+
+    def decode(path: str) -> Any:
+        packets = spdl.io.demux_image(path)
+        codec = packets.codec
+        picture = torch.empty(3, codec.height, codec.width, device="meta")  # only its shape matters
+        top, left, height, width = RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3])
+        mirror = "hflip," if torch.rand(()) < 0.5 else ""
+        return spdl.io.decode_packets(
+            packets,
+            filter_desc=f"crop={width}:{height}:{left}:{top}:exact=1,"
+            f"scale={workload.side}:{workload.side}:flags=bilinear,{mirror}format=pix_fmts=rgb24",
+        )
+
+    def collate(frames: Any) -> Tensor:
+        pixels: Tensor = spdl.io.to_torch(spdl.io.convert_frames(frames))
+        return torch.addcmul(shift, pixels.permute(0, 3, 1, 2), scale)
+
+    def epoch(_: int) -> Iterator[Tensor]:
+        order = [paths[place] for place in torch.randperm(len(paths)).tolist()]
+        built = (
+            PipelineBuilder()
+            .add_source(order)
+            .pipe(decode, concurrency=workload.threads)
+            .aggregate(workload.batch, drop_last=True)
+            .pipe(collate)
+            .add_sink(2)
+            .build(num_threads=workload.threads, max_failures=0)
+        )
+        with built.auto_stop():
+            yield from built
+
+    return epoch
+
+
+WORKERS = (0, 2, 4, 8)
+"""Numbers of worker processes with which DataLoader is measured beside that of the decoding threads."""
+
 LOADERS = {
     "deeper": LoaderImplementation(_deeper, MARKED),
     "deeper, uint8": LoaderImplementation(partial(_deeper, dtype="uint8"), MARKED, dtype="uint8"),
@@ -216,7 +275,13 @@ LOADERS = {
     "FFCV mixed": LoaderImplementation(_ffcv, "proportion"),
     "FFCV raw": LoaderImplementation(_ffcv, "raw"),
     "DALI": LoaderImplementation(_dali, "folder"),
+    "SPDL": LoaderImplementation(_spdl, "folder"),
     "torchvision, decode_jpeg": LoaderImplementation(_torchvision_decode_jpeg, "folder"),
     "torchvision, PIL": LoaderImplementation(_torchvision_pil, "folder"),
+    **{
+        f"torchvision, {name}, {workers} workers": LoaderImplementation(partial(build, workers=workers), "folder")
+        for name, build in (("decode_jpeg", _torchvision_decode_jpeg), ("PIL", _torchvision_pil))
+        for workers in WORKERS
+    },
 }
 """All loaders by name, ours first. `deeper, uint8` delivers what training on a GPU uses, where the GPU normalises."""

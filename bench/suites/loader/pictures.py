@@ -23,6 +23,11 @@ ImageSize = tuple[int, int]
 """Width and height in pixels."""
 
 GENERATED_SIZE: ImageSize = (500, 375)  # the most frequent size of ImageNet's photographs
+MIXED_SIZES: tuple[ImageSize, ...] = (
+    *((500, 375), (500, 333), (375, 500), (640, 480), (333, 500)),
+    *((1024, 768), (224, 224), (500, 400), (250, 250), (1600, 1200), (120, 90)),
+)
+"""Sizes of ImageNet's photographs: frequent ones, and some that are far larger or smaller."""
 JPEG_QUALITY = 90
 GENERATED_CLASSES = 8
 SPECTRUM_EXPONENT = 1.15  # amplitude ~ 1 / frequency ** this; about 1 in natural images (Field 1987)
@@ -117,6 +122,50 @@ def mosaics(original: Pictures, target: Path, size: ImageSize) -> Pictures:
         picture.save(copies.next_path(path.parent.name, size), quality=JPEG_QUALITY)
     width, height = size
     return copies.finish(f"{width}x{height}", f"mosaics of {original.description}, {width}x{height}")
+
+
+def mixed(original: Pictures, target: Path) -> Pictures:
+    """Make one picture for each original that may have any of `MIXED_SIZES` and of the kinds that ImageNet has.
+
+    The pictures are mosaics, as `mosaics` makes them. One in eight is a progressive JPEG, one in sixteen is grey, and
+    one in sixteen has the four colours of print (CMYK), of which ImageNet has 22 in 1.3 million.
+
+    Args:
+        original: Pictures whose JPEGs are the photographs.
+        target: The folder of the pictures, see `Pictures.folder`. It is created.
+    """
+    copies = _PictureFolder(target)
+    paths = sorted((original.source("folder") / "train").rglob("*.jpg"))
+    for number, path in enumerate(paths):
+        size = MIXED_SIZES[number % len(MIXED_SIZES)]
+        picture = _mosaic(paths[number:] + paths[:number], size)
+        mode = {3: "L", 11: "CMYK"}.get(number % 16, "RGB")
+        progressive = number % 8 == 5
+        picture.convert(mode).save(
+            copies.next_path(path.parent.name, size), quality=JPEG_QUALITY, progressive=progressive
+        )
+    return copies.finish("mixed", f"mosaics of {original.description} of mixed sizes, some progressive, grey or CMYK")
+
+
+def with_damage(original: Pictures, target: Path, *, images: int) -> Path:
+    """Copy the JPEGs of some pictures, and cut one of them off in the middle.
+
+    Args:
+        original: The pictures.
+        target: The folder of the copies, which is created.
+        images: Number of pictures.
+
+    Returns:
+        The ImageNet-style folder, with `train/` and `val/`.
+    """
+    paths = sorted((original.source("folder") / "train").rglob("*.jpg"))[:images]
+    for part in ("train", "val"):
+        for number, path in enumerate(paths):
+            content = path.read_bytes()
+            copy = target / part / "any" / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(content[: len(content) // 2] if (part, number) == ("train", images // 2) else content)
+    return target
 
 
 def _mosaic(paths: Sequence[Path], size: ImageSize) -> Image.Image:

@@ -3,8 +3,10 @@
 Measured: images/s and images per CPU-second of random resized crops in the memory of the consumer, seconds to the first
 batch, peak memory, and size on disk.
 
-Against: FFCV's own decoders, DALI, and torchvision with PIL or `decode_jpeg`. The goals apply to photographs of
-ImageNet's size; small photographs and small crops are compared as well.
+Against: FFCV's own decoders, DALI, SPDL, and torchvision with PIL or `decode_jpeg`, with 0 to 8 worker processes. The
+goals apply to photographs of ImageNet's size; small photographs, small crops, and a mixture of sizes and kinds of JPEGs
+are compared as well. Entropy decoding alone shows what a decoder can reach at best that reads whole files. Each loader
+is also given a file that is cut off: it is told which of them leave images out without a word.
 
 Interleaved: every loader has a process of its own that stays alive. One epoch of each warms up. Then every repetition
 measures whole epochs of each loader, one after the other. All decode with the same number of threads.
@@ -26,23 +28,29 @@ from pydantic import Field, model_validator
 from rich.console import Console
 
 from bench.suites.harness.comparison import Comparison, Goal, Measure, Measurement, interleave
-from bench.suites.harness.errors import NotInstalledError
+from bench.suites.harness.errors import NotInstalledError, WorkerProcessError
 from bench.suites.harness.memory import MEMORY
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
+from bench.suites.loader.entropy import EFFICIENCY, ENTROPY, started_entropy_decoding
 from bench.suites.loader.implementations import LOADERS, LoaderWorkload
-from bench.suites.loader.pictures import Pictures, generated, mosaics, photographs
-from bench.suites.loader.worker import EFFICIENCY, started_loader
+from bench.suites.loader.pictures import Pictures, generated, mixed, mosaics, photographs, with_damage
+from bench.suites.loader.worker import DELIVERED, started_loader
+from reproduce.data import DataError
+from reproduce.data import folder as folder_source
+from reproduce.data.writing import PrepareConfig, prepare
 from reproduce.errors import UserError
 from reproduce.limits import usable_cores
 from reproduce.spec import Config
 
 OURS, FFCV, PIL = "deeper", "FFCV jpeg", "torchvision, PIL"
-GOALS = ((FFCV, 1.7), (PIL, 3.5))
+GOAL = 2.0  # times the images per CPU-second of every other loader that decodes JPEGs
 GOAL_SIDE = 224  # pixels
 GOAL_PIXELS = 120_000  # photographs of ImageNet's size have at least as many
 QUICK = (OURS, FFCV, PIL)
-MAIN = (OURS, FFCV, "DALI", "torchvision, decode_jpeg", PIL)
-ALL = tuple(LOADERS)
+DAMAGED_OF = 8  # images, one of which is damaged
+PEERS = (FFCV, "DALI", "SPDL", "torchvision, decode_jpeg", PIL)
+MAIN = (OURS, *PEERS)
+ALL = tuple(name for name in LOADERS if not name.endswith(" workers"))
 FILE = "KiB an image"
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
@@ -105,8 +113,8 @@ def main(options: LoaderOptions, *, output: ResultOutput) -> int:
 
     Returns:
         The exit code: 0 if every goal that applies is reached, 1 otherwise. Goals apply to crops of 224 pixels and one
-        decoding thread, if a picture has at least 120,000 pixels on average: 1.7 times the images per CPU-second of
-        FFCV with JPEGs, and 3.5 times those of torchvision with PIL.
+        decoding thread, if a picture has at least 120,000 pixels on average: `GOAL` times the images per CPU-second of
+        each of `PEERS` that is installed.
 
     Raises:
         DataError: `options.folder` has no `train/`, or fewer RGB JPEGs in it than `options.images`.
@@ -122,8 +130,11 @@ def main(options: LoaderOptions, *, output: ResultOutput) -> int:
             for side in options.sides
         ]
         if options.threads > 1:
-            comparisons.append(_compare(main_set, main_side, MAIN, options, options.threads, console))
+            names = (*MAIN, *(name for name in LOADERS if name.endswith(" workers")))
+            comparisons.append(_compare(main_set, main_side, names, options, options.threads, console))
+        fates = _fates(main_set, Path(scratch), console)
     setting = {
+        f"one of {DAMAGED_OF} files is cut off": fates,
         "pictures": {pictures.name: pictures.description for pictures in sets},
         "images": options.images,
         "batch": options.batch,
@@ -152,7 +163,11 @@ def _prepare_pictures(options: LoaderOptions, scratch: Path, console: Console) -
     originals = photographs(options.folder, scratch / "photographs", images=options.images)
     if options.size is None:
         return [originals]
-    return [mosaics(originals, scratch / "mosaics", options.size), originals]
+    return [
+        mosaics(originals, scratch / "mosaics", options.size),
+        originals,
+        mixed(originals, scratch / "mixed"),
+    ]
 
 
 def _compare(
@@ -177,9 +192,13 @@ def _compare(
                 absent[name] = str(error)
             else:
                 once[name] = {**start_up, FILE: pictures.kib_per_image(input_format)}
+        if threads == 1:
+            files = pictures.source("folder")
+            running[ENTROPY] = processes.enter_context(started_entropy_decoding(files, seconds=options.seconds))
         repetitions = interleave(running, repetitions=options.repetitions, console=console)
     has_goals = side == GOAL_SIDE and pictures.pixels >= GOAL_PIXELS and threads == 1
-    goals = [Goal(metric=EFFICIENCY, ours=OURS, baseline=baseline, at_least=ratio) for baseline, ratio in GOALS]
+    peers = [name for name in PEERS if name in running]
+    goals = [Goal(metric=EFFICIENCY, ours=OURS, baseline=peer, at_least=GOAL) for peer in peers]
     return Comparison(
         name=f"{pictures.name}-{side}" + (f"-{threads}-threads" if threads > 1 else ""),
         title=title,
@@ -188,3 +207,28 @@ def _compare(
         absent=absent,
         goals=tuple(goals) if has_goals else (),
     )
+
+
+def _fates(pictures: Pictures, scratch: Path, console: Console) -> dict[str, str]:
+    """Give each loader a few files, one of which is cut off in the middle, and tell what it makes of them."""
+    console.print("one of the files is damaged ...", highlight=False)
+    folder = with_damage(pictures, scratch / "damaged", images=DAMAGED_OF)
+    try:
+        prepare(folder_source(folder), scratch / "damaged-prepared", PrepareConfig())
+        refusal = "does not notice it when the data are prepared"
+    except DataError:
+        refusal = "refuses it by name when the data are prepared"
+    fates: dict[str, str] = {}
+    for name in MAIN:
+        if LOADERS[name].input_format != "folder":
+            fates[name] = refusal
+            continue
+        workload = LoaderWorkload(source=folder, side=GOAL_SIDE, batch=1, threads=1)
+        try:
+            with started_loader(name, workload, seconds=0.0) as (_, first):
+                fates[name] = f"delivers {first[DELIVERED]:.0f} of {DAMAGED_OF} images"
+        except NotInstalledError:
+            pass
+        except WorkerProcessError:
+            fates[name] = "ends with an error"
+    return fates

@@ -14,13 +14,14 @@ from bench.suites.harness.comparison import Measure, Measurement
 from bench.suites.harness.errors import MeasurementError, NotInstalledError
 from bench.suites.harness.memory import MEMORY, memory_gib
 from bench.suites.harness.worker_process import received_requests, worker_process
+from bench.suites.loader.entropy import EFFICIENCY, SPEED
 from bench.suites.loader.implementations import LOADERS, Epochs, LoaderWorkload
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SPEED, EFFICIENCY = "images/s", "images per CPU-second"
 START = "start to first batch, s"
+DELIVERED = "images in the first epoch"
 
 
 @contextmanager
@@ -37,7 +38,8 @@ def started_loader(name: str, workload: LoaderWorkload, *, seconds: float) -> It
 
     Yields:
         The `Measure` of the loader, with the keys `SPEED` and `EFFICIENCY`; and the measurement of its first epoch: the
-        seconds from the start of the process to its first batch (`START`) and the peak memory in GiB (`MEMORY`).
+        seconds from the start of the process to its first batch (`START`), the peak memory in GiB (`MEMORY`), and the
+        number of images (`DELIVERED`).
 
     Raises:
         NotInstalledError: The packages of the loader are not installed.
@@ -55,8 +57,8 @@ def started_loader(name: str, workload: LoaderWorkload, *, seconds: float) -> It
 def _serve(pipe: Connection, name: str, workload: LoaderWorkload, seconds: float) -> None:
     """Build a loader, read its first epoch, and reply to requests, in the worker process.
 
-    Sends None after the first batch (or `NotInstalledError`, and ends), then the peak memory of the first epoch. The
-    reply to the index of a repetition is its measurement.
+    Sends None after the first batch (or `NotInstalledError`, and ends), then the peak memory and the images of the
+    first epoch. The reply to the index of a repetition is its measurement.
     """
     try:
         epochs = LOADERS[name].build(workload)
@@ -70,7 +72,10 @@ def _serve(pipe: Connection, name: str, workload: LoaderWorkload, seconds: float
     _check_batch(next(batches), name, workload)
     pipe.send(None)
     own = psutil.Process()
-    pipe.send({MEMORY: max([memory_gib(own), *(memory_gib(own) for _ in batches)])})
+    peak, images = memory_gib(own), workload.batch
+    for pixels in batches:
+        peak, images = max(peak, memory_gib(own)), images + len(pixels)
+    pipe.send({MEMORY: peak, DELIVERED: float(images)})
     for index in received_requests(pipe):
         pipe.send(_measure_repetition(epochs, index, seconds))
 

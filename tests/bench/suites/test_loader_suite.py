@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,11 @@ from rich.console import Console
 from bench import cli
 from bench.suites.harness.errors import WorkerProcessError
 from bench.suites.loader import suite as loader
+from bench.suites.loader.entropy import BYTES, EFFICIENCY, ENTROPY, SPEED, started_entropy_decoding
 from bench.suites.loader.implementations import LoaderWorkload
-from bench.suites.loader.pictures import Pictures, generated, mosaics, photographs
-from bench.suites.loader.suite import EFFICIENCY, LoaderOptions
-from bench.suites.loader.worker import MEMORY, SPEED, START, _cpu_seconds, started_loader
+from bench.suites.loader.pictures import MIXED_SIZES, Pictures, generated, mixed, mosaics, photographs
+from bench.suites.loader.suite import LoaderOptions
+from bench.suites.loader.worker import DELIVERED, MEMORY, START, _cpu_seconds, started_loader
 
 TINY = {"images": 8, "batch": 4, "repetitions": 1, "seconds": 0.01}
 
@@ -39,14 +43,19 @@ def test_our_loader_and_its_baselines_take_turns_at_the_same_work(
     assert comparison.name == "generated-32"
     assert list(comparison.absent) == ["DALI"]
     assert "pip install" in comparison.absent["DALI"]
-    assert list(comparison.repetitions) == ["deeper", "FFCV jpeg", "torchvision, PIL"]
-    for name, (measurement,) in comparison.repetitions.items():
+    *loaders, last = comparison.repetitions
+    assert (loaders, last) == (["deeper", "FFCV jpeg", "torchvision, PIL"], ENTROPY)
+    for name in loaders:
+        (measurement,) = comparison.repetitions[name]
         assert measurement[SPEED] > 0, name
         assert measurement[EFFICIENCY] > 0, name
         once = comparison.once[name]
         assert once[START] > 0.1
         assert 0.05 < once[MEMORY] < 4
         assert once[loader.FILE] > 0.5
+        assert once[DELIVERED] == 8
+    (limit,) = comparison.repetitions[ENTROPY]
+    assert 0 < limit[BYTES] < limit[EFFICIENCY], "a picture is far smaller than a megabyte"
     assert comparison.goals == ()  # since the pictures are tiny
 
 
@@ -69,6 +78,27 @@ def test_a_loader_that_fails_is_not_taken_for_one_that_is_not_installed(tmp_path
         pass
 
 
+def test_each_loader_is_told_to_refuse_a_damaged_file_or_to_deliver_or_to_leave_out_its_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pictures: Pictures
+) -> None:
+    monkeypatch.setattr(loader, "MAIN", ("deeper", "torchvision, decode_jpeg"))
+    assert loader._fates(pictures, tmp_path, Console(quiet=True)) == {
+        "deeper": "refuses it by name when the data are prepared",
+        "torchvision, decode_jpeg": "ends with an error",
+    }
+
+
+def test_entropy_decoding_stops_at_a_damaged_file(pictures: Pictures, tmp_path: Path) -> None:
+    path = tmp_path / "train" / "any" / "0.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no JPEG")
+    with (
+        pytest.raises(WorkerProcessError, match=ENTROPY),
+        started_entropy_decoding(tmp_path, seconds=0.01) as measure,
+    ):
+        measure(0)
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -83,6 +113,15 @@ def test_photographs_are_rgb_jpegs_from_all_classes_of_a_folder(tmp_path: Path, 
     assert "240x180" in larger.description
 
 
+def test_mixed_pictures_have_all_sizes_and_kinds_of_jpegs(tmp_path: Path, pictures: Pictures) -> None:
+    many = replace(generated(tmp_path / "many", images=16, size=(96, 72)), name="many")
+    made = mixed(many, tmp_path / "mixed")
+    images = [Image.open(path) for path in (made.folder / "images" / "train").rglob("*.jpg")]
+    assert {image.size for image in images} == set(MIXED_SIZES)
+    assert Counter(image.mode for image in images) == {"RGB": 14, "L": 1, "CMYK": 1}
+    assert sum("progression" in image.info for image in images) == 2
+
+
 def test_generated_pictures_are_as_hard_to_decode_as_photographs(tmp_path: Path) -> None:
     made = generated(tmp_path, images=4)
     assert 60 < made.kib_per_image("folder") < 140  # ImageNet: about 110 KB at this size
@@ -92,12 +131,15 @@ def test_generated_pictures_are_as_hard_to_decode_as_photographs(tmp_path: Path)
 
 def test_only_photographs_of_imagenets_size_have_goals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(loader, "interleave", lambda running, **_: {})
-    monkeypatch.setattr(loader, "LOADERS", {})
+    monkeypatch.setattr(loader, "started_loader", lambda *_, **__: nullcontext((lambda index: {}, {})))
+    monkeypatch.setattr(loader, "started_entropy_decoding", lambda *_, **__: nullcontext(lambda index: {}))
+    monkeypatch.setattr(Pictures, "source", lambda *_: tmp_path)
+    monkeypatch.setattr(Pictures, "kib_per_image", lambda *_: 1.0)
     options, console = LoaderOptions(), Console(quiet=True)
 
     def goals(pixels: float, side: int, threads: int) -> int:
         made = Pictures("any", "any", tmp_path, 512, pixels)
-        return len(loader._compare(made, side, (), options, threads, console).goals)
+        return len(loader._compare(made, side, ("deeper", "FFCV jpeg", "SPDL"), options, threads, console).goals)
 
     assert goals(500 * 375, 224, 1) == 2
     assert [goals(224 * 224, 224, 1), goals(500 * 375, 64, 1), goals(500 * 375, 224, 2)] == [0, 0, 0]
