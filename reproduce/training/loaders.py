@@ -10,6 +10,10 @@ from reproduce.execution.precision import resolve_precision
 from reproduce.spec import RunConfig
 from reproduce.training.interface import RankSetup
 
+VAL_BATCH_PIXELS = 2**18
+"""Pixels of a validation batch on a CPU, if a training batch has fewer. At 32 pixels, 256 images at once take 0.73 to
+0.78 of the time of eight times 32 (one core with AVX2); at 224 pixels, larger batches only need more memory."""
+
 
 def build_train_loader(run: RunConfig, setup: RankSetup) -> TrainLoader:
     """Build the loader of this rank's training batches.
@@ -56,7 +60,7 @@ def build_val_loader(run: RunConfig, setup: RankSetup, split: Split = "val", at_
     return ValLoader(
         setup.data_root / run.data.path,
         ValLoaderConfig(
-            batch_size=run.recipe.batch_size // setup.world_size,
+            batch_size=_val_batch(run, setup),
             rank=setup.rank,
             world_size=setup.world_size,
             resolution=run.recipe.resolution,
@@ -68,6 +72,14 @@ def build_val_loader(run: RunConfig, setup: RankSetup, split: Split = "val", at_
             dtype=_pixel_dtype(run, setup),
         ),
     )
+
+
+def _val_batch(run: RunConfig, setup: RankSetup) -> int:
+    """The number of images in a validation batch of one rank: that of a training batch, or more on a CPU."""
+    batch_size = run.recipe.batch_size // setup.world_size
+    if setup.device.type != "cpu":
+        return batch_size
+    return max(batch_size, VAL_BATCH_PIXELS // run.recipe.resolution**2)
 
 
 def _pixel_dtype(run: RunConfig, setup: RankSetup) -> torch.dtype:

@@ -292,8 +292,7 @@ class Trainer:
         return self.setup.rank == 0 and time.monotonic() - self._saved_at > self.setup.checkpoint_every_s
 
     def _stop_check(self, loader: ValLoader) -> Callable[[int], None]:
-        batch_size = self.recipe.batch_size // self.setup.world_size
-        return stop_check(loader, batch_size, self.ranks, self.setup.stop_requested)
+        return stop_check(loader, self.ranks, self.setup.stop_requested)
 
     def _fail(self, epoch: int, step: int) -> NoReturn:
         raise NonFiniteLossError(f"loss is not finite in epoch {epoch + 1}, step {step} of {self.steps}")

@@ -17,6 +17,7 @@ from reproduce.data.loading import loaders
 from reproduce.data.loading.engine import ToDevice
 from reproduce.training.checkpoint import resume_point
 from reproduce.training.interface import NonFiniteLossError, SilentObserver
+from reproduce.training.loaders import build_val_loader
 from reproduce.training.loop import train
 from reproduce.training.step import Step
 
@@ -33,8 +34,9 @@ class Dying(Recorder):
 
 
 def test_a_run_stopped_in_training_and_in_validation_ends_like_an_uninterrupted_one(
-    tmp_path: Path, data_root: Path
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("reproduce.training.loaders.VAL_BATCH_PIXELS", 0)  # one batch would hold all images
     run = tiny_run(**RUN)
     whole, broken = Recorder(tmp_path / "whole"), Recorder(tmp_path / "broken")
     end = train(run, rank_setup(whole.folder, data_root), whole)
@@ -84,6 +86,13 @@ def test_a_run_stopped_in_training_and_in_validation_ends_like_an_uninterrupted_
     assert train(run, rank_setup(whole.folder, data_root), again) == end
     assert again.epochs == whole.epochs
     np.testing.assert_array_equal(again.table["top5"], table["top5"])
+
+
+@pytest.mark.parametrize(("side", "images"), [(32, 256), (48, 113), (224, 12)])
+def test_small_images_are_validated_in_larger_batches_than_they_are_trained(
+    side: int, images: int, tmp_path: Path, data_root: Path
+) -> None:
+    assert build_val_loader(tiny_run(resolution=side), rank_setup(tmp_path, data_root)).config.batch_size == images
 
 
 def test_a_limit_of_the_validation_images_holds_for_every_epoch_but_the_last(
