@@ -218,10 +218,16 @@ class Rates:
 
 
 def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:
-    """Training images of an epoch, plus its validation images weighted by their lower cost without backward pass."""
-    costs, data = plan.costs[run.key], run.config.data
+    """Training images of an epoch, plus its validation images weighted by their lower cost without backward pass.
+
+    The latter are the mean over the epochs: a recipe may limit those of all epochs but the last one.
+    """
+    costs, data, recipe = plan.costs[run.key], run.config.data, run.config.recipe
     validation_cost = costs[schema.COST_MACS] / (3 * costs[schema.COST_MACS_TRAINING])
-    return used_images(run.config, plan.train_images[data.path]) + plan.val_images[data.path] * validation_cost
+    every = plan.val_images[data.path]
+    early = min(recipe.val_images or every, every)
+    validated = (early * (recipe.epochs - 1) + every) / recipe.epochs
+    return used_images(run.config, plan.train_images[data.path]) + validated * validation_cost
 
 
 def device_name(environment: Mapping[str, Any], *, gpu: bool | None = None) -> str:

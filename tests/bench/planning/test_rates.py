@@ -36,12 +36,12 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
-    """A plan with 3600 training images, no validation images, ten epochs and the arms none and both."""
+def made_plan(*, workers: int = 1, gpus: float = 0, val_images: int = 0, **recipe: Any) -> Plan:
+    """A plan with 3600 training images, ten epochs and the arms none and both."""
     content = {
         "name": "first",
         "data": {"path": "tiny"},
-        "recipe": {"epochs": 10, "batch_size": 8, "learning_rate": 0.1},
+        "recipe": {"epochs": 10, "batch_size": 8, "learning_rate": 0.1, **recipe},
         "resources": {"workers": workers, "cpus_per_worker": 2, "gpus_per_worker": gpus},
         "arms": {arm: {"network": {"aux": arm}} for arm in MACS},
         "seeds": [0],
@@ -56,7 +56,7 @@ def made_plan(*, workers: int = 1, gpus: float = 0) -> Plan:
         }
         for run in runs
     }
-    return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": 0})
+    return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": val_images})
 
 
 def recorded(
@@ -96,6 +96,16 @@ def test_recorded_runs_of_the_same_network_are_preferred_and_others_are_scaled(t
     assert found["none"].source.startswith("1 run of first, none, recorded on this device 20")
     assert found["both"].device_hours == pytest.approx(36000 / 50 / 3600)
     assert found["both"].source.startswith("scaled by multiply-adds from 1 run")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "validated"), [({}, 10 * 900), ({"val_images": 90}, 9 * 90 + 900), ({"val_images": 5000}, 10 * 900)]
+)
+def test_only_images_that_are_validated_count(tmp_path: Path, recipe: dict[str, int], validated: int) -> None:
+    made = made_plan(val_images=900, **recipe)
+    recorded(tmp_path, made, "none", 100.0)
+    found = estimates(Rates(tmp_path, gpu=False), made)["none"]
+    assert found.device_hours == pytest.approx((36000 + validated / 3) / 100 / 3600)
 
 
 def test_a_rate_that_was_recorded_on_other_cores_is_scaled_to_those_of_the_plan(tmp_path: Path) -> None:
