@@ -36,7 +36,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def made_plan(*, workers: int = 1, gpus: float = 0, val_images: int = 0, **recipe: Any) -> Plan:
+def made_plan(*, workers: int = 1, gpus: float = 0, val_split: int = 0, **recipe: Any) -> Plan:
     """A plan with 3600 training images, ten epochs and the arms none and both."""
     content = {
         "name": "first",
@@ -56,7 +56,7 @@ def made_plan(*, workers: int = 1, gpus: float = 0, val_images: int = 0, **recip
         }
         for run in runs
     }
-    return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": val_images})
+    return Plan(experiment, tuple(runs), costs, {"tiny": 3600}, {"tiny": val_split})
 
 
 def recorded(
@@ -102,7 +102,7 @@ def test_recorded_runs_of_the_same_network_are_preferred_and_others_are_scaled(t
     ("recipe", "validated"), [({}, 10 * 900), ({"val_images": 90}, 9 * 90 + 900), ({"val_images": 5000}, 10 * 900)]
 )
 def test_only_images_that_are_validated_count(tmp_path: Path, recipe: dict[str, int], validated: int) -> None:
-    made = made_plan(val_images=900, **recipe)
+    made = made_plan(val_split=900, **recipe)
     recorded(tmp_path, made, "none", 100.0)
     found = estimates(Rates(tmp_path, gpu=False), made)["none"]
     assert found.device_hours == pytest.approx((36000 + validated / 3) / 100 / 3600)
