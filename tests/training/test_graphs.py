@@ -116,13 +116,16 @@ def test_a_graph_of_bfloat16_casts_the_weights_of_each_step(cuda: CudaDouble, mo
 def test_a_capture_and_its_warm_up_leave_everything_as_it_was(cuda: CudaDouble) -> None:
     step = built(True, averaging="ema")
     step.warm_up(*batch(32, 0))
-    step(*batch(32, 0), 0.5)  # so that momenta and averages are not those of the beginning
+    step(*batch(32, 0), 0.25)  # so that momenta and averages are not those of the beginning
     before = [tensor.clone() for tensor in state_of(step)]
-    step.warm_up(*batch(48, 1))
+    given = batch(48, 1)
+    step.warm_up(*given)
     assert cuda.count("capture") == 2
     assert_equal(state_of(step), before)
     assert all(parameter.grad is None for parameter in step.network.parameters())
-    assert [group["lr"] for group in step.optimiser.param_groups] == [0.5], "a float, as checkpoints hold it"
+    assert [repr(group["lr"]) for group in step.optimiser.param_groups] == ["0.25"], "as checkpoints hold it"
+    step(*batch(48, 2), 0.25)
+    assert_equal(list(given), list(batch(48, 1)))
 
 
 def test_a_shape_is_captured_once_and_after_its_warm_up_in_the_same_stream(

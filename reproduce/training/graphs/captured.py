@@ -79,7 +79,7 @@ class StepGraphs(Generic[R]):
         outside.wait_stream(self._stream)
 
     def prepare(self, images: Tensor, labels: Tensor) -> None:
-        """Warm up and capture the step for images of this shape, unless that has been done. Collective.
+        """Warm up and capture the step for images of this shape, unless it is captured. Collective.
 
         State and random generators stay as they are. Gradients are reset to None.
 
@@ -87,7 +87,7 @@ class StepGraphs(Generic[R]):
             images: A batch of images.
             labels: Its labels.
         """
-        if _shape(images) in self._captured or self.reason:
+        if _shape(images) in self._captured:
             return
         images, labels = images.clone(), labels.clone()
         passes = PASSES if self._ranks.world_size == 1 else PASSES_OF_DDP
@@ -136,7 +136,7 @@ class StepGraphs(Generic[R]):
 
     def _capture(self, images: Tensor, labels: Tensor) -> _CapturedStep[R]:
         graph = torch.cuda.CUDAGraph()
-        self._clear_gradients()  # so that the graph's own become those of the parameters
+        self._clear_gradients()  # their memory is free for the graph, which allocates its own
         for number in self._numbers:
             number.fill_(0)  # not what the comparison takes: a graph that keeps this value is found out
         try:
