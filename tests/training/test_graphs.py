@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,14 @@ from tiny import Recorder, StopAt, assert_same_end, rank_setup, tiny_run
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.suites.harness.errors import MeasurementError
+from bench.suites.step import implementations
+from bench.suites.step.inputs import step_inputs
 from reproduce.errors import UserError
 from reproduce.native import agreement, kernels
 from reproduce.native.backend import Backend
 from reproduce.native.compiling import Implementation
+from reproduce.spec import NetworkConfig
 from reproduce.training import loop
 from reproduce.training import step as step_module
 from reproduce.training.graphs import captured
@@ -292,6 +297,22 @@ def test_an_unknown_value_of_the_variable_is_refused_by_every_command(monkeypatc
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "deeper: DEEPER_GRAPH=yes: unknown; valid: on, off, or unset"
+
+
+def test_a_benchmark_measures_replays_and_nothing_in_their_place(
+    cuda: CudaDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(implementations, "captures", lambda _: True)
+    network = NetworkConfig(classes=3, resolution=32)
+    inputs = step_inputs(network, 2, CPU, training=True, precision="float32")
+    implementation = implementations.STEPS[implementations.GRAPHED]
+    assert implementation.supports(inputs)
+    assert not implementation.supports(dataclasses.replace(inputs, training=False))
+    implementation.build(inputs)()
+    assert cuda.count("replay") == 2
+    cuda.broken = "out of memory"
+    with pytest.raises(MeasurementError, match="out of memory"):
+        implementation.build(inputs)
 
 
 # --- whole runs -----------------------------------------------------------------------------------
