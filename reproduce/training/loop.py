@@ -145,15 +145,17 @@ class Trainer:
     def warm_up(self, epoch: int) -> None:
         """Load a training batch and warm the step up on it, so that the measured throughput excludes one-time costs.
 
-        FFCV takes seconds to compile its pipelines at the first batch, and a GPU chooses its kernels, and captures its
-        graph, at the first step of each resolution. The first warm-up of an attempt also loads a validation batch.
-        Images and resolution are those of `epoch` (from 0). Weights and random generators stay unchanged; the time is
-        added to `metrics.warm_up_s`. Collective.
+        FFCV takes seconds to compile its pipelines at the first batch, and a GPU to choose its kernels at the first one
+        of each resolution. The first warm-up of an attempt loads a validation batch as well. Images and resolution are
+        those of `epoch` (from 0). Weights and generators stay as they are; `metrics.warm_up_s` grows. Collective.
         """
         start, side = time.perf_counter(), input_side(self.recipe, epoch)
         self.network.train()
         with timed_kernels(self._worth_timing(side)), closing(self._batches(epoch, 0)) as batches:
-            self.step.warm_up(*next(batches))
+            images, labels = next(batches)
+            if not self.step.by_shape:
+                images, labels = images[:2], labels[:2]
+            self.step.warm_up(images, labels)
         if self.setup.rank == 0 and self.step.graph is not None:
             self.observer.graph(self.step.graph)
         if not self._warmed_up:

@@ -206,7 +206,7 @@ class Step:
 
         The first passes choose kernels and determine the order of DDP's buckets. A resumed run must therefore warm up
         like a new one: otherwise its sums over three or more ranks would be rounded differently. Gradients are reset
-        to None. Collective if the step is distributed. On a CPU, two images are enough for it.
+        to None. Collective if the step is distributed. Unless `by_shape`, two images are enough.
 
         Args:
             images: Images, as for a step.
@@ -215,8 +215,6 @@ class Step:
         if self._graphs is not None and not self._graphs.reason:
             self._graphs.prepare(images, labels)
             return
-        if not self.by_shape:
-            images, labels = images[:2], labels[:2]
         before = [buffer.clone() for buffer in self.network.buffers()]
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             for _ in range(2):  # DDP changes its buckets at the start of the second pass
