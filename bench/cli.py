@@ -181,11 +181,13 @@ def _check_folders() -> None:
 
 
 def _check_environment() -> None:
-    """Raise `ImplementationError` if an environment variable names an unknown implementation of the C code."""
+    """Raise `UserError` if an environment variable has an unknown value: an implementation, or the use of graphs."""
     from reproduce.native import LIBRARIES
+    from reproduce.training.graphs.switch import graph_wanted
 
     for library in LIBRARIES:
         library.requested()
+    graph_wanted()
 
 
 def _records_of(parsed: argparse.Namespace) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Final
 
 # --- events.jsonl: kinds of line -----------------------------------------------------------------
 START = "start"  # an attempt began: environment, world size, the epoch and step it resumes from
+GRAPH = "graph"  # whether steps replay a CUDA graph from here on; only where one was asked for
 EPOCH = "epoch"  # an epoch's metrics, written only once its checkpoint is durable
 END = "end"  # an attempt ended: outcome, error, duration, final metrics
 

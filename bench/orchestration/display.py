@@ -192,8 +192,9 @@ def render_grid(rows: Sequence[Row], concurrency: int, height: int | None = None
         Text(f"{row.planned.name}: {row.state.straggler}", style="yellow") for row in shown if row.state.straggler
     ]
     without_kernels = [Text(line, style="yellow") for line in dict.fromkeys(map(_kernels_line, shown)) if line]
+    without_graph = [Text(line, style="yellow") for line in dict.fromkeys(map(_graph_line, shown)) if line]
     table = FittedTable(COLUMNS, [_cells(row) for row in shown])
-    warnings = [*refused, *without_telemetry, *stragglers, *without_kernels]
+    warnings = [*refused, *without_telemetry, *stragglers, *without_kernels, *without_graph]
     return [summary(rows, concurrency), table, *hidden, *errors, *warnings]
 
 
@@ -202,8 +203,8 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
     Returns:
         For each run a dictionary with the keys run (its name), key, arm, seed, state, epochs_done, epochs, metrics,
-        error, reason, refused, gpu_absent, straggler, kernels_dropped (a list) and seconds_left. What does not apply is
-        None.
+        error, reason, refused, gpu_absent, straggler, kernels_dropped (a list), graph, graph_reason and seconds_left.
+        What does not apply is None.
     """
     return [
         {
@@ -221,6 +222,8 @@ def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "gpu_absent": row.state.gpu_absent,
             "straggler": row.state.straggler,
             "kernels_dropped": list(row.state.kernels_dropped),
+            "graph": row.state.graph,
+            "graph_reason": row.state.graph_reason,
             "seconds_left": row.seconds_left,
         }
         for row in rows
@@ -234,12 +237,12 @@ class ProgressLines:
         self._console = console
         self._last: dict[str, tuple[str, int]] = {}
         self._warned: set[str] = set()
-        """Keys of the runs whose missing GPU telemetry has been reported, and lines on dropped kernels."""
+        """Keys of the runs whose missing GPU telemetry has been reported, and lines on kernels and graphs."""
 
     def update(self, rows: Sequence[Row]) -> None:
         """Print a line for each run whose status or number of recorded epochs has changed since the last call.
 
-        For each run without full GPU telemetry, a warning is printed once, and so is one on dropped kernels.
+        For each run without full GPU telemetry, a warning is printed once, and so is one on dropped kernels or graphs.
         """
         for row in rows:
             now = (row.state.status, row.state.epochs_done)
@@ -248,9 +251,10 @@ class ProgressLines:
             if row.state.gpu_absent and row.planned.key not in self._warned:
                 self._warned.add(row.planned.key)
                 show(self._console, _telemetry_line(row), style="yellow")
-            if (line := _kernels_line(row)) and line not in self._warned:
-                self._warned.add(line)
-                show(self._console, line, style="yellow")
+            for line in filter(None, (_kernels_line(row), _graph_line(row))):
+                if line not in self._warned:
+                    self._warned.add(line)
+                    show(self._console, line, style="yellow")
             self._last[row.planned.key] = now
 
 
@@ -277,6 +281,12 @@ def _kernels_line(row: Row) -> str:
     dropped = row.state.kernels_dropped
     others = f", and {len(dropped) - 1} more (see the record's start event)" if len(dropped) > 1 else ""
     return f"torch computes {dropped[0]}{others}" if dropped else ""
+
+
+def _graph_line(row: Row) -> str:
+    """Say why the steps of a run replay no CUDA graph although one was asked for; empty in all other cases."""
+    reason = row.state.graph_reason
+    return f"steps are launched kernel by kernel, not as a CUDA graph: {reason}" if reason else ""
 
 
 def _cells(row: Row) -> tuple[Text | str, ...]:

@@ -50,7 +50,7 @@ class EventLog:
         """Append one event with the current time. It is durable when this method returns.
 
         Args:
-            kind: The kind of event: `schema.START`, `schema.EPOCH` or `schema.END`.
+            kind: The kind of event: `schema.START`, `schema.GRAPH`, `schema.EPOCH` or `schema.END`.
             attempt: The number of the attempt, from 1.
             **content: Further fields of the event, which JSON can represent. Their floats must be finite.
 

@@ -28,6 +28,7 @@ from reproduce import schema
 from reproduce.files.atomic import remove_partial_files, write_atomically
 from reproduce.spec import RunConfig
 from reproduce.text.redaction import redacted
+from reproduce.training.graphs.switch import GraphUse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +78,7 @@ class Record:
         self._progress_at = -math.inf
         self._log: EventLog | None = None
         self._recorded: set[int] = set()
+        self._graph: GraphUse | None = None
         self._earlier_s = 0.0
         self._began = 0.0
 
@@ -177,6 +179,12 @@ class Record:
         Epochs of earlier attempts are included. One is missing if its line was damaged; training reports it again.
         """
         return next(epoch for epoch in range(len(self._recorded) + 1) if epoch not in self._recorded)
+
+    def graph(self, use: GraphUse) -> None:
+        """Record whether steps replay a CUDA graph, unless this attempt has recorded the same already."""
+        if use != self._graph:
+            self._graph = use
+            self._append(schema.GRAPH, graph=use.captured, reason=redacted(use.reason) if use.reason else None)
 
     def epoch(self, epoch: int, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an epoch. Does nothing if the epoch is recorded already.

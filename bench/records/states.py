@@ -32,6 +32,7 @@ EVERY_EVENT: Mapping[str, Any] = {"t": (int, float), "attempt": int, "kind": str
 """Fields of every event, and their types."""
 NEEDED: Mapping[str, set[str]] = {
     schema.START: {"epochs"},
+    schema.GRAPH: {"graph", "reason"},
     schema.EPOCH: {"epoch", "metrics"},
     schema.END: {"outcome", "error", "metrics", "duration_s"},
 }
@@ -41,7 +42,7 @@ KINDS: Mapping[str, Any] = {
     **{"environment": dict, "resources": dict, "computation": (dict, NoneType), "changes": dict},
     **{"resume": (dict, NoneType), "hosts": list, "damaged": list, "kernels_dropped": list},
     **{"metrics": dict, "error": (str, NoneType), "reason": (str, NoneType), "duration_s": (int, float)},
-    **{"telemetry": (dict, NoneType)},
+    **{"telemetry": (dict, NoneType), "graph": bool},
 }
 """Types of the further fields, of which an event may lack some."""
 LATEST_T = 1e11
@@ -107,6 +108,10 @@ class RunState:
     run uses no GPU."""
     kernels_dropped: tuple[str, ...] = ()
     """Kinds of layers that the last attempt left to torch although there is a kernel, each with the reason."""
+    graph: bool | None = None
+    """Whether the last attempt's steps replay a CUDA graph. None if none was asked for, or before the first step."""
+    graph_reason: str | None = None
+    """Why they do not although one was asked for; None in all other cases."""
     refused: str | None = None
     """Why a driver did not resume the run since its last attempt, see `bench.records.refusals`. None if none did."""
     straggler: str | None = None
@@ -214,6 +219,7 @@ def read_state(folder: Path) -> RunState:
     for event in events:
         if event["kind"] == schema.EPOCH:
             metrics, epoch = event["metrics"], event["epoch"]
+    graph: Mapping[str, Any] = next((event for event in reversed(attempts[-1]) if event["kind"] == schema.GRAPH), {})
     updated = last["t"] if progress is None else max(last["t"], progress["t"])
     duration = sum(seconds_of(attempt) for attempt in attempts)
     return RunState(
@@ -228,6 +234,8 @@ def read_state(folder: Path) -> RunState:
         progress=progress,
         gpu_absent=_gpu_absent(last if ended else progress),
         kernels_dropped=_kernels_dropped(events),
+        graph=graph.get("graph"),
+        graph_reason=graph.get("reason"),
         refused=_read_refusal(folder) if status in ("interrupted", "failed") else None,
         straggler=str(found) if (found := find_straggler(attempts[-1])) else None,
         started=events[0]["t"],

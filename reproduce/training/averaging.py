@@ -46,14 +46,30 @@ class WeightAverage:
         self._current = _averaged_tensors(network)
         self._mean = _averaged_tensors(self.network)
 
+    @property
+    def next_weight(self) -> float:
+        """The weight, between 0 and 1, that the network's present values have in the average after the next update."""
+        if self._rule == "polyak":
+            return 1 / (1 + self.steps)
+        return 1 - min(self._decay, (1 + self.steps) / (10 + self.steps))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The averaged weights and running statistics, by reference."""
+        return self._mean
+
     def update(self) -> None:
         """Add the network's present weights and running statistics to the average. Call it once after each step."""
-        if self._rule == "polyak":
-            weight = 1 / (1 + self.steps)
-        else:
-            weight = 1 - min(self._decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self._mean, self._current, weight)
+        torch._foreach_lerp_(self._mean, self._current, self.next_weight)
         self.steps += 1
+
+    def lerp(self, weight: Tensor) -> None:
+        """Do the arithmetic of `update`, with `next_weight` in a tensor, and do not count it.
+
+        Args:
+            weight: The weight, 0-d float32 on the device of the network.
+        """
+        torch._foreach_lerp_(self._mean, self._current, [weight] * len(self._mean))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint: `network`, the averaged state dict, and `steps`, the number of updates."""

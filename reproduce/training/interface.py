@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from reproduce.execution.validation import Table
+from reproduce.training.graphs.switch import GraphUse
 
 
 class NonFiniteLossError(RuntimeError):
@@ -71,6 +72,13 @@ class Observer(Protocol):
             top1: Accuracy at the last validation, 0 to 1. None before the first validation.
         """
 
+    def graph(self, use: GraphUse) -> None:
+        """Receive whether steps replay a CUDA graph: after each warm-up of a run that was asked to, on a GPU.
+
+        Args:
+            use: What holds from now on.
+        """
+
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         """Receive the metrics of a complete epoch whose checkpoint is durable.
 
@@ -92,6 +100,8 @@ class SilentObserver:
     epochs_recorded = 0
 
     def progress(self, **_: float | None) -> None: ...
+
+    def graph(self, use: GraphUse) -> None: ...
 
     def epoch(self, epoch: int, metrics: dict[str, float]) -> None: ...
 

@@ -31,8 +31,9 @@ from reproduce.execution.ranks import Ranks
 from reproduce.execution.validation import Validation, validate
 from reproduce.spec import RunConfig
 from reproduce.training import checkpoint
-from reproduce.training.averaging import WeightAverage, running_statistics
+from reproduce.training.averaging import running_statistics
 from reproduce.training.epoch_metrics import EpochMetrics, final_metrics
+from reproduce.training.graphs.switch import graph_wanted
 from reproduce.training.interface import NonFiniteLossError, Observer, RankSetup, TrainingResult
 from reproduce.training.loaders import build_train_loader, build_val_loader
 from reproduce.training.probes.probe import TrainedNetwork
@@ -91,11 +92,10 @@ class Trainer:
         self.early_val_loader = build_val_loader(run, setup, at_most=limit) if limit else self.val_loader
         self.steps = self.train_loader.steps
 
-        self.step = build_step(run, device=setup.device, distributed=setup.world_size > 1, compiled=setup.compiled)
-        self.network = self.step.network
-        self.average: WeightAverage | None = None
-        if self.recipe.averaging != "none":
-            self.average = WeightAverage(self.network, self.recipe.averaging, self.recipe.ema_decay)
+        self.step = build_step(
+            run, device=setup.device, distributed=setup.world_size > 1, compiled=setup.compiled, graphed=graph_wanted()
+        )
+        self.network, self.average = self.step.network, self.step.average
         self.statistics = running_statistics(self.network)
         if self.average is not None:
             self.statistics += running_statistics(self.average.network)
@@ -119,12 +119,14 @@ class Trainer:
     def _train_to_end(self) -> dict[str, float]:
         state = self.load_checkpoint()
         epochs = self.recipe.epochs
-        if state is None or state["epoch"] < epochs:
-            self.warm_up(0 if state is None else state["epoch"])
-        # The checkpoint restores the generators. It comes last, because nothing may draw from them in between.
+        if state is not None:
+            self._restore(state)  # before the warm-up, because a graph keeps the tensors that it was captured with
+        if self.first_epoch < epochs:
+            self.warm_up(self.first_epoch)
+        # The generators come last, because nothing may draw from them in between.
         torch.manual_seed(dropout_seed(self.run.seeds.augmentation, self.setup.rank))
         if state is not None:
-            self._restore(state)
+            set_generator_states(state["ranks"][self.setup.rank]["generators"], self.setup.device)
         self._report_epochs()
 
         validation: Validation | None = None
@@ -141,20 +143,21 @@ class Trainer:
         return final_metrics(self.history) | run_probes(self.run.probes, self._trained_network())
 
     def warm_up(self, epoch: int) -> None:
-        """Load a training batch and run two passes on it, so that the measured throughput excludes one-time costs.
+        """Load a training batch and warm the step up on it, so that the measured throughput excludes one-time costs.
 
-        FFCV takes seconds to compile its pipelines at the first batch, and a GPU chooses its kernels at the first step
-        of each resolution. The first warm-up of an attempt also loads a validation batch. Images and resolution are
-        those of `epoch` (from 0). Weights and random generators stay unchanged; the time is added to
-        `metrics.warm_up_s`. Collective.
+        FFCV takes seconds to compile its pipelines at the first batch, and a GPU to choose its kernels at the first one
+        of each resolution. The first warm-up of an attempt loads a validation batch as well. Images and resolution are
+        those of `epoch` (from 0). Weights and generators stay as they are; `metrics.warm_up_s` grows. Collective.
         """
         start, side = time.perf_counter(), input_side(self.recipe, epoch)
         self.network.train()
-        with timed_kernels(self._worth_timing(side)), closing(self._batches(epoch)) as batches:
+        with timed_kernels(self._worth_timing(side)), closing(self._batches(epoch, 0)) as batches:
             images, labels = next(batches)
-            if self.setup.device.type == "cpu":  # only a GPU chooses its kernels by the batch size
+            if not self.step.by_shape:
                 images, labels = images[:2], labels[:2]
             self.step.warm_up(images, labels)
+        if self.setup.rank == 0 and self.step.graph is not None:
+            self.observer.graph(self.step.graph)
         if not self._warmed_up:
             next(iter(self.early_val_loader), None)
         self._warmed_up.add(side)
@@ -173,9 +176,9 @@ class Trainer:
             NonFiniteLossError: The loss became infinite or NaN.
         """
         side = input_side(self.recipe, epoch)
-        if self.setup.device.type == "cuda" and side not in self._warmed_up:
+        if self.step.by_shape and side not in self._warmed_up:
             self.warm_up(epoch)
-        with timed_kernels(self._worth_timing(side)), closing(self._batches(epoch)) as batches:
+        with timed_kernels(self._worth_timing(side)), closing(self._batches(epoch, self.first_step)) as batches:
             self.network.train()
             losses: list[Tensor] = []  # since the last synchronisation
             self.metrics.start_clock()
@@ -197,8 +200,6 @@ class Trainer:
         images, labels = next(batches)
         self.metrics.wait_s += time.perf_counter() - start
         result = self.step(images, labels, self._learning_rate(epoch, step))
-        if self.average is not None:
-            self.average.update()
         self.metrics.add_step(result, labels)
         if step % max(1, self.steps // GRADIENT_NORMS_PER_EPOCH) == 0:
             self.metrics.add_gradient_norms()
@@ -279,8 +280,8 @@ class Trainer:
         self.save_checkpoint(epoch + 1, 0)
         self._report_epochs()
 
-    def _batches(self, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        yield from self.train_loader.epoch(epoch, input_side(self.recipe, epoch), self.first_step)
+    def _batches(self, epoch: int, first_step: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        yield from self.train_loader.epoch(epoch, input_side(self.recipe, epoch), first_step)
 
     def _learning_rate(self, epoch: int, step: int) -> float:
         return step_learning_rate(self.recipe, epoch=epoch, step=step, steps=self.steps)
@@ -396,4 +397,3 @@ class Trainer:
         own = state["ranks"][self.setup.rank]
         if own["sums"] is not None:
             self.metrics.load_state_dict(own["sums"])
-        set_generator_states(own["generators"], self.setup.device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from reproduce.spec import RecipeConfig
@@ -42,3 +45,38 @@ def set_learning_rate(optimiser: Optimizer, rate: float) -> None:
     """Set the learning rate of all parameter groups, in place."""
     for group in optimiser.param_groups:
         group["lr"] = rate
+
+
+@contextmanager
+def learning_rate_in(optimiser: Optimizer, rate: Tensor) -> Iterator[None]:
+    """Let an optimiser read the learning rate of all groups from a tensor within a block.
+
+    Outside of it the rates are the same floats as before, which checkpoints hold.
+
+    Args:
+        optimiser: The optimiser.
+        rate: The rate, 0-d float32 on the device of the parameters.
+    """
+    before = [group["lr"] for group in optimiser.param_groups]
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    try:
+        yield
+    finally:
+        for group, value in zip(optimiser.param_groups, before, strict=True):
+            group["lr"] = value
+
+
+def momenta(optimiser: Optimizer) -> list[Tensor]:
+    """Return the momentum of every parameter, and create those that SGD would create in its first step.
+
+    They begin with zeros, which gives the first step the same result: the momentum of the gradient alone.
+    """
+    found = []
+    for group in optimiser.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            state = optimiser.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            found.append(state["momentum_buffer"])
+    return found

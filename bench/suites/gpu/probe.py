@@ -41,6 +41,10 @@ class WorkloadSize:
     """Images in a step, except in probes that use another number."""
     batches: tuple[int, ...]
     """Further batch sizes at which the probe `step` measures."""
+    small_side: int
+    """Side of the images of the probe `graph`, in pixels: small enough that a step waits for launches."""
+    small_batch: int
+    """Images in a step of the probe `graph`."""
     published_batch: int
     """Images in a step of the comparison with published speeds, at 224 pixels."""
     pictures: int
@@ -50,8 +54,26 @@ class WorkloadSize:
 
 
 SIZES = {
-    "cuda": WorkloadSize(side=224, batch=256, batches=(64, 1024), published_batch=128, pictures=1024, repetition_s=0.5),
-    "cpu": WorkloadSize(side=64, batch=32, batches=(8, 64), published_batch=4, pictures=128, repetition_s=0.3),
+    "cuda": WorkloadSize(
+        side=224,
+        batch=256,
+        batches=(64, 1024),
+        small_side=96,
+        small_batch=128,
+        published_batch=128,
+        pictures=1024,
+        repetition_s=0.5,
+    ),
+    "cpu": WorkloadSize(
+        side=64,
+        batch=32,
+        batches=(8, 64),
+        small_side=32,
+        small_batch=16,
+        published_batch=4,
+        pictures=128,
+        repetition_s=0.3,
+    ),
 }
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bench.suites.gpu.probe import Probe
 from bench.suites.gpu.probes.correctness import correctness
 from bench.suites.gpu.probes.deterministic import deterministic
+from bench.suites.gpu.probes.feeding import feeding
 from bench.suites.gpu.probes.kernels import kernels
 from bench.suites.gpu.probes.loader import loader
 from bench.suites.gpu.probes.machine import machine
 from bench.suites.gpu.probes.main_job import main_job
 from bench.suites.gpu.probes.nccl import nccl
 from bench.suites.gpu.probes.nvidia_smi import nvidia_smi
-from bench.suites.gpu.probes.step import compiled, energy, evaluation, published, step, variants
+from bench.suites.gpu.probes.step import compiled, energy, evaluation, graph, published, step, variants
 
 PROBES = (
     Probe(name="machine", help="what the machine is and what it can reach", run=machine, seconds=40),
@@ -27,8 +28,10 @@ PROBES = (
     ),
     Probe(name="step", help="a training step in all implementations", run=step, seconds=120),
     Probe(name="kernels", help="our kernels against torch's, layer by layer", run=kernels, seconds=60),
+    Probe(name="graph", help="what a CUDA graph gains on small images", run=graph, seconds=45, gpu=True),
     Probe(name="evaluation", help="an evaluation in all implementations", run=evaluation, seconds=60),
     Probe(name="loader", help="the loader by number of threads", run=loader, seconds=60, packages=("ffcv",)),
+    Probe(name="feeding", help="the step fed by the loader, and alone", run=feeding, seconds=45, packages=("ffcv",)),
     Probe(name="energy", help="images per joule", run=energy, seconds=45, gpu=True),
     Probe(name="deterministic", help="what deterministic kernels cost", run=deterministic, seconds=60),
     Probe(name="variants", help="other reductions, auxiliary classifiers and normalisation", run=variants, seconds=90),

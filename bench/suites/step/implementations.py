@@ -1,10 +1,10 @@
 """Defines the implementations of a training step and of an evaluation that benchmarks compare.
 
 Ours is the step of a run: channels_last, bf16 on devices that support it, fused SGD, and a folded network in
-evaluation. The baselines are `torchvision.models.googlenet` as a user would write it: in float32 NCHW, in
-channels_last, with bf16 autocast, with both, and with both and torch.compile. In evaluation no network has auxiliary
-classifiers. The engines of `bench.suites.step.engines` evaluate only. To add an implementation, add an entry to
-`STEPS`.
+evaluation; on GPUs, training also as a CUDA graph. The baselines are `torchvision.models.googlenet` as a user would
+write it: in float32 NCHW, in channels_last, with bf16 autocast, with both, and with both and torch.compile. In
+evaluation no network has auxiliary classifiers. The engines of `bench.suites.step.engines` evaluate only. To add an
+implementation, add an entry to `STEPS`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.suites.harness.errors import MeasurementError
 from bench.suites.harness.inputs import LEARNING_RATE, run_without_data
 from bench.suites.step import engines
 from bench.suites.step.inputs import StepFunction, StepInputs
 from reproduce.models.compiled import compile_parts
 from reproduce.models.folding import folded
 from reproduce.spec import PrecisionName
+from reproduce.training.graphs.captured import captures
 from reproduce.training.step import build_step
 
 Makers = Literal["deeper", "torchvision", "engines"]
@@ -48,14 +50,19 @@ class StepImplementation:
     """Returns whether the implementation can build the network of the inputs."""
 
 
-def _ours(inputs: StepInputs, compiled: bool = False) -> StepFunction:
+def _ours(inputs: StepInputs, compiled: bool = False, graphed: bool = False) -> StepFunction:
     step = build_step(
         run_without_data(inputs.network, batch=inputs.batch, precision=inputs.precision),
         device=inputs.device,
         compiled=compiled and inputs.training,
+        graphed=graphed,
     )
     if inputs.training:
         step.network.train()
+        if step.graph is not None:
+            step.warm_up(inputs.images, inputs.labels)
+            if not step.graph.captured:
+                raise MeasurementError(step.graph.reason)
         return lambda: step(inputs.images, inputs.labels, LEARNING_RATE)
     network: nn.Module = folded(step.network, step.dtype)
     if compiled:
@@ -106,17 +113,22 @@ def _torchvision_supports(inputs: StepInputs) -> bool:
     return network.reduction == "reduced" and network.norm == "batch" and network.aux in ("none", "both")
 
 
+def _can_be_captured(inputs: StepInputs) -> bool:
+    return inputs.training and captures(inputs.device)
+
+
 def _engine_supports(inputs: StepInputs) -> bool:
     return _torchvision_supports(inputs) and not inputs.training and inputs.device.type == "cpu"
 
 
 _baseline = partial(StepImplementation, makers="torchvision", supports=_torchvision_supports)
 _engine = partial(StepImplementation, makers="engines", supports=_engine_supports)
-OURS, BASELINE = "deeper", "torchvision"
+OURS, GRAPHED, BASELINE = "deeper", "deeper, in a CUDA graph", "torchvision"
 COMPILED = "torchvision, channels_last, autocast, compiled"
 FLOAT32_COMPILED = "torchvision, channels_last, compiled"
 STEPS = {
     OURS: StepImplementation(build=_ours),
+    GRAPHED: StepImplementation(build=partial(_ours, graphed=True), supports=_can_be_captured),
     "deeper, compiled": StepImplementation(build=partial(_ours, compiled=True), compiled=True),
     BASELINE: _baseline(build=_torchvision),
     "torchvision, channels_last": _baseline(build=partial(_torchvision, channels_last=True)),

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from bench.suites.harness.comparison import Measure, interleave
-from bench.suites.harness.errors import NotInstalledError
+from bench.suites.harness.errors import MeasurementError, NotInstalledError
 from bench.suites.harness.meter import Meter
 from bench.suites.harness.worker_process import WorkerProcess, received_requests, worker_process
 from bench.suites.step.implementations import STEPS, Makers
@@ -202,7 +202,7 @@ class _ServedSteps:
             except torch.OutOfMemoryError:
                 absent[name] = "out of memory"
                 continue
-            except NotInstalledError as error:
+            except (NotInstalledError, MeasurementError) as error:
                 absent[name] = str(error)
                 continue
             first_s[name] = seconds

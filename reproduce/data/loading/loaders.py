@@ -1,7 +1,9 @@
 """FFCV loaders of training and validation batches for one rank, on CPUs and GPUs.
 
 The tensor of a batch's images may be a view of a buffer that FFCV reuses. It is valid until the next batch is
-requested; clone it to keep it longer. Labels and image numbers stay valid.
+requested; clone it to keep it longer. The same holds for labels on a GPU, which come there in one transfer with the
+pixels: FFCV's thread copies them from pinned memory, in a stream for each of its buffers, up to three batches ahead.
+Labels on a CPU and image numbers stay valid.
 """
 
 # mypy: allow-untyped-calls
@@ -22,6 +24,7 @@ from torch import Tensor
 from reproduce.data.loading.decoding import CentralCrop, CropDecoder, NativeDecoder, RandomCrop, StockDecoder, epoch_key
 from reproduce.data.loading.engine import Epoch, Loader, ToDevice, ToTensor, ToTorchImage, compiling
 from reproduce.data.loading.normalise import Normalise
+from reproduce.data.loading.packing import PackingDecoder, unpacked
 from reproduce.data.loading.photometric import distorted
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
 from reproduce.native import DECODER
@@ -145,15 +148,15 @@ class TrainLoader:
 
         Yields:
             Images, [batch_size, 3, resolution, resolution] in channels_last and of `config.dtype`, and labels, int64
-            [batch_size]; both on the device. The images are valid until the next batch is requested.
+            [batch_size]; both on the device and valid until the next batch is requested.
 
         Raises:
             DataError: An image is damaged. FFCV's own decoder does not report this.
         """
         order = self.order(epoch)[start_step:, self.config.rank].ravel()
         key = epoch_key(self.config.seed_augmentation, epoch)
-        for images, numbers in self._pipeline.batches(order, resolution, key):
-            yield self._distort(images, key, numbers), self._pipeline.labels_of(numbers)
+        for images, labels, numbers in self._pipeline.batches(order, resolution, key):
+            yield self._distort(images, key, numbers), labels
 
 
 class ValLoader:
@@ -164,8 +167,8 @@ class ValLoader:
 
     Iterating yields tuples of images, [N, 3, resolution, resolution] in channels_last and of `config.dtype`, on the
     device; labels, int64 [N], on the device; and image numbers, int64 [N], on the CPU. N is batch_size, or less in the
-    last batch. The images are valid until the next batch is requested. A damaged image raises `DataError` during the
-    iteration, unless FFCV's own decoder is used, which does not report it.
+    last batch. Images and labels are valid until the next batch is requested. A damaged image raises `DataError` during
+    the iteration, unless FFCV's own decoder is used, which does not report it.
 
     Args:
         folder: A prepared data set.
@@ -202,8 +205,8 @@ class ValLoader:
         yield from self._batches(subset(self._pipeline.labels, images))
 
     def _batches(self, order: Numbers) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for images, numbers in self._pipeline.batches(order, self.config.resolution):
-            yield images, self._pipeline.labels_of(numbers), torch.from_numpy(numbers.copy())
+        for images, labels, numbers in self._pipeline.batches(order, self.config.resolution):
+            yield images, labels, torch.from_numpy(numbers.copy())
 
 
 def subset(labels: Numbers, images: int | None) -> Numbers:
@@ -242,16 +245,19 @@ class _Pipeline:
         self._device = torch.device(config.device)
         normalise = None if dtype is torch.uint8 else Normalise(dtype)
         file = beton(folder, split)
-        decoder = DECODER.implementation()
+        decoder, copies = DECODER.implementation(), _copies(self._device)
         self._decoder: CropDecoder
         self._finish: Callable[[Tensor], Tensor] = lambda images: images.view(dtype)
-        if decoder.native:
+        if decoder.native and copies and dtype is torch.uint8:
+            self._decoder = PackingDecoder(crop, 1, config.threads, file)
+        elif decoder.native:
             self._decoder = NativeDecoder(crop, 1, config.threads, file, normalise)
         else:
             self._decoder = StockDecoder(crop, 1)
             if normalise is not None:
                 self._finish = normalise.to(self._device)
-        operations = [self._decoder, ToTensor(), *_copies(self._device), ToTorchImage()]
+        packs = isinstance(self._decoder, PackingDecoder)
+        operations = [self._decoder, ToTensor(), *copies, *([] if packs else [ToTorchImage()])]
         pipelines: dict[str, Any] = {"image": operations, "label": None}
         with compiling(not decoder.native):
             self._loader = Loader(
@@ -266,9 +272,11 @@ class _Pipeline:
         """Resolution and buffers of the last epoch, kept for the next: the first write to new memory takes longer."""
         self._sizes = self._loader.memory_manager.sizes
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
+        if isinstance(self._decoder, PackingDecoder):
+            self._decoder.labels = self.labels
 
-    def batches(self, order: Numbers, resolution: int, key: int = 0) -> Iterator[tuple[Tensor, Numbers]]:
-        """Yield batches of images and their numbers, in the order of the image numbers `order`."""
+    def batches(self, order: Numbers, resolution: int, key: int = 0) -> Iterator[tuple[Tensor, Tensor, Numbers]]:
+        """Yield batches of images, labels and image numbers, in the order of the image numbers `order`."""
         self._decoder.resolution = resolution
         self._loader.memory_manager.sizes = np.append(self._sizes, np.uint64(key))  # see CropDecoder
         batch_size = self._loader.batch_size
@@ -276,11 +284,15 @@ class _Pipeline:
         epoch = Epoch(self._loader, order, spare[1] if spare is not None and spare[0] == resolution else None)
         try:
             for start in range(0, len(order), batch_size):
-                (images,) = cast(Any, next(epoch))
-                yield self._finish(images), order[start : start + batch_size]
+                (batch,) = cast(Any, next(epoch))
+                numbers = order[start : start + batch_size]
+                if isinstance(self._decoder, PackingDecoder):
+                    yield *unpacked(batch), numbers
+                else:
+                    yield self._finish(batch), self._labels_of(numbers), numbers
         finally:
             epoch.close()
             self._spare = resolution, epoch.memory_allocations
 
-    def labels_of(self, numbers: Numbers) -> Tensor:
+    def _labels_of(self, numbers: Numbers) -> Tensor:
         return torch.from_numpy(self.labels[numbers]).to(self._device, non_blocking=True)

@@ -102,6 +102,23 @@ def test_missing_gpu_telemetry_is_reported_once_a_run(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out.count(reason) == 1
 
 
+def test_why_steps_replay_no_graph_is_said_once_for_all_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(name, "running", graph=False, graph_reason="out of memory") for name in ("a s0", "a s1")]
+    rows += [row("a s2", "running", graph=True), row("a s3", "running")]
+    line = "steps are launched kernel by kernel, not as a CUDA graph: out of memory"
+    show(plain_console(), *render_grid(rows, 1))
+    assert " ".join(capsys.readouterr().out.split()).count(line) == 1
+    assert [(run["graph"], run["graph_reason"]) for run in rows_as_json(rows)] == [
+        *[(False, "out of memory")] * 2,
+        (True, None),
+        (None, None),
+    ]
+    lines = ProgressLines(plain_console())
+    for _ in range(2):
+        lines.update(rows)
+    assert " ".join(capsys.readouterr().out.split()).count(line) == 1
+
+
 def test_dropped_kernels_are_said_once_for_all_runs(capsys: pytest.CaptureFixture[str]) -> None:
     dropped = ("max pool 3x3: the kernel in Triton gives other maps", "another: it failed")
     rows = [row(name, "running", kernels_dropped=dropped) for name in ("a s0", "a s1")] + [row("a s2", "running")]

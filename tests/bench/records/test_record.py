@@ -22,6 +22,7 @@ from bench.records.refusals import write_refusal
 from bench.records.states import events_from, is_held, read_events, read_state
 from reproduce import schema
 from reproduce.spec import RunConfig
+from reproduce.training.graphs.switch import GraphUse
 
 Begin = Callable[..., Record]
 
@@ -257,3 +258,24 @@ def test_kernels_that_the_last_attempt_did_without_are_in_its_start_event(tmp_pa
     begun(tmp_path).end("interrupted")
     assert "kernels_dropped" not in read_events(tmp_path)[-2], "absent where there is nothing to say"
     assert read_state(tmp_path).kernels_dropped == ()
+
+
+def test_whether_steps_replay_a_graph_is_recorded_when_it_is_known_and_when_it_changes(
+    tmp_path: Path, begun: Begin
+) -> None:
+    record = begun(tmp_path)
+    assert (read_state(tmp_path).graph, read_state(tmp_path).graph_reason) == (None, None)
+    for use in (GraphUse(True, ""), GraphUse(True, ""), GraphUse(False, "out of memory at redis://:secret@h")):
+        record.graph(use)
+    graphs = [event for event in read_events(tmp_path) if event["kind"] == schema.GRAPH]
+    assert [event["graph"] for event in graphs] == [True, False], "once for each side that says the same"
+    assert graphs[0]["reason"] is None
+    state = read_state(tmp_path)
+    assert state.graph is False
+    assert state.graph_reason is not None
+    assert state.graph_reason.startswith("out of memory")
+    assert "secret" not in state.graph_reason
+    record.end("interrupted", reason="time limit")
+    assert read_state(tmp_path).graph_reason == state.graph_reason
+    begun(tmp_path).end("interrupted")
+    assert read_state(tmp_path).graph is None, "of the last attempt"

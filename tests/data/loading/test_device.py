@@ -7,6 +7,7 @@ streams and events give; `Stream` and `Event` here do that with CUDA's rules and
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -34,11 +35,11 @@ def val_loader(folder: Path) -> ValLoader:
 
 
 def trained_on(loader: TrainLoader, epoch: int, resolution: int = 32) -> Batches:
-    return [(images.clone(), labels) for images, labels in loader.epoch(epoch, resolution)]
+    return [(images.clone(), labels.clone()) for images, labels in loader.epoch(epoch, resolution)]
 
 
 def validated_on(loader: ValLoader) -> Batches:
-    return [(images.clone(), labels) for images, labels, _ in loader]
+    return [(images.clone(), labels.clone()) for images, labels, _ in loader]
 
 
 def same(first: Batches, second: Batches) -> bool:
@@ -190,6 +191,29 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Late:
     return device
 
 
+def test_labels_come_with_the_pixels_in_one_copy_for_each_batch(
+    synthetic_data: Path, expected: dict[str, Batches], late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone: list[int] = []
+    monkeypatch.setattr(loaders._Pipeline, "_labels_of", lambda self, numbers: alone.append(len(numbers)))
+    copies: list[torch.Size] = []
+
+    def copy(target: torch.Tensor, source: torch.Tensor) -> None:
+        assert source.is_contiguous()
+        assert target.is_contiguous()
+        copies.append(source.shape)
+        target.copy_(source)
+
+    monkeypatch.setattr(sys.modules[__name__], "_copy", copy)
+    train = train_loader(synthetic_data)
+    for images, labels in train.epoch(0, 33):
+        late.computing.synchronize()
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.dtype is torch.int64
+    assert copies == [torch.Size((8, 8 + 3 * 33 * 33))] * len(expected["first"])
+    assert alone == []
+
+
 def test_a_device_that_is_late_computes_on_the_images_that_it_was_given(
     synthetic_data: Path, expected: dict[str, Batches], late: Late
 ) -> None:
@@ -198,7 +222,7 @@ def test_a_device_that_is_late_computes_on_the_images_that_it_was_given(
     seen: Batches = []
 
     def keep(images: torch.Tensor, labels: torch.Tensor) -> None:
-        seen.append((images.clone(), labels))
+        seen.append((images.clone(), labels.clone()))
 
     for epoch in (0, 1):
         for images, labels in train.epoch(epoch, 32):

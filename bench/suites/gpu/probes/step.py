@@ -11,7 +11,7 @@ from bench.planning.rates import rate_entry
 from bench.suites.gpu.probe import ProbeContext, Reporter, Value
 from bench.suites.harness.ceilings import measured_ceiling
 from bench.suites.harness.meter import BUSY, JOULE, SPEED
-from bench.suites.step.implementations import OURS, STEPS, step_names
+from bench.suites.step.implementations import GRAPHED, OURS, STEPS, step_names
 from bench.suites.step.inputs import port_network
 from bench.suites.step.worker import StepMeasurements, StepWorkers, StepWorkload, step_workers
 from reproduce.execution.precision import resolve_precision
@@ -170,6 +170,14 @@ def step(context: ProbeContext, reporter: Reporter) -> None:
             bench.report(bench.workload(network, size.batch, names=best))
 
 
+def graph(context: ProbeContext, reporter: Reporter) -> None:
+    """Measure what a CUDA graph gains on small images; the probe `step` has it at the usual size."""
+    size = context.size
+    with step_workers(context.device, context.threads) as workers:
+        bench = StepBench(context, reporter, workers)
+        bench.report(bench.workload(port_network(size.small_side), size.small_batch, names=(OURS, GRAPHED)))
+
+
 def variants(context: ProbeContext, reporter: Reporter) -> None:
     """Measure our training step for five variants of the network.
 
@@ -204,11 +212,16 @@ def evaluation(context: ProbeContext, reporter: Reporter) -> None:
 
 
 def compiled(context: ProbeContext, reporter: Reporter) -> None:
-    """Measure a training step in each implementation that uses torch.compile, beside our step without it."""
+    """Measure a training step in each implementation that uses torch.compile, beside our step without it.
+
+    On GPUs, our step as a CUDA graph stands beside them as well.
+    """
     with step_workers(context.device, context.threads) as workers:
         bench = StepBench(context, reporter, workers)
         for name in COMPILED:  # one at a time, because the time limit may cut the last one
-            bench.report(bench.workload(port_network(context.size.side), context.size.batch, names=(OURS, name)))
+            bench.report(
+                bench.workload(port_network(context.size.side), context.size.batch, names=(OURS, GRAPHED, name))
+            )
 
 
 def energy(context: ProbeContext, reporter: Reporter) -> None:

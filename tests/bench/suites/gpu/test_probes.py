@@ -22,14 +22,23 @@ from bench.suites.gpu.probe import (
     Reporter,
     WorkloadSize,
 )
-from bench.suites.gpu.probes import correctness, kernels, loader, main_job, step
+from bench.suites.gpu.probes import correctness, feeding, kernels, loader, main_job, step
 from bench.suites.gpu.registry import PROBES
 from bench.suites.harness.meter import SPEED
-from bench.suites.step.implementations import OURS, STEPS
+from bench.suites.step.implementations import GRAPHED, OURS, STEPS
 from reproduce.execution.precision import resolve_precision
 from reproduce.training.step import Step, StepResult
 
-TINY = WorkloadSize(side=32, batch=4, batches=(2,), published_batch=2, pictures=32, repetition_s=0.01)
+TINY = WorkloadSize(
+    side=32,
+    batch=4,
+    batches=(2,),
+    small_side=32,
+    small_batch=2,
+    published_batch=2,
+    pictures=32,
+    repetition_s=0.01,
+)
 
 
 @pytest.fixture
@@ -96,7 +105,8 @@ def test_a_step_in_all_implementations_gives_a_rate_for_plans(context: ProbeCont
     reported = Reported()
     step.step(context, reported.reporter)
     first, second = reported.tables.values()
-    assert list(first.rows) == [name for name, one in STEPS.items() if not one.compiled and one.makers != "engines"]
+    expected = [name for name, one in STEPS.items() if not one.compiled and one.makers != "engines"]
+    assert list(first.rows) == [name for name in expected if name != GRAPHED], "a CPU has no graph"
     assert list(second.rows) == [OURS, step.BEST_BASELINE]
     (rates,) = (one.rates for one in reported.messages if isinstance(one, RateEntries))
     assert rates[0]["images_per_s"] == first.rows[OURS][SPEED]
@@ -110,6 +120,16 @@ def test_the_loader_is_measured_by_number_of_threads(context: ProbeContext) -> N
     assert {name: set(row) for name, row in table.rows.items()} == {
         f"{threads} threads": {"images/s", "images/s, photometric"} for threads in (1, 2)
     }
+
+
+def test_a_step_is_measured_alone_and_fed_by_the_loader(context: ProbeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeding, "REPETITIONS", 1)
+    monkeypatch.setattr(feeding, "STEPS", 6)
+    reported = Reported()
+    feeding.feeding(context, reported.reporter)
+    (table,) = reported.tables.values()
+    assert list(table.rows) == [feeding.ALONE, feeding.AHEAD, feeding.WAITING]
+    assert table.rows[feeding.ALONE][feeding.SHARE] == 1
 
 
 def test_threads_are_doubled_up_to_the_cores() -> None:
