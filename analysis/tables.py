@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -191,6 +192,6 @@ class Table:
         return text
 
 
-def _first_in_latex_row(text: str) -> str:
+def _first_in_latex_row(text: Any) -> str:
     """Protect the beginning of a row, which the end of the row before it would take for an option of its own."""
     return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text

@@ -124,14 +124,14 @@ def build_parser() -> Parser:
         "--records",
         type=folder,
         metavar="FOLDER",
-        default=os.environ.get("DEEPER_RECORDS", "records"),
+        default=os.environ.get("DEEPER_RECORDS") or "records",
         help="The folder of the records and of the tracking store. Default: $DEEPER_RECORDS, else ./records.",
     )
     places.add_argument(
         "--data",
         type=folder,
         metavar="FOLDER",
-        default=os.environ.get("DEEPER_DATA", "data"),
+        default=os.environ.get("DEEPER_DATA") or "data",
         help="The folder of the prepared data sets. Default: $DEEPER_DATA, else ./data.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
