@@ -364,6 +364,6 @@ def prepare_missing(wanted: Iterable[DataConfig], data_root: Path) -> None:
             if data.source is None:
                 raise SpecError(
                     f"data.source: {data.path} is not prepared and the experiment names no source; "
-                    f"type: deeper data prepare SOURCE --output {folder}"
+                    f"type: deeper data prepare SOURCE --output {shlex.quote(str(folder))}"
                 ) from None
             prepare_with_progress(source_from(data.source), folder, PrepareOptions())
