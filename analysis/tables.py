@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -26,8 +27,11 @@ LATEX = str.maketrans(
     }
 )
 """LaTeX's special characters, escaped."""
-LATEX_COMMANDS = {DASH: "---", MINUS: "$-$", "×": r"$\times$", "∞": r"$\infty$", "\u202f": r"\,", "< ": "$<$ "}
-"""Symbols of tables and the commands that print them."""
+LATEX_COMMANDS = {
+    **{DASH: "---", MINUS: "$-$", "×": r"$\times$", "∞": r"$\infty$", "\u202f": r"\,"},
+    **{character: f"${character}$" for character in "<>|"},
+}
+"""Symbols of tables and the commands that print them. LaTeX's first encoding has others in place of <, > and |."""
 
 
 def is_missing(value: object) -> bool:
@@ -174,6 +178,7 @@ class Table:
         """
         frame = pd.DataFrame([[cell.plain for cell in row] for row in self.rows], columns=list(self.columns))
         styler = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+        styler = styler.format(_first_in_latex_row, subset=frame.columns[:1], escape="latex")
         text = styler.to_latex(
             hrules=True,
             column_format="".join("l" if i in self.text_columns else "r" for i in range(len(self.columns))),
@@ -185,3 +190,8 @@ class Table:
         for symbol, command in LATEX_COMMANDS.items():
             text = text.replace(symbol, command)
         return text
+
+
+def _first_in_latex_row(text: Any) -> str:
+    """Protect the beginning of a row, which the end of the row before it would take for an option of its own."""
+    return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text

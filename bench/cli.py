@@ -11,6 +11,7 @@ Exit codes:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import shlex
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words of the command line without the name of the program. None means those of this process.
 
     Returns:
-        The exit code, as the description of this module lists it. It is 0 if the reader of a pipe closes the pipe.
+        The exit code, as the description of this module lists it. It is 0 if the reader of a pipe closes the pipe,
+        and 2 if the disk of standard output is full.
 
     Raises:
         SystemExit: argparse ends the program, with code 0 after --help and --version and with code 2 for a wrong
@@ -80,7 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_folders()
         build_parser().parse_args(arguments, parsed)
         _check_environment()
-        return int(parsed.call(parsed))
+        code = int(parsed.call(parsed))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is noticed while it can still be said
+        return code
     except UserError as error:
         if traceback_wanted():
             print(redacted(traceback.format_exc()), end="", file=sys.stderr)
@@ -90,9 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _print_error(str(error) or "interrupted")  # a command may say what is kept
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
         return DONE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None and _is_output_full():
+            _discard_output()
+            _print_error(f"standard output cannot be written: {error.strerror}; write it to another place")
+            return WRONG_INPUT
         if isinstance(error, OSError) and error.errno in FULL:
             _print_error(describe_full_disk(error, Path(error.filename or _records_of(parsed) or Path.cwd())))
             return WRONG_INPUT
@@ -124,14 +133,14 @@ def build_parser() -> Parser:
         "--records",
         type=folder,
         metavar="FOLDER",
-        default=os.environ.get("DEEPER_RECORDS", "records"),
+        default=os.environ.get("DEEPER_RECORDS") or "records",
         help="The folder of the records and of the tracking store. Default: $DEEPER_RECORDS, else ./records.",
     )
     places.add_argument(
         "--data",
         type=folder,
         metavar="FOLDER",
-        default=os.environ.get("DEEPER_DATA", "data"),
+        default=os.environ.get("DEEPER_DATA") or "data",
         help="The folder of the prepared data sets. Default: $DEEPER_DATA, else ./data.",
     )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -195,9 +204,24 @@ def _records_of(parsed: argparse.Namespace) -> Path | None:
     return records
 
 
+def _is_output_full() -> bool:
+    """Return whether standard output leads to a full disk. An error of it names no file, and its text is gone."""
+    try:
+        os.write(1, b"\n")
+    except OSError as error:
+        return error.errno in FULL
+    return False
+
+
+def _discard_output() -> None:
+    """Let standard output lead nowhere, so that Python does not try again to write to it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def _print_error(message: str) -> None:
-    for line in redacted(message).splitlines():
-        print(f"deeper: {printable(line)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # where nobody can be told, the exit code still says it
+        for line in redacted(message).splitlines():
+            print(f"deeper: {printable(line)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -331,6 +331,8 @@ class ExperimentConfig(Config):
 
     @model_validator(mode="after")
     def _coherent(self) -> ExperimentConfig:
+        if self.name.endswith((".yaml", ".yml")):
+            raise ValueError(f"name: {self.name!r} would be taken for a file on the command line; leave out the ending")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} names a seed twice; give each seed once")
         self.analysis.check_arms(self.arms)

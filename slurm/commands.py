@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,10 +144,11 @@ def _submit(arguments: argparse.Namespace) -> int:
     if arguments.address and (unchecked := check_ray_cluster(arguments.address)):
         print(unchecked)
     if not (left := _left(arguments, runs)):
+        place = shlex.quote(str(records))
         print(
             f"nothing to do: all {len(runs)} runs have ended, and no job is submitted\n"
-            f"runs:      deeper status {experiment.name} --records {records}\n"
-            f"report:    deeper report {experiment.name} --records {records}"
+            f"runs:      deeper status {experiment.name} --records {place}\n"
+            f"report:    deeper report {experiment.name} --records {place}"
         )
         return 0
     if arguments.dry_run:
@@ -259,14 +261,15 @@ def _check(arguments: argparse.Namespace, runs: Sequence[PlannedRun], profile: P
 
 def _print_submission(job: Job, profile: Profile, jobs: dict[str, str], runs: int) -> None:
     grid = f"{jobs['grid']}_*" if job.split else jobs["grid"]
+    records = shlex.quote(str(job.records))
     print(
         f"{runs} runs submitted as job {jobs['grid']}"
         + (f", report as job {jobs['report']}" if "report" in jobs else "")
     )
     print(f"log:       {job.folder}/grid-{grid}.log")
-    print(f"runs:      deeper status {job.experiment} --records {job.records}")
-    print(f"dashboard: {profile.tracking_uri or f'deeper dashboard {job.experiment} --records {job.records}'}")
+    print(f"runs:      deeper status {job.experiment} --records {records}")
+    print(f"dashboard: {profile.tracking_uri or f'deeper dashboard {job.experiment} --records {records}'}")
     if "report" in jobs:
         print(f"report:    {job.records}/reports/{job.experiment}/index.html, once job {jobs['report']} is done")
-    print(f"follow:    deeper slurm logs {jobs['grid']} --follow --records {job.records}")
+    print(f"follow:    deeper slurm logs {jobs['grid']} --follow --records {records}")
     print(f"cancel:    scancel {jobs['grid']}    (every run writes a checkpoint; submit again to continue)")

@@ -225,7 +225,7 @@ def _launcher_options(profile: Profile) -> list[str]:
 def _run_options(job: Job) -> list[str]:
     """Return the options that the launcher passes on to `deeper run`, quoted for the shell."""
     options = [f'--part "$((SLURM_ARRAY_TASK_ID + 1))/{job.split}"'] if job.split else []
-    options += [f"--arm {shlex.quote(arm)}" for arm in job.arms]
+    options += [f"--arm={shlex.quote(arm)}" for arm in job.arms]
     options += [f"--seed {seed}" for seed in job.seeds]
     return options + ["--retry-failed"] * job.retry_failed
 

@@ -106,6 +106,7 @@ def test_claims_of_one_network_share_its_runs() -> None:
             "recipe.epochs: '1': use a number without quotes",
         ),
         ({"name": "My study"}, "^small.yaml: name: 'My study': use lower-case letters, digits, .* letter or digit$"),
+        ({"name": "study.yaml"}, "^small.yaml: name: 'study.yaml' would be taken for a file .*; leave out the ending$"),
         ({"seeds": [True]}, r"seeds: \[True\]: use a number"),
         ({"seeds": [-1]}, "^small.yaml: seeds.0: -1: use at least 0$"),
         ({"recipes": {}}, "recipes: unknown key; known here: analysis, arms, data, description, name"),

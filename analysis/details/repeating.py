@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -116,10 +117,10 @@ def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, st
     if commit:
         steps.append((f"git checkout {commit[:12]} && make setup", f"The code{asides}."))
     if path:
-        prepared = "The data"
+        prepared, folder = "The data", shlex.quote(f"data/{path}")
         if digest:
-            prepared += f"; deeper data verify data/{path} has to print a hash that begins with {digest[:12]}"
-        steps.append((f"deeper data prepare {what} --output data/{path}", f"{prepared}."))
+            prepared += f"; deeper data verify {folder} has to print a hash that begins with {digest[:12]}"
+        steps.append((f"deeper data prepare {what} --output {folder}", f"{prepared}."))
     run = f"The {counted(len(recorded.runs), 'run')}"
     run += ", from the file beside this page." if has_file else "; if it is not shipped, name its file."
     steps.append((f"deeper run {experiment}", run))

@@ -51,7 +51,9 @@ def read_verifications(files: Iterable[Path], recorded: Recorded) -> list[Repeat
 def _read_file(file: Path, recorded: Recorded) -> list[RepeatedRun]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise AnalysisError(f"--verification: {file} cannot be read: {error.strerror}; name another file") from error
+    except ValueError as error:
         raise AnalysisError(f"--verification: {file} cannot be read as JSON: {error}") from error
     try:
         experiment, runs = content["experiment"], [_repeated_run(run) for run in content["runs"]]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.console.options import output_file, output_folder
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def _add_gpu(suites: Any) -> None:
     suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
     suite.add_argument(
         "--output",
-        type=Path,
+        type=output_folder,
         metavar="FOLDER",
         help=f"Folder that the results are written to. Default: {COMMITTED_FOLDER}.",
     )
@@ -200,7 +201,7 @@ def _add_faults(suites: Any) -> None:
     suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
     suite.add_argument(
         "--output",
-        type=Path,
+        type=output_folder,
         metavar="FOLDER",
         help="Folder that the results are written to. Default: results/faults.",
     )
@@ -226,7 +227,7 @@ def _add_result(suite: argparse.ArgumentParser) -> None:
     )
     suite.add_argument(
         "--output",
-        type=Path,
+        type=output_file,
         nargs="?",
         const=COMMITTED_FOLDER,
         metavar="FILE",
@@ -235,7 +236,7 @@ def _add_result(suite: argparse.ArgumentParser) -> None:
 
 
 def _result_output(arguments: argparse.Namespace, suite: str) -> ResultOutput:
-    """Return the destination of a suite's result. Raises `UserError` if --output names a folder."""
+    """Return the destination of a suite's result."""
     from bench.suites.harness.reporting import ResultOutput
 
     path: Path | None = arguments.output
@@ -243,8 +244,6 @@ def _result_output(arguments: argparse.Namespace, suite: str) -> ResultOutput:
         from bench.results.store import COMMITTED, this_machine_kind
 
         path = COMMITTED / this_machine_kind() / f"{suite}.json"
-    elif path is not None and path.is_dir():
-        raise UserError(f"--output: {path} is a folder; give a file, or none for {COMMITTED_FOLDER}/")
     return ResultOutput(json=arguments.json, file=path)
 
 

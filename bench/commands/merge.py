@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -76,5 +77,5 @@ def _show(content: dict[str, Any]) -> None:
         console,
         f"{content['into']}: {len(content['runs'])} runs, {len(content['copied'])} of them copied now; "
         f"{content['repeated']} further copies left out, {content['absent']} planned runs not begun",
-        f"next: deeper publish --once --records {content['into']}",
+        f"next: deeper publish --once --records {shlex.quote(content['into'])}",
     )

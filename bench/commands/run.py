@@ -22,7 +22,9 @@ from bench.console.options import (
     add_experiment,
     add_retry,
     cluster_address,
+    file,
     not_negative_number,
+    number,
     positive_number,
     require_writable_records,
     whole_number,
@@ -85,7 +87,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--telemetry-hz",
-        type=positive_number,
+        type=number(0.001, 100),
         default=1.0,
         metavar="HZ",
         help="Samples of host and GPUs a second. Default: 1.",
@@ -94,7 +96,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     batch.add_argument("--part", metavar="I/N", help="Start with this part of the runs, then help with the others.")
     batch.add_argument(
         "--stop-file",
-        type=Path,
+        type=file,
         metavar="FILE",
         help="Stop as on Ctrl-C once this file exists; its first line is the reason.",
     )
@@ -106,7 +108,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     batch.add_argument("--no-publish", action="store_true", help="Only write records; MLflow gets them later.")
     batch.add_argument(
         "--heartbeat-s",
-        type=positive_number,
+        type=number(0.01, 3600),
         default=1.0,
         metavar="SECONDS",
         help="The time between heartbeats in a run's folder. Default: 1.",
@@ -138,7 +140,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     chosen = select(plan_without_data(experiment), arguments.arm, arguments.seed)
     require_writable_records(arguments)
-    part_asked = _parse_part(arguments.part) if arguments.part else None
+    part_asked = _parse_part(arguments.part) if arguments.part is not None else None
 
     from bench.commands.experiments.interim import InterimReports, report_command
     from bench.orchestration.cluster import check_address
@@ -323,14 +325,14 @@ def _follow(
 
 def _places_given(arguments: argparse.Namespace) -> str:
     """The option that names the folder of the records in the commands that follow, unless it is the default."""
-    default = Path(os.environ.get("DEEPER_RECORDS", "records"))
+    default = Path(os.environ.get("DEEPER_RECORDS") or "records")
     return "" if arguments.records == default else f" --records {shlex.quote(str(arguments.records))}"
 
 
 def _parse_part(text: str) -> tuple[int, int]:
     from reproduce.spec import SpecError
 
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise SpecError(f"--part: {text!r} is not a part; use I/N with I from 1 to N, e.g. 1/4")
     return int(match[1]), int(match[2])
@@ -362,6 +364,6 @@ def prepare_missing(wanted: Iterable[DataConfig], data_root: Path) -> None:
             if data.source is None:
                 raise SpecError(
                     f"data.source: {data.path} is not prepared and the experiment names no source; "
-                    f"type: deeper data prepare SOURCE --output {folder}"
+                    f"type: deeper data prepare SOURCE --output {shlex.quote(str(folder))}"
                 ) from None
             prepare_with_progress(source_from(data.source), folder, PrepareOptions())

@@ -150,6 +150,18 @@ def positive_number(text: str) -> float:
     return value
 
 
+def number(least: float, most: float) -> Callable[[str], float]:
+    """Return a function that reads a number from `least`, which is above 0, to `most`."""
+
+    def read(text: str) -> float:
+        value = positive_number(text)
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"{_shown(text)} is not from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
 def not_negative_number(text: str) -> float:
     """Read a finite number that is 0 or above."""
     return 0.0 if re.fullmatch(r"[-+]?0*\.?0+", text.strip()) else positive_number(text)
@@ -169,8 +181,7 @@ def cluster_address(text: str) -> str:
 
 def folder(text: str) -> Path:
     """Read the path of a folder, which need not exist."""
-    path = Path(text)
-    _look_at(path, text)
+    path = _path(text)
     if os.path.lexists(path) and not path.is_dir():
         raise ArgumentTypeError(f"{_shown(text)} is not a folder; name a folder, which need not exist yet")
     return path
@@ -185,16 +196,24 @@ def output_folder(text: str) -> Path:
 
 def output_file(text: str) -> Path:
     """Read the path of a file that can be written. Its folder need not exist."""
-    path = Path(text)
-    _look_at(path, text)
-    if path.is_dir():
-        raise ArgumentTypeError(f"{_shown(text)} is a folder; name a file")
+    path = file(text)
     _check_writable(path, text)
     return path
 
 
-def _look_at(path: Path, text: str) -> None:
-    """Check that the system takes a path at all, whether or not something is there."""
+def file(text: str) -> Path:
+    """Read the path of a file, which need not exist."""
+    path = _path(text)
+    if path.is_dir():
+        raise ArgumentTypeError(f"{_shown(text)} is a folder; name a file")
+    return path
+
+
+def _path(text: str) -> Path:
+    """Read a path that the system takes, whether or not something is there."""
+    if not text:  # often of a variable of the shell that is not set, and `Path` would take the current folder
+        raise ArgumentTypeError("'' is no path; name a place, such as . for the current folder")
+    path = Path(text)
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -202,6 +221,7 @@ def _look_at(path: Path, text: str) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ArgumentTypeError(f"{_shown(text)} cannot be used: {reason}; name another place") from error
+    return path
 
 
 def _check_writable(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.console.options import HELP_WIDTH
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def plain_console(*, stderr: bool = False) -> Console:
             for text, style, control in super().render(renderable, options):
                 yield Segment(text if control else printable(text), style, control)
 
-    return PlainConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+    console = PlainConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if console.width < 1:  # of COLUMNS=0, for which rich prints nothing
+        console.width = HELP_WIDTH
+    return console
 
 
 def show(console: Console, *parts: RenderableType, style: str | None = None) -> None:

@@ -46,8 +46,8 @@ class Interruption:
             return REASONS[self._signal]
         if self._stop_file is not None and time.monotonic() - self._looked_at >= STOP_FILE_EVERY_S:
             self._looked_at = time.monotonic()
-            with contextlib.suppress(FileNotFoundError):
-                self._stop = self._stop_file.read_text(encoding="utf-8").strip() or None  # empty while it is written
+            with contextlib.suppress(FileNotFoundError):  # and it is empty while it is written
+                self._stop = self._stop_file.read_text(encoding="utf-8", errors="replace").strip() or None
         return self._stop
 
     @property

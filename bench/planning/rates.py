@@ -285,6 +285,10 @@ def _read_result(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["environment"]["gpus"], content["setting"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read: {error.strerror}; name a file that `deeper bench ... --output` wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise SpecError(f"{path}: not what `deeper bench ... --output` writes: {error!r}") from None
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -169,7 +170,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise DamagedDataError(
-            f"{path}: no such file; prepare the data first: deeper data prepare SOURCE --output {folder}"
+            f"{path}: no such file; prepare the data first: "
+            f"deeper data prepare SOURCE --output {shlex.quote(str(folder))}"
         )
     try:
         return Manifest.model_validate_json(path.read_bytes())

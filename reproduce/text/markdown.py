@@ -10,11 +10,15 @@ _MEANING = re.compile(
     | (?<!\w)_ | _(?!\w)    # emphasis; within a word, an underscore is a letter
     | (?<=])\(              # the address of a link
     | :(?=[\w+-]+:)         # an emoji
-    | ^\# | ^[>+-](?=\s)    # a heading, a quotation, a list
+    | &(?=\#?\w+;)          # a character by its name or number
+    | ^[\#>] | ^[+-](?=\s|$)  # a heading, a quotation, a list
+    | ^[=-](?=[=-]*\s*$)    # what makes a heading of the line above
+    | ^\[(?=[ xX]\]\s|[^]]*\]:)  # a box to tick, the address of a link by its name
     """,
     re.VERBOSE,
 )
-_ESCAPED = re.compile(r"\\([\\|*`$~_(:#>+-])")
+_ITEM = re.compile(r"^\d{1,9}(?=[.)](?:\s|$))")
+_ESCAPED = re.compile(r"\\([\\|*`$~_(:#>+=&\[.)-])|&lt;")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 
@@ -24,7 +28,8 @@ def as_markdown(text: str) -> str:
 
     Ordinary prose, numbers and intervals in brackets are not changed.
     """
-    return _TAG.sub("&lt;", _MEANING.sub(r"\\\g<0>", _BREAKS.sub(" ", text).lstrip()))
+    escaped = _MEANING.sub(r"\\\g<0>", _BREAKS.sub(" ", text).lstrip())
+    return _TAG.sub("&lt;", _ITEM.sub(r"\g<0>\\", escaped))
 
 
 def as_cell(markdown: str) -> str:
@@ -34,4 +39,4 @@ def as_cell(markdown: str) -> str:
 
 def from_markdown(line: str) -> str:
     """Return the text of which `as_markdown` made a line. Prose that was written without it is not changed."""
-    return _ESCAPED.sub(r"\1", line.replace("&lt;", "<"))
+    return _ESCAPED.sub(lambda found: found[1] or "<", line)

@@ -30,8 +30,8 @@ def test_a_missing_file_is_named(data: Path) -> None:
 
 
 def test_a_folder_that_was_never_prepared_gets_the_command(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="deeper data prepare"):
-        load_manifest(tmp_path)
+    with pytest.raises(DataError, match=r"deeper data prepare SOURCE --output '.*/my data'"):
+        load_manifest(tmp_path / "my data")
 
 
 @pytest.mark.parametrize(("old", "new"), [("class001", "class1"), ('"images"', '"pictures"'), ("{", "")])

@@ -306,7 +306,7 @@ def test_profile_and_options_reach_the_launcher_unchanged(tmp_path: Path) -> Non
         *("--folder", str(node.submission), "--experiment", str(node.submission / "experiment.yaml")),
         *("--records", str(tmp_path / "my records"), "--data", str(tmp_path / "my data")),
         *("--scratch", "$TMPDIR/a b", "--interface", "ib0", "--object-store-mib", "512", "--"),
-        *("--arm", "it's; one", "--arm", "$two", "--seed", "0", "--seed", "3", "--retry-failed"),
+        *("--arm=it's; one", "--arm=$two", "--seed", "0", "--seed", "3", "--retry-failed"),
         "--allow-other-machine",
     ]
     assert {"--nodes=1", "--ntasks=1", "--cpus-per-task=2", "--gpus-per-node=2", "--no-kill"} <= set(node.srun)

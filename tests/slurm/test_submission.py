@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -128,6 +129,14 @@ def test_a_finished_experiment_is_not_submitted_again(with_sbatch: Path, capsys:
     assert len(submissions(with_sbatch)) == 1
     assert main([*submit_tiny, "--retry-failed", "--seed", "1"]) == 0
     assert "2 runs submitted" in capsys.readouterr().out
+
+
+def test_the_commands_that_follow_a_submission_can_be_typed(
+    with_sbatch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["slurm", "submit", "tiny.yaml", "--profile", "lab.yaml", "--records", "my records"]) == 0
+    said = [line.partition(":")[2] for line in capsys.readouterr().out.splitlines() if " deeper " in line]
+    assert [shlex.split(command)[-1] for command in said] == [str(with_sbatch / "my records")] * 3
 
 
 def test_submissions_are_ordered_by_time() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def _new(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--output: {path} cannot be written: {error.strerror}; name a file in a folder of yours"
         ) from None
-    print(f"{path} is written. Edit it, then: deeper plan {path}")
+    print(f"{path} is written. Edit it, then: deeper plan {shlex.quote(str(path))}")
     return DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def _report(arguments: argparse.Namespace) -> int:
             raise
         raise UserError(
             f"experiment: {name!r} has records in {arguments.records}, but none of its runs is in {uri}; "
-            f"publish them first: deeper publish {name} --once --records {arguments.records}"
+            f"publish them first: deeper publish {name} --once --records {shlex.quote(str(arguments.records))}"
         ) from error
     if message := store_without_room(arguments.records.resolve()):
         print(message, file=sys.stderr)

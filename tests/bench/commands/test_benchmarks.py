@@ -9,7 +9,6 @@ import pytest
 from bench.cli import build_parser, main
 from bench.commands.benchmarks import _result_output
 from bench.results import store as results
-from reproduce.errors import UserError
 
 
 def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
@@ -17,12 +16,6 @@ def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
     output = _result_output(arguments, "step")
     assert output.file == results.COMMITTED / results.this_machine_kind() / "step.json"
     assert _result_output(build_parser().parse_args(["bench", "step"]), "step").file is None
-
-
-def test_output_to_a_folder_is_refused(tmp_path: Path) -> None:
-    arguments = build_parser().parse_args(["bench", "step", "--output", str(tmp_path)])
-    with pytest.raises(UserError, match=r"--output: .* is a folder; give a file"):
-        _result_output(arguments, "step")
 
 
 def test_json_takes_no_value() -> None:

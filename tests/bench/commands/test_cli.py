@@ -276,3 +276,23 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told(
     monkeypatch.setattr("tempfile.gettempdir", none_found)
     assert cli.main(["status", "quickstart"]) == WRONG_INPUT
     assert capsys.readouterr().err.startswith("deeper: TMPDIR: /proc/nowhere: neither this nor the system's")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["experiments"], "deeper: standard output cannot be written: No space left"),
+        (["schema", "experiment"], "deeper: standard output cannot be written: No space left"),
+        (["status", "nothing"], "deeper: experiment: 'nothing'"),
+    ],
+)
+def test_a_full_disk_below_standard_output_is_named_as_that(words: list[str], sentence: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.cli", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "wb") as full:
+        for error in (subprocess.PIPE, full):
+            done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=full, stderr=error, check=False)
+            assert done.returncode == WRONG_INPUT
+            if error is subprocess.PIPE:
+                [line] = done.stderr.decode().splitlines()
+                assert line.startswith(sentence)

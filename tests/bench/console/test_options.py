@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from bench import cli
 from bench.console.options import (
     cluster_address,
+    file,
     folder,
     name,
     not_negative_number,
+    number,
     output_file,
     output_folder,
     port,
@@ -25,8 +27,8 @@ from bench.console.options import (
 )
 
 READERS: tuple[Callable[[str], Any], ...] = (
-    *(cluster_address, folder, name, not_negative_number, output_file, output_folder, port, positive_number),
-    whole_number(0),
+    *(cluster_address, file, folder, name, not_negative_number, output_file, output_folder, port, positive_number),
+    *(number(0.5, 2), whole_number(0)),
 )
 
 
@@ -46,6 +48,14 @@ def test_any_value_is_read_or_answered_with_a_sentence(read: Callable[[str], Any
     [
         (["run", "quickstart", "--telemetry-hz", "0"], "--telemetry-hz: '0' is not a positive number"),
         (["run", "quickstart", "--heartbeat-s", "nan"], "--heartbeat-s: 'nan' is not a positive number"),
+        (["run", "quickstart", "--telemetry-hz", "1e300"], "--telemetry-hz: '1e300' is not from 0.001 to 100"),
+        (["run", "quickstart", "--heartbeat-s", "1e-300"], "--heartbeat-s: '1e-300' is not from 0.01 to 3600"),
+        (["run", "quickstart", "--stop-file", "FOLDER"], "FOLDER' is a folder; name a file"),
+        (["run", "quickstart", "--records", ""], "--records: '' is no path; name a place"),
+        (["plan", "quickstart", "--output", ""], "--output: '' is no path; name a place"),
+        (["bench", "layers", "--output", "FILE/x"], "FILE is not a folder; name another place"),
+        (["bench", "layers", "--output", "FOLDER"], "FOLDER' is a folder; name a file"),
+        (["bench", "gpu", "--output", "FILE"], "FILE' is not a folder"),
         (["run", "quickstart", "--node-patience-s", "-1"], "--node-patience-s: '-1' is not a positive number"),
         (["run", "quickstart", "--concurrent", "0"], "--concurrent: 0 is not at least 1"),
         (["run", "quickstart", "--concurrent", "-1"], "--concurrent: -1 is not at least 1"),
@@ -85,6 +95,19 @@ def test_records_that_cannot_be_made_are_named_before_anything_starts(
     for words in (["run", "quickstart"], ["publish"], ["dashboard"]):
         assert cli.main([*words, "--records", str(tmp_path / "file" / "records")]) == 2
         assert "file is not a folder; name another place" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["", "0/4", "5/4", "1/0", "1/" + "9" * 5000, "\u0661/\u0662"])
+def test_a_part_that_is_none_is_named(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "quickstart", "--records", str(tmp_path), "--part", part]) == 2
+    assert "is not a part; use I/N with I from 1 to N" in capsys.readouterr().err
+
+
+def test_an_empty_variable_stands_for_the_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPER_RECORDS", "")
+    monkeypatch.setenv("DEEPER_DATA", "")
+    parsed = cli.build_parser().parse_args(["status", "quickstart"])
+    assert (parsed.records, parsed.data) == (Path("records"), Path("data"))
 
 
 def test_names_are_read_in_one_form_of_unicode() -> None:

@@ -30,6 +30,15 @@ def text() -> None:
     print("the text")
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "20"])
+def test_no_width_of_the_terminal_hides_a_text(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    show(plain_console(), "10 runs")
+    assert capsys.readouterr().out == "10 runs\n"
+
+
 def test_without_options_a_result_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     print_result(options(), CONTENT, text)
     assert capsys.readouterr().out == "the text\n"

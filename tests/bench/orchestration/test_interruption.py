@@ -36,6 +36,8 @@ def test_a_stop_file_gives_its_reason_once_it_is_written(tmp_path: Path, monkeyp
         stop.write_text("time limit\n", encoding="utf-8")
         assert interruption.reason == "time limit"
         assert not interruption.signalled
+        stop.write_bytes(b"caf\xe9")
+        assert interruption.reason == "caf\ufffd"
 
 
 def test_a_stop_file_is_looked_for_every_few_seconds_however_often_it_is_asked_for(

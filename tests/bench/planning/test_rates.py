@@ -177,3 +177,5 @@ def test_a_file_that_is_no_result_is_reported_in_one_line(tmp_path: Path) -> Non
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(SpecError, match=r"x\.json: not what `deeper bench"):
         Rates(tmp_path, gpu=False, file=path)
+    with pytest.raises(SpecError, match=r": cannot be read: Is a directory; name a file"):
+        Rates(tmp_path, gpu=False, file=tmp_path)
