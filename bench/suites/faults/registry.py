@@ -190,7 +190,7 @@ KINDS: tuple[FaultKind, ...] = (
         inject=tracking.make_store_read_only,
         setup=tracking.writable_again,
         heal=tracking.make_store_writable,
-        missing=files.no_mounts,
+        missing=tracking.no_immutable_files,
         wasted_steps=0,
     ),
 )

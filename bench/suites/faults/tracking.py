@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +20,9 @@ from bench.machine.children import ending_with_stdin
 from bench.machine.proxies import except_this_machine
 from bench.suites.faults.kind import Series, Trial
 from bench.tracking.dashboard import await_health, terminate
+from bench.tracking.location import embedded_uri
+from bench.tracking.mlflow_setup import URI
+from bench.tracking.reader import pending
 
 SLOW_S = 2.0
 HANG_S = 3600.0
@@ -63,7 +66,7 @@ class DisturbedServer:
         await_health(self._server, f"http://{LOOPBACK}:{self._port}", log_file)
         self._open()
         self._series.store = store
-        self._series.environment["MLFLOW_TRACKING_URI"] = f"http://{LOOPBACK}:{self._proxy_port}"
+        self._series.environment[URI] = f"http://{LOOPBACK}:{self._proxy_port}"
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -141,8 +144,22 @@ def disturb_server(trial: Trial, mode: str) -> None:
 
 
 def heal_server(trial: Trial) -> None:
-    """Make the server of the series answer again."""
-    _servers[trial.job.name].heal()
+    """Make the server of the series answer again.
+
+    Raises:
+        AssertionError: The tracking store lacks nothing although the server did not answer.
+    """
+    disturbed = _servers[trial.job.name]
+    if disturbed.mode != "slow":
+        _check_lack(trial)
+    disturbed.heal()
+
+
+def _check_lack(trial: Trial) -> None:
+    """Check that the fault has kept something from the tracking store, so that a trial of nothing is none."""
+    records = trial.job.records
+    if pending(records, trial.series.environment.get(URI) or embedded_uri(records)) == 0:
+        raise AssertionError("the tracking store lacked nothing, so that there was no fault")
 
 
 def lock_store(trial: Trial) -> None:
@@ -162,28 +179,51 @@ def await_lock(trial: Trial) -> None:
 
 @contextlib.contextmanager
 def writable_again(series: Series) -> Iterator[None]:
-    """Remove the mount that `make_store_read_only` makes, at the end of the series."""
+    """Undo `make_store_read_only` at the end of the series."""
     try:
         yield
     finally:
-        _make_writable(series.tracking_store)
+        _let_write(series.tracking_store)
 
 
 def make_store_read_only(trial: Trial) -> None:
-    """Mount the SQLite store over itself, read-only."""
-    path = _existing_store(trial)
-    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
+    """Let the kernel refuse every change of the SQLite store, also by processes that have it open."""
+    store = _existing_store(trial)
+    log = trial.wait_for(lambda: path if (path := _write_ahead_log(store)).exists() else None)
+    subprocess.run(["chattr", "+i", str(store), str(log)], check=True)
 
 
 def make_store_writable(trial: Trial) -> None:
-    """Undo `make_store_read_only`. Does nothing if the store is writable."""
-    _make_writable(trial.series.tracking_store)
+    """Undo `make_store_read_only`.
+
+    Raises:
+        AssertionError: The store lacks nothing although it could not be written.
+    """
+    try:
+        _check_lack(trial)
+    finally:
+        _let_write(trial.series.tracking_store)
 
 
-def _make_writable(store: Path) -> None:
-    while os.path.ismount(store):
-        subprocess.run(["umount", "--lazy", str(store)], check=True)
+def no_immutable_files() -> str | None:
+    """Return why a file cannot be made immutable here, or None if it can."""
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            for change in ("+i", "-i"):
+                subprocess.run(["chattr", change, file.name], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            return "making a file immutable takes root, and a file system such as ext4 for temporary files"
+    return None
+
+
+def _let_write(store: Path) -> None:
+    paths = [str(path) for path in (store, _write_ahead_log(store)) if path.exists()]
+    if paths:
+        subprocess.run(["chattr", "-i", *paths], check=True)
+
+
+def _write_ahead_log(store: Path) -> Path:
+    return store.with_name(f"{store.name}-wal")
 
 
 def _existing_store(trial: Trial) -> Path:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from bench.suites.faults.job import EPOCHS, STEPS, FaultJob
 from bench.suites.faults.kind import MissedMomentError, Series, Trial, TrialResult
 from bench.suites.faults.registry import KINDS
 from bench.suites.faults.results import TrialStore, render
+from bench.suites.faults.tracking import make_store_read_only, make_store_writable, no_immutable_files
 from bench.suites.faults.trials import Due, PositionWatch
 from reproduce import schema
 from reproduce.errors import UserError
@@ -155,6 +157,25 @@ print(time.time(), time.monotonic() - start)
     assert 0.4 <= waited_s < 10
 
 
+@pytest.mark.skipif(no_immutable_files() is not None, reason="files cannot be made immutable here")
+def test_a_read_only_store_refuses_a_connection_that_was_open_and_a_fault_that_kept_nothing_back_is_none(
+    tmp_path: Path,
+) -> None:
+    trial = _trial(tmp_path)
+    trial.job.records.mkdir()
+    connection = sqlite3.connect(trial.series.tracking_store, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = wal")
+    connection.execute("CREATE TABLE kept (value)")
+    make_store_read_only(trial)
+    with pytest.raises(sqlite3.OperationalError):
+        connection.execute("INSERT INTO kept VALUES (1)")
+    with pytest.raises(AssertionError, match="lacked nothing"):
+        make_store_writable(trial)
+    connection.execute("INSERT INTO kept VALUES (2)")
+    assert connection.execute("SELECT value FROM kept").fetchall() == [(2,)]
+    connection.close()
+
+
 def test_a_command_that_ends_before_there_is_a_target_is_missed(tmp_path: Path) -> None:
     trial = _trial(tmp_path)
     with subprocess.Popen(["true"]) as trial.series.driver, pytest.raises(MissedMomentError):
@@ -230,8 +251,6 @@ def test_one_bit_of_the_curve_or_the_weights_is_a_difference(
 def test_metrics_that_the_store_lacks_or_holds_twice_are_counted(
     tmp_path: Path, planned: Callable[..., PlannedRun], store: Path
 ) -> None:
-    import sqlite3
-
     from bench.tracking.location import tracking_uri
     from bench.tracking.publishing import Publisher
 
