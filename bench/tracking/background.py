@@ -6,6 +6,7 @@ The module does not import MLflow, since the import and the creation of an SQLit
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -160,7 +161,7 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
     cause = f": {full}" if full else f" ({perhaps}; see {log_file(records, 'publisher')})"
     return (
         f"{missing} {what} not wholly in MLflow at {redacted(uri)}{cause}; nothing is lost. Publish later with: "
-        f"deeper publish --once --records {records}"
+        f"deeper publish --once --records {shlex.quote(str(records))}"
     )
 
 

@@ -53,6 +53,11 @@ def test_a_password_of_the_server_is_on_no_command_line_and_in_no_file(
     assert [path for path in one_run.rglob("*") if path.is_file() and b"hunter22" in path.read_bytes()] == []
 
 
+def test_the_command_that_publishes_later_can_be_typed_where_a_path_has_spaces(tmp_path: Path) -> None:
+    message = unpublished_message(tmp_path / "my records", tracking_uri(tmp_path), 1)
+    assert message.endswith(f"deeper publish --once --records '{tmp_path}/my records'")
+
+
 def test_a_publisher_that_is_killed_is_started_again_and_publishes(
     one_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
