@@ -6,6 +6,7 @@ The module does not import torch.
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from bench.console.exit_codes import DONE
 from bench.records.states import Status, read_state, run_folder
 from bench.suites.faults.job import STEPS, FaultJob
 from bench.suites.harness.errors import BenchmarkError
+from bench.tracking.location import embedded_uri
+from bench.tracking.mlflow_setup import URI
+from bench.tracking.reader import pending
 from reproduce import schema
 from reproduce.spec import Config
 
@@ -64,6 +68,17 @@ class Series:
     def start(self) -> None:
         """Start the command, which trains the runs that are left. Does not wait."""
         self.driver = self.job.start_run(self.options, self.environment)
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Tell the command to stop, if one runs, and wait for its end, but not longer than `timeout_s` seconds."""
+        if self.is_running:
+            assert self.driver is not None
+            self.driver.send_signal(signal.SIGTERM)
+            self.wait(timeout_s=timeout_s)
+
+    def unpublished(self) -> int:
+        """The number of runs that the tracking store does not hold wholly."""
+        return pending(self.job.records, self.environment.get(URI) or embedded_uri(self.job.records))
 
     def processes(self) -> list[psutil.Process]:
         """The living processes that the command has started, directly or not."""

@@ -58,9 +58,7 @@ def signal_named(number: signal.Signals, name: str, trial: Trial) -> None:
 
 def end_command(trial: Trial) -> None:
     """Tell the command to stop, and wait until it has ended. Does nothing if it has ended already."""
-    if trial.series.is_running:
-        signal_driver(signal.SIGTERM, trial)
-        trial.series.wait(timeout_s=ENDING_S)
+    trial.series.stop(timeout_s=ENDING_S)
 
 
 def suspend(trial: Trial) -> None:

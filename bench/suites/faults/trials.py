@@ -26,9 +26,6 @@ from bench.suites.faults.job import EPOCHS, STEPS, FaultJob, prepare_data
 from bench.suites.faults.kind import POLL_S, FaultKind, MissedMomentError, Series, Span, Trial, TrialResult
 from bench.suites.faults.processes import left_after_end
 from bench.suites.harness.errors import BenchmarkError
-from bench.tracking.location import embedded_uri
-from bench.tracking.mlflow_setup import URI
-from bench.tracking.reader import pending
 from reproduce import schema
 
 PATIENCE_S = 300.0
@@ -157,8 +154,8 @@ def carry_out(
                 note(f"moment {moment}: its run has finished")
             except MissedMomentError as error:
                 note(f"moment {moment}: missed: {error}")
-        code = _end(series, [found.trial.moment for found in disturbed])
-        results = [_judge(found, kind, reference, code) for found in disturbed]
+        amiss = _end(series, [found.trial.moment for found in disturbed])
+        results = [_judge(found, kind, reference, amiss) for found in disturbed]
     if all(result.kept for result in results):
         shutil.rmtree(folder, ignore_errors=True)
     return results
@@ -169,7 +166,7 @@ def _disturb(kind: FaultKind, trial: Trial, due: Due) -> Disturbed:
     start, series = time.monotonic(), trial.series
     code: int | None = DONE
     broken: list[str] = []
-    commands, left, is_healed = 0, 0, False
+    commands, left = 0, 0
     with PositionWatch(trial) as watch:
         _await_begin(trial)
         began = time.monotonic()
@@ -192,8 +189,7 @@ def _disturb(kind: FaultKind, trial: Trial, due: Due) -> Disturbed:
                         broken.append(f"the command ended with exit code {code}: {trial.job.last_line()}")
                     left = len(left_after_end(started))
                     broken += [f"{left} processes of the command still live"] if left else []
-            if not is_healed:
-                is_healed = True
+            if commands == 0:
                 try:
                     kind.heal(trial)
                 except AssertionError as error:
@@ -245,17 +241,14 @@ def _end(series: Series, moments: Sequence[int]) -> str | None:
     """
     if not moments:
         return None
-    if tuple(moments) != series.job.seeds and series.is_running:
-        assert series.driver is not None
-        series.driver.send_signal(signal.SIGTERM)
-        series.wait(timeout_s=PATIENCE_S)
+    if tuple(moments) != series.job.seeds:
+        series.stop(timeout_s=PATIENCE_S)
         series.job = replace(series.job, seeds=tuple(moments))
     for _ in range(1 + RESTARTS):
         if not series.wait(timeout_s=PATIENCE_S):
             _kill(series)
         assert series.driver is not None
-        uri = series.environment.get(URI) or embedded_uri(series.job.records)
-        if series.driver.poll() == DONE and pending(series.job.records, uri) == 0:
+        if series.driver.poll() == DONE and series.unpublished() == 0:
             return None
         series.start()
     return f"the last command did not publish everything: {series.job.last_line()}"

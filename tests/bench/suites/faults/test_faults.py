@@ -87,13 +87,10 @@ def test_a_run_that_finishes_before_its_fault_is_due_is_missed(
     run = planned(0)
     trial = _trial(tmp_path, run.key)
     _finished(trial.job.records, run, loss=0.5, weight=1.0)
-    trial.series.driver = subprocess.Popen(["sleep", "60"])
-    try:
+    with subprocess.Popen(["sleep", "60"]) as trial.series.driver:
         with pytest.raises(MissedMomentError):
             Due(seconds=60.0).wait(trial, began=time.monotonic())
-    finally:
         trial.series.driver.kill()
-        trial.series.driver.wait()
 
 
 def test_a_run_that_had_finished_before_it_was_killed_is_missed(
