@@ -18,6 +18,7 @@ import yaml
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
+from tests.integration.patience import PATIENCE_S
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
 MIG = "MIG-fa6e0000-0000-0000-0000-000000000000"
@@ -97,7 +98,7 @@ def train(data: Path, place: Path, library: Path, share: float, **environment: s
         env={**kept, "LD_LIBRARY_PATH": str(library), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", **environment},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=PATIENCE_S,
         check=False,
         encoding="utf-8",
     )

@@ -22,6 +22,7 @@ from bench.records.states import read_events, read_state, run_folder
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 from reproduce.spec import SpecError
+from tests.integration.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "ends",
@@ -66,7 +67,7 @@ class Driver:
         return run_folder(self.folder / "records", planned.key)
 
     def wait_for_epoch(self) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE_S
         while not self._epochs():
             assert self.process.poll() is None, self.said
             assert time.monotonic() < deadline, self.said
@@ -133,7 +134,7 @@ def test_a_rank_that_hangs_ends_its_run_with_the_stacks_in_its_log(
     ranks = driver.children("ray::Worker")
     assert len(ranks) == workers
     ranks[-1].send_signal(signal.SIGSTOP)
-    assert driver.process.wait(timeout=400) == 1, driver.said
+    assert driver.process.wait(timeout=PATIENCE_S) == 1, driver.said
     error = read_state(driver.run).error
     assert error is not None
     assert "the run hangs: no step for" in error
@@ -157,7 +158,7 @@ def test_a_local_cluster_that_dies_ends_the_command_soon_and_the_run_goes_on_lat
     folder = driver.ray_folder()
     for process in driver.children(name):
         process.kill()
-    assert driver.process.wait(timeout=300) == 75, driver.said
+    assert driver.process.wait(timeout=PATIENCE_S) == 75, driver.said
     assert f"stopped (Ray's process {name} died); to resume: deeper run" in driver.said
     assert "Traceback" not in driver.said
     assert read_state(driver.run).status == "interrupted"
@@ -177,12 +178,12 @@ def test_a_killed_driver_leaves_no_process_and_the_next_one_removes_its_files(
     driver.process.kill()
     agents = [process for process in left if process.name() in AGENTS]
     assert psutil.wait_procs(set(left) - set(agents), timeout=10)[1] == []
-    assert psutil.wait_procs(agents, timeout=120)[1] == []
+    assert psutil.wait_procs(agents, timeout=PATIENCE_S)[1] == []
     torn = driver.run / f".checkpoint.pt.{driver.process.pid}"
     torn.touch()
     again = Driver(place, workers=2)
     drivers.append(again)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     while len([event for event in read_events(driver.run) if event["kind"] == "start"]) < 2:
         assert time.monotonic() < deadline, again.said
         time.sleep(0.2)
@@ -190,7 +191,7 @@ def test_a_killed_driver_leaves_no_process_and_the_next_one_removes_its_files(
     assert not abandoned.exists()
     folder = again.ray_folder()
     again.process.terminate()
-    assert again.process.wait(timeout=120) == 75
+    assert again.process.wait(timeout=PATIENCE_S) == 75
     assert not folder.exists()
 
 
@@ -204,11 +205,11 @@ def test_a_second_command_says_who_has_the_runs_and_does_not_end_as_done(place: 
     first.wait_for_epoch()
     second = Driver(place, tmpdir=tmpdir)
     drivers.append(second)
-    assert second.process.wait(timeout=180) == 75, second.said
+    assert second.process.wait(timeout=PATIENCE_S) == 75, second.said
     assert f"left to the driver on {os.uname().nodename} (process {first.process.pid})" in second.said
     assert "1 run is left to other drivers; once they have ended: deeper run" in second.said
     assert "--no-publish" in second.said
     assert "next: deeper report" not in second.said
     first.process.terminate()
-    assert first.process.wait(timeout=120) == 75
+    assert first.process.wait(timeout=PATIENCE_S) == 75
     assert [path for path in tmpdir.iterdir() if "ray" in path.name] == []

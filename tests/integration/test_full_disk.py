@@ -15,6 +15,7 @@ from bench.records.plan import read_plan
 from bench.records.states import read_events, read_state, run_folder
 from reproduce.data import synthetic
 from reproduce.data.writing import PrepareConfig, prepare
+from tests.integration.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 
@@ -47,7 +48,7 @@ def run(folder: Path, disk: Path) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         encoding="utf-8",
-        timeout=400,
+        timeout=PATIENCE_S,
         check=False,
     )
 

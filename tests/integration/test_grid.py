@@ -23,6 +23,7 @@ from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
+from tests.integration.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "small-grid",
@@ -66,7 +67,7 @@ def deeper(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=PATIENCE_S,
         check=False,
         encoding="utf-8",
     )
@@ -163,7 +164,7 @@ def started(place: Path, records: Path, key: str) -> subprocess.Popen[bytes]:
     """A command that runs `LONG`, returned once the run has completed an epoch."""
     arguments = command("run", "long-run.yaml", "--records", str(records))
     driver = subprocess.Popen(arguments, cwd=place, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_S
     while not any(event["kind"] == "epoch" for event in read_events(run_folder(records, key))):
         assert driver.poll() is None
         assert time.monotonic() < deadline
@@ -224,7 +225,7 @@ def test_a_signal_to_the_whole_group_ends_the_command_with_code_75_and_without_m
         start_new_session=True,
     )
     os.close(theirs)
-    said, sent, deadline = "", False, time.monotonic() + 300
+    said, sent, deadline = "", False, time.monotonic() + PATIENCE_S
     while driver.poll() is None and time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.05)[0]:
             with contextlib.suppress(OSError):  # the other side is closed
@@ -234,7 +235,7 @@ def test_a_signal_to_the_whole_group_ends_the_command_with_code_75_and_without_m
             sent = True
     os.close(terminal)
     assert sent
-    assert driver.wait(timeout=120) == 75, said
+    assert driver.wait(timeout=PATIENCE_S) == 75, said
     for of_ray in ("GCS", "raylet", "Traceback", "ray.", "(pid"):
         assert of_ray not in said
     reason = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted by hand"}[number]
@@ -253,7 +254,7 @@ def test_a_stopped_or_killed_command_is_resumed_to_the_same_result(
     broken = place / f"broken-{number}"
     driver = started(place, broken, key)
     driver.send_signal(number)
-    assert driver.wait(timeout=180) == code
+    assert driver.wait(timeout=PATIENCE_S) == code
     assert deeper(place, "run", "long-run.yaml", "--records", str(broken)).returncode == 0
     assert len(curve(whole, key)) == 12
     assert curve(broken, key) == curve(whole, key), "bit for bit"
@@ -269,7 +270,7 @@ def test_a_killed_worker_is_replaced_and_the_run_resumes_to_the_same_result(plac
     ]
     assert len(workers) == 2
     workers[-1].kill()
-    assert driver.wait(timeout=300) == 0
+    assert driver.wait(timeout=PATIENCE_S) == 0
     starts = [event for event in read_events(run_folder(broken, key)) if event["kind"] == "start"]
     assert [event["attempt"] for event in starts] == [1, 2]
     assert curve(broken, key) == curve(whole, key), "bit for bit"

@@ -15,6 +15,7 @@ import yaml
 from bench.records.states import read_events, read_state
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
+from tests.integration.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "machines",
@@ -47,7 +48,7 @@ def deeper_run(place: Path, records: str, *options: str, cpus: int = 1, **variab
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
-        timeout=400,
+        timeout=PATIENCE_S,
     )
     return done.returncode, " ".join(done.stdout.split())
 

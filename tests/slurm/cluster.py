@@ -32,6 +32,8 @@ NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount")
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "n3": "10.66.0.13", "g1": "10.66.0.21"}
 REPOSITORY = Path(__file__).parents[2]
+PATIENCE_S = 900
+"""Seconds after which a command or a job is taken to hang. Those that work take minutes on a busy machine."""
 
 LIMITING_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/cpuset"))
 """Control groups of version 1 that limit memory and cores, which the tests' SLURM can use without systemd."""
@@ -186,7 +188,7 @@ class Cluster:
         *command: str | Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 180,
+        timeout: float = PATIENCE_S,
         check: bool = True,
         host: str = "login",
     ) -> subprocess.CompletedProcess[str]:
@@ -207,7 +209,7 @@ class Cluster:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def on(
-        self, host: str, *command: str | Path, timeout: float = 180, check: bool = True
+        self, host: str, *command: str | Path, timeout: float = PATIENCE_S, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside a host's namespaces, as `login` does on the login node."""
         return self.login(*command, timeout=timeout, check=check, host=host)
@@ -310,7 +312,7 @@ class Cluster:
         line = self.login("scontrol", "show", "job", "-o", str(job_id)).stdout
         return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s[A-Z][\w/:]*=|$)", line.strip())}
 
-    def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = 180) -> str:
+    def wait(self, job_id: str | int, states: Collection[str] = TERMINAL, timeout: float = PATIENCE_S) -> str:
         """Wait until the state of a job is terminal or one of `states`, and return it.
 
         Raises:

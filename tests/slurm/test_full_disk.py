@@ -42,7 +42,7 @@ def test_a_full_disk_ends_a_real_job_with_one_sentence_and_no_failed_run(cluster
         cluster.login(*command, cwd=place, env=environment)
         [submission] = (records / "experiments" / "full" / "slurm").iterdir()
         number = json.loads((submission / "jobs.json").read_text(encoding="utf-8"))["grid"]
-        state = cluster.wait(number, timeout=420)
+        state = cluster.wait(number)
         log = (submission / f"grid-{number}.log").read_text(encoding="utf-8")
         answer = cluster.login(*deeper, "status", "full", "--json", *places, cwd=ROOT, host="n1")
     finally:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from cluster import Cluster, until
-from user_folder import ALONE, PATIENCE_S, RECIPE, UserFolder, curve, only, reasons, user_folder
+from cluster import PATIENCE_S, Cluster, until
+from user_folder import ALONE, RECIPE, UserFolder, curve, only, reasons, user_folder
 
 LONG = {**RECIPE, "epochs": 8}
 PAUSE_S = 45

@@ -299,7 +299,7 @@ def test_a_real_slurm_requeues_each_element_and_then_runs_the_report(cluster: An
     code = f"from pathlib import Path; from slurm.submission import submit; submit(Path({str(job.folder)!r}))"
     cluster.login(sys.executable, "-c", code, cwd=Path(__file__).parents[2])
     jobs = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))
-    assert cluster.wait(jobs["report"], timeout=180) == "COMPLETED"
+    assert cluster.wait(jobs["report"]) == "COMPLETED"
 
     starts = [path.read_text(encoding="utf-8").splitlines() for path in place.glob("*.starts")]
     if split is None:
@@ -352,7 +352,7 @@ def submit_from(cluster: Any, job: Job, *within: str, **environment: str) -> dic
     cluster.login(*within, sys.executable, "-c", code, job.folder, cwd=Path(__file__).parents[2], env=environment)
     number = json.loads((job.folder / "jobs.json").read_text(encoding="utf-8"))["grid"]
     log = job.folder / f"grid-{number}.log"
-    assert cluster.wait(number, timeout=60) == "COMPLETED", log.read_text(encoding="utf-8")
+    assert cluster.wait(number) == "COMPLETED", log.read_text(encoding="utf-8")
     fields: dict[str, str] = cluster.job(number)
     return fields
 
@@ -377,7 +377,7 @@ def test_a_script_that_is_typed_within_an_allocation_undoes_what_that_has_left(c
     script = f"sbatch --parsable --partition=high '{job.folder}/job.sh'"
     said = cluster.login("salloc", "--quiet", "--nodes=1", "--mem-per-cpu=100", "--time=5", "bash", "-c", script)
     number = said.stdout.strip()
-    assert cluster.wait(number, timeout=60) == "COMPLETED"
+    assert cluster.wait(number) == "COMPLETED"
     log = (job.folder / f"grid-{number}.log").read_text(encoding="utf-8")
     assert "partition: the profile asks for main, and this job has high" in log
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster import Cluster, until
+from cluster import PATIENCE_S, Cluster, until
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
@@ -20,7 +20,6 @@ ARM = {"both": {"network": {"aux": "both"}}}
 PROFILE = {"time": "20:00", "nodes": 2, "cpus_per_node": 2, "memory_gib": 3, "signal_before_s": 20}
 OVER_BOTH = {"workers": 2, "cpus_per_worker": 2}
 ALONE = {"workers": 1, "cpus_per_worker": 2}
-PATIENCE_S = 900
 
 
 class UserFolder:

@@ -208,4 +208,4 @@ def test_jobs_of_a_real_slurm_are_throttled_listed_followed_and_cancelled(cluste
     (place / "end").touch()
     said, _ = follower.communicate(timeout=180)
     assert said.index("begun on n") < said.index("ended on n") < said.index("job.sh: done")
-    assert cluster.wait(later, timeout=180) == "COMPLETED"
+    assert cluster.wait(later) == "COMPLETED"
