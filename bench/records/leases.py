@@ -2,7 +2,8 @@
 
 A lease is a `flock` on a file in the run's folder. A driver holds the lease as long as it works on the run, and the
 kernel releases it when the driver's process ends for any reason. The content of the file names the holder for people.
-Drivers on several hosts need a file system whose locks reach all of them (`bench.machine.filesystems`).
+Drivers on several hosts need a file system whose locks reach all of them (`bench.machine.filesystems`). Publishers
+take turns by a lease on their own folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ LEASE = "lease"
 
 
 class Lease:
-    """The exclusive right of a driver to work on a run, held until `release` or until the end of a `with` block.
+    """The exclusive right of a process to work on a run, held until `release` or until the end of a `with` block.
 
     Args:
         descriptor: The file descriptor that holds the lock. The lease closes it.
@@ -40,42 +41,43 @@ class Lease:
         self.release()
 
 
-def try_acquire(folder: Path) -> Lease | None:
-    """Try to acquire the lease of a run, without waiting.
+def try_acquire(folder: Path, name: str = LEASE) -> Lease | None:
+    """Try to acquire the lease of a run, or of another folder, without waiting.
 
     Args:
         folder: The run's record folder, which is created if necessary.
+        name: The name of the file.
 
     Returns:
-        The lease, which the caller releases; None if another driver holds it.
+        The lease, which the caller releases; None if another process holds it.
 
     Raises:
         OSError: The lease file could not be opened, locked or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = try_lock(folder / LEASE)
+    descriptor = try_lock(folder / name)
     if descriptor is None:
         return None
     lease = Lease(descriptor)
     try:
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, _this_driver().encode(), 0)
+        os.pwrite(descriptor, _this_process().encode(), 0)
     except BaseException:
         lease.release()
         raise
     return lease
 
 
-def holder(folder: Path) -> str:
-    """The driver that last acquired a run's lease, for example `n1 (process 4711, SLURM job 17)`.
+def holder(folder: Path, name: str = LEASE) -> str:
+    """The process that last acquired a folder's lease, for example `n1 (process 4711, SLURM job 17)`.
 
     Raises:
-        FileNotFoundError: No driver has acquired the lease yet.
+        FileNotFoundError: No process has acquired the lease yet.
     """
-    return (folder / LEASE).read_text(encoding="utf-8").strip()
+    return (folder / name).read_text(encoding="utf-8").strip()
 
 
-def _this_driver() -> str:
+def _this_process() -> str:
     job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
     if array:  # an element has an id of its own, which nobody is told
         job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"

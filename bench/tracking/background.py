@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -14,10 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.tracking.location import log_file, sqlite_file, tracking_uri
+from bench.records.leases import holder
+from bench.tracking.location import LOCK, log_file, sqlite_file, tracking_uri
 from bench.tracking.mlflow_setup import URI
 from bench.tracking.reader import pending
 from reproduce.files.disk import why_no_room
+from reproduce.files.locks import is_locked
 from reproduce.text.redaction import redacted
 
 HURRY_S = 3.0
@@ -54,6 +57,7 @@ class BackgroundPublisher:
                 self.process = self._start()
         assert self.process.stdin is not None
         self.process.stdin.close()
+        self.process.send_signal(signal.SIGCONT)  # a stopped one would keep its lease after this command
 
     def _start(self) -> subprocess.Popen[bytes]:
         with open(log_file(self.records, "publisher"), "ab") as log:
@@ -156,9 +160,14 @@ def unpublished_message(records: Path, uri: str, missing: int) -> str:
         missing: The number of runs and evaluations that `pending` counts, at least 1.
     """
     what = "runs or evaluations are" if missing > 1 else "run or evaluation is"
-    full = _why_no_room(uri)
-    perhaps = "the server is away, or refuses the name or password, or a file of the records is damaged"
-    cause = f": {full}" if full else f" ({perhaps}; see {log_file(records, 'publisher')})"
+    if full := _why_no_room(uri):
+        cause = f": {full}"
+    elif is_locked((folder := records / "publisher") / LOCK):
+        other = holder(folder, LOCK) or "an unknown host"  # earlier versions left the file empty
+        cause = f": another publisher works on them or hangs, on {other}, which has to end first"
+    else:
+        perhaps = "the server is away, or refuses the name or password, or a file of the records is damaged"
+        cause = f" ({perhaps}; see {log_file(records, 'publisher')})"
     return (
         f"{missing} {what} not wholly in MLflow at {redacted(uri)}{cause}; nothing is lost. Publish later with: "
         f"deeper publish --once --records {shlex.quote(str(records))}"

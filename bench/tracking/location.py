@@ -18,6 +18,8 @@ from reproduce.errors import UserError
 from reproduce.files.private_folders import local_folder
 
 SQLITE = "sqlite:///"
+LOCK = "lock"
+"""The file in `<records>/publisher` that holds the lease of the publisher that is at work."""
 
 
 def tracking_uri(records: Path, given: str | None = None) -> str:

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.records.leases import Lease, holder, try_acquire
 from bench.records.plan import read_plan
-from bench.tracking.location import log_file, tracking_uri
+from bench.tracking.location import LOCK, log_file, tracking_uri
 from bench.tracking.mlflow_setup import require_mlflow
 from bench.tracking.publishing import Publisher
 from bench.tracking.reader import pending
 from reproduce.errors import UserError
-from reproduce.files.locks import try_lock
 from reproduce.text.redaction import redacted, redacting
 
 LONGEST_PAUSE_S = 30.0
@@ -92,14 +92,11 @@ def run_publisher(options: PublisherOptions) -> int:
     if options.until_stdin_closes:
         threading.Thread(target=_stop_when_stdin_closes, args=[stop], daemon=True).start()
 
-    lock = _wait_for_lock(folder / "lock", options, stop)
-    if lock is None:
+    lease = _wait_for_lease(folder, options, stop)
+    if lease is None:
         return int(_pending(options) > 0)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            return _publish_until_stopped(options, stop)
-    finally:
-        os.close(lock)
+    with lease, contextlib.redirect_stdout(sys.stderr):
+        return _publish_until_stopped(options, stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -158,21 +155,24 @@ def _pending(options: PublisherOptions) -> int:
     return pending(options.records, options.uri, options.experiments)
 
 
-def _wait_for_lock(path: Path, options: PublisherOptions, stop: threading.Event) -> int | None:
-    """Take the lock of the records, which may take as long as another publisher works.
+def _wait_for_lease(folder: Path, options: PublisherOptions, stop: threading.Event) -> Lease | None:
+    """Take the lease of the publishers' folder, which may take as long as another publisher works.
 
     Returns:
-        A descriptor that holds the lock. None if `stop` was set meanwhile and either nothing is left to publish or the
-        other publisher outlasts `options.patience_s`.
+        The lease. None if `stop` was set meanwhile and either nothing is left to publish or the other publisher
+        outlasts `options.patience_s`.
     """
     deadline = float("inf")
-    while (held := try_lock(path)) is None:
+    while (lease := try_acquire(folder, LOCK)) is None:
         if stop.is_set():
             deadline = min(deadline, time.monotonic() + options.patience_s)
-            if not _pending(options) or time.monotonic() > deadline:
+            if not _pending(options):
+                return None
+            if time.monotonic() > deadline:
+                log.error("ended; not all is published, and another publisher works on it: %s", holder(folder, LOCK))
                 return None
         time.sleep(0.2)
-    return held
+    return lease
 
 
 def _publish_until_stopped(options: PublisherOptions, stop: threading.Event) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench import cli
+from bench.records.leases import try_acquire
 from bench.tracking.background import (
     publisher_command,
     publisher_environment,
@@ -18,7 +22,7 @@ from bench.tracking.background import (
     stop_publisher,
     unpublished_message,
 )
-from bench.tracking.location import tracking_uri
+from bench.tracking.location import LOCK, tracking_uri
 from bench.tracking.reader import pending
 
 
@@ -78,6 +82,26 @@ def test_a_publisher_that_is_killed_shortly_before_the_end_of_the_command_publis
     publisher.process.kill()
     publisher.process.wait()
     assert stop_publisher(publisher, timeout_s=120) is None
+
+
+def test_a_publisher_that_was_stopped_publishes_the_rest(one_run: Path) -> None:
+    publisher = start_publisher(one_run, uri=tracking_uri(one_run))
+    publisher.process.send_signal(signal.SIGSTOP)
+    assert stop_publisher(publisher, timeout_s=120) is None
+    assert publisher.process.returncode == 0
+
+
+def test_a_publisher_that_waits_for_one_that_hangs_says_which_one(one_run: Path) -> None:
+    uri = tracking_uri(one_run)
+    lease = try_acquire(one_run / "publisher", LOCK)
+    assert lease is not None
+    with lease:
+        command = [*publisher_command(one_run), "--once", "--patience", "0"]
+        assert subprocess.run(command, env=publisher_environment(uri), check=False).returncode == 1
+        message = unpublished_message(one_run, uri, pending(one_run, uri))
+    hanging = f"{socket.gethostname()} (process {os.getpid()})"
+    assert f"another publisher works on them or hangs, on {hanging}, which has to end first" in message
+    assert hanging in (one_run / "logs" / "publisher.log").read_text(encoding="utf-8")
 
 
 def test_a_command_in_a_hurry_lets_the_publisher_end_by_itself(one_run: Path, free_port: int) -> None:
