@@ -36,6 +36,7 @@ from bench.console.output import printable
 from bench.console.parser import Parser
 from reproduce.errors import UserError
 from reproduce.files.disk import FULL, REFUSED, describe_full_disk
+from reproduce.files.private_folders import provide_home
 from reproduce.text.redaction import redacted
 from slurm.extension import EXTENSION as SLURM
 
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_folders()
         build_parser().parse_args(arguments, parsed)
         _check_environment()
+        provide_home()
         code = int(parsed.call(parsed))
         if sys.stdout is not None:
             sys.stdout.flush()  # what cannot be written is noticed while it can still be said

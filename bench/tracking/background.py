@@ -27,6 +27,8 @@ HURRY_S = 3.0
 """Seconds that `stop_publisher` waits once its caller is in a hurry."""
 RESTART_S, LONGEST_RESTART_S = 5.0, 300.0
 """Seconds after which a publisher that has died is started again, at first and at most. The pause doubles each time."""
+STEADY_S = 60.0
+"""Seconds of life after which the death of a publisher counts as the first one again."""
 
 
 class BackgroundPublisher:
@@ -73,7 +75,10 @@ class BackgroundPublisher:
     def _start_again(self) -> None:
         pause_s = RESTART_S
         while True:
+            started = time.monotonic()
             code = self.process.wait()
+            if time.monotonic() - started > STEADY_S:
+                pause_s = RESTART_S
             if self._stopping.wait(pause_s):
                 return
             pause_s = min(2 * pause_s, LONGEST_RESTART_S)

@@ -34,6 +34,28 @@ def home() -> Path:
         return local_folder()
 
 
+def provide_home() -> None:
+    """Let the libraries of this process and of its children write to a home: to `local_folder()` if there is none.
+
+    Ray and MLflow write to $HOME, or end without one. A container that is started with a number for its user has none,
+    and on the nodes of some clusters it cannot be written. Configuration is then still read from there.
+
+    Raises:
+        UserError: See `local_folder`.
+    """
+    try:
+        given = Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(local_folder())
+        return
+    nearest = given if given.exists() else given.parent
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        local = local_folder()
+        os.environ["HOME"] = str(local)
+        os.environ.setdefault("XDG_CONFIG_HOME", str(given / ".config"))
+        os.environ.setdefault("MPLCONFIGDIR", str(local / "matplotlib"))
+
+
 def local_folder() -> Path:
     """Return this user's private folder on the host's own disk, `/var/tmp/deeper-USER`, and create it if necessary.
 

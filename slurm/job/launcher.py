@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from bench.console.exit_codes import BUG, WRONG_INPUT
 from reproduce.errors import UserError
 from reproduce.files.atomic import write_atomically
+from reproduce.files.private_folders import provide_home
 from slurm.job.config import LauncherConfig, parse_arguments
 from slurm.job.head_node import run_head_node
 from slurm.job.log import log, one_line
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     config = parse_arguments(arguments)
     try:
+        provide_home()
         allocation = read_allocation()
     except UserError as error:
         log(one_line(error))

@@ -13,11 +13,14 @@ import pytest
 
 from reproduce.errors import UserError
 from reproduce.files import private_folders
-from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder
+from reproduce.files.private_folders import UnsafeFolderError, local_folder, private_folder, provide_home
 
 ROOT = Path(__file__).parents[2]
 ANOTHER_USER = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="being another user needs root")
+
+
+needs_setpriv = pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
 
 
 def mode(path: Path) -> int:
@@ -98,29 +101,70 @@ sys.exit(cli.main(sys.argv[2:]))
 """
 
 
+def as_nobody(folder: Path, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code as in a container that is started with a number for its user. Its first argument is `folder`.
+
+    The capability lets it read this interpreter.
+    """
+    folder.chmod(0o777)
+    become = ["setpriv", "--reuid", str(ANOTHER_USER), "--clear-groups"]
+    become += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+    known = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [*become, sys.executable, "-c", code, str(folder), *arguments],
+        env={**known, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def test_a_home_that_can_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for home in (tmp_path, tmp_path / "is created later"):
+        monkeypatch.setenv("HOME", str(home))
+        provide_home()
+        assert os.environ["HOME"] == str(home)
+        assert "MPLCONFIGDIR" not in os.environ
+
+
+WHERE_HOME_IS = """
+import os, sys
+from reproduce.files import private_folders
+private_folders.LOCAL_DISK = private_folders.Path(sys.argv[1])
+private_folders.provide_home()
+print(*map(os.environ.get, ("HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR")))
+"""
+
+
 @needs_root
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+@needs_setpriv
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "{local} None None"),
+        ("/usr", "{local} /usr/.config {local}/matplotlib"),
+        ("/nonexistent", "{local} /nonexistent/.config {local}/matplotlib"),
+    ],
+)
+def test_libraries_get_a_home_where_the_users_cannot_be_written_or_found(
+    tmp_path: Path, given: str | None, expected: str
+) -> None:
+    done = as_nobody(tmp_path, WHERE_HOME_IS, **({"HOME": given} if given else {}))
+    assert done.stdout.strip() == expected.format(local=tmp_path / f"deeper-{ANOTHER_USER}"), done.stderr
+
+
+@needs_root
+@needs_setpriv
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
         ("doctor", 0, "kernels"),
         ("slurm profiles", 0, "one-gpu-node"),
-        ("data prepare ~/images --output data", 2, "'~/images': nobody knows the home folder"),
+        ("data prepare ~/images --output data", 2, "'~/images': no such folder"),
     ],
 )
 def test_a_user_without_home_and_name_is_served(tmp_path: Path, command: str, code: int, words: str) -> None:
-    """As in a container that is started with a number for its user. The capability lets it read this interpreter."""
-    tmp_path.chmod(0o777)
-    become = ["setpriv", "--reuid", str(ANOTHER_USER), "--clear-groups"]
-    become += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*become, sys.executable, "-c", AS_NOBODY, str(tmp_path), *command.split()],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
+    done = as_nobody(tmp_path, AS_NOBODY, *command.split())
     assert done.returncode == code, done.stderr
     assert words in done.stdout + done.stderr

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from bench import cli
 from bench.records.leases import try_acquire
+from bench.tracking import background
 from bench.tracking.background import (
     publisher_command,
     publisher_environment,
@@ -75,6 +77,31 @@ def test_a_publisher_that_is_killed_is_started_again_and_publishes(
         time.sleep(0.05)
     assert stop_publisher(publisher, timeout_s=120) is None
     assert "exit code -9, and is started again" in (one_run / "logs" / "publisher.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("steady_s", "pauses"), [(60.0, [0.1, 0.2, 0.4]), (0.0, [0.1, 0.1, 0.1])])
+def test_the_pause_before_a_restart_doubles_unless_the_publisher_had_lived_for_long(
+    one_run: Path, monkeypatch: pytest.MonkeyPatch, steady_s: float, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(background, "RESTART_S", 0.1)
+    monkeypatch.setattr(background, "STEADY_S", steady_s)
+    monkeypatch.setattr(background, "publisher_command", lambda _: ["true"])
+    waited: list[float] = []
+    wait = threading.Event.wait
+
+    def note(event: threading.Event, timeout: float | None = None) -> bool:
+        if timeout is not None and len(waited) < len(pauses):
+            waited.append(timeout)
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", note)
+    publisher = start_publisher(one_run, uri=tracking_uri(one_run))
+    deadline = time.monotonic() + 60
+    while len(waited) < len(pauses):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    publisher.stop()
+    assert waited == pauses
 
 
 def test_a_publisher_that_is_killed_shortly_before_the_end_of_the_command_publishes_the_rest(one_run: Path) -> None:
