@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import own_plan
-from bench.console.options import add_command, add_json, add_plan, output_file
+from bench.console.options import add_command, add_json, add_plan, any_path, output_file
 from bench.console.output import plain_console, print_result, show, write_output
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--static", action="store_true", help="Only claims that the network alone decides.")
     parser.add_argument("--id", action="append", default=[], help="Only this claim, with its parts. May be repeated.")
-    parser.add_argument("--ledger", type=Path, metavar="FILE", help="Another ledger than the shipped one.")
+    parser.add_argument("--ledger", type=any_path, metavar="FILE", help="Another ledger than the shipped one.")
     parser.add_argument(
         "--markdown", type=output_file, metavar="FILE", help="Write the findings with all parts to this file."
     )

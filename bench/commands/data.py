@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Subparsers, add_command, add_json, output_folder, whole_number
+from bench.console.options import Subparsers, add_command, add_json, any_path, output_folder, whole_number
 from bench.console.output import plain_console, print_result, show
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         *(actions, None, "verify", _verify, "Compare every byte of prepared files with their manifest."),
         examples=VERIFY_EXAMPLES,
     )
-    verify.add_argument("folder", type=Path, help="The folder of the prepared files.")
+    verify.add_argument("folder", type=any_path, help="The folder of the prepared files.")
     add_json(verify)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from pathlib import Path
 from typing import Any
 
 from bench.console.exit_codes import DONE
-from bench.console.options import Subparsers, add_command, add_json, name, output_folder
+from bench.console.options import Subparsers, add_command, add_json, any_path, name, output_folder
 from bench.console.output import plain_console, print_result, show
 from reproduce.errors import UserError
 
@@ -29,7 +28,9 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     """Add `deeper merge` to the command line."""
     help = "Pool the records of several machines or people into one folder."
     parser = add_command(subparsers, None, "merge", _merge, help, examples=EXAMPLES)
-    parser.add_argument("source", nargs="+", type=Path, metavar="RECORDS", help="A folder of records or of results.")
+    parser.add_argument(
+        "source", nargs="+", type=any_path, metavar="RECORDS", help="A folder of records or of results."
+    )
     parser.add_argument(
         "--into", type=output_folder, required=True, metavar="FOLDER", help="The folder of records to write."
     )

@@ -181,7 +181,7 @@ def cluster_address(text: str) -> str:
 
 def folder(text: str) -> Path:
     """Read the path of a folder, which need not exist."""
-    path = _path(text)
+    path = any_path(text)
     if os.path.lexists(path) and not path.is_dir():
         raise ArgumentTypeError(f"{_shown(text)} is not a folder; name a folder, which need not exist yet")
     return path
@@ -203,13 +203,13 @@ def output_file(text: str) -> Path:
 
 def file(text: str) -> Path:
     """Read the path of a file, which need not exist."""
-    path = _path(text)
+    path = any_path(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{_shown(text)} is a folder; name a file")
     return path
 
 
-def _path(text: str) -> Path:
+def any_path(text: str) -> Path:
     """Read a path that the system takes, whether or not something is there."""
     if not text:  # often of a variable of the shell that is not set, and `Path` would take the current folder
         raise ArgumentTypeError("'' is no path; name a place, such as . for the current folder")

@@ -1,4 +1,4 @@
-"""Parses the command line with argparse, and suggests the name of a mistyped subcommand."""
+"""Parses the command line with argparse, suggests the name of a mistyped subcommand, and refuses empty values."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UserError: The parser has subcommands, and the first word is neither an option nor one of them. The message
                 lists the subcommands.
+            SystemExit: Something else is wrong with the command line, such as the empty value of an argument.
         """
         words = sys.argv[1:] if args is None else list(args)
         if self._subcommands is not None and words and not words[0].startswith("-"):
@@ -41,4 +42,10 @@ class Parser(argparse.ArgumentParser):
                 kind = str(self._subcommands.metavar).lower()
                 hint = did_you_mean(words[0], known)
                 raise UserError(f"{kind}: `{self.prog}` has no {words[0]!r}{hint}\nvalid: {', '.join(known)}")
-        return super().parse_known_args(words, namespace)
+        parsed, left = super().parse_known_args(words, namespace)
+        for action in self._actions:
+            value = getattr(parsed, action.dest, None)
+            if "" in (value if isinstance(value, list) else [value]):  # often of a shell's variable that is not set
+                field = "/".join(action.option_strings) or action.metavar or action.dest
+                self.error(f"argument {field}: '' is no value; give one, or leave it out if it is optional")
+        return parsed, left

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.commands.experiments.names import recorded_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Subparsers, add_command, add_json, add_plan, require_writable_records
+from bench.console.options import Subparsers, add_command, add_json, add_plan, any_path, require_writable_records
 from bench.console.output import print_result
 from reproduce.errors import UserError
 from reproduce.evaluation.protocols import CROPS, is_imagenet
@@ -49,7 +49,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         "proportion. Default: single.",
     )
     parser.add_argument(
-        "--weights", action="append", default=[], type=Path, metavar="FILE", help="A state dict. May be repeated."
+        "--weights", action="append", default=[], type=any_path, metavar="FILE", help="A state dict. May be repeated."
     )
     parser.add_argument(
         "--layout",
@@ -68,7 +68,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         help="Confirm that the weights number classes called 0, 1, 2, ... in the order of text (0, 1, 10, ...).",
     )
     parser.add_argument(
-        "--on", type=Path, metavar="FOLDER", help="The prepared data set. Default: that of the runs, below --data."
+        "--on", type=any_path, metavar="FOLDER", help="The prepared data set. Default: that of the runs, below --data."
     )
     parser.add_argument(
         "--workers",

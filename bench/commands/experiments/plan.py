@@ -6,12 +6,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.console.exit_codes import DONE
 from bench.console.formats import format_bytes, format_duration
-from bench.console.options import Subparsers, add_choice, add_command, add_experiment, add_json, whole_number
+from bench.console.options import Subparsers, add_choice, add_command, add_experiment, add_json, any_path, whole_number
 from bench.console.output import plain_console, print_result, show
 from reproduce.errors import UserError
 
@@ -41,7 +40,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         help="Estimate the hours on this device, which was measured before. Default: this machine.",
     )
     parser.add_argument(
-        "--rate", metavar="FILE", type=Path, help="Estimate the hours from a file that `deeper bench step` wrote."
+        "--rate", metavar="FILE", type=any_path, help="Estimate the hours from a file that `deeper bench step` wrote."
     )
     parser.add_argument(
         "--source",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
-from bench.console.options import Subparsers, add_command, add_experiment, add_plan, output_folder
+from bench.console.options import Subparsers, add_command, add_experiment, add_plan, any_path, output_folder
 from reproduce.errors import UserError
 from reproduce.files.disk import naming_full_disk
 
@@ -48,7 +48,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verification",
-        type=Path,
+        type=any_path,
         action="append",
         default=[],
         metavar="FILE",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.experiments.names import recorded_name
-from bench.console.options import add_plan
+from bench.console.options import add_plan, any_path
 from reproduce import schema
 from reproduce.errors import UserError
 
@@ -26,7 +26,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_plan(parser)
     parser.add_argument(
         "--on",
-        type=Path,
+        type=any_path,
         metavar="FOLDER",
         help="The prepared data set of the run, of which its manifest.json is read. Default: below --data.",
     )

@@ -15,6 +15,7 @@ from bench.console.options import (
     add_choice,
     add_command,
     add_json,
+    any_path,
     name,
     require_writable_records,
     whole_number,
@@ -45,7 +46,7 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
     help = "Repeat a recorded result on this machine, and say per metric whether it is reproduced."
     parser = add_command(subparsers, places, "verify", _verify, help, examples=EXAMPLES)
     parser.add_argument(
-        "results", type=Path, help="A folder of results or of records, such as results/ablation-imagenette."
+        "results", type=any_path, help="A folder of results or of records, such as results/ablation-imagenette."
     )
     parser.add_argument("--experiment", type=name, help="The experiment, where the folder holds several.")
     add_choice(parser)

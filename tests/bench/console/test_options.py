@@ -53,6 +53,15 @@ def test_any_value_is_read_or_answered_with_a_sentence(read: Callable[[str], Any
         (["run", "quickstart", "--stop-file", "FOLDER"], "FOLDER' is a folder; name a file"),
         (["run", "quickstart", "--records", ""], "--records: '' is no path; name a place"),
         (["plan", "quickstart", "--output", ""], "--output: '' is no path; name a place"),
+        (["verify", ""], "results: '' is no path; name a place"),
+        (["merge", "", "--into", "x"], "RECORDS: '' is no path; name a place"),
+        (["bench", "evaluation", ""], "data: '' is no path; name a place"),
+        (["report", "quickstart", "--plan", ""], "--plan: '' is no value; give one, or leave it out"),
+        (["report", "quickstart", ""], "other: '' is no value; give one, or leave it out"),
+        (["run", "quickstart", "--part", ""], "--part: '' is no value; give one, or leave it out"),
+        (["run", "quickstart", "--arm", ""], "--arm: '' is no value; give one, or leave it out"),
+        (["dashboard", "--host", ""], "--host: '' is no value; give one, or leave it out"),
+        (["slurm", "cancel", "7", ""], "JOB|EXPERIMENT: '' is no value; give one"),
         (["bench", "layers", "--output", "FILE/x"], "FILE is not a folder; name another place"),
         (["bench", "layers", "--output", "FOLDER"], "FOLDER' is a folder; name a file"),
         (["bench", "gpu", "--output", "FILE"], "FILE' is not a folder"),
@@ -97,7 +106,7 @@ def test_records_that_cannot_be_made_are_named_before_anything_starts(
         assert "file is not a folder; name another place" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("part", ["", "0/4", "5/4", "1/0", "1/" + "9" * 5000, "\u0661/\u0662"])
+@pytest.mark.parametrize("part", ["0/4", "5/4", "1/0", "1/" + "9" * 5000, "\u0661/\u0662"])
 def test_a_part_that_is_none_is_named(part: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "quickstart", "--records", str(tmp_path), "--part", part]) == 2
     assert "is not a part; use I/N with I from 1 to N" in capsys.readouterr().err
