@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.console.options import any_path, output_file, output_folder
+from bench.console.options import existing_folder, output_file, output_folder
 from reproduce.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _add_loader(suites: Any) -> None:
     suite = _add_suite(suites, "loader", _loader, "Our loader against FFCV, DALI and torchvision.")
     suite.add_argument(
         "folder",
-        type=any_path,
+        type=existing_folder,
         nargs="?",
         help="ImageNet-style folder of photographs (train/<class>/*.jpg); without one, pictures are generated.",
     )
@@ -120,7 +120,7 @@ def _add_training(suites: Any) -> None:
     suite = _add_suite(
         suites, "training", _training, "Images/s from end to end, against torchvision with ImageFolder and DataLoader."
     )
-    suite.add_argument("folder", type=any_path, help="ImageNet-style folder of photographs (train/, val/).")
+    suite.add_argument("folder", type=existing_folder, help="ImageNet-style folder of photographs (train/, val/).")
     suite.add_argument(
         "--batch", type=int, default=32, help="Images in a step. Default: 32, as in Caffe's bvlc_googlenet."
     )
@@ -132,7 +132,7 @@ def _add_evaluation(suites: Any) -> None:
     suite = _add_suite(
         suites, "evaluation", _evaluation, "144 crops of an image against the forward pass of the network alone."
     )
-    suite.add_argument("data", type=any_path, help="Folder of a prepared data set of photographs.")
+    suite.add_argument("data", type=existing_folder, help="Folder of a prepared data set of photographs.")
     _add_repetitions(suite, 5)
     _add_result(suite)
 

@@ -63,10 +63,6 @@ def measurements() -> dict[Kind, Collection[str]]:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from rich.text import Text
-
-    from analysis.claims import rendering
-    from bench.machine.environment import environment
     from reproduce.claims.ledger import load_ledger
     from reproduce.spec import SpecError
 
@@ -75,8 +71,15 @@ def _claims(arguments: argparse.Namespace) -> int:
     if arguments.plan and not arguments.experiment:
         raise SpecError(f"--plan: {arguments.plan!r} is a plan of one experiment; name the experiment as well")
     ledger = load_ledger(arguments.ledger)
+    chosen = ledger.only(arguments.id) if arguments.id else ledger
+
+    from rich.text import Text
+
+    from analysis.claims import rendering
+    from bench.machine.environment import environment
+
     ledger.check_measurements(measurements())
-    ledger = ledger.only(arguments.id) if arguments.id else ledger
+    ledger = chosen
     claims = [claim for claim in ledger.claims if claim.kind == "static" or not arguments.static]
 
     material = _Material(arguments.records, arguments.experiment, arguments.plan)

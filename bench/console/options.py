@@ -187,6 +187,14 @@ def folder(text: str) -> Path:
     return path
 
 
+def existing_folder(text: str) -> Path:
+    """Read the path of a folder that exists."""
+    path = folder(text)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{_shown(text)}: no such folder; name one that exists")
+    return path
+
+
 def output_folder(text: str) -> Path:
     """Read the path of a folder that can be written, or that can be created."""
     path = folder(text)

@@ -90,19 +90,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.plan and not named:
         raise UserError(f"--plan: {arguments.plan!r} chooses among runs that are named as EXPERIMENT:ARM; leave it out")
 
-    from bench.commands.evaluate.paper_table import table_rows
-    from bench.commands.evaluate.printing import show_evaluation
-    from bench.commands.evaluate.running import run_evaluation
-    from bench.records.evaluations import evaluation_folder, read_evaluation
     from bench.records.finished_runs import find_runs, other_runs, own_validation
     from bench.records.plan import read_plan
-    from bench.tracking.mlflow_setup import require_mlflow
 
     runs = find_runs(arguments.records, arguments.run, arguments.plan)
     for name in dict.fromkeys(re.split("[:/]", run)[0] for run in named):
         others = other_runs(arguments.records, name, read_plan(arguments.records, name, arguments.plan))
         if others:
             print(f"{name}: {len(others)} other recorded runs are not in the plan and are left out", file=sys.stderr)
+
+    from bench.commands.evaluate.paper_table import table_rows
+    from bench.commands.evaluate.printing import show_evaluation
+    from bench.commands.evaluate.running import run_evaluation
+    from bench.records.evaluations import evaluation_folder, read_evaluation
+    from bench.tracking.mlflow_setup import require_mlflow
+
     sources, descriptions = _models(arguments, runs)
     folder, manifest = _data_set(arguments, runs)
     _check_classes(sources[len(runs) :], folder, manifest, arguments.class_order)

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from bench.commands.trained.run import add_run, load_run
+from bench.commands.trained.run import add_run, find_run, load_run
 from bench.console.exit_codes import DONE
 from bench.console.options import Subparsers, add_command, output_file
 from bench.console.output import plain_console, show, writing
@@ -42,6 +42,7 @@ def _export(arguments: argparse.Namespace) -> int:
     output: Path = arguments.output
     if output.exists():
         raise UserError(f"--output: {output} exists; name another file, or move this one away")
+    found = find_run(arguments)
 
     from reproduce.export.formats import beside, described, encode, require
     from reproduce.export.layouts import differences, loads_in, with_heads
@@ -51,7 +52,7 @@ def _export(arguments: argparse.Namespace) -> int:
     note = beside(arguments.format, output)
     if note is not None and note.exists():
         raise UserError(f"--output: {note}, which would describe {output.name}, exists; name another file")
-    run = load_run(arguments)
+    run = load_run(arguments, found)
     if arguments.heads and run.weights.network.config.aux == "none":
         raise UserError(f"--heads: {run.label} has no auxiliary classifiers; leave the option out")
     network = with_heads(run.weights.network, heads=arguments.heads)

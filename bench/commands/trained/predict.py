@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.trained.run import TrainedRun, add_run, load_run
+from bench.commands.trained.run import TrainedRun, add_run, find_run, load_run
 from bench.console.exit_codes import DONE, FAILED
 from bench.console.options import Subparsers, add_command, add_json, output_file
 from bench.console.output import plain_console, print_result, show, write_output
@@ -45,6 +45,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     for option, path in (("--html", arguments.html), ("--output", arguments.output)):
         if path is not None and path.exists():
             raise UserError(f"{option}: {path} exists; name another file, or move this one away")
+    found = find_run(arguments)
 
     from reproduce.data.encoding import UnreadableImageError
     from reproduce.native import DECODER
@@ -55,7 +56,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not DECODER.implementation().native:
         raise UserError("DEEPER_DECODER: stock cannot decode single pictures; leave the variable unset")
     files = find_images(arguments.image)
-    run = load_run(arguments)
+    run = load_run(arguments, found)
     if arguments.maps:
         module_of(run.weights.network, arguments.maps)
     recipe = run.description.run.recipe

@@ -56,21 +56,18 @@ class TrainedRun:
         return f"{self.label} ({self.description.origin.key}), {state}, {recorded}{averaged}"
 
 
-def load_run(arguments: argparse.Namespace) -> TrainedRun:
-    """Load the run that the arguments of `add_run` name.
+def find_run(arguments: argparse.Namespace) -> RecordedRun:
+    """Find the run that the arguments of `add_run` name. Does not import torch.
 
     Raises:
-        UserError: The name is malformed, unknown or that of several runs. The run has no undamaged checkpoint, or is
-            not finished and --unfinished is not given. The manifest of its data is missing or that of other data.
+        UserError: The name is malformed, unknown or that of several runs, or the run is not finished and --unfinished
+            is not given.
     """
     if ":" in arguments.run:
         recorded_name(arguments.run.partition(":")[0], arguments.records)
 
     from bench.records.finished_runs import find_runs
     from bench.records.states import read_state
-    from reproduce.evaluation.models import EvaluationError, RunModel
-    from reproduce.export.class_names import class_names
-    from reproduce.export.description import Description
 
     runs = find_runs(arguments.records, [arguments.run], arguments.plan, unfinished=True)
     if len(runs) > 1:
@@ -79,10 +76,23 @@ def load_run(arguments: argparse.Namespace) -> TrainedRun:
     (run,) = runs
     status = read_state(run.folder).status
     if status != schema.FINISHED and not arguments.unfinished:
-        raise EvaluationError(
+        raise UserError(
             f"run: {run.label} ({run.config.key}) is {status}; finish it with `deeper run`, or add --unfinished to "
             "take its newest checkpoint"
         )
+    return run
+
+
+def load_run(arguments: argparse.Namespace, run: RecordedRun) -> TrainedRun:
+    """Load a run that `find_run` has found.
+
+    Raises:
+        UserError: The run has no undamaged checkpoint. The manifest of its data is missing or that of other data.
+    """
+    from reproduce.evaluation.models import RunModel
+    from reproduce.export.class_names import class_names
+    from reproduce.export.description import Description
+
     manifest = _manifest(arguments, run)
     weights = RunModel(run.config, run.folder).trained(unfinished=arguments.unfinished)
     description = Description(

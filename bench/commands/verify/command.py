@@ -71,16 +71,18 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verify_runs(arguments: argparse.Namespace) -> int:
+    from bench.commands.verify.reference import read_reference
+
+    reference = read_reference(arguments.results, arguments.experiment)
+    chosen = reference.chosen(arguments.arm, arguments.seed)
+
     from analysis.comparisons.reproduction import REPRODUCED, compare_run
     from bench.commands.run import prepare_missing
-    from bench.commands.verify.reference import read_reference
     from bench.machine.environment import environment
     from bench.orchestration.executor import ExecutionOptions
     from bench.records.states import read_state, run_folder
     from reproduce import schema
 
-    reference = read_reference(arguments.results, arguments.experiment)
-    chosen = reference.chosen(arguments.arm, arguments.seed)
     require_writable_records(arguments)
     if arguments.prepare:
         prepare_missing(

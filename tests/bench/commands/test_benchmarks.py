@@ -18,10 +18,10 @@ def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
     assert _result_output(build_parser().parse_args(["bench", "step"]), "step").file is None
 
 
-def test_json_takes_no_value() -> None:
-    arguments = build_parser().parse_args(["bench", "loader", "--json", "photographs"])
+def test_json_takes_no_value(tmp_path: Path) -> None:
+    arguments = build_parser().parse_args(["bench", "loader", "--json", str(tmp_path)])
     assert arguments.json is True
-    assert arguments.folder == Path("photographs")
+    assert arguments.folder == tmp_path
 
 
 @pytest.mark.parametrize("option", ["--repetitions", "--rounds"])
@@ -35,7 +35,7 @@ def test_repetitions_have_the_name_of_committed_commands_too(option: str) -> Non
     [
         (["overhead", "--workers", "99"], "workers: 99 do not fit on"),
         (["overhead", "--repetitions", "0"], "repetitions: 0: use at least 1"),
-        (["training", "nowhere", "--batch", "0"], "batch: 0: use at least 1"),
+        (["training", ".", "--batch", "0"], "batch: 0: use at least 1"),
         (["scaling", "--ranks", "99"], "ranks: 99 of"),
         ([], "which suite?"),
     ],

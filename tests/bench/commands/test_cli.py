@@ -42,6 +42,35 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
 # --- help and mistakes -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["claims", "--id", "nope"],
+        ["claims", "--ledger", "nope.toml"],
+        ["evaluate", "nope"],
+        ["predict", "nope", "picture.jpg"],
+        ["export", "nope", "--format", "onnx", "--output", "new.onnx"],
+        ["verify", "nope"],
+        ["report", "nope"],
+        ["run", "nope"],
+        ["bench", "training", "nope"],
+    ],
+)
+def test_a_name_that_nobody_knows_is_reported_before_what_is_slow_to_import(words: list[str], tmp_path: Path) -> None:
+    code = f"""
+import sys
+from bench import cli
+try:
+    code = cli.main({words!r})
+except SystemExit as ended:
+    code = ended.code
+sys.exit(f"{{code}} {{[name for name in ('torch', 'mlflow', 'ray', 'scipy', 'matplotlib') if name in sys.modules]}}")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.stderr.splitlines()[-1] == f"{WRONG_INPUT} []", done.stderr
+
+
 @pytest.mark.parametrize("words", OF_THIS_ROOM)
 def test_the_help_of_a_command_is_made_of_sentences_and_examples(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -55,6 +55,7 @@ def test_any_value_is_read_or_answered_with_a_sentence(read: Callable[[str], Any
         (["plan", "quickstart", "--output", ""], "--output: '' is no path; name a place"),
         (["verify", ""], "results: '' is no path; name a place"),
         (["merge", "", "--into", "x"], "RECORDS: '' is no path; name a place"),
+        (["bench", "loader", "nowhere"], "folder: 'nowhere': no such folder; name one that exists"),
         (["bench", "evaluation", ""], "data: '' is no path; name a place"),
         (["report", "quickstart", "--plan", ""], "--plan: '' is no value; give one, or leave it out"),
         (["report", "quickstart", ""], "other: '' is no value; give one, or leave it out"),
