@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from reproduce.models import GoogLeNet
+from reproduce.models.inception import Inception
 from reproduce.native import agreement
 from reproduce.native.kernels import BACKENDS, MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
 
-Layer = MaxPool | nn.BatchNorm2d
+Layer = MaxPool | nn.BatchNorm2d | Inception
 
 
 class LayerUse(NamedTuple):
-    """A kind of pool or normalisation of a network: layers with the same parameters and maps of the same shape."""
+    """A kind of pool, normalisation or Inception module in a network: of the same parameters and maps of one shape."""
 
     layer: Layer
     """One of the layers, on the meta device."""
@@ -35,7 +36,7 @@ class LayerUse(NamedTuple):
 def check_kernels(
     network: NetworkConfig, sides: Collection[int], device: torch.device, dtype: torch.dtype
 ) -> tuple[str, ...]:
-    """Use each kind of pool and normalisation of a network in training once, which compares it with torch's.
+    """Compare each kind of pool and normalisation, and of sums of gradients, of a network in training with torch's.
 
     It takes some 50 ms on CPUs, and seconds on GPUs, mostly for compiling the kernels.
 
@@ -61,13 +62,15 @@ def check_kernels(
         with torch.no_grad():
             if isinstance(layer, MaxPool):
                 layer(x)
+            elif isinstance(layer, Inception):
+                agreement.on_sum(backend, x, len(layer.branch_channels))
             else:
                 norm_relu(nn.BatchNorm2d(shape[0], eps=layer.eps, device=device), x)
     return agreement.dropped()
 
 
 def layer_uses(network: NetworkConfig, side: int) -> list[LayerUse]:
-    """List the kinds of pools and normalisations of a network in training, for images of `side` pixels.
+    """List the kinds of pools, normalisations and modules of a network in training, for images of `side` pixels.
 
     Args:
         network: The network.
@@ -81,8 +84,9 @@ def layer_uses(network: NetworkConfig, side: int) -> list[LayerUse]:
     counts: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def note(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        assert isinstance(module, MaxPool | nn.BatchNorm2d)
-        kind = str(module), tuple(inputs[0].shape[1:])
+        assert isinstance(module, Layer)
+        name = f"{len(module.branch_channels)} branches" if isinstance(module, Inception) else str(module)
+        kind = name, tuple(inputs[0].shape[1:])
         found.setdefault(kind, module)
         counts[kind] += 1
 
@@ -99,4 +103,4 @@ def _on_meta(network: NetworkConfig) -> GoogLeNet:
 
 
 def _layers(network: GoogLeNet) -> list[Layer]:
-    return [module for module in network.modules() if isinstance(module, MaxPool | nn.BatchNorm2d)]
+    return [module for module in network.modules() if isinstance(module, Layer)]

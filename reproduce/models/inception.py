@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reproduce.native import small_maps
-from reproduce.native.kernels import MaxPool, norm_relu
+from reproduce.native.kernels import Joint, MaxPool, Place, backend_of, fan_out, norm_relu, nowhere
 from reproduce.spec import NetworkConfig
 
 BATCH_NORM_EPS = 1e-3  # that of TF-slim and torchvision, which their weights need
@@ -101,11 +102,24 @@ class Convolution(nn.Module):
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, place: Place = nowhere) -> Tensor:
+        """Compute the block. `place` returns where the output may be written, see `norm_relu`."""
         x = self.conv(x)
         if self.bn is not None:
-            return norm_relu(self.bn, x)
+            return norm_relu(self.bn, x, place)
         return F.relu(x, inplace=True)  # the gradient of a convolution does not need its output
+
+
+class Branch(nn.Sequential):
+    """Layers one after the other, the last of which may write its output to a given place."""
+
+    def forward(self, input: Tensor, place: Place = nowhere) -> Tensor:
+        """Compute the layers. `place` returns where the output may be written, see `norm_relu`."""
+        *layers, last = self
+        for layer in layers:
+            input = layer(input)
+        output: Tensor = last(input, place) if isinstance(last, Convolution) else last(input)
+        return output
 
 
 class Inception(nn.Module):
@@ -127,12 +141,10 @@ class Inception(nn.Module):
         norm = config.norm == "batch"
         kernels = {"1x1": 1, "3x3": 3, "5x5": 5}
 
-        def spatial(reduce: int, out: int, kernel: int) -> nn.Sequential:
+        def spatial(reduce: int, out: int, kernel: int) -> Branch:
             if config.reduction != "reduced":
-                return nn.Sequential(Convolution(in_channels, out, kernel, norm=norm))
-            return nn.Sequential(
-                Convolution(in_channels, reduce, 1, norm=norm), Convolution(reduce, out, kernel, norm=norm)
-            )
+                return Branch(Convolution(in_channels, out, kernel, norm=norm))
+            return Branch(Convolution(in_channels, reduce, 1, norm=norm), Convolution(reduce, out, kernel, norm=norm))
 
         if config.branches == "mixed":
             self.branch1 = Convolution(in_channels, widths.one, 1, norm=norm)
@@ -141,7 +153,7 @@ class Inception(nn.Module):
         else:
             kernel = kernels[config.branches]
             self.single = spatial(widths.single_reduce(in_channels, kernel), widths.convolved, kernel)
-        self.branch4 = nn.Sequential(MaxPool(3, stride=1, padding=1))
+        self.branch4 = Branch(MaxPool(3, stride=1, padding=1))
         if config.reduction != "naive":
             self.branch4.append(Convolution(in_channels, widths.pool, 1, norm=norm))
         pooled = in_channels if config.reduction == "naive" else widths.pool
@@ -151,4 +163,9 @@ class Inception(nn.Module):
         self.out_channels = sum(self.branch_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.children()], dim=1)
+        branches = list(self.children())
+        if backend_of(x) is None:
+            return torch.cat([branch(x) for branch in branches], dim=1)
+        joint = Joint(self.branch_channels)
+        handed = zip(branches, fan_out(x, len(branches)), strict=True)
+        return joint.join([branch(maps, partial(joint.place, number)) for number, (branch, maps) in enumerate(handed)])

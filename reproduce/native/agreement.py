@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reproduce.native.backend import Backend, Window
+from reproduce.native.backend import Backend, Window, part_of
 
 SMALL = (70, 9, 10)
 """Channels, height and width of the maps on which kernels are compared that do not depend on them."""
@@ -64,6 +64,11 @@ def on_norm(backend: Backend, norm: nn.BatchNorm2d, x: Tensor) -> bool:
     training, eps = norm.training, norm.eps
     kind = _kind(backend, NORM if training else f"{NORM} in evaluation", x)
     return _agrees(kind, lambda maps: _compare_norm(backend, maps, training, eps))
+
+
+def on_sum(backend: Backend, x: Tensor, count: int) -> bool:
+    """Whether the backend's sum of `count` maps like `x` agrees with torch's."""
+    return _agrees(_kind(backend, f"sum of {count} gradients", x), lambda maps: _compare_sum(backend, maps, count))
 
 
 def _kind(backend: Backend, layer: str, x: Tensor, least: int = 1) -> Kind:
@@ -140,11 +145,14 @@ def _compare_norm(backend: Backend, x: Tensor, training: bool, eps: float) -> st
     with torch.no_grad():
         for tensor, shift in ((norm.weight, 1.0), (norm.bias, 0.0), (norm.running_mean, 1.0)):
             tensor.copy_(shift + 0.3 * _like(tensor))
-    grad = _like(x)
+    grad, wide = _like(x), torch.cat([x, x], dim=1).contiguous(memory_format=torch.channels_last)
 
-    def results(norm: nn.BatchNorm2d, x: Tensor, ours: bool) -> dict[str, Tensor]:
+    def results(norm: nn.BatchNorm2d, x: Tensor, ours: bool, out: Tensor | None = None) -> dict[str, Tensor]:
         x = x.clone().requires_grad_()
-        y = backend.norm_relu(norm, x) if ours else F.relu(norm(x))
+        if not ours:
+            y = F.relu(norm(x))
+        else:
+            y = backend.norm_relu(norm, x) if out is None else backend.norm_relu_at(norm, x, out)  # type: ignore[misc]
         y.backward(grad.to(y.dtype))  # type: ignore[no-untyped-call]
         found = {
             "maps": y,
@@ -158,11 +166,26 @@ def _compare_norm(backend: Backend, x: Tensor, training: bool, eps: float) -> st
 
     exact = results(copy.deepcopy(norm).double(), x.double(), ours=False)
     theirs = results(copy.deepcopy(norm), x, ours=False)
-    for name, value in results(norm, x, ours=True).items():
+    ours = results(copy.deepcopy(norm), x, ours=True)
+    if backend.norm_relu_at is not None:
+        among_others = results(norm, x, ours=True, out=part_of(wide, channels, channels))
+        if not torch.equal(ours["maps"], among_others["maps"]) or not torch.equal(wide[:, :channels], x):
+            return f"the kernel in {backend.name} gives other maps where it writes to some channels of larger ones"
+    for name, value in ours.items():
         off, their_off = (float((found - exact[name]).abs().max()) for found in (value, theirs[name]))
         if not off <= 2 * their_off + 1e-4 * float(exact[name].abs().max()):
             return f"the kernel in {backend.name} gives {name} that differ by {off:.2g}, torch's by {their_off:.2g}"
     return ""
+
+
+def _compare_sum(backend: Backend, x: Tensor, count: int) -> str:
+    """Return how a sum differs that rounds only once. One of its maps is some channels of larger ones."""
+    wide = torch.cat([x, -x], dim=1).contiguous(memory_format=torch.channels_last)
+    maps = [wide.narrow(1, 0, x.shape[1]), *(x + number for number in range(1, count))]
+    exact = torch.stack([given.double() for given in maps]).sum(0)
+    off = float((backend.sum_maps(maps).double() - exact).abs().max())
+    allowed = torch.finfo(x.dtype).eps * float(exact.abs().max())
+    return "" if off <= allowed else f"the kernel in {backend.name} gives sums that differ by {off:.2g}"
 
 
 def _like(tensor: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-/* Max pooling, and batch normalisation with ReLU, in bfloat16 and float32 on NHWC maps, forward and backward. With torch
-   2.14's own implementations, they take a quarter of a training step in bfloat16, and a sixth in float32. Memory
-   bandwidth limits their speed, so each makes as few passes over memory as possible. For the backward pass, pooling
-   keeps one byte per output, and normalisation keeps its input and no other map. Sums over up to ROWS pixels are
-   float32; these are added up in float64.
+/* Max pooling and batch normalisation with ReLU, forward and backward, and sums of maps, in bfloat16 and float32 on NHWC
+   maps. With torch 2.14's own implementations, pools and normalisation take a quarter of a training step in bfloat16,
+   and a sixth in float32. Memory bandwidth limits their speed, so each makes as few passes over memory as possible. For
+   the backward pass, pooling keeps one byte per output, and normalisation keeps its input and no other map. Sums over up
+   to ROWS pixels are float32; these are added up in float64.
 
    No instruction set is named here: the compiler takes those of its option -march (reproduce/native/levels.py).
 

@@ -79,33 +79,37 @@ void NAME(max_pool)(const Pool *p, const NUMBER *x, NUMBER *y, uint8_t *taps, in
 
 /* Sums channels of the gradient of one input pixel, as pool_pixel counts them, over the windows in which it lies. */
 static inline __attribute__((always_inline)) void NAME(pool_gradient)(
-    const Pool *p, const NUMBER *grad_y, const uint8_t *taps, Windows rows, Windows columns, NUMBER *to, int vectors,
-    int lanes) {
+    const Pool *p, const NUMBER *grad_y, int64_t step, const uint8_t *taps, Windows rows, Windows columns, NUMBER *to,
+    int vectors, int lanes) {
     TOTAL sum[VECTORS] = {0};
     for (int64_t i = rows.first; i <= rows.last; i++)
         for (int64_t j = columns.first; j <= columns.last; j++) {
-            int64_t place = (i * p->out_width + j) * p->channels;
+            int64_t pixel = i * p->out_width + j;
             uint8_t tap = (rows.at - i * p->stride) * p->kernel + columns.at - j * p->stride;
             for (int v = 0; v < vectors; v++) {
                 TAPS found = {0};
-                memcpy(&found, taps + place + v * LANES, lanes);
-                add(&sum[v], grad_y + place + v * LANES, __builtin_convertvector(found == tap, PLACES), lanes);
+                memcpy(&found, taps + pixel * p->channels + v * LANES, lanes);
+                add(&sum[v], grad_y + pixel * step + v * LANES, __builtin_convertvector(found == tap, PLACES), lanes);
             }
         }
     for (int v = 0; v < vectors; v++) write_total(sum[v], to + v * LANES, lanes);
 }
 
-/* Each input pixel gathers the gradient from the windows in which it lies, so every pixel is written exactly once. */
-void NAME(max_pool_backward)(const Pool *p, const NUMBER *grad_y, const uint8_t *taps, NUMBER *grad_x, int threads) {
+/* Each input pixel gathers the gradient from the windows in which it lies, so every pixel is written exactly once. From
+   one pixel of `grad_y` to the next it is `step` elements. */
+void NAME(max_pool_backward)(const Pool *p, const NUMBER *grad_y, int64_t step, const uint8_t *taps, NUMBER *grad_x,
+                             int threads) {
     #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < p->images * p->height; row++) {
-        int64_t image = row / p->height * p->out_height * p->out_width * p->channels;
+        int64_t image = row / p->height * p->out_height * p->out_width;
+        const NUMBER *grads = grad_y + image * step;
+        const uint8_t *of_image = taps + image * p->channels;
         Windows rows = windows(row % p->height, p->out_height, p);
         for (int64_t column = 0; column < p->width; column++) {
             Windows columns = windows(column, p->out_width, p);
             NUMBER *to = grad_x + (row * p->width + column) * p->channels;
             #define GATHER(vectors, lanes)                                                                             \
-                NAME(pool_gradient)(p, grad_y + image + c, taps + image + c, rows, columns, to + c, vectors, lanes)
+                NAME(pool_gradient)(p, grads + c, step, of_image + c, rows, columns, to + c, vectors, lanes)
             EACH_CHANNEL(LANES, GATHER)
             #undef GATHER
         }
@@ -154,9 +158,10 @@ int NAME(norm_relu)(const NUMBER *x, NUMBER *y, int64_t pixels, int64_t channels
 }
 
 /* Computes the gradients of x, weight and bias from that of y; recomputes from x which values ReLU let through. In
-   training, the statistics depend on x. Returns 0, or 1 if there is no memory for the sums. */
-int NAME(norm_relu_backward)(const NUMBER *x, const NUMBER *grad_y, NUMBER *grad_x, int64_t pixels, int64_t channels,
-                             const float *weight, const float *bias, int training, const float *mean,
+   training, the statistics depend on x. From one pixel of `grad_y` to the next it is `step` elements. Returns 0, or 1 if
+   there is no memory for the sums. */
+int NAME(norm_relu_backward)(const NUMBER *x, const NUMBER *grad_y, int64_t step, NUMBER *grad_x, int64_t pixels,
+                             int64_t channels, const float *weight, const float *bias, int training, const float *mean,
                              const float *inverse, float *grad_weight, float *grad_bias, int threads) {
     double *sums = calloc((size_t)threads * 2 * channels, sizeof *sums);
     float *line = malloc(4 * (size_t)channels * sizeof *line);
@@ -170,7 +175,7 @@ int NAME(norm_relu_backward)(const NUMBER *x, const NUMBER *grad_y, NUMBER *grad
     {
         double *mine = sums + (size_t)omp_get_thread_num() * 2 * channels;
         SUMS(float value = widen(x[place]);
-             float grad = value * scale[c] + offset[c] <= 0 ? 0 : widen(grad_y[place]);
+             float grad = value * scale[c] + offset[c] <= 0 ? 0 : widen(grad_y[pixel * step + c]);
              one[k] += grad; two[k] += grad * (value - mean[c]);)
         #pragma omp single
         for (int64_t c = 0; c < channels; c++) {
@@ -184,7 +189,7 @@ int NAME(norm_relu_backward)(const NUMBER *x, const NUMBER *grad_y, NUMBER *grad
         }
         #pragma omp for schedule(static)
         for (int64_t pixel = 0; pixel < pixels; pixel++) {
-            const NUMBER *from = x + pixel * channels, *grads = grad_y + pixel * channels;
+            const NUMBER *from = x + pixel * channels, *grads = grad_y + pixel * step;
             NUMBER *to = grad_x + pixel * channels;
             for (int64_t c = 0; c < channels; c++) {
                 float value = widen(from[c]);
@@ -196,6 +201,28 @@ int NAME(norm_relu_backward)(const NUMBER *x, const NUMBER *grad_y, NUMBER *grad
     free(sums);
     free(line);
     return 0;
+}
+
+/* --- sums of maps ------------------------------------------------------------------------------------------------ */
+
+/* Adds up `count` maps in one pass, in their order and in float32. From one pixel of map k to the next it is steps[k]
+   elements. */
+void NAME(sum_maps)(const NUMBER *const *maps, const int64_t *steps, int count, NUMBER *sum, int64_t pixels,
+                    int64_t channels, int threads) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t pixel = 0; pixel < pixels; pixel++) {
+        const NUMBER *one = maps[0] + pixel * steps[0], *two = maps[1] + pixel * steps[1];
+        const NUMBER *three = count > 2 ? maps[2] + pixel * steps[2] : NULL;
+        const NUMBER *four = count > 3 ? maps[3] + pixel * steps[3] : NULL;
+        NUMBER *restrict to = sum + pixel * channels;
+        if (four)
+            for (int64_t c = 0; c < channels; c++)
+                to[c] = narrow(widen(one[c]) + widen(two[c]) + widen(three[c]) + widen(four[c]));
+        else if (three)
+            for (int64_t c = 0; c < channels; c++) to[c] = narrow(widen(one[c]) + widen(two[c]) + widen(three[c]));
+        else
+            for (int64_t c = 0; c < channels; c++) to[c] = narrow(widen(one[c]) + widen(two[c]));
+    }
 }
 
 #undef widen

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reproduce.native.c_kernels import TYPES, C
-from reproduce.native.kernels import MaxPool, norm_relu
+from reproduce.native.kernels import MaxPool, fan_out, norm_relu
 
 POOLS = ((3, 2, 0, True), (3, 1, 1, False), (5, 3, 2, False), (1, 1, 0, False), (C.largest_window, 1, 8, False))
 SHAPES = ((1, 3, 7, 5), (2, 70, 9, 14), (1, 1, 16, 16), (3, 64, 1, 1), (5, 65, 1, 129))
@@ -41,6 +41,16 @@ def use(
         y = MaxPool(kernel, stride, padding, ceil_mode=ceil_mode)(y)
         assert y.grad_fn is not None
         assert y.grad_fn.name() == "_MaxPoolBackward"
+    y.backward(torch.randn_like(y))
+    use_branches(x.detach(), training)
+
+
+def use_branches(x: Tensor, training: bool) -> None:
+    """Normalise in four branches, whose gradients come as some channels of larger maps and are added up."""
+    channels = x.shape[1]
+    handed = fan_out(x.requires_grad_(), 4)
+    norms = [nn.BatchNorm2d(channels).train(training) for _ in handed]
+    y = torch.cat([norm_relu(norm, maps) for norm, maps in zip(norms, handed, strict=True)], dim=1)
     y.backward(torch.randn_like(y))
 
 

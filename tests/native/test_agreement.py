@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from reproduce.execution.kernel_checks import check_kernels, layer_uses
 from reproduce.native import Implementation, agreement, kernels
 from reproduce.native.backend import Backend, Window
-from reproduce.native.kernels import MaxPool, norm_relu
+from reproduce.native.kernels import MaxPool, fan_out, norm_relu
 from reproduce.spec import NetworkConfig
 
 FLOAT32, CPU = torch.float32, torch.device("cpu")
@@ -23,8 +24,37 @@ def pool(x: Tensor, window: Window) -> Tensor:
     return F.max_pool2d(x, *window[:3], ceil_mode=window.ceil_mode)
 
 
+Norm = Callable[[nn.BatchNorm2d, Tensor], Tensor]
+
+
+def placing(norm: Norm) -> Callable[[nn.BatchNorm2d, Tensor, Tensor], Tensor]:
+    """Let a normalisation write its result to a place, as those of backends do."""
+
+    def placed(layer: nn.BatchNorm2d, x: Tensor, out: Tensor) -> Tensor:
+        written: Tensor = Written.apply(out, norm(layer, x))
+        return written
+
+    return placed
+
+
 def norm(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return F.relu(layer(x))
+
+
+class Written(torch.autograd.Function):
+    """Copies maps to a place, as the kernels write them there."""
+
+    @staticmethod
+    def forward(_: Any, out: Tensor, y: Tensor) -> Tensor:
+        return out.copy_(y)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+
+def total(maps: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(maps)).sum(0)
 
 
 def pool_with_other_ties(x: Tensor, window: Window) -> Tensor:
@@ -38,6 +68,12 @@ def failing_pool(x: Tensor, window: Window) -> Tensor:
 
 def norm_without_running_statistics(layer: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return F.relu(F.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps))
+
+
+def norm_beside_its_place(layer: nn.BatchNorm2d, x: Tensor, out: Tensor) -> Tensor:
+    y = norm(layer, x)
+    out.as_strided(out.shape, out.stride(), 0).copy_(y)
+    return y
 
 
 Use = Callable[..., None]
@@ -58,6 +94,8 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
             implementation=lambda: Implementation("native", "a double"),
             max_pool=pool,
             norm_relu=norm,
+            norm_relu_at=placing(norm),
+            sum_maps=total,
         )
         monkeypatch.setitem(kernels.BACKENDS, "cpu", dataclasses.replace(backend, **functions))  # type: ignore[arg-type]
         monkeypatch.setattr(agreement, "_found", {})
@@ -117,14 +155,30 @@ def test_a_pool_that_is_wrong_is_left_to_torch_and_said(use: Use, wrong: object,
     ],
     ids=["values", "without ReLU", "without running statistics", "without gradient"],
 )
-def test_a_normalisation_that_is_wrong_is_left_to_torch_and_said(use: Use, wrong: object, words: str) -> None:
-    use(norm_relu=wrong)
+def test_a_normalisation_that_is_wrong_is_left_to_torch_and_said(use: Use, wrong: Norm, words: str) -> None:
+    use(norm_relu=wrong, norm_relu_at=placing(wrong))
     x, layer = maps(2, 8, 5, 6), nn.BatchNorm2d(8)
     with pytest.warns(UserWarning, match="torch computes normalisation with ReLU of 8 x 5 x 6 maps in float32"):
         y = norm_relu(layer, x)
     torch.testing.assert_close(y, F.relu(nn.BatchNorm2d(8)(x)))
     assert layer.num_batches_tracked == 1
     assert f"the kernel in double gives {words} that differ by" in agreement.dropped()[0]
+
+
+def test_a_normalisation_that_writes_beside_its_place_is_left_to_torch(use: Use) -> None:
+    use(norm_relu_at=norm_beside_its_place)
+    with pytest.warns(UserWarning, match="torch computes normalisation with ReLU of 8 x 5 x 6 maps"):
+        norm_relu(nn.BatchNorm2d(8), maps(2, 8, 5, 6))
+    assert "other maps where it writes to some channels of larger ones" in agreement.dropped()[0]
+
+
+def test_a_sum_that_is_wrong_is_left_to_torch_and_said(use: Use) -> None:
+    use(sum_maps=lambda maps: total(maps[:-1]))
+    x = maps(2, 8, 5, 6).requires_grad_()
+    with pytest.warns(UserWarning, match="torch computes sum of 3 gradients of 8 x 5 x 6 maps in float32"):
+        handed = fan_out(x, 3)
+    assert all(part is x for part in handed)
+    assert "the kernel in double gives sums that differ by" in agreement.dropped()[0]
 
 
 def test_no_memory_is_not_taken_for_a_kernel_that_fails(use: Use) -> None:
@@ -186,5 +240,5 @@ def test_the_kinds_of_a_network_are_those_that_its_forward_pass_uses() -> None:
     uses = layer_uses(NetworkConfig(norm="batch"), 224)
     pools = [use for use in uses if isinstance(use.layer, MaxPool)]
     assert sum(use.layers for use in pools) == 13
-    assert sum(use.layers for use in uses) == 13 + 59
+    assert sum(use.layers for use in uses) == 13 + 59 + 9, "with nine Inception modules"
     assert (pools[0].shape, pools[0].layer.kernel_size) == ((64, 112, 112), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from importlib import metadata
 
 import torch
@@ -44,10 +45,16 @@ def _max_pool(x: Tensor, window: Window) -> Tensor:
     return max_pool(x, window)
 
 
-def _norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _norm_relu(norm: nn.BatchNorm2d, x: Tensor, out: Tensor | None = None) -> Tensor:
     from reproduce.native.gpu.normalisation import norm_relu
 
-    return norm_relu(norm, x)
+    return norm_relu(norm, x, out)
+
+
+def _sum_maps(maps: Sequence[Tensor]) -> Tensor:
+    from reproduce.native.gpu.sums import sum_maps
+
+    return sum_maps(maps)
 
 
 TRITON = Backend(
@@ -60,5 +67,7 @@ TRITON = Backend(
     implementation=implementation,
     max_pool=_max_pool,
     norm_relu=_norm_relu,
+    norm_relu_at=_norm_relu,
+    sum_maps=_sum_maps,
 )
 """The kernels for GPUs."""

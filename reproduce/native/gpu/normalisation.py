@@ -16,7 +16,8 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from reproduce.native.gpu.tiles import Tile, strided, tile
+from reproduce.native.backend import Room, strided
+from reproduce.native.gpu.tiles import LARGEST, Tile, tile
 
 MOST_PROGRAMS = 1024
 """Programs that sum, at most; some eight for each processor of an H100."""
@@ -24,22 +25,23 @@ COMBINING = Tile(pixels=128, channels=16)
 """Parts and channels that a program handles at once when it combines the sums of all parts."""
 
 
-def norm_relu(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+def norm_relu(norm: nn.BatchNorm2d, x: Tensor, out: Tensor | None = None) -> Tensor:
     """Compute relu(norm(x)), and in training mode update the running statistics of `norm`, as torch does.
 
     Args:
         norm: The normalisation, in training or in evaluation mode, with float32 parameters and running statistics.
         x: Maps [N, C, H, W] in channels_last with fewer than 2^31 elements.
+        out: The result is written here: to C channels of maps that have more, and the type of `x`.
 
     Returns:
-        Maps [N, C, H, W] of the type of `x`.
+        Maps [N, C, H, W] of the type of `x`, which are `out` if it is given.
     """
     assert norm.num_batches_tracked is not None
     if norm.training:
         norm.num_batches_tracked.add_(1)
     result: Tensor = _TritonNormReLU.apply(
         *(x, norm.weight, norm.bias, norm.running_mean, norm.running_var),
-        *(norm.momentum, norm.eps, norm.training),
+        *(norm.momentum, norm.eps, norm.training, None if out is None else Room(out)),
     )
     return result
 
@@ -56,9 +58,10 @@ class _TritonNormReLU(torch.autograd.Function):
         momentum: float,
         eps: float,
         training: bool,
+        room: Room | None,
     ) -> Tensor:
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
-        y = torch.empty_like(x)
+        y, step = (torch.empty_like(x), channels) if room is None else (room.maps, room.maps.stride(3))
         size = tile(channels)
         with torch.cuda.device_of(x):
             if training:
@@ -71,7 +74,7 @@ class _TritonNormReLU(torch.autograd.Function):
             else:
                 mean, inverse = running_mean, torch.rsqrt(running_variance + eps)
             _transform[size.grid(pixels, channels)](
-                x, y, mean, inverse, weight, bias, pixels, channels, size.pixels, size.channels
+                x, y, step, mean, inverse, weight, bias, pixels, channels, size.pixels, size.channels
             )
         ctx.save_for_backward(x, weight, bias, mean, inverse)
         ctx.training = training
@@ -82,7 +85,7 @@ class _TritonNormReLU(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, inverse = ctx.saved_tensors
         channels, pixels = x.shape[1], x.numel() // x.shape[1]
-        grad_y, step = strided(grad_y)
+        grad_y, step = strided(grad_y, LARGEST)
         grad_x = torch.empty_like(x)
         grad_weight, grad_bias, product = torch.empty(3, channels, dtype=torch.float32, device=x.device)
         size = tile(channels)
@@ -94,7 +97,7 @@ class _TritonNormReLU(torch.autograd.Function):
             _gradient[size.grid(pixels, channels)](
                 *(*given, grad_x, grad_bias, product, pixels, channels, ctx.training, size.pixels, size.channels)
             )
-        return grad_x, grad_weight, grad_bias, None, None, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None, None, None
 
 
 class _Parts:
@@ -187,15 +190,17 @@ def _statistics(
 
 
 @triton.jit(do_not_specialize=["pixels"])
-def _transform(x, y, mean, inverse, weight, bias, pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr):
+def _transform(
+    x, y, y_step, mean, inverse, weight, bias, pixels, channels, PIXELS: tl.constexpr, CHANNELS: tl.constexpr
+):
     """Write relu((x - mean) * inverse * weight + bias). NaN stays NaN."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     wanted = channel < channels
     inside = (pixel < pixels)[:, None] & wanted[None, :]
-    place = (pixel * channels)[:, None] + channel[None, :]
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(x + (pixel * channels)[:, None] + channel[None, :], mask=inside, other=0.0).to(tl.float32)
     result = _normalised(value, mean, inverse, weight, bias, channel, wanted)
+    place = (pixel * y_step)[:, None] + channel[None, :]
     tl.store(y + place, tl.where(result < 0, 0.0, result).to(y.dtype.element_ty), mask=inside)
 
 

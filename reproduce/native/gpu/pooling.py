@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from reproduce.native.backend import Window
-from reproduce.native.gpu.tiles import strided, tile
+from reproduce.native.backend import Window, strided
+from reproduce.native.gpu.tiles import LARGEST, tile
 
 
 def max_pool(x: Tensor, window: Window) -> Tensor:
@@ -64,7 +64,7 @@ class _TritonMaxPool(torch.autograd.Function):
         window: Window = ctx.window
         images, channels, height, width = ctx.shape
         grad_x = torch.empty(ctx.shape, dtype=grad_y.dtype, device=grad_y.device, memory_format=torch.channels_last)
-        grad_y, step = strided(grad_y)
+        grad_y, step = strided(grad_y, LARGEST)
         size, pixels = tile(channels), images * height * width
         with torch.cuda.device_of(grad_y):
             _pool_backward[size.grid(pixels, channels)](

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from reproduce.models import GoogLeNet
+from reproduce.models.inception import Inception, Widths
 from reproduce.native import agreement, kernels
-from reproduce.native.backend import Window
-from reproduce.native.gpu import normalisation, pooling, tiles
+from reproduce.native.backend import Window, part_of
+from reproduce.native.gpu import normalisation, pooling, sums, tiles
 from reproduce.native.gpu.backend import TRITON
 from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
@@ -112,6 +113,61 @@ def check_norm(x: Tensor, *, training: bool = True) -> None:
         off, their_off = (float((value - reference).abs().max()) for value in (our, their))
         assert off <= 1.1 * their_off + 2e-5 * float(reference.abs().max()), name
     assert norm.num_batches_tracked == int(training)
+
+
+# --- branches ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("shape", [(2, 70, 5, 7), (3, 5, 1, 1), (1, 17, 1, 8)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_sum_is_rounded_once_also_of_channels_of_larger_maps(
+    shape: tuple[int, ...], count: int, dtype: torch.dtype
+) -> None:
+    images, channels, *sides = shape
+    wide = maps(images, 3 * channels, *sides, dtype=dtype)
+    given = [wide[:, channels : 2 * channels], maps(*shape, dtype=dtype, seed=1), wide[:, 2 * channels :]]
+    given = [*given, maps(*shape, dtype=dtype, seed=2).contiguous()][:count]
+    expected = given[0].float()
+    for others in given[1:]:
+        expected = expected + others.float()
+    found = sums.sum_maps(given)
+    assert torch.equal(found, expected.to(dtype))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_normalisation_writes_to_some_channels_of_larger_maps(dtype: torch.dtype, training: bool) -> None:
+    x, wide = maps(2, 21, 5, 7, dtype=dtype), maps(2, 50, 5, 7, dtype=dtype, seed=1)
+    before = wide.clone()
+    norm = nn.BatchNorm2d(21).train(training)
+    expected = normalisation.norm_relu(copy.deepcopy(norm), x)
+    found = normalisation.norm_relu(norm, x.clone().requires_grad_(), part_of(wide, 13, 21))
+    assert torch.equal(found, expected)
+    assert torch.equal(wide[:, 13:34], expected)
+    assert torch.equal(wide[:, :13], before[:, :13])
+    assert torch.equal(wide[:, 34:], before[:, 34:])
+    assert found.grad_fn is not None
+
+
+@pytest.mark.usefixtures("as_gpu", "wide_tiles")
+@pytest.mark.parametrize("reduction", ["reduced", "naive"])
+def test_a_module_computes_what_its_branches_and_a_concatenation_do(reduction: Any) -> None:
+    network = NetworkConfig(norm="batch", reduction=reduction)
+    module = Inception(24, Widths(19, 24, 32, 8, 16, 17), network).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(module)
+    ours, theirs = (maps(2, 24, 5, 7, dtype=torch.float32).requires_grad_() for _ in range(2))
+    y, expected = module(ours), torch.cat([branch(theirs) for branch in other.children()], dim=1)
+    assert y.grad_fn.name() == "_JoinBackward"
+    assert torch.equal(y, expected)
+    grad = maps(*y.shape, dtype=y.dtype, seed=1)
+    y.backward(grad)
+    expected.backward(grad)
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    assert agreement.dropped() == ()
 
 
 # --- max pooling ----------------------------------------------------------------------------------

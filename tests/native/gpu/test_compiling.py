@@ -11,15 +11,16 @@ triton = pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
-from reproduce.native.gpu import normalisation, pooling  # noqa: E402
+from reproduce.native.gpu import normalisation, pooling, sums  # noqa: E402
 
 H100 = GPUTarget("cuda", 90, 32)
-TILE = {"PIXELS": 16, "CHANNELS": 64, "PARTS": 128, "TRAINING": True, "KEEP_TAPS": True}
+TILE = {"PIXELS": 16, "CHANNELS": 64, "PARTS": 128, "TRAINING": True, "KEEP_TAPS": True, "COUNT": 4}
 WINDOW = {"KERNEL": 3, "STRIDE": 1, "PADDING": 1}
-NUMBERS = ("pixels", "channels", "height", "width", "out_height", "out_width", "per_part", "parts", "size", "grad_step")
-ALIGNED = ("channels", "grad_step")  # in the network nearly all are multiples of 16, which Triton then knows
+STEPS = ("grad_step", "y_step", "one_step", "two_step", "three_step", "four_step")
+NUMBERS = ("pixels", "channels", "height", "width", "out_height", "out_width", "per_part", "parts", "size", *STEPS)
+ALIGNED = ("channels", *STEPS)  # in the network nearly all are multiples of 16, which Triton then knows
 TYPES = {"taps": "*u8", "momentum": "fp32", "eps": "fp32", **dict.fromkeys(NUMBERS, "i32")}
-MAPS = ("x", "y", "grad_x", "grad_y")
+MAPS = ("x", "y", "grad_x", "grad_y", "one", "two", "three", "four", "total")
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         normalisation._gradient_sums,
         normalisation._parameter_gradients,
         normalisation._gradient,
+        sums._sum,
     ],
     ids=lambda kernel: kernel.__name__,
 )

@@ -20,16 +20,17 @@ from bench.suites.step.inputs import port_network
 from reproduce.execution.kernel_checks import Layer, check_kernels, layer_uses
 from reproduce.execution.precision import resolve_precision
 from reproduce.execution.process import prepare_process
+from reproduce.models.inception import Inception
 from reproduce.native import KERNELS
-from reproduce.native.kernels import BACKENDS, MaxPool, norm_relu
+from reproduce.native.kernels import BACKENDS, MaxPool, fan_out, norm_relu
 
 REPETITIONS = 7
 OURS, TORCHS, RATIO, LAYERS = "ours, ms", "torch's, ms", "torch's / ours", "layers"
-PARTS = {MaxPool: "max pools", nn.BatchNorm2d: "normalisation with ReLU"}
+PARTS = {MaxPool: "max pools", nn.BatchNorm2d: "normalisation with ReLU", Inception: "sums of branches' gradients"}
 
 
 def kernels(context: ProbeContext, reporter: Reporter) -> None:
-    """Measure forward and backward of each kind of pool and normalisation of a step, by our kernels and by torch's.
+    """Measure forward and backward of each kind of pool, normalisation and branches, by our kernels and by torch's.
 
     The two take turns. A table has each kind, for one layer, and a second one the sums over all layers of a step. Kinds
     that disagree with torch's are checked to be none, and are named.
@@ -69,7 +70,7 @@ def kernels(context: ProbeContext, reporter: Reporter) -> None:
 def _name(layer: Layer) -> str:
     if isinstance(layer, MaxPool):
         return f"max pool {layer.kernel_size}, stride {layer.stride}"
-    return "normalisation"
+    return f"{len(layer.branch_channels)} branches" if isinstance(layer, Inception) else "normalisation"
 
 
 def _milliseconds(layer: Layer, x: Tensor) -> dict[str, float]:
@@ -91,6 +92,8 @@ def _milliseconds(layer: Layer, x: Tensor) -> dict[str, float]:
 def _ours(layer: Layer, x: Tensor) -> Callable[[Tensor], Tensor]:
     if isinstance(layer, MaxPool):
         return layer
+    if isinstance(layer, Inception):  # what differs is the sum of the gradients
+        return lambda maps: torch.cat(tuple(fan_out(maps, len(layer.branch_channels))), dim=1)
     norm = nn.BatchNorm2d(layer.num_features, eps=layer.eps, device=x.device)
     return lambda maps: norm_relu(norm, maps)
 
@@ -100,5 +103,7 @@ def _torchs(layer: Layer, x: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda maps: F.max_pool2d(
             maps, layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode
         )
+    if isinstance(layer, Inception):
+        return lambda maps: torch.cat([maps] * len(layer.branch_channels), dim=1)
     norm = nn.BatchNorm2d(layer.num_features, eps=layer.eps, device=x.device)
     return lambda maps: F.relu(norm(maps), inplace=True)
