@@ -390,6 +390,7 @@ def test_kernels_are_compared_before_a_capture_and_used_in_it(
         implementation=lambda: Implementation("native", "a double"),
         max_pool=max_pool,
         norm_relu=lambda norm, x: F.relu(norm(x)),
+        sum_maps=lambda maps: torch.stack(list(maps)).sum(0),
     )
     compared: list[bool] = []
     reason = agreement._reason
