@@ -79,8 +79,7 @@ def _claims(arguments: argparse.Namespace) -> int:
     from bench.machine.environment import environment
 
     ledger.check_measurements(measurements())
-    ledger = chosen
-    claims = [claim for claim in ledger.claims if claim.kind == "static" or not arguments.static]
+    claims = [claim for claim in chosen.claims if claim.kind == "static" or not arguments.static]
 
     material = _Material(arguments.records, arguments.experiment, arguments.plan)
     findings = []
@@ -93,7 +92,7 @@ def _claims(arguments: argparse.Namespace) -> int:
     content = {**rendering.as_json(findings, environment()), "notices": material.notices}
     print_result(arguments, content, lambda: _print(plain_console(), findings, parts=bool(arguments.id)))
     if arguments.markdown:
-        write_output("--markdown", arguments.markdown, rendering.markdown(findings, ledger.documents, _origin()))
+        write_output("--markdown", arguments.markdown, rendering.markdown(findings, chosen.documents, _origin()))
     return 0
 
 

@@ -18,7 +18,7 @@ import yaml
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
-from tests.integration.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"
 MIG = "MIG-fa6e0000-0000-0000-0000-000000000000"

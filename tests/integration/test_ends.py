@@ -22,7 +22,7 @@ from bench.records.states import read_events, read_state, run_folder
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
 from reproduce.spec import SpecError
-from tests.integration.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "ends",

@@ -15,7 +15,7 @@ from bench.records.plan import read_plan
 from bench.records.states import read_events, read_state, run_folder
 from reproduce.data import synthetic
 from reproduce.data.writing import PrepareConfig, prepare
-from tests.integration.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.long
 

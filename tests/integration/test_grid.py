@@ -23,7 +23,7 @@ from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
-from tests.integration.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "small-grid",

@@ -15,7 +15,7 @@ import yaml
 from bench.records.states import read_events, read_state
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
-from tests.integration.patience import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 EXPERIMENT: dict[str, Any] = {
     "name": "machines",

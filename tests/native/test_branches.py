@@ -6,13 +6,14 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from reproduce.models.inception import Inception, Widths
 from reproduce.native import KERNELS
 from reproduce.native.c_kernels import TYPES, sum_maps
 from reproduce.native.kernels import Joint, fan_out
 from reproduce.spec import NetworkConfig
+from tests.native.sums import check_sum, maps
 
 WIDTHS = Widths(one=19, three_reduce=24, three=32, five_reduce=8, five=16, pool=17)
 each_type = pytest.mark.parametrize("dtype", TYPES, ids=TYPES.values())
@@ -23,27 +24,13 @@ def native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KERNELS.variable, "native")
 
 
-def maps(*shape: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return drawn.to(dtype).contiguous(memory_format=torch.channels_last)
-
-
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("shape", [(2, 70, 9, 7), (3, 5, 1, 1), (1, 64, 1, 8), (2, 16, 4, 1)], ids=str)
 @each_type
 def test_a_sum_is_rounded_once_also_of_channels_of_larger_maps(
     shape: tuple[int, ...], count: int, dtype: torch.dtype
 ) -> None:
-    images, channels, *sides = shape
-    wide = maps(images, 3 * channels, *sides, dtype=dtype)
-    given = [wide[:, channels : 2 * channels], maps(*shape, dtype=dtype, seed=1), wide[:, 2 * channels :]]
-    given = [*given, maps(*shape, dtype=dtype, seed=2).contiguous()][:count]
-    expected = given[0].float()
-    for others in given[1:]:
-        expected = expected + others.float()
-    found = sum_maps(given)
-    assert torch.equal(found, expected.to(dtype))
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    check_sum(sum_maps, shape, count, dtype)
 
 
 def test_a_gradient_that_is_one_number_for_all_pixels_is_added_up() -> None:

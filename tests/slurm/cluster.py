@@ -23,6 +23,8 @@ from typing import Self
 import accounting
 from configuration import BASE, CONTROL_GROUPS, DEVICES, IMPATIENCE, LIMITS, NODE
 
+from tests.patience import PATIENCE_S
+
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv", "mount")
 HOSTS = ("n1", "n2")
 THREE_HOSTS = (*HOSTS, "n3")
@@ -32,8 +34,6 @@ NAMESPACES = ("--net", "--uts", "--ipc", "--pid", "--mount")
 ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 ADDRESSES = {"login": "10.66.0.1", "n1": "10.66.0.11", "n2": "10.66.0.12", "n3": "10.66.0.13", "g1": "10.66.0.21"}
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 900
-"""Seconds after which a command or a job is taken to hang. Those that work take minutes on a busy machine."""
 
 LIMITING_GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/cpuset"))
 """Control groups of version 1 that limit memory and cores, which the tests' SLURM can use without systemd."""

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, until
-from user_folder import ALONE, ARM, PATIENCE_S, RECIPE, UserFolder, reasons, user_folder
+from user_folder import ALONE, ARM, RECIPE, UserFolder, reasons, user_folder
+
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

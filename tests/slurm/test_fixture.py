@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def test_a_cluster_ends_with_the_process_that_made_it(cluster: Cluster, tmp_path
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         encoding="utf-8",
     )
     assert owner.stdout is not None

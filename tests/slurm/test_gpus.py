@@ -16,7 +16,9 @@ import pytest
 import yaml
 from cluster import HOSTS
 from patching import write_change
-from user_folder import PATIENCE_S, RECIPE, UserFolder, user_folder
+from user_folder import RECIPE, UserFolder, user_folder
+
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 FIRST, SECOND = "GPU-fa0e0000-0000-0000-0000-000000000000", "GPU-fa1e0000-0000-0000-0000-000000000000"

@@ -6,7 +6,6 @@ import pytest
 from cluster import Cluster, until
 from user_folder import (
     ALONE,
-    PATIENCE_S,
     RECIPE,
     UserFolder,
     curve,
@@ -16,6 +15,8 @@ from user_folder import (
     starts,
     user_folder,
 )
+
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

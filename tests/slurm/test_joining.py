@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from cluster import ADDRESSES, Cluster, until
-from user_folder import ALONE, PATIENCE_S, RECIPE, UserFolder, user_folder
+from user_folder import ALONE, RECIPE, UserFolder, user_folder
 
 from reproduce import schema
+from tests.patience import PATIENCE_S
 
 PORT = 6379
 ADDRESS = f"{ADDRESSES['n2']}:{PORT}"

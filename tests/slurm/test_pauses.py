@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from cluster import PATIENCE_S, Cluster, until
+from cluster import Cluster, until
 from user_folder import ALONE, RECIPE, UserFolder, curve, only, reasons, user_folder
+
+from tests.patience import PATIENCE_S
 
 LONG = {**RECIPE, "epochs": 8}
 PAUSE_S = 45

@@ -8,8 +8,10 @@ import sys
 from typing import Any
 
 import pytest
-from cluster import PATIENCE_S, Cluster, until
+from cluster import Cluster, until
 from user_folder import ALONE, RECIPE, UserFolder, user_folder
+
+from tests.patience import PATIENCE_S
 
 ONE_CORE = {**ALONE, "cpus_per_worker": 1}
 ON_ONE_HOST = {"nodes": 1, "cpus_per_node": 1, "sbatch": ["--nodelist=n1", "--hold"]}

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import THREE_HOSTS, Cluster, until
-from user_folder import OVER_BOTH, PATIENCE_S, RECIPE, UserFolder, user_folder
+from user_folder import OVER_BOTH, RECIPE, UserFolder, user_folder
 
 from slurm.profile import Profile
 from slurm.rendering import Job
 from slurm.submission import write_scripts
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 CHANGED = ROOT / "reproduce" / "training" / "schedules.py"

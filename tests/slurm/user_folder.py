@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster import PATIENCE_S, Cluster, until
+from cluster import Cluster, until
 
 from bench.records.states import read_events, run_folder
 from reproduce import schema
 from reproduce.data import synthetic
 from reproduce.data.writing import prepare
+from tests.patience import PATIENCE_S
 
 RECIPE = {"epochs": 2, "batch_size": 32, "learning_rate": 0.02, "resolution": 32}
 ARM = {"both": {"network": {"aux": "both"}}}

@@ -25,6 +25,7 @@ from reproduce.native.gpu import normalisation, pooling, sums, tiles
 from reproduce.native.gpu.backend import TRITON
 from reproduce.native.kernels import MaxPool, norm_relu
 from reproduce.spec import NetworkConfig
+from tests.native.sums import check_sum
 
 STEM, REDUCING, BRANCH = Window(3, 2, 0, True), Window(2, 2, 0, True), Window(3, 1, 1, False)
 SIDES = (32, 47, 64, 96, 97, 128, 160, 192, 223, 224)
@@ -124,16 +125,7 @@ def check_norm(x: Tensor, *, training: bool = True) -> None:
 def test_a_sum_is_rounded_once_also_of_channels_of_larger_maps(
     shape: tuple[int, ...], count: int, dtype: torch.dtype
 ) -> None:
-    images, channels, *sides = shape
-    wide = maps(images, 3 * channels, *sides, dtype=dtype)
-    given = [wide[:, channels : 2 * channels], maps(*shape, dtype=dtype, seed=1), wide[:, 2 * channels :]]
-    given = [*given, maps(*shape, dtype=dtype, seed=2).contiguous()][:count]
-    expected = given[0].float()
-    for others in given[1:]:
-        expected = expected + others.float()
-    found = sums.sum_maps(given)
-    assert torch.equal(found, expected.to(dtype))
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    check_sum(sums.sum_maps, shape, count, dtype)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
