@@ -7,7 +7,8 @@ what meets padding alone. At 32 pixels most layers of GoogLeNet have such maps, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -78,15 +79,16 @@ def _products_all(x: Tensor, weight: Tensor) -> bool:
     return max(x.shape[2:]) <= LARGEST_SIDE and _is_wide(x, weight, LEAST_CHANNELS_OF_OUTPUT)
 
 
-def _taps(x: Tensor, weight: Tensor) -> Iterator[_Tap]:
-    """Yield the taps that meet the map, and not its padding alone."""
-    (rows, columns), kernel = x.shape[2:], weight.shape[-1]
-    for row in range(kernel):
-        for column in range(kernel):
-            down, right = row - kernel // 2, column - kernel // 2
-            if abs(down) < rows and abs(right) < columns:
-                vertical, horizontal = _overlap(rows, down), _overlap(columns, right)
-                yield _Tap((row, column), (vertical[0], horizontal[0]), (vertical[1], horizontal[1]))
+@cache
+def _taps(rows: int, columns: int, kernel: int) -> tuple[_Tap, ...]:
+    """Return the taps that meet a map, and not its padding alone. The first one, in the centre, meets all of it."""
+    reach = kernel // 2
+    shifts = [(0, 0), *product(range(-reach, reach + 1), repeat=2)]
+    return tuple(
+        _Tap((reach + down, reach + right), *zip(_overlap(rows, down), _overlap(columns, right), strict=True))
+        for down, right in dict.fromkeys(shifts)
+        if abs(down) < rows and abs(right) < columns
+    )
 
 
 def _overlap(size: int, shift: int) -> tuple[slice, slice]:
@@ -121,25 +123,28 @@ class _Convolution(torch.autograd.Function):
 
 def _output(x: Tensor, weight: Tensor) -> Tensor:
     maps, kernels = _channels_last(x), _channels_last(weight)
-    output = maps.new_zeros(*maps.shape[:3], len(weight))
-    for (row, column), to, source in _taps(x, weight):
-        output[:, *to] += maps[:, *source] @ kernels[:, row, column].T
+    centre, *others = _taps(*x.shape[2:], weight.shape[-1])
+    output = maps @ kernels[:, *centre.place].T
+    for place, to, source in others:
+        output[:, *to].add_(maps[:, *source] @ kernels[:, *place].T)
     return output.permute(0, 3, 1, 2)
 
 
 def _input_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
     arriving, kernels = _channels_last(gradient), _channels_last(weight)
-    result = torch.zeros_like(_channels_last(x))
-    for (row, column), to, source in _taps(x, weight):
-        result[:, *source] += arriving[:, *to] @ kernels[:, row, column]
+    centre, *others = _taps(*x.shape[2:], weight.shape[-1])
+    result = arriving @ kernels[:, *centre.place]
+    for place, to, source in others:
+        result[:, *source].add_(arriving[:, *to] @ kernels[:, *place])
     return result.permute(0, 3, 1, 2)
 
 
 def _weight_gradient(x: Tensor, weight: Tensor, gradient: Tensor) -> Tensor:
-    maps, arriving = _channels_last(x), _channels_last(gradient)
-    result = torch.zeros_like(_channels_last(weight))
-    for (row, column), to, source in _taps(x, weight):
-        torch.mm(arriving[:, *to].flatten(0, 2).T, maps[:, *source].flatten(0, 2), out=result[:, row, column])
+    maps, arriving, kernels = _channels_last(x), _channels_last(gradient), _channels_last(weight)
+    taps = _taps(*x.shape[2:], weight.shape[-1])
+    result = torch.empty_like(kernels) if len(taps) == weight.shape[-1] ** 2 else torch.zeros_like(kernels)
+    for place, to, source in taps:
+        torch.mm(arriving[:, *to].flatten(0, 2).T, maps[:, *source].flatten(0, 2), out=result[:, *place])
     return result.permute(0, 3, 1, 2)
 
 
