@@ -319,8 +319,8 @@ def _follow(
             height = max(4, console.height - 6)
             follow(lambda rows: live.update(Group(*render_grid(rows, orchestrator.concurrency, height)), refresh=True))
     else:
-        follow(lines.update)
-        lines.update(watch.rows(now=True))
+        follow(lambda rows: lines.update(rows, orchestrator.concurrency))
+        lines.update(watch.rows(now=True), orchestrator.concurrency)
 
 
 def _places_given(arguments: argparse.Namespace) -> str:

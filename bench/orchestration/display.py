@@ -123,7 +123,7 @@ def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
     """Estimate the seconds until all runs have ended.
 
     A run without a pace of its own takes the mean of its arm or, if there is none, what its network's multiply-adds
-    take at the mean pace of the other arms.
+    take at the pace of the arm whose multiply-adds are closest: small layers take longer than in proportion.
 
     Args:
         rows: The runs of the grid.
@@ -141,12 +141,17 @@ def time_left(rows: Sequence[Row], concurrency: int) -> float | None:
     if not paces:
         return None
     means = {arm: mean(values) for arm, values in paces.items()}
-    of_one = mean(pace / macs[arm] for arm, pace in means.items())
+
+    def pace_of(arm: str) -> float:
+        if arm in means:
+            return means[arm]
+        closest = min(means, key=lambda other: abs(math.log(macs[other] / macs[arm])))
+        return means[closest] * macs[arm] / macs[closest]
+
     known = [row.seconds_left for row in rows]
     total = 0.0
     for row, seconds in zip(rows, known, strict=True):
-        arm_pace = means.get(row.planned.arm, of_one * macs[row.planned.arm])
-        total += seconds if seconds is not None else arm_pace * row.planned.epochs
+        total += seconds if seconds is not None else pace_of(row.planned.arm) * row.planned.epochs
     longest = max((seconds or 0.0 for seconds in known), default=0.0)
     return max(total / concurrency, longest)
 
@@ -236,13 +241,20 @@ class ProgressLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: dict[str, tuple[str, int]] = {}
+        self._ended: int | None = None
+        """Number of runs that had ended when the time left was last printed."""
         self._warned: set[str] = set()
         """Keys of the runs whose missing GPU telemetry has been reported, and lines on kernels and graphs."""
 
-    def update(self, rows: Sequence[Row]) -> None:
+    def update(self, rows: Sequence[Row], concurrency: int) -> None:
         """Print a line for each run whose status or number of recorded epochs has changed since the last call.
 
         For each run without full GPU telemetry, a warning is printed once, and so is one on dropped kernels or graphs.
+        The summary follows as soon as the time left can be estimated, and after each run that has ended.
+
+        Args:
+            rows: The runs of the grid.
+            concurrency: The number of runs that are trained at once.
         """
         for row in rows:
             now = (row.state.status, row.state.epochs_done)
@@ -256,6 +268,10 @@ class ProgressLines:
                     self._warned.add(line)
                     show(self._console, line, style="yellow")
             self._last[row.planned.key] = now
+        ended = sum(row.state.status in ("finished", "failed") for row in rows)
+        if ended != self._ended and ended < len(rows) and time_left(rows, concurrency) is not None:
+            self._ended = ended
+            show(self._console, summary(rows, concurrency))
 
 
 def _progress_line(row: Row) -> str:

@@ -45,6 +45,12 @@ def test_an_arm_that_has_not_begun_is_estimated_by_its_multiply_adds() -> None:
     assert time_left(rows, concurrency=1) == pytest.approx(30)
 
 
+def test_it_is_estimated_by_the_arm_of_the_closest_size() -> None:
+    small, large = row("small s0", "finished", done=10, epoch_s=2.0, macs=1e8), row("large s0", "waiting", macs=5e8)
+    middle = row("middle s0", "finished", done=10, epoch_s=5.0, macs=4e8)
+    assert time_left([small, middle, large], concurrency=1) == pytest.approx(62.5)
+
+
 def test_a_first_epoch_sets_the_pace_before_it_ends() -> None:
     def running(step: int, attempt: int = 1) -> Row:
         progress = {"t": 130.0, "epoch": 0, "step": step, "steps": 100}
@@ -90,6 +96,23 @@ def test_an_interrupted_run_says_why(capsys: pytest.CaptureFixture[str]) -> None
     assert [run["reason"] for run in rows_as_json(rows)] == ["time limit", None]
 
 
+def test_lines_give_the_time_left_when_it_is_known_and_after_each_run(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ProgressLines(plain_console())
+
+    def said(*rows: Row) -> list[str]:
+        lines.update(rows, 1)
+        return [line for line in capsys.readouterr().out.splitlines() if "runs:" in line]
+
+    waiting = row("a s1", "waiting")
+    assert said(row("a s0", "running"), waiting) == []
+    first = said(row("a s0", "running", done=1, epoch_s=1.0), waiting)
+    assert first == ["2 runs: 1 running, 1 waiting, about 19 s left"]
+    assert said(row("a s0", "running", done=2, epoch_s=1.0), waiting) == [], "it was said"
+    assert said(row("a s0", "finished", done=10, epoch_s=1.0), waiting) == [
+        "2 runs: 1 finished, 1 waiting, about 10 s left"
+    ]
+
+
 def test_missing_gpu_telemetry_is_reported_once_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     reason = "NVML does not know device 7; it has none"
     rows = [row("a s0", "running", gpu_absent=reason), row("a s1", "running")]
@@ -98,7 +121,7 @@ def test_missing_gpu_telemetry_is_reported_once_a_run(capsys: pytest.CaptureFixt
     assert [run["gpu_absent"] for run in rows_as_json(rows)] == [reason, None]
     lines = ProgressLines(plain_console())
     for _ in range(2):
-        lines.update(rows)
+        lines.update(rows, 1)
     assert capsys.readouterr().out.count(reason) == 1
 
 
@@ -115,7 +138,7 @@ def test_why_steps_replay_no_graph_is_said_once_for_all_runs(capsys: pytest.Capt
     ]
     lines = ProgressLines(plain_console())
     for _ in range(2):
-        lines.update(rows)
+        lines.update(rows, 1)
     assert " ".join(capsys.readouterr().out.split()).count(line) == 1
 
 
@@ -128,14 +151,14 @@ def test_dropped_kernels_are_said_once_for_all_runs(capsys: pytest.CaptureFixtur
     assert [run["kernels_dropped"] for run in rows_as_json(rows)] == [list(dropped), list(dropped), []]
     lines = ProgressLines(plain_console())
     for _ in range(2):
-        lines.update(rows)
+        lines.update(rows, 1)
     assert " ".join(capsys.readouterr().out.split()).count(line) == 1
 
 
 def test_progress_lines_print_each_change_once_and_names_as_typed(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ProgressLines(plain_console())
     for rows in ([row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "running")], [row("[/b] :a: s0", "finished")]):
-        lines.update(rows)
+        lines.update(rows, 1)
     running, finished = capsys.readouterr().out.splitlines()
     assert running.endswith("[/b] :a: s0: running, epoch 0/10")
     assert finished.endswith("[/b] :a: s0: finished, epoch 0/10")
@@ -192,7 +215,7 @@ def test_a_grid_shows_any_text_and_survives_it(arm: str, error: str, reason: str
     console.width = width
     with console.capture() as captured:
         console.print(Group(*render_grid(rows, 1)))
-        ProgressLines(console).update(rows)
+        ProgressLines(console).update(rows, 1)
     shown = captured.get()
     assert not set(shown) & set("\x07\x1b\x9b")
     for text in ("[/...", "[red]", ":a:", "$5^$"):
