@@ -181,8 +181,10 @@ class RecipeConfig(Config):
     val_crop: Fraction = 0.875
     """Side of the central validation crop, as a share of the image's shorter side. 0.875 is 224 of 256 pixels."""
     val_images: Annotated[int | None, ADDED] = Field(None, ge=1)
-    """Number of validation images after every epoch but the last, which always takes all: the same ones each time,
-    balanced over the classes. None takes all after every epoch."""
+    """Number of validation images after every epoch but the last: the same ones each time, balanced over the classes.
+    None takes as many as after the last epoch."""
+    final_val_images: Annotated[int | None, ADDED] = Field(None, ge=1)
+    """Number of validation images after the last epoch, chosen like `val_images`. None takes all."""
     precision: PrecisionName = "auto"
     """Arithmetic of the network: float32, bf16 (by autocast in training), or auto: bf16 on devices that have it."""
 
@@ -203,6 +205,11 @@ class RecipeConfig(Config):
             if not 0 < minimum <= maximum:
                 raise ValueError(f"{name}: [{minimum}, {maximum}] is not a range; give [min, max] with 0 < min <= max")
         return self
+
+    @property
+    def early_val_images(self) -> int | None:
+        """Number of validation images after every epoch but the last. None stands for all."""
+        return self.val_images or self.final_val_images
 
 
 class ArmConfig(Config):

@@ -6,6 +6,7 @@ of 3 and of 30 epochs with 3 925 validation images and a sample of telemetry a s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +74,7 @@ def predict_disk(plan: Plan, runs: Sequence[PlannedRun], seconds: Mapping[str, f
         weights = _bytes(state_size(run.config.network))
         averages = weights if recipe.averaging != "none" else 0
         telemetry = SECOND_BYTES * seconds.get(run.key, 0)
-        images = plan.val_images[run.config.data.path]
+        images = min(plan.val_images[run.config.data.path], recipe.final_val_images or math.inf)
         after += int(weights + telemetry + EPOCH_BYTES * recipe.epochs + IMAGE_BYTES * images + START_BYTES)
         training = max(training, CHECKPOINTS * (weights + trained + averages) - weights)
     keys = len({run.key for run in runs})

@@ -220,13 +220,13 @@ class Rates:
 def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:
     """Training images of an epoch, plus its validation images weighted by their lower cost without backward pass.
 
-    The latter are the mean over the epochs: a recipe may limit those of all epochs but the last one.
+    The latter are the mean over the epochs: a recipe may limit those of the last epoch and those of all others.
     """
     costs, data, recipe = plan.costs[run.key], run.config.data, run.config.recipe
     validation_cost = costs[schema.COST_MACS] / (3 * costs[schema.COST_MACS_TRAINING])
     every = plan.val_images[data.path]
-    early = min(recipe.val_images or every, every)
-    validated = (early * (recipe.epochs - 1) + every) / recipe.epochs
+    early, final = (min(limit or every, every) for limit in (recipe.early_val_images, recipe.final_val_images))
+    validated = (early * (recipe.epochs - 1) + final) / recipe.epochs
     return used_images(run.config, plan.train_images[data.path]) + validated * validation_cost
 
 

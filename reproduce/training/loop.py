@@ -88,8 +88,9 @@ class Trainer:
         prepare_process(setup.device, setup.threads, deterministic=run.deterministic, gpu_share=setup.gpu_share)
 
         self.train_loader = build_train_loader(run, setup)
-        self.val_loader, limit = build_val_loader(run, setup), self.recipe.val_images
-        self.early_val_loader = build_val_loader(run, setup, at_most=limit) if limit else self.val_loader
+        early, final = self.recipe.early_val_images, self.recipe.final_val_images
+        self.val_loader = build_val_loader(run, setup, at_most=final)
+        self.early_val_loader = self.val_loader if early == final else build_val_loader(run, setup, at_most=early)
         self.steps = self.train_loader.steps
 
         self.step = build_step(

@@ -116,6 +116,17 @@ def test_a_limit_of_the_validation_images_holds_for_every_epoch_but_the_last(
     assert limited.epochs[0][schema.VAL_LOSS] != whole.epochs[0][schema.VAL_LOSS]
 
 
+@pytest.mark.parametrize(("early", "expected"), [({}, [9, 9, 9]), ({"val_images": 6}, [6, 6, 9])])
+def test_the_last_validation_may_be_limited_as_well(
+    early: dict[str, int], expected: list[int], tmp_path: Path, data_root: Path
+) -> None:
+    trained = Recorder(tmp_path)
+    train(tiny_run(epochs=3, final_val_images=9, **early), rank_setup(tmp_path, data_root), trained)
+    tops = [epoch[schema.VAL_TOP1] * images for epoch, images in zip(trained.epochs, expected, strict=True)]
+    assert tops == pytest.approx([round(top) for top in tops]), "of as many images"
+    assert len(set(trained.table["index"].tolist())) == expected[-1]
+
+
 def test_copying_the_images_to_a_device_changes_nothing(
     tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

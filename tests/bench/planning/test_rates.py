@@ -99,7 +99,14 @@ def test_recorded_runs_of_the_same_network_are_preferred_and_others_are_scaled(t
 
 
 @pytest.mark.parametrize(
-    ("recipe", "validated"), [({}, 10 * 900), ({"val_images": 90}, 9 * 90 + 900), ({"val_images": 5000}, 10 * 900)]
+    ("recipe", "validated"),
+    [
+        ({}, 10 * 900),
+        ({"val_images": 90}, 9 * 90 + 900),
+        ({"val_images": 5000}, 10 * 900),
+        ({"final_val_images": 300}, 10 * 300),
+        ({"val_images": 90, "final_val_images": 300}, 9 * 90 + 300),
+    ],
 )
 def test_only_images_that_are_validated_count(tmp_path: Path, recipe: dict[str, int], validated: int) -> None:
     made = made_plan(val_split=900, **recipe)
