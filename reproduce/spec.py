@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -25,7 +23,8 @@ from reproduce.config import Config as Config
 from reproduce.config import from_yaml as from_yaml
 from reproduce.config import validated as validated
 from reproduce.errors import SpecError as SpecError
-from reproduce.errors import did_you_mean
+from reproduce.experiments import experiment_path
+from reproduce.experiments import shipped_experiments as shipped_experiments
 from reproduce.resources import ResourcesConfig as ResourcesConfig
 from reproduce.text.yaml_files import read_text
 
@@ -350,12 +349,6 @@ class ExperimentConfig(Config):
         return self
 
 
-def shipped_experiments() -> list[str]:
-    """List the names of the experiments that are part of this package, sorted."""
-    folder = resources.files("reproduce") / "experiments"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
 def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     """Read an experiment that is part of this package, or an experiment file.
 
@@ -365,15 +358,5 @@ def load_experiment(name_or_path: str | Path) -> ExperimentConfig:
     Raises:
         SpecError: There is no such experiment, or it is not valid.
     """
-    path = Path(name_or_path)
-    names = shipped_experiments()
-    if path.suffix in (".yaml", ".yml"):
-        if not os.path.isfile(path):  # Path.is_file raises an error if the name is too long
-            raise SpecError(f"experiment: {path}: no such file; give the path of a file, or one of {', '.join(names)}")
-        text = read_text(path)
-    else:
-        if str(name_or_path) not in names:
-            known = ", ".join(names) + did_you_mean(str(name_or_path), names)
-            raise SpecError(f"experiment: {name_or_path!r} is neither a file (*.yaml) nor one of {known}")
-        text = (resources.files("reproduce") / "experiments" / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    text = read_text(experiment_path(name_or_path))
     return from_yaml(ExperimentConfig, text, what="an experiment", where=str(name_or_path))

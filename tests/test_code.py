@@ -25,7 +25,7 @@ NO_NUMBERS = {
 """Modules that a training loads but that do not compute: configurations, which are keyed, and preparation of data."""
 
 
-NO_NUMBERS_BELOW = ("reproduce.data.reading", "reproduce.files", "reproduce.text")
+NO_NUMBERS_BELOW = ("reproduce.data.reading", "reproduce.experiments", "reproduce.files", "reproduce.text")
 """Packages of which the same is true."""
 
 

@@ -131,9 +131,13 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from reproduce.experiments import experiment_path
+
+    experiment_path(arguments.experiment)  # before what is slow to import: a typing error is frequent
+
     from reproduce.spec import load_experiment
 
-    experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+    experiment = load_experiment(arguments.experiment)
 
     from bench.planning.plan import check_cores, check_disk, make_plan, select, start_with_part
     from reproduce.grid import arm_data, plan_without_data

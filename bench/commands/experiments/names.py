@@ -78,6 +78,6 @@ def own_plan(records: Path, name: str) -> str | None:
 
 
 def _shipped_experiments() -> list[str]:
-    from reproduce.spec import shipped_experiments
+    from reproduce.experiments import shipped_experiments
 
     return shipped_experiments()

@@ -53,9 +53,13 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from reproduce.experiments import experiment_path
+
+    experiment_path(arguments.experiment)  # before what is slow to import: a typing error is frequent
+
     from reproduce.spec import load_experiment
 
-    experiment = load_experiment(arguments.experiment)  # before what is slow to import: a typing error is frequent
+    experiment = load_experiment(arguments.experiment)
     if arguments.source is not None:
         return _estimate_preparation(arguments)
     if arguments.max_resolution is not None:

@@ -43,8 +43,17 @@ def started(*words: str | Path, code: int, **environment: str | Path) -> set[str
     return set(modules)
 
 
-@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["report", "--help"], 0), (["pln"], 2)])
-def test_help_and_a_mistyped_command_need_the_standard_library_alone(words: list[str], code: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--help"], 0),
+        (["report", "--help"], 0),
+        (["pln"], 2),
+        (["plan", "quickstrat"], 2),
+        (["run", "no-such-file.yaml"], 2),
+    ],
+)
+def test_help_and_a_mistyped_command_or_experiment_need_the_standard_library_alone(words: list[str], code: int) -> None:
     modules = started(*words, code=code)
     assert modules & {*SLOW, "numpy", "psutil", "pydantic", "rich", "yaml"} == set()
     assert len(modules) < 350
