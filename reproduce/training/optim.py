@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,7 +31,20 @@ def parameter_groups(network: nn.Module, recipe: RecipeConfig) -> list[dict[str,
     ]
 
 
-class _InMemoryOrder(SGD):
+class EagerSGD(SGD):
+    """torch's SGD without the guards that keep torch.compile out of it, for steps that are never compiled as a whole.
+
+    The guards import the compiler at the first call, which takes a worker about three seconds of one core.
+    """
+
+    add_param_group = inspect.unwrap(SGD.add_param_group)
+    zero_grad = inspect.unwrap(SGD.zero_grad)
+    state_dict = inspect.unwrap(SGD.state_dict)
+    load_state_dict = inspect.unwrap(SGD.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(SGD.step))
+
+
+class _InMemoryOrder(EagerSGD):
     """SGD on CPUs that passes weights, gradients and momenta to the fused kernel in the order in which memory has them.
 
     As of torch 2.14, the kernel copies each gradient that is in channels_last without need, and mixes up the elements
@@ -78,7 +92,7 @@ def _in_memory_order(tensor: Tensor, weight: Tensor) -> Tensor:
 def sgd(network: nn.Module, recipe: RecipeConfig) -> SGD:
     """Build the optimiser of a recipe. The network must already be on the device that trains it."""
     device = next(network.parameters()).device.type
-    kind = _InMemoryOrder if device == "cpu" else SGD
+    kind = _InMemoryOrder if device == "cpu" else EagerSGD
     return kind(
         parameter_groups(network, recipe),
         lr=recipe.learning_rate,
