@@ -18,6 +18,7 @@ from torchvision.datasets import ImageFolder
 from reproduce.data.loading.normalise import MEAN, STD
 from reproduce.spec import RecipeConfig
 
+START_METHOD = "fork"  # what DataLoader takes where nothing was spawned; the processes of the benchmark are
 TO_INPUT = (transforms.ToTensor(), transforms.Normalize(MEAN, STD))
 
 
@@ -62,7 +63,14 @@ class FolderTrainLoader:
         recipe = self._recipe
         crop = transforms.RandomResizedCrop(resolution, scale=recipe.crop_scale, ratio=recipe.crop_ratio)
         self._dataset.transform = transforms.Compose([crop, transforms.RandomHorizontalFlip(), *TO_INPUT])
-        loader = DataLoader(self._dataset, recipe.batch_size, shuffle=True, num_workers=self._workers, drop_last=True)
+        loader = DataLoader(
+            self._dataset,
+            recipe.batch_size,
+            shuffle=True,
+            num_workers=self._workers,
+            drop_last=True,
+            multiprocessing_context=START_METHOD,
+        )
         for images, labels in loader:
             yield images.to(dtype=self._dtype, memory_format=self._memory_format), labels
 
@@ -91,7 +99,7 @@ class FolderValLoader:
         shorter_side = round(recipe.resolution / recipe.val_crop)
         central = [transforms.Resize(shorter_side), transforms.CenterCrop(recipe.resolution), *TO_INPUT]
         dataset = ImageFolder(folder / "val", transforms.Compose(central))
-        self._loader = DataLoader(dataset, recipe.batch_size, num_workers=workers)
+        self._loader = DataLoader(dataset, recipe.batch_size, num_workers=workers, multiprocessing_context=START_METHOD)
         self._dtype, self._memory_format = dtype, memory_format
         self.images = len(dataset)
         """Number of images."""
