@@ -20,7 +20,7 @@ class Implementation:
     """Our loop, step and validation in the precision `auto`, or torchvision's network and torch's optimiser in float32,
     NCHW."""
     resizing: bool = True
-    """Whether the side of the training images grows, or is the same in all epochs."""
+    """Whether the side of the training images grows over the first three quarters of the epochs."""
     recipe: bool = True
     """Our recipe, or that of torchvision's reference scripts: rates, schedule, batch size, crops and epochs."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from contextlib import closing
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 
 from bench.suites.target.folders import FolderTrainLoader, FolderValLoader
 from bench.suites.target.implementations import IMPLEMENTATIONS, Workload, run_config
@@ -32,13 +33,16 @@ HEADS_WEIGHT = 0.3
 """Weight of the loss of each auxiliary classifier (Szegedy et al. 2014, section 5)."""
 
 
-class Training(Protocol):
+class Training(ABC):
     """A training between two epochs, which depends on nothing but its run, its state and the number of the epoch."""
 
     run: RunConfig
     steps: int
     """Number of batches of an epoch."""
+    network: nn.Module
+    optimiser: Optimizer
 
+    @abstractmethod
     def train_epoch(self, epoch: int) -> float:
         """Train an epoch, counted from 0, and return the mean loss.
 
@@ -46,14 +50,23 @@ class Training(Protocol):
             NonFiniteLossError: The loss became infinite or NaN.
         """
 
+    @abstractmethod
     def validate(self) -> float:
         """Return the top-1 of all validation images, 0 to 1."""
 
     def state(self) -> dict[str, Any]:
         """Return what the next epoch depends on, for a checkpoint: weights, momenta and generators."""
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generators": get_generator_states(CPU),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go back to a state."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        set_generator_states(state["generators"], CPU)
 
 
 def build_training(name: str, workload: Workload, seed: int) -> Training:
@@ -72,7 +85,7 @@ def build_training(name: str, workload: Workload, seed: int) -> Training:
     return OurTraining(run, workload, parts.loader) if parts.step else TheirTraining(run, workload, parts.loader)
 
 
-class OurTraining:
+class OurTraining(Training):
     """The suite as it is used: the loop of a run, without Ray and records.
 
     Args:
@@ -90,7 +103,7 @@ class OurTraining:
             trainer.train_loader = cast(TrainLoader, FolderTrainLoader(workload.photographs, *form))
             trainer.val_loader = cast(ValLoader, FolderValLoader(workload.photographs, *form))
             trainer.early_val_loader, trainer.steps = trainer.val_loader, trainer.train_loader.steps
-        self.steps = trainer.steps
+        self.steps, self.network, self.optimiser = trainer.steps, trainer.network, trainer.step.optimiser
         trainer.warm_up(0)
         torch.manual_seed(dropout_seed(run.seeds.augmentation, 0))
 
@@ -109,20 +122,8 @@ class OurTraining:
             dtype=trainer.step.dtype,
         ).top1
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "network": self._trainer.network.state_dict(),
-            "optimiser": self._trainer.step.optimiser.state_dict(),
-            "generators": get_generator_states(CPU),
-        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self._trainer.network.load_state_dict(state["network"])
-        self._trainer.step.optimiser.load_state_dict(state["optimiser"])
-        set_generator_states(state["generators"], CPU)
-
-
-class TheirTraining:
+class TheirTraining(Training):
     """`torchvision.models.googlenet` as torchvision's reference scripts train a network: in float32, NCHW, by torch.
 
     Unlike there, the losses of the auxiliary classifiers are added; the scripts cannot train this network without that.
@@ -148,14 +149,14 @@ class TheirTraining:
             self._val_loader = FolderValLoader(workload.photographs, run.recipe, workload.threads)
         self.steps = self._train_loader.steps
         torch.manual_seed(run.seeds.initialisation)
-        self._network = torchvision.models.googlenet(
+        self.network = torchvision.models.googlenet(
             num_classes=run.network.classes, aux_logits=True, init_weights=not our_loader
         )
         if our_loader:
-            self._network.load_state_dict(build_network(run, CPU).state_dict())
-            self._network.to(memory_format=torch.contiguous_format)
-        self._optimiser = SGD(
-            parameter_groups(self._network, run.recipe),
+            self.network.load_state_dict(build_network(run, CPU).state_dict())
+            self.network.to(memory_format=torch.contiguous_format)
+        self.optimiser = SGD(
+            parameter_groups(self.network, run.recipe),
             lr=run.recipe.learning_rate,
             momentum=run.recipe.momentum,
             nesterov=run.recipe.nesterov,
@@ -163,7 +164,7 @@ class TheirTraining:
         torch.manual_seed(dropout_seed(run.seeds.augmentation, 0))
 
     def train_epoch(self, epoch: int) -> float:
-        self._network.train()
+        self.network.train()
         total = 0.0
         with closing(self._batches(epoch)) as batches:
             for step, (images, labels) in enumerate(batches):
@@ -177,36 +178,24 @@ class TheirTraining:
         yield from self._train_loader.epoch(epoch, input_side(self._recipe, epoch))
 
     def _step(self, images: Tensor, labels: Tensor, learning_rate: float) -> float:
-        set_learning_rate(self._optimiser, learning_rate)
-        outputs = self._network(images)
+        set_learning_rate(self.optimiser, learning_rate)
+        outputs = self.network(images)
         main, aux2, aux1 = (
             cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing) for logits in outputs
         )
         loss = main + HEADS_WEIGHT * (aux1 + aux2)
-        self._optimiser.zero_grad()
+        self.optimiser.zero_grad()
         loss.backward()
-        self._optimiser.step()
+        self.optimiser.step()
         return loss.item()
 
     @torch.inference_mode()
     def validate(self) -> float:
-        self._network.eval()
+        self.network.eval()
         correct = 0
         for images, labels, _ in self._val_loader:
-            correct += int((self._network(images.contiguous()).argmax(1) == labels).sum())
+            correct += int((self.network(images.contiguous()).argmax(1) == labels).sum())
         return correct / self._val_loader.images
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "network": self._network.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "generators": get_generator_states(CPU),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._network.load_state_dict(state["network"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        set_generator_states(state["generators"], CPU)
 
 
 def _rank_setup(workload: Workload) -> RankSetup:

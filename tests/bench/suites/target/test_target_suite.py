@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 from PIL import Image
 
 from bench import cli
+from bench.suites.harness.cpu_time import cpu_seconds
 from bench.suites.harness.worker_process import worker_process
 from bench.suites.target.courses import Course
-from bench.suites.target.implementations import BASELINE, IMPLEMENTATIONS, OURS, Workload
+from bench.suites.target.folders import FolderValLoader
+from bench.suites.target.implementations import BASELINE, IMPLEMENTATIONS, OURS, Workload, reference_recipe
 from bench.suites.target.worker import serve
 from reproduce.data import folder, load_manifest
 from reproduce.data.writing import PrepareConfig, prepare
@@ -107,25 +110,29 @@ def test_a_target_out_of_reach_is_told(photographs: Path, caches: Path, capsys: 
     assert "h left at the longest" in captured.err
 
 
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_a_training_that_is_interrupted_ends_as_if_it_had_not_been(name: str, workload: Workload) -> None:
+@pytest.mark.parametrize(
+    "name", [OURS, BASELINE, *(pytest.param(n, marks=pytest.mark.long) for n in IMPLEMENTATIONS if "without" in n)]
+)
+def test_a_training_that_is_killed_ends_as_if_it_had_not_been(name: str, workload: Workload) -> None:
     *_, undisturbed = courses(name, workload, 2)
-    elsewhere = replace(workload, state=workload.state / "again")
-    *_, before = courses(name, elsewhere, 1)
-    after, *_, resumed = courses(name, elsewhere, 1)
+    elsewhere = replace(workload, state=workload.state / "killed")
+    with worker_process(name, serve, name, elsewhere, 0) as worker:
+        worker.receive()
+        before = worker.request("the next epoch")
+        worker.send("the next epoch")
+        worker.kill()
+    after, resumed = courses(name, elsewhere, 1)
     assert after == before
     assert curve(resumed) == curve(undisturbed)
     assert resumed.ended
     assert not resumed.reached
 
 
-def test_cpu_seconds_count_the_processes_that_load(workload: Workload) -> None:
-    """With more workers of DataLoader than the one thread that trains."""
-    many = replace(workload, threads=3, state=workload.state / "many")
-    *_, course = courses(BASELINE, many, 1)
-    *_, alone = courses(OURS, replace(many, threads=1), 1)
-    start_of_three_processes_s = 0.05
-    assert course.epochs[0].val_cpu_s > alone.epochs[0].val_cpu_s + start_of_three_processes_s
+def test_cpu_seconds_count_the_processes_that_load(photographs: Path) -> None:
+    loader = FolderValLoader(photographs, reference_recipe(32, 1), workers=2)
+    before, own_before = cpu_seconds(), time.process_time()
+    assert sum(len(labels) for _, labels, _ in loader) == loader.images
+    assert cpu_seconds() - before > time.process_time() - own_before + 0.02
 
 
 @pytest.mark.parametrize(
