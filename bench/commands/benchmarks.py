@@ -210,7 +210,12 @@ def _add_target(suites: Any) -> None:
     suite.add_argument("--longest-epochs", type=int, default=90, help="The most of torchvision's recipe. Default: 90.")
     suite.add_argument("--seeds", default="3", help="Their number, or a list such as 0,4. Default: 3.")
     suite.add_argument("--threads", type=int, help="CPU threads of each implementation. Default: all cores.")
-    suite.add_argument("--implementation", action="append", metavar="NAME", help="Only this one. May be repeated.")
+    suite.add_argument(
+        "--implementation",
+        action="append",
+        metavar="NAME",
+        help="Only this one: deeper, torchvision, or one of --parts, such as without-loader. May be repeated.",
+    )
     suite.add_argument("--parts", action="store_true", help="Also ours without each of its parts, one at a time.")
     suite.add_argument("--force", action="store_true", help="Repeat trainings that have results already.")
     _add_result(suite)

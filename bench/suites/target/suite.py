@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +42,7 @@ from bench.suites.target.implementations import (
     Workload,
     our_recipe,
     reference_recipe,
+    run_config,
 )
 from bench.suites.target.progress import Progress
 from bench.suites.target.reporting import report
@@ -55,6 +56,7 @@ from reproduce.files.locks import try_lock
 from reproduce.limits import usable_cores
 from reproduce.spec import LARGEST_INPUT, SMALLEST_INPUT, Config
 
+PREPARING = "preparing.json"
 GOES_ON = "the same command goes on from the last epoch"
 
 
@@ -192,7 +194,8 @@ def _forget(options: TargetOptions, store: CourseStore, state: Path) -> None:
 
 
 def _train_all(options: TargetOptions, store: CourseStore, state: Path, console: Console) -> None:
-    store.preparing = _prepared(options.folder, state, console)
+    preparing = _prepared(options.folder, state, console)
+    store.preparing = store.preparing or preparing
     manifest = load_manifest(state / "data")
     workload = Workload(
         photographs=options.folder.resolve(),
@@ -211,16 +214,27 @@ def _train_all(options: TargetOptions, store: CourseStore, state: Path, console:
         for seed in options.seeds
         if (names := [name for name in options.implementations if store.find(name, seed) is None])
     }
+    _check_images(workload, options.implementations, preparing)
     progress = Progress(workload, missing, console)
     for seed, names in missing.items():
         for course in _train_seed(workload, names, seed, progress):
             store.add(course)
             shutil.rmtree(course_folder(state, course.implementation, seed), ignore_errors=True)
+    (state / PREPARING).unlink()
+    shutil.rmtree(state / "data")
+
+
+def _check_images(workload: Workload, names: Sequence[str], preparing: Preparing) -> None:
+    batch = max(run_config(name, workload, 0).recipe.batch_size for name in names)
+    if preparing.train_images < batch:
+        raise DataError(
+            f"{workload.photographs}: {preparing.train_images} images in train/ are fewer than a step of {batch}"
+        )
 
 
 def _prepared(photographs: Path, state: Path, console: Console) -> Preparing:
     """Write the FFCV files unless they are there, and return what that cost, which is measured in one go."""
-    note = state / "preparing.json"
+    note = state / PREPARING
     if note.is_file():
         prepare(folder_source(photographs), state / "data")  # which checks that they still hold these photographs
         return Preparing.model_validate_json(note.read_text(encoding="utf-8"))

@@ -95,7 +95,7 @@ def test_both_implementations_train_to_the_target_and_are_not_repeated(
     assert ours["CPU-seconds with preparing the data"] > ours["CPU-seconds to the target"]
     assert set(comparison["once"]) == {OURS}
     assert "goal, CPU-seconds to the target, torchvision / deeper at least 5" in capsys.readouterr().out
-    assert list(caches.rglob("*.pt")) == []
+    assert {path.name for path in caches.rglob("*") if path.is_file()} == {".lock"}
 
     bench(photographs, "--target", "1", "--output", file)
     assert "epoch" not in capsys.readouterr().err
@@ -156,6 +156,13 @@ def test_a_folder_without_validation_images_is_named(tmp_path: Path, capsys: pyt
     (tmp_path / "train").mkdir()
     assert cli.main(["bench", "target", str(tmp_path)]) == 2
     assert "no folder val/ in it" in one_error(capsys)
+
+
+def test_too_few_images_for_a_step_are_told(
+    image_folder: Path, caches: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench(image_folder) == 2
+    assert "12 images in train/ are fewer than a step of 64" in one_error(capsys)
 
 
 def test_results_of_another_setting_are_not_mixed(
