@@ -37,6 +37,7 @@ def add_to(subparsers: Any, places: argparse.ArgumentParser) -> None:
     _add_report(suites)
     _add_gpu(suites)
     _add_faults(suites)
+    _add_target(suites)
 
 
 # --- options ------------------------------------------------------------------------------------------
@@ -174,14 +175,7 @@ def _add_gpu(suites: Any) -> None:
     )
     suite.add_argument("--minutes", type=float, default=8.0, help="Time limit of all probes together. Default: 8.")
     suite.add_argument("--probe", action="append", default=[], metavar="NAME", help="Only this probe. May be repeated.")
-    suite.add_argument("--force", action="store_true", help="Repeat probes that have results already.")
-    suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
-    suite.add_argument(
-        "--output",
-        type=output_folder,
-        metavar="FOLDER",
-        help=f"Folder that the results are written to. Default: {COMMITTED_FOLDER}.",
-    )
+    _add_folder_of_results(suite, "probes", COMMITTED_FOLDER)
 
 
 def _add_faults(suites: Any) -> None:
@@ -197,14 +191,34 @@ def _add_faults(suites: Any) -> None:
     suite.add_argument("--quick", action="store_true", help="One moment of each kind of fault.")
     suite.add_argument("--moments", type=int, metavar="N", help="Moments of each kind of fault. Default: 20.")
     suite.add_argument("--kind", action="append", default=[], metavar="NAME", help="Only this kind. May be repeated.")
-    suite.add_argument("--force", action="store_true", help="Repeat trials that have results already.")
-    suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
-    suite.add_argument(
-        "--output",
-        type=output_folder,
-        metavar="FOLDER",
-        help="Folder that the results are written to. Default: results/faults.",
+    _add_folder_of_results(suite, "trials", Path("results/faults"))
+
+
+def _add_target(suites: Any) -> None:
+    suite = _add_suite(
+        suites,
+        "target",
+        _target,
+        "Minutes and CPU-seconds to a top-1 accuracy on photographs, against torchvision's reference training.",
+        description="Trains to the target with every seed, by epochs in turns, which takes hours on 2 cores. Each "
+        "epoch is kept; the same command goes on.",
     )
+    suite.add_argument("folder", type=existing_folder, help="ImageNet-style folder of photographs (train/, val/).")
+    suite.add_argument("--side", type=int, default=64, help="Side of the images in pixels. Default: 64.")
+    suite.add_argument("--target", type=float, default=80, help="Top-1 to reach, in per cent. Default: 80.")
+    suite.add_argument("--epochs", type=int, default=18, help="Epochs of our recipe. Default: 18.")
+    suite.add_argument("--longest-epochs", type=int, default=90, help="The most of torchvision's recipe. Default: 90.")
+    suite.add_argument("--seeds", default="3", help="Their number, or a list such as 0,4. Default: 3.")
+    suite.add_argument("--threads", type=int, help="CPU threads of each implementation. Default: all cores.")
+    suite.add_argument(
+        "--implementation",
+        action="append",
+        metavar="NAME",
+        help="Only this one: deeper, torchvision, or one of --parts, such as without-loader. May be repeated.",
+    )
+    suite.add_argument("--parts", action="store_true", help="Also ours without each of its parts, one at a time.")
+    suite.add_argument("--force", action="store_true", help="Repeat trainings that have results already.")
+    _add_result(suite)
 
 
 def _add_suite(
@@ -232,6 +246,17 @@ def _add_result(suite: argparse.ArgumentParser) -> None:
         const=COMMITTED_FOLDER,
         metavar="FILE",
         help=f"Write the result to this file as JSON; without FILE, to the folder {COMMITTED_FOLDER}/.",
+    )
+
+
+def _add_folder_of_results(suite: argparse.ArgumentParser, parts: str, default: Path) -> None:
+    suite.add_argument("--force", action="store_true", help=f"Repeat {parts} that have results already.")
+    suite.add_argument("--json", action="store_true", help="Print the results to standard output as JSON.")
+    suite.add_argument(
+        "--output",
+        type=output_folder,
+        metavar="FOLDER",
+        help=f"Folder that the results are written to. Default: {default}.",
     )
 
 
@@ -273,16 +298,9 @@ def _step(arguments: argparse.Namespace) -> int:
     from bench.suites.step.suite import StepOptions, main, suite_name
 
     given = {
-        "sides": arguments.side,
-        "batch": arguments.batch,
-        "reductions": arguments.reduction,
-        "aux": arguments.aux,
-        "compiled": arguments.compile,
-        "engines": arguments.engines,
-        "precision": arguments.precision,
-        "threads": arguments.threads,
-        "repetitions": arguments.repetitions,
+        name: getattr(arguments, name) for name in ("batch", "aux", "engines", "precision", "threads", "repetitions")
     }
+    given |= {"sides": arguments.side, "reductions": arguments.reduction, "compiled": arguments.compile}
     options = _options(StepOptions, given)
     return main(options, output=_result_output(arguments, suite_name(options.precision)))
 
@@ -364,3 +382,14 @@ def _faults(arguments: argparse.Namespace) -> int:
         "json_output": arguments.json,
     }
     return main(_options(FaultOptions, given), KINDS)
+
+
+def _target(arguments: argparse.Namespace) -> int:
+    from bench.suites.target.implementations import IMPLEMENTATIONS
+    from bench.suites.target.suite import TargetOptions, main, parse_seeds
+
+    names = ("folder", "side", "target", "epochs", "longest_epochs", "threads", "force")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    chosen = IMPLEMENTATIONS if arguments.parts else arguments.implementation
+    given |= {"seeds": parse_seeds(arguments.seeds)} | ({"implementations": tuple(chosen)} if chosen else {})
+    return main(_options(TargetOptions, given), output=_result_output(arguments, "target"))

@@ -6,6 +6,7 @@ of a ratio come from the same repetition.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class Comparison:
     """For each implementation that could not take part, the reason."""
 
     def ratios(self, metric: str, ours: str, baseline: str) -> list[float]:
-        """Return the ratio of one implementation to another in one metric, for each repetition.
+        """Return the ratio of one implementation to another in one metric, for each repetition; NaN to one of 0.
 
         Args:
             metric: Name of the metric in the measurements.
@@ -77,7 +78,7 @@ class Comparison:
             baseline: Name of the implementation in the denominator.
         """
         pairs = zip(self.repetitions[ours], self.repetitions[baseline], strict=True)
-        return [a[metric] / b[metric] for a, b in pairs]
+        return [a[metric] / b[metric] if b[metric] else math.nan for a, b in pairs]
 
     def goal_values(self, goal: Goal) -> list[float]:
         """Return the value that a goal bounds, for each repetition: a ratio, or a metric if there is no baseline."""

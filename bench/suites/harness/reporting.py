@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -42,6 +43,7 @@ def report_comparisons(
     setting: Mapping[str, Any],
     output: ResultOutput = ResultOutput(),
     keep_latest: bool = False,
+    content: Mapping[str, Any] = MappingProxyType({}),
 ) -> int:
     """Print every comparison, and print or write the result as JSON, as `output` and `keep_latest` select.
 
@@ -55,6 +57,7 @@ def report_comparisons(
         output: Where the result goes beside the terminal.
         keep_latest: Whether to write the result to the user's cache as well, where it replaces the latest result of the
             suite on this kind of machine. `deeper plan` takes its rates from there.
+        content: Further entries of the result, serialisable as JSON.
 
     Returns:
         The exit code: 0 if every goal of every comparison is reached, 1 otherwise.
@@ -63,7 +66,7 @@ def report_comparisons(
     for comparison in comparisons:
         print_comparison(comparison, tables)
     result = with_provenance(
-        suite, {"setting": setting, "comparisons": [comparison.to_record() for comparison in comparisons]}
+        suite, {"setting": setting, "comparisons": [comparison.to_record() for comparison in comparisons], **content}
     )
     latest = [latest_results_folder() / f"{suite}.json"] if keep_latest else []
     for path in [output.file, *latest]:

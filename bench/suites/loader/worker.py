@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from bench.suites.harness.comparison import Measure, Measurement
+from bench.suites.harness.cpu_time import cpu_seconds
 from bench.suites.harness.errors import MeasurementError, NotInstalledError
 from bench.suites.harness.memory import MEMORY, memory_gib
 from bench.suites.harness.worker_process import received_requests, worker_process
@@ -84,11 +85,11 @@ def _measure_repetition(epochs: Epochs, index: int, seconds: float) -> Measureme
     images, wall, cpu = 0, 0.0, 0.0
     while wall < seconds:
         batches = epochs(index)
-        wall_before, cpu_before = time.perf_counter(), _cpu_seconds()
+        wall_before, cpu_before = time.perf_counter(), cpu_seconds()
         for pixels in batches:
             images += len(pixels)
         wall += time.perf_counter() - wall_before
-        cpu += _cpu_seconds() - cpu_before
+        cpu += cpu_seconds() - cpu_before
     return {SPEED: images / wall, EFFICIENCY: images / cpu}
 
 
@@ -107,9 +108,3 @@ def _check_batch(pixels: Tensor, name: str, workload: LoaderWorkload) -> None:
         raise MeasurementError(
             f"{name}: a batch is {dtype} {shape} with pixels from {smallest:.3g} to {largest:.3g}, and not {expected}"
         )
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process and all its descendants, in seconds."""
-    times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
-    return time.process_time() + sum(process.user + process.system for process in times)
