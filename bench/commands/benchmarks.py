@@ -59,6 +59,15 @@ def _add_loader(suites: Any) -> None:
     suite.add_argument(
         "--threads", type=int, help="Decoding threads of the last comparison (all cores); the others have one thread."
     )
+    suite.add_argument(
+        "--cold", action="store_true", help="Also compare in epochs before which the files are dropped from memory."
+    )
+    suite.add_argument(
+        "--memory-limit",
+        type=int,
+        metavar="MIB",
+        help="Also compare with data at least twice as large as MIB, the memory that a control group leaves for them.",
+    )
     _add_repetitions(suite, 3)
     _add_result(suite)
 
@@ -260,7 +269,8 @@ def _options(kind: type[C], given: dict[str, Any]) -> C:
 def _loader(arguments: argparse.Namespace) -> int:
     from bench.suites.loader.suite import LoaderOptions, main, parse_size
 
-    given = {name: getattr(arguments, name) for name in ("folder", "images", "batch", "repetitions")}
+    names = ("folder", "images", "batch", "repetitions", "cold", "memory_limit")
+    given = {name: getattr(arguments, name) for name in names}
     if arguments.threads is not None:
         given["threads"] = arguments.threads
     if arguments.size is not None:
