@@ -77,6 +77,7 @@ def compare_with_limit(pictures: Pictures, work: DiskWork, mib: int, console: Co
     """
     with memory_group():
         pass
+    console.print("preparing data that are larger than the memory for them ...", highlight=False)
     times = math.ceil(TIMES_MEMORY * mib * 1024 / (pictures.kib_per_image(MARKED) * pictures.images))
     larger = repeated(pictures, work.scratch / "repeated", times=times)
     name = f"{pictures.name}-{work.side}-{mib}-mib"

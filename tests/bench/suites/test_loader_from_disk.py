@@ -191,3 +191,8 @@ def test_files_that_are_in_memory_only_are_refused(
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
     assert cli.main(["bench", "loader", "--cold"]) == 2
     assert "cold: files in" in capsys.readouterr().err
+
+
+def test_a_memory_limit_that_is_too_small_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "loader", "--memory-limit", "8"]) == 2
+    assert "memory_limit: 8: use at least 16" in capsys.readouterr().err
