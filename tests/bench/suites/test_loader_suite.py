@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from bench.suites.loader.entropy import BYTES, EFFICIENCY, ENTROPY, SPEED, start
 from bench.suites.loader.implementations import LoaderWorkload
 from bench.suites.loader.pictures import MIXED_SIZES, Pictures, generated, mixed, mosaics, photographs
 from bench.suites.loader.suite import LoaderOptions
-from bench.suites.loader.worker import DELIVERED, MEMORY, START, _cpu_seconds, started_loader
+from bench.suites.loader.worker import DELIVERED, MEMORY, START, cpu_seconds, started_loader, whole_epochs
 
 TINY = {"images": 8, "batch": 4, "repetitions": 1, "seconds": 0.01}
 
@@ -61,11 +62,11 @@ def test_our_loader_and_its_baselines_take_turns_at_the_same_work(
 
 def test_cpu_seconds_include_those_of_child_processes() -> None:
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ntime.sleep(60)"
-    before = _cpu_seconds()
+    before = cpu_seconds()
     with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         worker.stdout.readline()
-        assert _cpu_seconds() - before > 0.28  # the kernel counts in ticks of 10 ms
+        assert cpu_seconds() - before > 0.28  # the kernel counts in ticks of 10 ms
         worker.kill()
 
 
@@ -73,7 +74,7 @@ def test_a_loader_that_fails_is_not_taken_for_one_that_is_not_installed(tmp_path
     workload = LoaderWorkload(source=tmp_path, side=32, batch=4, threads=1)
     with (
         pytest.raises(WorkerProcessError, match="deeper: its process ended with exit code 1"),
-        started_loader("deeper", workload, seconds=0.1),
+        started_loader("deeper", workload, partial(whole_epochs, seconds=0.1)),
     ):
         pass
 
