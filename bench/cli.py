@@ -23,7 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.commands import archive, benchmarks, claims, clean, dashboard, data, merge, publish, run
+from bench.commands import archive, claims, clean, dashboard, data, merge, publish, run
+from bench.commands.benchmarks import command as benchmarks
 from bench.commands.doctor import command as doctor
 from bench.commands.evaluate import command as evaluate
 from bench.commands.experiments import authoring, listing, plan, report, status

@@ -95,7 +95,7 @@ def kills_for_memory(root: Path = ROOT) -> KillsForMemory:
         root: The folder below which `/proc` and the control groups are read.
     """
     machine = dict(line.split() for line in _lines(root / "proc/vmstat")).get("oom_kill", 0)
-    group = next((kills for folder in _control_groups(root, "memory") if (kills := _kills_in(folder)) is not None), 0)
+    group = next((kills for folder in control_groups(root, "memory") if (kills := _kills_in(folder)) is not None), 0)
     machine_total = psutil.virtual_memory().total
     limits = [(limit, folder) for limit, _, folder in _memory_limits(root) if limit < machine_total]
     if not limits:
@@ -133,7 +133,7 @@ def _slurm_memory(environment: Mapping[str, str]) -> int | None:
 
 def _cpu_quotas(root: Path) -> Iterator[float]:
     """The quotas of this process's control groups, in CPUs."""
-    for folder in _control_groups(root, "cpu"):
+    for folder in control_groups(root, "cpu"):
         quota, period = (_words(folder / "cpu.max") or ["max", "0"])[:2]  # version 2
         if quota == "max":
             (quota,), (period,) = (
@@ -152,7 +152,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int, Path]]:
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     )
-    for folder in _control_groups(root, "memory"):
+    for folder in control_groups(root, "memory"):
         for limit_name, used_name, cached_name in names:
             limit, used = _words(folder / limit_name), _words(folder / used_name)
             if limit and used and limit[0] != "max":
@@ -161,7 +161,7 @@ def _memory_limits(root: Path) -> Iterator[tuple[int, int, Path]]:
                 yield int(limit[0]), max(0, int(used[0]) - int(statistics.get(cached_name, 0))), folder
 
 
-def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """The folders of this process's control groups with a controller, each followed by those that enclose it.
 
     Both versions are looked through, since a machine may use version 1 for some controllers and 2 for others. See

@@ -71,9 +71,16 @@ class Pictures:
 
         The first call for a format of FFCV files writes them.
         """
-        source = self.source(input_format)
-        paths = (source / "train").rglob("*.jpg") if input_format == "folder" else [source / "train.beton"]
-        return sum(path.stat().st_size for path in paths) / self.images / 1024
+        return sum(path.stat().st_size for path in training_files(self.source(input_format))) / self.images / 1024
+
+
+def training_files(source: Path) -> list[Path]:
+    """Return the files that hold the training images in a folder that `Pictures.source` has returned, or in its copy.
+
+    They are the FFCV file or the JPEGs, class by class.
+    """
+    file = source / "train.beton"
+    return [file] if file.exists() else sorted((source / "train").rglob("*.jpg"))
 
 
 def photographs(folder: Path, target: Path, *, images: int) -> Pictures:
@@ -145,6 +152,21 @@ def mixed(original: Pictures, target: Path) -> Pictures:
             copies.next_path(path.parent.name, size), quality=JPEG_QUALITY, progressive=progressive
         )
     return copies.finish("mixed", f"mosaics of {original.description} of mixed sizes, some progressive, grey or CMYK")
+
+
+def repeated(original: Pictures, target: Path, *, times: int) -> Pictures:
+    """Make pictures that take more room on the disk: copies of the same JPEGs, each in files of its own.
+
+    Args:
+        original: The pictures.
+        target: The folder of the copies, see `Pictures.folder`. It is created.
+        times: Number of copies of each JPEG.
+    """
+    copies = _PictureFolder(target)
+    for path in training_files(original.source("folder")) * times:
+        with Image.open(path) as image:
+            shutil.copyfile(path, copies.next_path(path.parent.name, image.size))
+    return copies.finish(original.name, f"{original.description}, {times} times")
 
 
 def with_damage(original: Pictures, target: Path, *, images: int) -> Path:

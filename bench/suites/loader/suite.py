@@ -11,9 +11,12 @@ is also given a file that is cut off: it is told which of them leave images out 
 Interleaved: every loader has a process of its own that stays alive. One epoch of each warms up. Then every repetition
 measures whole epochs of each loader, one after the other. All decode with the same number of threads.
 
-Not shown: the speed of training, in which a loader shares the cores with the network; and the speed of a disk, because
-after the first epoch all files are in the page cache. Images/s are valid for one machine only; ratios also apply to
-similar machines.
+In these comparisons all files are in the page cache after the first epoch. Two more are made on request, beside what
+the disk gives to a process that only reads: epochs before which the files were dropped from memory, and data that are
+larger than the memory that a control group leaves for them.
+
+Not shown: the speed of training, in which a loader shares the cores with the network. Images/s are valid for one
+machine only; ratios also apply to similar machines.
 """
 
 from __future__ import annotations
@@ -21,20 +24,25 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from rich.console import Console
 
+from bench.machine.filesystems import filesystem
 from bench.suites.harness.comparison import Comparison, Goal, Measure, Measurement, interleave
 from bench.suites.harness.errors import NotInstalledError, WorkerProcessError
 from bench.suites.harness.memory import MEMORY
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.loader.entropy import EFFICIENCY, ENTROPY, started_entropy_decoding
+from bench.suites.loader.from_disk import DiskWork, compare_first_epochs, compare_with_limit
 from bench.suites.loader.implementations import LOADERS, LoaderWorkload
+from bench.suites.loader.memory_group import NoControlGroupError
 from bench.suites.loader.pictures import Pictures, generated, mixed, mosaics, photographs, with_damage
-from bench.suites.loader.worker import DELIVERED, started_loader
+from bench.suites.loader.worker import DELIVERED, started_loader, whole_epochs
 from reproduce.data import DataError
 from reproduce.data import folder as folder_source
 from reproduce.data.writing import PrepareConfig, prepare
@@ -51,7 +59,7 @@ DAMAGED_OF = 8  # images, one of which is damaged
 PEERS = (FFCV, "DALI", "SPDL", "torchvision, decode_jpeg", PIL)
 MAIN = (OURS, *PEERS)
 ALL = tuple(name for name in LOADERS if not name.endswith(" workers"))
-FILE = "KiB an image"
+FILE, LEFT_OUT = "KiB an image", "left out"
 Pixels = Annotated[int, Field(ge=16, le=4096)]
 
 
@@ -80,6 +88,10 @@ class LoaderOptions(Config):
     threads: int = Field(default_factory=usable_cores, ge=1)
     """Decoding threads in an additional comparison at the end; 1 omits it. All other comparisons decode with one
     thread."""
+    cold: bool = False
+    """Whether to compare loaders in epochs before which their files were dropped from memory, too."""
+    memory_limit: int | None = Field(None, ge=16)
+    """Memory in MiB that is left for files in another comparison, with data that are larger. None omits it."""
 
     @model_validator(mode="after")
     def _coherent(self) -> LoaderOptions:
@@ -117,10 +129,14 @@ def main(options: LoaderOptions, *, output: ResultOutput) -> int:
         each of `PEERS` that is installed.
 
     Raises:
+        UserError: Reading from a disk is to be measured, and the folder for temporary files is in memory.
         DataError: `options.folder` has no `train/`, or fewer RGB JPEGs in it than `options.images`.
         WorkerProcessError: The process of a loader ended before it replied, for example because a batch was wrong.
     """
     console = progress_console()
+    if (options.cold or options.memory_limit) and filesystem(place := Path(tempfile.gettempdir())).in_memory:
+        name = "cold" if options.cold else "memory_limit"
+        raise UserError(f"{name}: files in {place} are in memory; set TMPDIR to a folder on the disk to measure")
     with tempfile.TemporaryDirectory(prefix="deeper-loader-") as scratch:
         sets = _prepare_pictures(options, Path(scratch), console)
         main_set, main_side = sets[0], options.sides[0]
@@ -132,8 +148,9 @@ def main(options: LoaderOptions, *, output: ResultOutput) -> int:
         if options.threads > 1:
             names = (*MAIN, *(name for name in LOADERS if name.endswith(" workers")))
             comparisons.append(_compare(main_set, main_side, names, options, options.threads, console))
+        from_disk, left_out = _from_disk(main_set, options, Path(scratch), console)
         fates = _fates(main_set, Path(scratch), console)
-    setting = {
+    setting: dict[str, Any] = {
         f"one of {DAMAGED_OF} files is cut off": fates,
         "pictures": {pictures.name: pictures.description for pictures in sets},
         "images": options.images,
@@ -141,7 +158,9 @@ def main(options: LoaderOptions, *, output: ResultOutput) -> int:
         "round, s": options.seconds,
         MEMORY: "PSS of anonymous and shared pages of all processes of a loader, in its first epoch",
     }
-    return report_comparisons("loader", comparisons, setting=setting, output=output)
+    if left_out:
+        setting[LEFT_OUT] = left_out
+    return report_comparisons("loader", [*comparisons, *from_disk], setting=setting, output=output)
 
 
 def quick(console: Console) -> list[Comparison]:
@@ -186,7 +205,7 @@ def _compare(
             )
             try:
                 running[name], start_up = processes.enter_context(
-                    started_loader(name, workload, seconds=options.seconds)
+                    started_loader(name, workload, partial(whole_epochs, seconds=options.seconds))
                 )
             except NotInstalledError as error:
                 absent[name] = str(error)
@@ -209,6 +228,34 @@ def _compare(
     )
 
 
+def _from_disk(
+    pictures: Pictures, options: LoaderOptions, scratch: Path, console: Console
+) -> tuple[list[Comparison], str]:
+    """Make the comparisons of loaders that read from the disk, those that are asked for.
+
+    Returns:
+        The comparisons, and a sentence that says which one was left out and why; empty if none was.
+    """
+    work = DiskWork(
+        names=MAIN,
+        scratch=scratch,
+        side=options.sides[0],
+        batch=options.batch,
+        threads=options.threads,
+        repetitions=options.repetitions,
+    )
+    comparisons = [compare_first_epochs(pictures, work, console)] if options.cold else []
+    if options.memory_limit is None:
+        return comparisons, ""
+    try:
+        work = replace(work, names=(OURS,))  # others free memory within an epoch, which then holds more of the files
+        return [*comparisons, compare_with_limit(pictures, work, options.memory_limit, console)], ""
+    except NoControlGroupError as error:
+        left_out = f"data larger than memory were left out, because no control group can be made here: {error}"
+        console.print(left_out, highlight=False, soft_wrap=True)
+        return comparisons, left_out
+
+
 def _fates(pictures: Pictures, scratch: Path, console: Console) -> dict[str, str]:
     """Give each loader a few files, one of which is cut off in the middle, and tell what it makes of them."""
     console.print("one of the files is damaged ...", highlight=False)
@@ -225,7 +272,7 @@ def _fates(pictures: Pictures, scratch: Path, console: Console) -> dict[str, str
             continue
         workload = LoaderWorkload(source=folder, side=GOAL_SIDE, batch=1, threads=1)
         try:
-            with started_loader(name, workload, seconds=0.0) as (_, first):
+            with started_loader(name, workload, partial(whole_epochs, seconds=0.0)) as (_, first):
                 fates[name] = f"delivers {first[DELIVERED]:.0f} of {DAMAGED_OF} images"
         except NotInstalledError:
             pass

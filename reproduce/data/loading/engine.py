@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from reproduce.data.loading.read_ahead import ReadAhead, read_nothing_around
+
 _torch_threads = torch.get_num_threads()
 _typed_dict = numba.typed.Dict
 numba.typed.Dict = dict
@@ -102,8 +104,9 @@ def compiling(enabled: bool) -> Iterator[None]:
 class Epoch(EpochIterator):
     """FFCV's iterator over the batches of an epoch, which decodes ahead in a thread of its own.
 
-    The constructor starts the thread. An exception in the thread is raised by `next` in the consumer's thread.
-    Exhausting the iterator closes it; call `close` if the epoch is abandoned.
+    Before a batch is decoded, the kernel is asked to read the images of the next one. The constructor starts the
+    thread. An exception in the thread is raised by `next` in the consumer's thread. Exhausting the iterator closes it;
+    call `close` if the epoch is abandoned.
 
     Args:
         loader: The loader whose pipeline decodes the samples.
@@ -111,9 +114,13 @@ class Epoch(EpochIterator):
         buffers: `memory_allocations` of a closed epoch of the same loader and resolution, to be used again. None
             allocates new ones. New buffers are ordinary tensors even if the caller is in inference mode, since the
             thread that writes to them is not in inference mode.
+        read_ahead: Reads the images of the loader's file.
     """
 
-    def __init__(self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None) -> None:
+    def __init__(
+        self, loader: Loader, order: npt.NDArray[np.int64], buffers: Any = None, *, read_ahead: ReadAhead
+    ) -> None:
+        self._read_ahead, self._numbers = read_ahead, order
         self._error: BaseException | None = None
         if buffers is not None:
             loader.graph.allocate_memory = lambda *_: buffers  # type: ignore[method-assign]
@@ -130,7 +137,13 @@ class Epoch(EpochIterator):
         """
         for stream in self._copy_streams:
             stream.wait_stream(self.current_stream)  # which may still read the same memory
+        read_nothing_around(cast(Any, self.memory_context).mmap)
+        self._ask_for(0)
         super().start()
+
+    def _ask_for(self, batch: int) -> None:
+        size = self.loader.batch_size
+        self._read_ahead.ask_for(self._numbers[batch * size : (batch + 1) * size])
 
     @property
     def _copy_streams(self) -> list[torch.cuda.Stream]:
@@ -157,6 +170,7 @@ class Epoch(EpochIterator):
             raise StopIteration
         if (stream := self.cuda_streams[batch_slot]) is not None:
             stream.synchronize()  # waits for the copy of the last batch in this buffer
+        self._ask_for(b_ix + 1)
         return cast(Sequence[Any], super().run_pipeline(b_ix, batch_indices, batch_slot, cuda_event))
 
     def close(self) -> None:

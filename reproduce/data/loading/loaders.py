@@ -26,6 +26,7 @@ from reproduce.data.loading.engine import Epoch, Loader, ToDevice, ToTensor, ToT
 from reproduce.data.loading.normalise import Normalise
 from reproduce.data.loading.packing import PackingDecoder, unpacked
 from reproduce.data.loading.photometric import distorted
+from reproduce.data.loading.read_ahead import ReadAhead
 from reproduce.data.manifest import DataError, Split, beton, load_manifest
 from reproduce.native import DECODER
 
@@ -270,7 +271,11 @@ class _Pipeline:
             )
         self._spare: tuple[int, Any] | None = None
         """Resolution and buffers of the last epoch, kept for the next: the first write to new memory takes longer."""
-        self._sizes = self._loader.memory_manager.sizes
+        manager = self._loader.memory_manager
+        self._sizes = manager.sizes
+        starts = self._loader.reader.metadata["f0"]["data_ptr"]
+        places = np.minimum(np.searchsorted(manager.ptrs, starts), len(manager.ptrs) - 1)
+        self._read_ahead = ReadAhead(file, starts, manager.sizes[places])
         self.labels: Numbers = self._loader.reader.metadata["f1"].astype(np.int64)
         if isinstance(self._decoder, PackingDecoder):
             self._decoder.labels = self.labels
@@ -281,7 +286,8 @@ class _Pipeline:
         self._loader.memory_manager.sizes = np.append(self._sizes, np.uint64(key))  # see CropDecoder
         batch_size = self._loader.batch_size
         spare, self._spare = self._spare, None
-        epoch = Epoch(self._loader, order, spare[1] if spare is not None and spare[0] == resolution else None)
+        buffers = spare[1] if spare is not None and spare[0] == resolution else None
+        epoch = Epoch(self._loader, order, buffers, read_ahead=self._read_ahead)
         try:
             for start in range(0, len(order), batch_size):
                 (batch,) = cast(Any, next(epoch))

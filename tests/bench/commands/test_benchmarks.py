@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from bench.cli import build_parser, main
-from bench.commands.benchmarks import _result_output
+from bench.commands.benchmarks.suites import result_output
 from bench.results import store as results
 
 
 def test_output_without_a_file_is_the_folder_of_this_kind_of_machine() -> None:
     arguments = build_parser().parse_args(["bench", "step", "--output"])
-    output = _result_output(arguments, "step")
+    output = result_output(arguments, "step")
     assert output.file == results.COMMITTED / results.this_machine_kind() / "step.json"
-    assert _result_output(build_parser().parse_args(["bench", "step"]), "step").file is None
+    assert result_output(build_parser().parse_args(["bench", "step"]), "step").file is None
 
 
 def test_json_takes_no_value(tmp_path: Path) -> None:

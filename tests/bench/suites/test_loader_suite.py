@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from bench.suites.loader.entropy import BYTES, EFFICIENCY, ENTROPY, SPEED, start
 from bench.suites.loader.implementations import LoaderWorkload
 from bench.suites.loader.pictures import MIXED_SIZES, Pictures, generated, mixed, mosaics, photographs
 from bench.suites.loader.suite import LoaderOptions
-from bench.suites.loader.worker import DELIVERED, MEMORY, START, started_loader
+from bench.suites.loader.worker import DELIVERED, MEMORY, START, started_loader, whole_epochs
 
 TINY = {"images": 8, "batch": 4, "repetitions": 1, "seconds": 0.01}
 
@@ -61,7 +62,7 @@ def test_a_loader_that_fails_is_not_taken_for_one_that_is_not_installed(tmp_path
     workload = LoaderWorkload(source=tmp_path, side=32, batch=4, threads=1)
     with (
         pytest.raises(WorkerProcessError, match="deeper: its process ended with exit code 1"),
-        started_loader("deeper", workload, seconds=0.1),
+        started_loader("deeper", workload, partial(whole_epochs, seconds=0.1)),
     ):
         pass
 
