@@ -59,15 +59,14 @@ class Row:
     @property
     def pace_s(self) -> float | None:
         """Seconds that an epoch of this run takes: the mean over a finished run, otherwise those of its last recorded
-        epoch, or those of its first epoch at the pace so far. None before `LEAST_SHARE` of that epoch.
+        epoch, or of the training images at the rate of its first epoch. None before `LEAST_SHARE` of that epoch.
         """
         state, progress = self.state, self.state.progress
         if state.status == "finished" and state.duration_s:
             return state.duration_s / self.planned.epochs
         recorded = state.metrics.get(schema.EPOCH_SECONDS)
-        if recorded is None and progress and state.attempt == 1 and state.started is not None:
-            share = progress["step"] / progress["steps"]
-            return (progress["t"] - state.started) / share if share >= LEAST_SHARE else None
+        if recorded is None and progress and progress["step"] >= LEAST_SHARE * progress["steps"]:
+            return progress.get("epoch_s")
         return recorded
 
     @property

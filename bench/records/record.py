@@ -81,6 +81,7 @@ class Record:
         self._graph: GraphUse | None = None
         self._earlier_s = 0.0
         self._began = 0.0
+        self._batch_size: int | None = None
 
     def begin(
         self,
@@ -151,7 +152,7 @@ class Record:
             (self.folder / REFUSED).unlink(missing_ok=True)
             computed = vars(computation) if computation is not None else None
             before = checkpoint_computation(self.folder) if resume is not None else None
-            self._began = time.monotonic()
+            self._began, self._batch_size = time.monotonic(), run.recipe.batch_size
             self._append(
                 schema.START,
                 environment=environment,
@@ -212,7 +213,8 @@ class Record:
         if now - self._progress_at < self._progress_every_s:
             return
         self._progress_at = now
-        values = {"images_per_s": images_per_s, "loss": loss, "top1": top1}
+        epoch_s = steps * self._batch_size / images_per_s if self._batch_size and images_per_s > 0 else None
+        values = {"images_per_s": images_per_s, "epoch_s": epoch_s, "loss": loss, "top1": top1}
         content = {
             "t": time.time(),
             "attempt": self.attempt,

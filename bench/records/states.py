@@ -24,7 +24,7 @@ its lock, and afterwards has the outcome of its last attempt. A run whose proces
 EVENTS = schema.ARTIFACT_EVENTS
 PROGRESS = "progress.json"
 REFUSED = "refused.txt"
-PROGRESS_VALUES = ("images_per_s", "loss", "top1")
+PROGRESS_VALUES = ("images_per_s", "epoch_s", "loss", "top1")
 LOCK = "lock"
 
 
@@ -102,7 +102,8 @@ class RunState:
     """Why the last attempt was interrupted; None if it was not, or was killed before it could record a reason."""
     progress: Mapping[str, Any] | None = None
     """Content of `progress.json` while an attempt is running, with the keys t (seconds since 1970), attempt, epoch,
-    epochs, step, steps, gpu_absent, images_per_s, loss and, after the first validation, top1. Otherwise None."""
+    epochs, step, steps, gpu_absent, images_per_s, epoch_s (seconds that the training images of an epoch take at this
+    rate), loss and, after the first validation, top1. Otherwise None."""
     gpu_absent: str | None = None
     """What telemetry of the last attempt could not read of the run's GPUs, and why. None if it read everything or the
     run uses no GPU."""

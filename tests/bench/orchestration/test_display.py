@@ -52,13 +52,12 @@ def test_it_is_estimated_by_the_arm_of_the_closest_size() -> None:
 
 
 def test_a_first_epoch_sets_the_pace_before_it_ends() -> None:
-    def running(step: int, attempt: int = 1) -> Row:
-        progress = {"t": 130.0, "epoch": 0, "step": step, "steps": 100}
-        return row("a s0", "running", attempt=attempt, started=100.0, progress=progress)
+    def running(step: int) -> Row:
+        progress = {"t": 130.0, "epoch": 0, "step": step, "steps": 100, "epoch_s": 50.0}
+        return row("a s0", "running", progress=progress)
 
     assert running(9).seconds_left is None, "a few steps say little"
-    assert running(20).seconds_left == pytest.approx(10 * 150 - 30)
-    assert running(20, attempt=2).seconds_left is None, "nobody trained between the attempts"
+    assert running(20).seconds_left == pytest.approx(9.8 * 50)
 
 
 def test_a_finished_run_counts_with_all_that_it_took() -> None:

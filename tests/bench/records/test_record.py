@@ -152,6 +152,14 @@ def test_a_failed_run_has_an_error(tmp_path: Path, begun: Begin) -> None:
     assert (state.status, state.error) == ("failed", "loss is nan at epoch 0, step 3")
 
 
+def test_progress_tells_how_long_the_images_of_an_epoch_take(tmp_path: Path, begun: Begin) -> None:
+    record = begun(tmp_path)
+    record.progress(epoch=0, epochs=3, step=1, steps=9, images_per_s=4.0, loss=1.0, top1=None)
+    progress = read_state(tmp_path).progress
+    assert progress is not None
+    assert progress["epoch_s"] == 9 * 8 / 4, "a batch has 8 images"
+
+
 def test_progress_is_throttled(tmp_path: Path, begun: Begin) -> None:
     record = begun(tmp_path)
     for step in range(5):
