@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.machine.cpu import this_cpu
 from reproduce.code import code_hash
 from reproduce.native import DECODER, KERNELS, ImplementationError, Library, levels
+from reproduce.training.graphs.switch import graph_wanted
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,9 @@ class Computation:
     """Threads of each rank. None on a GPU, where they change no number."""
     compiled: bool
     """Whether torch.compile compiles the network."""
+    graphed: bool = False
+    """Whether steps are to be replayed as CUDA graphs, which `DEEPER_GRAPH=on` asks for on GPUs. Whether they were is
+    said by the record's `graph` events."""
     torch: str
     """The version of torch."""
 
@@ -67,6 +71,7 @@ def this_computation(device: torch.device, *, threads: int, compiled: bool) -> C
         kernels=_implementation(KERNELS if on_cpu else TRITON),
         threads=threads if on_cpu else None,
         compiled=compiled,
+        graphed=not on_cpu and graph_wanted(),
         torch=torch.__version__,
     )
 

@@ -18,6 +18,7 @@ from reproduce.execution.kernel_checks import check_kernels
 from reproduce.native import KERNELS, LIBRARIES, ImplementationError, Library
 from reproduce.native.gpu.backend import TRITON
 from reproduce.spec import NetworkConfig
+from reproduce.training.graphs.switch import VARIABLE, graph_wanted
 
 INSTALL = "run `make setup`"
 
@@ -34,6 +35,7 @@ def checks() -> list[Check]:
         _ffcv(),
         *map(_compiled, LIBRARIES),
         *_gpu_kernels(),
+        *_graphs(),
         _package("ray"),
         _mlflow(),
     ]
@@ -105,6 +107,14 @@ def _gpu_kernels() -> list[Check]:
         phrases = "; ".join(dict.fromkeys(dropped))
         return [Check(name, "warn", f"{found}; torch computes {phrases}", "please report it: results stay right")]
     return [Check(name, "ok", f"{found}, agree with torch's")]
+
+
+def _graphs() -> list[Check]:
+    """Say whether steps on this machine's GPUs are to be replayed as CUDA graphs."""
+    if not torch.cuda.is_available():
+        return []
+    said = "steps are replayed" if graph_wanted() else f"off; {VARIABLE}=on replays steps"
+    return [Check("CUDA graphs", "ok", said)]
 
 
 def _compiled(library: Library) -> Check:

@@ -175,6 +175,17 @@ def test_a_decoder_that_is_missing_fails_and_says_how_to_do_without(monkeypatch:
     assert "unset" not in found.hint
 
 
+@pytest.mark.parametrize(("value", "words"), [("on", "steps are replayed"), ("off", "off; DEEPER_GRAPH=on")])
+def test_where_there_is_a_gpu_the_use_of_graphs_is_said(
+    value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("DEEPER_GRAPH", value)
+    (check,) = software._graphs()
+    assert (check.name, check.status) == ("CUDA graphs", "ok")
+    assert check.detail.startswith(words)
+
+
 @pytest.mark.parametrize(
     ("dropped", "status", "words"),
     [((), "ok", "agree with torch's"), (("max pool: other maps",), "warn", "torch computes max pool: other maps")],
@@ -184,7 +195,7 @@ def test_kernels_for_gpus_are_compared_where_there_is_one(
     dropped: tuple[str, ...], status: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("triton")
-    assert software._gpu_kernels() == []
+    assert software._gpu_kernels() == software._graphs() == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(software, "check_kernels", lambda *_: dropped)
     (check,) = software._gpu_kernels()

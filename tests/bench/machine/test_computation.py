@@ -44,6 +44,19 @@ def test_gpus_have_kernels_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert kernels() == "native"
 
 
+def test_graphs_are_a_fact_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+
+    def graphed(device: str) -> bool:
+        return this_computation(torch.device(device), threads=2, compiled=False).graphed
+
+    monkeypatch.delenv("DEEPER_GRAPH", raising=False)
+    assert not graphed("cuda:0")
+    monkeypatch.setenv("DEEPER_GRAPH", "on")
+    assert graphed("cuda:0")
+    assert not graphed("cpu")
+
+
 def test_instructions_that_torch_is_forbidden_make_another_kind_of_machine() -> None:
     def machine(**variables: str) -> str:
 
