@@ -60,6 +60,20 @@ def test_a_missed_goal_is_printed_with_its_reason(results: Path) -> None:
     assert "`deeper bench step` on a CPU, avx2, 2 cores, no GPU, torch 2.14.1, 2026-11-24, commit c0ffee1" in text
 
 
+def test_a_headline_is_against_the_strongest_peer(results: Path) -> None:
+    path = results / "bench" / "amd-avx2" / "step.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (comparison,) = content["comparisons"]
+    comparison["rounds"]["strong"] = [{"images/s": value} for value in (15.0, 15.0)]
+    comparison["goals"] = [goal(at_least=1.0), goal(at_least=1.0, peer="strong"), goal(at_least=2.0)]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    table = filled(region("headlines"), results).split("**On intel-amx-bf16**")[0]
+    assert "| Training: images/s, deeper / strong |" in table
+    assert table.count("deeper / peer |") == 1
+    assert "| at least 2 |" in table, "another bound, another goal"
+    assert filled(region("goals"), results).count("| at least 1 |") == 2
+
+
 def test_a_table_has_a_row_for_each_implementation_and_names_the_absent(results: Path) -> None:
     text = filled(region("bench"), results)
     assert "| peer | 10 | 2.50 (2.00 to 3.00) |  |" in text
