@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking.mlflow_setup import QUIET, is_server
+from bench.tracking.mlflow_setup import QUIET, hide_absent_modules, is_server
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ class Sender:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
+        self._artifact_uris: dict[str, str] = {}
         if is_server(uri):
             self.connections = SERVER_CONNECTIONS
         self.client.search_experiments(max_results=1)  # creates the store
@@ -106,6 +107,7 @@ class Sender:
         os.environ.update(QUIET | NO_RETRIES)
         from mlflow import MlflowClient
 
+        hide_absent_modules()
         return MlflowClient(tracking_uri=self._uri)
 
     def close(self) -> None:
@@ -167,6 +169,7 @@ class Sender:
     def create_run(self, experiment_id: str, new: NewRun) -> str:
         """Create a run that the store is known not to hold, and return MLflow's id of it."""
         run = self.client.create_run(experiment_id, start_time=new.start_ms, tags=dict(new.tags), run_name=new.name)
+        self._artifact_uris[run.info.run_id] = run.info.artifact_uri
         return str(run.info.run_id)
 
     @rejections()
@@ -229,8 +232,7 @@ class Sender:
             status: The status that MLflow shows at present.
         """
         self._log(run_id, metrics=update.metrics, tags=update.tags)
-        for path in update.artifacts:
-            self.client.log_artifact(run_id, str(path))
+        self._upload(run_id, update.artifacts)
         if update.status == RUNNING and status != RUNNING:
             self.client.update_run(run_id, status=RUNNING)
         elif update.status not in (None, RUNNING):
@@ -248,6 +250,19 @@ class Sender:
         """
         self._log(run_id, metrics=metrics)
         self.client.log_artifact(run_id, str(artifact), folder)
+
+    def _upload(self, run_id: str, paths: Sequence[Path]) -> None:
+        """Upload the artifacts of a run. MLflow's client asks the store where to; a run of this sender's is known."""
+        uri = self._artifact_uris.get(run_id)
+        if uri is None:
+            for path in paths:
+                self.client.log_artifact(run_id, str(path))
+        elif paths:
+            from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+            repository = get_artifact_repository(uri, tracking_uri=self._uri)
+            for path in paths:
+                repository.log_artifact(str(path))
 
     def _find_run(self, experiment_id: str, new: NewRun) -> Run | None:
         condition = " and ".join(f"tags.`{name}` = '{new.tags[name]}'" for name in new.identity)
@@ -292,14 +307,18 @@ Batch = dict[str, list[Any]]
 
 def batches(metrics: Sequence[Metric], params: Sequence[tuple[str, str]], tags: Mapping[str, str]) -> list[Batch]:
     """Divide metrics, params and tags into as few requests as MLflow's limits allow, the tags last."""
-    found: list[Batch] = []
-    for kind, parts in (("metrics", metrics), ("params", params), ("tags", tags.items())):
-        for part in parts:
-            is_full = not found or sum(map(len, found[-1].values())) == LARGEST_BATCH
-            if is_full or len(found[-1].get(kind, ())) == LARGEST_PART[kind]:
+    found: list[Batch] = [{}]
+    for kind, parts in (("metrics", metrics), ("params", params), ("tags", list(tags.items()))):
+        sent = 0
+        while sent < len(parts):
+            batch = found[-1]
+            room = min(LARGEST_BATCH - sum(map(len, batch.values())), LARGEST_PART[kind] - len(batch.get(kind, ())))
+            if room:
+                batch.setdefault(kind, []).extend(parts[sent : sent + room])
+                sent += room
+            else:
                 found.append({})
-            found[-1].setdefault(kind, []).append(part)
-    return found
+    return [batch for batch in found if batch]
 
 
 def _as_json(batch: Batch) -> dict[str, list[dict[str, Any]]]:

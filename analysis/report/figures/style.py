@@ -170,10 +170,11 @@ def places(figure: Figure, axes: Axes, x: Sequence[float]) -> list[float]:
 
 def _settle(figure: Figure) -> None:
     """Lay out a figure that is finished, once: otherwise each drawing does it again, which takes most of its time."""
-    if not isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
+    engine = figure.get_layout_engine()
+    if not isinstance(engine, ConstrainedLayoutEngine):
         return
     with mpl.rc_context(STYLE):
-        figure.draw_without_rendering()
+        engine.execute(figure)
     figure.set_layout_engine("none")
 
 
