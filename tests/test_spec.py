@@ -70,12 +70,13 @@ def test_later_fields_do_not_change_the_keys_of_committed_runs(committed: Path) 
 
 
 def test_claims_of_one_network_share_its_runs() -> None:
-    shared = {"claim-heads": "none", "claim-reductions": "reduced", "claim-scales": "mixed", "claim-overfit": "reduced"}
-    for scale in ("", "-imagenet"):
+    small = {"claim-heads": "none", "claim-reductions": "reduced", "claim-scales": "mixed"}
+    full = {f"{name}-imagenet": arm for name, arm in {**small, "claim-capacity": "reduced"}.items()}
+    for shared in (small, full):
         keys = {
             run.key
             for name, arm in shared.items()
-            for run in planned(load_experiment(name + scale), images=10_000)
+            for run in planned(load_experiment(name), images=10_000)
             if (run.arm, run.seed) == (arm, 0)
         }
         assert len(keys) == 1

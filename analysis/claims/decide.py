@@ -129,10 +129,22 @@ def _by_design(claim: Claim, recorded: Recorded, design: Design, seeds: Sequence
         finding = _judged(claim, own, level, asks=False)
         if finding.verdict is not Verdict.NOT_ENOUGH:
             return replace(finding, evidence=f"{finding.evidence}; level {level:.3g} at {counted(look, 'seed')}")
-        rest = f"undecided at {look} seeds, the last look of the design"
+    else:
+        assert finding is not None, "a design has at least one look"
+        return _undecided(finding, design.looks[-1])
     if finding is None:
         finding = replace(_judged(claim, recorded, 0.0, asks=False), verdict=Verdict.NOT_ENOUGH)
     return replace(finding, evidence=f"{rest}; {finding.evidence}")
+
+
+def _undecided(finding: Finding, seeds: int) -> Finding:
+    """Return the finding at the last look of a design, whose open parts no further runs will decide."""
+    parts = tuple(
+        replace(part, verdict=Verdict.UNDECIDED, more=0) if part.verdict is Verdict.NOT_ENOUGH else part
+        for part in finding.parts
+    )
+    evidence = f"undecided at {seeds} seeds, the last look of the design; {finding.evidence}"
+    return replace(finding, verdict=Verdict.UNDECIDED, evidence=evidence, parts=parts)
 
 
 def _common_seeds(recorded: Recorded, design: Design) -> list[int]:

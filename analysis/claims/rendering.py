@@ -104,6 +104,7 @@ def _counted(found: Counter[str]) -> str:
         Verdict.HOLDS: ("holds", "hold"),
         Verdict.FAILS: ("does not hold", "do not hold"),
         Verdict.NOT_ENOUGH: ("has not enough runs", "have not enough runs"),
+        Verdict.UNDECIDED: ("is undecided", "are undecided"),
     }
     return ", ".join(
         f"{found[verdict]} {one if found[verdict] == 1 else many}"

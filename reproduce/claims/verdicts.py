@@ -31,6 +31,8 @@ class Verdict(StrEnum):
     HOLDS = "holds"
     FAILS = "does not hold"
     NOT_ENOUGH = "not enough runs"
+    UNDECIDED = "undecided"
+    """All runs of the design are there, and they show neither the claim nor its opposite."""
     NOT_YET = "not measured yet"
     """The design is there, and its runs are not."""
     NOT_MEASURED = "not measured here"
@@ -126,7 +128,7 @@ class Finding:
         return f"{in_scope} ({halves})" if halves else in_scope
 
 
-MEASURED = (Verdict.HOLDS, Verdict.FAILS, Verdict.NOT_ENOUGH)
+MEASURED = (Verdict.HOLDS, Verdict.FAILS, Verdict.NOT_ENOUGH, Verdict.UNDECIDED)
 """The verdicts on what was measured, which have a scope."""
 
 
@@ -137,9 +139,9 @@ def combined(parts: Sequence[PartFinding]) -> Verdict:
         alternatives.setdefault(part.one_of or f"part {place}", []).append(part.verdict)
     verdicts = set()
     for found in alternatives.values():
-        best_first = (Verdict.HOLDS, Verdict.NOT_ENOUGH, Verdict.NOT_MEASURED, Verdict.FAILS)
+        best_first = (Verdict.HOLDS, Verdict.NOT_ENOUGH, Verdict.UNDECIDED, Verdict.NOT_MEASURED, Verdict.FAILS)
         verdicts.add(next(verdict for verdict in best_first if verdict in found))
-    order = (Verdict.FAILS, Verdict.NOT_ENOUGH, Verdict.NOT_MEASURED)
+    order = (Verdict.FAILS, Verdict.NOT_ENOUGH, Verdict.UNDECIDED, Verdict.NOT_MEASURED)
     return next((verdict for verdict in order if verdict in verdicts), Verdict.HOLDS)
 
 

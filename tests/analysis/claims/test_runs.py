@@ -304,9 +304,15 @@ def test_seeds_between_two_looks_change_nothing() -> None:
     verdicts = [by_design("S-aux-helps", recorded(*UNCLEAR, seeds=range(n), noise=0.02)) for n in (3, 5)]
     assert verdicts[0].parts == verdicts[1].parts
     assert "the next look of the design is at 6 seeds, 5 seeds are complete" in verdicts[1].evidence
-    assert "undecided at 6 seeds, the last look of the design" in (
-        by_design("S-aux-helps", recorded(*UNCLEAR, seeds=range(6), noise=0.02)).evidence
-    )
+
+
+def test_a_row_that_the_last_look_does_not_decide_is_undecided() -> None:
+    """No further runs are asked for, so that it does not say that there are not enough."""
+    finding = by_design("P-aux-half-percent", recorded(*UNCLEAR, seeds=range(6), noise=0.02))
+    assert finding.evidence.startswith("undecided at 6 seeds, the last look of the design; ")
+    assert finding.verdict is Verdict.UNDECIDED
+    assert {part.verdict for part in finding.parts} == {Verdict.UNDECIDED}
+    assert set(finding.halves.values()) == {Verdict.UNDECIDED}
 
 
 def test_a_row_that_was_decided_at_a_look_keeps_its_verdict() -> None:
