@@ -221,13 +221,13 @@ class _ExperimentPublisher:
             cursor = self._send(entry, cursor, news)
 
     def _send(self, entry: PlanEntry, cursor: Cursor, news: RunNews) -> Cursor:
+        what = arm_description(self._content, entry.arm)
+        update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch, what=what)
         if news.config and not cursor.described:
             description = shaping.shape_description(news.config)
             with self._describing:  # MLflow rejects the second of two runs that bring the same new data set at once
-                self._sender.describe_run(cursor.run_id, description, is_new=self._is_new)
+                update = self._sender.describe_run(cursor.run_id, description, update, is_new=self._is_new)
             cursor = replace(cursor, described=True)
-        what = arm_description(self._content, entry.arm)
-        update = shaping.shape_run_news(self._name, entry, news, epoch=cursor.epoch, what=what)
         self._sender.update_run(cursor.run_id, update, status=cursor.status)
         cursor = replace(cursor, offset=news.end, epoch=update.epoch, status=update.status or cursor.status)
         self._cursors.write(entry.key, cursor)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,20 +200,24 @@ class Sender:
         self.client.set_terminated(run_id, status=status, end_time=ended_ms)
 
     @rejections()
-    def describe_run(self, run_id: str, description: RunDescription, *, is_new: bool = False) -> None:
-        """Set the data set, the params and the tags of a run. A run that already has the tags is left unchanged.
+    def describe_run(
+        self, run_id: str, description: RunDescription, update: RunUpdate, *, is_new: bool = False
+    ) -> RunUpdate:
+        """Set the data set of a run, and return the update with which its params and tags are sent, for `update_run`.
 
-        MLflow stores the tags last, so that a call that was killed is completed by the next one.
+        A run that already has the tags is left unchanged. MLflow stores them last, so that what was killed in between
+        is completed by the next call.
 
         Args:
             run_id: MLflow's id of the run.
             description: The data set, the params and the tags.
+            update: The first update of the run, which shares its requests with them.
             is_new: Whether the run is known to have none of them yet.
         """
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         if not is_new and description.tags.items() <= self.client.get_run(run_id).data.tags.items():
-            return
+            return update
         dataset = Dataset(
             name=description.dataset_name,
             digest=description.dataset_digest,
@@ -220,18 +225,18 @@ class Sender:
             source=description.dataset_source,
         )
         self.client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        self._log(run_id, params=description.params, tags=description.tags)
+        return replace(update, params=description.params, tags={**description.tags, **update.tags})
 
     @rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:
-        """Send the metrics, tags and artifacts of an update, and its status last.
+        """Send the metrics, params, tags and artifacts of an update, and its status last.
 
         Args:
             run_id: MLflow's id of the run.
             update: The changes.
             status: The status that MLflow shows at present.
         """
-        self._log(run_id, metrics=update.metrics, tags=update.tags)
+        self._log(run_id, metrics=update.metrics, params=update.params, tags=update.tags)
         self._upload(run_id, update.artifacts)
         if update.status == RUNNING and status != RUNNING:
             self.client.update_run(run_id, status=RUNNING)

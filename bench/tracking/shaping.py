@@ -89,6 +89,8 @@ class RunUpdate:
     """When the run ended, in milliseconds since 1970. None if it has not ended."""
     artifacts: tuple[Path, ...] = ()
     """The files to upload."""
+    params: tuple[tuple[str, str], ...] = ()
+    """Names and values of params, of a run that has none yet."""
 
 
 def shape_new_run(experiment: str, entry: PlanEntry, first_event: Event, names: Mapping[str, str]) -> NewRun:

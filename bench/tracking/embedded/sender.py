@@ -148,15 +148,17 @@ class EmbeddedSender(Sender):
         return run_id
 
     @rejections()
-    def describe_run(self, run_id: str, description: RunDescription, *, is_new: bool = False) -> None:
-        """See `Sender`."""
+    def describe_run(
+        self, run_id: str, description: RunDescription, update: RunUpdate, *, is_new: bool = False
+    ) -> RunUpdate:
+        """See `Sender`. Params and tags are written at once, and the update is returned as it is."""
         from mlflow.entities import Param
 
         params, tags = self._validated([Param(*param) for param in description.params], description.tags)
         with self._transaction() as database:
             experiment_id, _ = _active_run(database, run_id)
             if database.execute("SELECT 1 FROM params WHERE run_uuid = ?", (run_id,)).fetchone():
-                return
+                return update
             dataset_id = _find_or_write_dataset(database, experiment_id, description)
             edge = {
                 "source_type": "DATASET",
@@ -173,6 +175,7 @@ class EmbeddedSender(Sender):
             )
             _write_tags(database, run_id, tags)
             _insert(database, "params", [{"key": p.key, "value": p.value, "run_uuid": run_id} for p in params])
+        return update
 
     @rejections()
     def update_run(self, run_id: str, update: RunUpdate, *, status: str) -> None:

@@ -43,8 +43,8 @@ def test_a_description_that_was_cut_short_is_completed_by_the_next_call(
     with monkeypatch.context() as patch:
         patch.setattr(sender.client, killed_in, killed)
         with pytest.raises(KeyboardInterrupt):
-            sender.describe_run(run, description)
-    sender.describe_run(run, description)
+            sender.update_run(run, sender.describe_run(run, description, RunUpdate(0)), status="RUNNING")
+    sender.update_run(run, sender.describe_run(run, description, RunUpdate(0)), status="RUNNING")
     found = sender.client.get_run(run)
     assert found.data.params == {"network.aux": "both"}
     assert found.data.tags["deeper.data"] == "tiny"
