@@ -83,7 +83,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
             manifests[data.path] = load_manifest(data_root / data.path)
         except DataError as error:
             if not (data_root / data.path / MANIFEST).exists():
-                raise SpecError(_not_prepared(data, data_root / data.path)) from error
+                raise SpecError(_not_prepared(data, data_root)) from error
             raise SpecError(f"data.path: {data.path}: {error}") from error
     train_images, val_images = (
         {path: manifest.splits[split].images for path, manifest in manifests.items()} for split in ("train", "val")
@@ -103,14 +103,19 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
     return Plan(experiment, tuple(runs), costs, train_images, val_images)
 
 
-def _not_prepared(data: DataConfig, folder: Path) -> str:
+def _not_prepared(data: DataConfig, data_root: Path) -> str:
+    missing = f"data.path: {data.path} is not prepared in {data_root}"
+    typed = Path(data.path).resolve()
+    if (typed / MANIFEST).exists() and typed.is_relative_to(data_root.resolve()):
+        return f"{missing}; paths begin in that folder: write {typed.relative_to(data_root.resolve())}"
+    folder = data_root / data.path
     if data.source in (None, "folder"):
         hint = "prepare it from a folder or a tar of images, or from ImageNet's archives (imagenet:FOLDER), such as"
         source = "/path/to/images"
     else:
         source, hint = str(data.source), "prepare it with"
     command = f"deeper data prepare {source} --output {shlex.quote(str(folder))}"
-    return f"data.path: {data.path} is not prepared in {folder.parent}; {hint}: {command}"
+    return f"{missing}; {hint}: {command}"
 
 
 def proposed_gpu_share(plan: Plan) -> float | None:

@@ -144,6 +144,14 @@ def test_data_that_is_not_prepared_is_reported_before_anything_starts(place: Pat
     assert "deeper data prepare /path/to/images --output" in refused.stderr
 
 
+def test_a_path_that_repeats_the_folder_of_the_data_sets_is_told_without_it(place: Path) -> None:
+    write(place, EXPERIMENT, name="twice", data={"path": "data/stripes"})
+    refused = deeper(place, "plan", "twice.yaml")
+    assert refused.returncode == 2
+    assert "data.path: data/stripes is not prepared in" in refused.stderr
+    assert refused.stderr.rstrip().endswith("paths begin in that folder: write stripes")
+
+
 LONG = {
     **EXPERIMENT,
     "name": "long-run",
