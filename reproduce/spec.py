@@ -34,6 +34,7 @@ Branches = Literal["mixed", "1x1", "3x3", "5x5"]
 Auxiliary = Literal["none", "aux1", "aux2", "both"]
 Schedule = Literal["constant", "step", "paper", "poly", "cosine", "one-cycle"]
 ProbeName = Literal["train_accuracy", "channel_clusters"]
+WriteMode = Literal["auto", "jpg", "raw", "proportion"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 SMALLEST_INPUT, LARGEST_INPUT = 32, 4096  # the network halves its input five times
@@ -117,6 +118,13 @@ class DataConfig(Config):
     source: Literal["folder", "imagenette", "fashion-mnist", "synthetic"] | None = None
     """Source from which `deeper run --prepare` prepares the data set if it is missing. Without a source, it must be
     prepared beforehand with `deeper data prepare`."""
+    max_resolution: int | None = Field(None, ge=16)
+    """Option of `deeper data prepare` with which the data set has to be prepared. None allows any. It enters no run's
+    key, which has the hash of the prepared data; so do the next two."""
+    write_mode: WriteMode | None = None
+    """Option of `deeper data prepare`, likewise."""
+    jpeg_quality: int | None = Field(None, ge=1, le=100)
+    """Option of `deeper data prepare`, likewise."""
     train_fraction: Fraction = 1.0
     """Share of the training images that is used: chosen by a fixed shuffle, balanced over the classes if possible."""
 

@@ -25,6 +25,8 @@ REQUIRED = ("epochs", "batch_size", "learning_rate")
 """Fields of the recipe that every experiment file has."""
 RESOURCES = {"workers": 1, "deterministic": False}
 """Fields of the resources that are part of a run's key, with their defaults."""
+PREPARING = ("max_resolution", "write_mode", "jpeg_quality")
+"""Fields of the data set that are options of `deeper data prepare`."""
 FOLLOWING = {"network": ("classes", "resolution")}
 """Settings that follow from the data set and the recipe, and that no experiment file has."""
 
@@ -120,7 +122,12 @@ def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, st
         prepared, folder = "The data", shlex.quote(f"data/{path}")
         if digest:
             prepared += f"; deeper data verify {folder} has to print a hash that begins with {digest[:12]}"
-        steps.append((f"deeper data prepare {what} --output {folder}", f"{prepared}."))
+        options = [
+            f" --{name.replace('_', '-')} {value}"
+            for name in PREPARING
+            if (value := _most(runs, f"data.{name}")) not in ("", "None")
+        ]
+        steps.append((f"deeper data prepare {what} --output {folder}{''.join(options)}", f"{prepared}."))
     run = f"The {counted(len(recorded.runs), 'run')}"
     run += ", from the file beside this page." if has_file else "; if it is not shipped, name its file."
     steps.append((f"deeper run {experiment}", run))

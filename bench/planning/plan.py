@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from bench.planning.costs import are_counted, network_costs
 from reproduce import schema
-from reproduce.data import DataError, load_manifest
+from reproduce.data import DataError, Manifest, load_manifest, named_options, option_text
 from reproduce.data.manifest import MANIFEST
 from reproduce.grid import arm_data, plan, plan_without_data, used_images
 from reproduce.spec import DataConfig, ExperimentConfig, PlannedRun, ResourcesConfig, SpecError
@@ -85,6 +85,7 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
             if not (data_root / data.path / MANIFEST).exists():
                 raise SpecError(_not_prepared(data, data_root)) from error
             raise SpecError(f"data.path: {data.path}: {error}") from error
+        _check_options(data, manifests[data.path])
     train_images, val_images = (
         {path: manifest.splits[split].images for path, manifest in manifests.items()} for split in ("train", "val")
     )
@@ -103,6 +104,17 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
     return Plan(experiment, tuple(runs), costs, train_images, val_images)
 
 
+def _check_options(data: DataConfig, manifest: Manifest) -> None:
+    """Raise `SpecError` if a data set was not prepared with the options that its experiment names."""
+    for name, wanted in named_options(data).items():
+        found = getattr(manifest.options, name)
+        if found != wanted:
+            raise SpecError(
+                f"data.{name}: {wanted}, but {data.path} was prepared with {found}; prepare it with "
+                f"{option_text({name: wanted})} into another folder and name that in data.path"
+            )
+
+
 def _not_prepared(data: DataConfig, data_root: Path) -> str:
     missing = f"data.path: {data.path} is not prepared in {data_root}"
     typed = Path(data.path).resolve()
@@ -114,7 +126,8 @@ def _not_prepared(data: DataConfig, data_root: Path) -> str:
         source = "/path/to/images"
     else:
         source, hint = str(data.source), "prepare it with"
-    command = f"deeper data prepare {source} --output {shlex.quote(str(folder))}"
+    options = option_text(named_options(data))
+    command = f"deeper data prepare {source} --output {shlex.quote(str(folder))} {options}".rstrip()
     return f"{missing}; {hint}: {command}"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from analysis.details.repeating import experiment_file
+from analysis.details.repeating import experiment_file, repeat_commands
 from analysis.frames import Recorded
 from analysis.plans import Plan, PlanChoice
 from bench.records.plan import plan_hash, read_plan
@@ -62,3 +63,13 @@ def test_without_settings_of_an_arm_there_is_no_file() -> None:
     recorded = recorded_from_files()
     recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "run_id"] = None
     assert experiment_file(recorded, {}) is None
+
+
+def test_the_data_are_prepared_with_the_options_that_the_experiment_names() -> None:
+    recorded = recorded_from_files()
+    recorded = replace(recorded, runs=recorded.runs.assign(**{"outcome": "finished", "final/val_top1": 0.5}))
+    commands = [command for command, _ in repeat_commands(recorded, has_file=True)]
+    assert "deeper data prepare imagenette --output data/imagenette" in commands
+    named = recorded.runs.assign(**{"data.max_resolution": "96", "data.write_mode": "jpg", "data.jpeg_quality": "None"})
+    commands = [command for command, _ in repeat_commands(replace(recorded, runs=named), has_file=True)]
+    assert "deeper data prepare imagenette --output data/imagenette --max-resolution 96 --write-mode jpg" in commands

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from bench.planning.plan import Plan, check_cores, check_disk, make_plan, proposed_gpu_share, select, start_with_part
+from reproduce.data import PrepareOptions, synthetic
+from reproduce.data.writing import PrepareConfig, prepare
 from reproduce.grid import plan_without_data
 from reproduce.spec import (
     ArmConfig,
@@ -129,3 +131,24 @@ def test_data_that_is_not_prepared_is_answered_with_the_command(
     with pytest.raises(SpecError) as raised:
         make_plan(experiment, tmp_path)
     assert str(raised.value).endswith(command.format(root=tmp_path))
+
+
+def test_the_command_that_prepares_data_has_the_options_that_the_experiment_names(tmp_path: Path) -> None:
+    data = DataConfig(path="small", source="synthetic", max_resolution=96, write_mode="jpg")
+    experiment = load_experiment("quickstart").model_copy(update={"data": data})
+    with pytest.raises(SpecError, match=r"prepare synthetic --output .*/small --max-resolution 96 --write-mode jpg$"):
+        make_plan(experiment, tmp_path)
+
+
+def test_data_that_were_prepared_with_other_options_are_refused(tmp_path: Path) -> None:
+    config = PrepareConfig(options=PrepareOptions(max_resolution=32), workers=1)
+    prepare(synthetic(classes=2, images=2000, size=48, seed=0), tmp_path / "small", config)
+    experiment = load_experiment("quickstart")
+
+    def planned_with(**options: Any) -> Plan:
+        data = DataConfig(path="small", **options)
+        return make_plan(experiment.model_copy(update={"data": data}), tmp_path)
+
+    assert [run.key for run in planned_with(max_resolution=32).runs] == [run.key for run in planned_with().runs]
+    with pytest.raises(SpecError, match=r"data\.max_resolution: 40, but small was prepared with 32; .* another folder"):
+        planned_with(max_resolution=40)
