@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.util
 import os
-import sys
 from collections.abc import Mapping, MutableMapping
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -21,11 +20,6 @@ QUIET = {
 URI = "MLFLOW_TRACKING_URI"
 USERNAME, PASSWORD, TOKEN = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"
 """Environment variables with which MLflow's client makes itself known to a server."""
-
-
-LOOKED_FOR = ("dbruntime", "pyspark", "IPython")
-"""Modules that MLflow's client imports before each request, nine times in all, to find out whether it is in Databricks.
-Where they are missing, that is half of the client's work for a request."""
 
 
 class MlflowMissingError(UserError):
@@ -45,16 +39,6 @@ def require_mlflow() -> None:
             "MLflow is not installed here. Runs are recorded without it if --no-publish is given; a machine that has "
             "MLflow publishes the records with: deeper publish --once --records FOLDER"
         )
-
-
-def hide_absent_modules() -> None:
-    """Let imports of the modules in `LOOKED_FOR` fail at once in this process, where they are not installed.
-
-    Python searches all its folders for a module that is not there, at each import.
-    """
-    for name in LOOKED_FOR:
-        if name not in sys.modules and importlib.util.find_spec(name) is None:
-            sys.modules[name] = None  # type: ignore[assignment] # this is how Python is told
 
 
 def is_server(uri: str) -> bool:

@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.tracking.mlflow_setup import QUIET, hide_absent_modules, is_server
+from bench.tracking.mlflow_setup import QUIET, is_server
 from bench.tracking.shaping import RUNNING, Metric, NewRun, RunDescription, RunUpdate
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Sender:
         os.environ.update(QUIET | NO_RETRIES)
         from mlflow import MlflowClient
 
-        hide_absent_modules()
+        _ask_for_databricks_once()
         return MlflowClient(tracking_uri=self._uri)
 
     def close(self) -> None:
@@ -304,6 +304,19 @@ class Sender:
 
         response = http_request(get_default_host_creds(self._uri), endpoint, "POST", json=body)
         verify_rest_response(response, endpoint)
+
+
+def _ask_for_databricks_once() -> None:
+    """Let MLflow's client ask once whether it runs in Databricks.
+
+    It asks before each request, by imports of modules that are not there, which is half of its work for a request.
+    """
+    from mlflow.tracking.request_header.databricks_request_header_provider import DatabricksRequestHeaderProvider
+    from mlflow.tracking.request_header.registry import _request_header_provider_registry as providers
+
+    for provider in providers:
+        if isinstance(provider, DatabricksRequestHeaderProvider):
+            provider.in_context = partial(bool, provider.in_context())  # type: ignore[method-assign]
 
 
 Batch = dict[str, list[Any]]
