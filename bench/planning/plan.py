@@ -85,7 +85,6 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
             if not (data_root / data.path / MANIFEST).exists():
                 raise SpecError(_not_prepared(data, data_root)) from error
             raise SpecError(f"data.path: {data.path}: {error}") from error
-        _check_options(data, manifests[data.path])
     train_images, val_images = (
         {path: manifest.splits[split].images for path, manifest in manifests.items()} for split in ("train", "val")
     )
@@ -95,6 +94,8 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
         classes={path: len(manifest.classes) for path, manifest in manifests.items()},
         train_images=train_images,
     )
+    for data in dict.fromkeys(run.config.data for run in runs):
+        _check_options(data, manifests[data.path])
     networks = dict.fromkeys(run.config.network for run in runs)
     if not are_counted(networks):
         counted = f"{len(networks)} network{'s' if len(networks) > 1 else ''}"

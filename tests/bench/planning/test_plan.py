@@ -152,3 +152,7 @@ def test_data_that_were_prepared_with_other_options_are_refused(tmp_path: Path) 
     assert [run.key for run in planned_with(max_resolution=32).runs] == [run.key for run in planned_with().runs]
     with pytest.raises(SpecError, match=r"data\.max_resolution: 40, but small was prepared with 32; .* another folder"):
         planned_with(max_resolution=40)
+    arms = {"first": ArmConfig(), "second": ArmConfig(data={"max_resolution": 40})}
+    experiment = experiment.model_copy(update={"arms": arms})
+    with pytest.raises(SpecError, match=r"data\.max_resolution: 40, but small"):
+        planned_with()
