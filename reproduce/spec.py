@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -127,6 +128,31 @@ class DataConfig(Config):
     """Option of `deeper data prepare`, likewise."""
     train_fraction: Fraction = 1.0
     """Share of the training images that is used: chosen by a fixed shuffle, balanced over the classes if possible."""
+
+    @property
+    def preparing(self) -> dict[str, Any]:
+        """The options of preparing that are named, by their names."""
+        return {name: value for name in PREPARING if (value := getattr(self, name)) is not None}
+
+
+PREPARING = ("max_resolution", "write_mode", "jpeg_quality")
+"""The fields of `DataConfig` that are options of `deeper data prepare`."""
+
+
+def prepare_command(source: str, folder: str, options: Mapping[str, object]) -> str:
+    """Write the command that prepares a data set.
+
+    Args:
+        source: The source of the images, as the command takes it.
+        folder: The path of the folder for the prepared files.
+        options: Values of the options in `PREPARING` that the command has, by their names.
+    """
+    return " ".join([f"deeper data prepare {source} --output {shlex.quote(folder)}", *option_texts(options)])
+
+
+def option_texts(options: Mapping[str, object]) -> list[str]:
+    """Write options of preparing as `deeper data prepare` takes them, such as "--max-resolution 96"."""
+    return [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
 
 
 class RecipeConfig(Config):

@@ -356,9 +356,9 @@ def verify_data(runs: Sequence[PlannedRun], data_root: Path, console: Console) -
 def prepare_missing(wanted: Iterable[DataConfig], data_root: Path) -> None:
     """Prepare those data sets that are not prepared yet."""
     from bench.commands.data import prepare_with_progress
-    from reproduce.data import DataError, PrepareOptions, load_manifest, named_options, option_text
+    from reproduce.data import DataError, PrepareOptions, load_manifest
     from reproduce.data.sources import source_from
-    from reproduce.spec import SpecError
+    from reproduce.spec import SpecError, prepare_command
 
     for data in wanted:
         folder = data_root / data.path
@@ -366,9 +366,8 @@ def prepare_missing(wanted: Iterable[DataConfig], data_root: Path) -> None:
             load_manifest(folder)
         except DataError:
             if data.source is None:
-                options = option_text(named_options(data))
                 raise SpecError(
                     f"data.source: {data.path} is not prepared and the experiment names no source; "
-                    f"type: deeper data prepare SOURCE --output {shlex.quote(str(folder))} {options}".rstrip()
+                    f"type: {prepare_command('SOURCE', str(folder), data.preparing)}"
                 ) from None
-            prepare_with_progress(source_from(data.source), folder, PrepareOptions(**named_options(data)))
+            prepare_with_progress(source_from(data.source), folder, PrepareOptions(**data.preparing))

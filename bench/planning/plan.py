@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,18 @@ from typing import Protocol, TypeVar
 
 from bench.planning.costs import are_counted, network_costs
 from reproduce import schema
-from reproduce.data import DataError, Manifest, load_manifest, named_options, option_text
+from reproduce.data import DataError, Manifest, load_manifest
 from reproduce.data.manifest import MANIFEST
 from reproduce.grid import arm_data, plan, plan_without_data, used_images
-from reproduce.spec import DataConfig, ExperimentConfig, PlannedRun, ResourcesConfig, SpecError
+from reproduce.spec import (
+    DataConfig,
+    ExperimentConfig,
+    PlannedRun,
+    ResourcesConfig,
+    SpecError,
+    option_texts,
+    prepare_command,
+)
 
 CHECKPOINT_COPIES = 3  # weights, momentum, averaged weights
 CHECKPOINTS = 2  # the newest and the one before
@@ -107,29 +114,26 @@ def make_plan(experiment: ExperimentConfig, data_root: Path, announce: Callable[
 
 def _check_options(data: DataConfig, manifest: Manifest) -> None:
     """Raise `SpecError` if a data set was not prepared with the options that its experiment names."""
-    for name, wanted in named_options(data).items():
+    for name, wanted in data.preparing.items():
         found = getattr(manifest.options, name)
         if found != wanted:
             raise SpecError(
                 f"data.{name}: {wanted}, but {data.path} was prepared with {found}; prepare it with "
-                f"{option_text({name: wanted})} into another folder and name that in data.path"
+                f"{option_texts({name: wanted})[0]} into another folder and name that in data.path"
             )
 
 
 def _not_prepared(data: DataConfig, data_root: Path) -> str:
     missing = f"data.path: {data.path} is not prepared in {data_root}"
-    typed = Path(data.path).resolve()
-    if (typed / MANIFEST).exists() and typed.is_relative_to(data_root.resolve()):
-        return f"{missing}; paths begin in that folder: write {typed.relative_to(data_root.resolve())}"
-    folder = data_root / data.path
+    typed, root = Path(data.path).resolve(), data_root.resolve()
+    if (typed / MANIFEST).exists() and typed.is_relative_to(root):
+        return f"{missing}; paths begin in that folder: write {typed.relative_to(root)}"
     if data.source in (None, "folder"):
         hint = "prepare it from a folder or a tar of images, or from ImageNet's archives (imagenet:FOLDER), such as"
         source = "/path/to/images"
     else:
         source, hint = str(data.source), "prepare it with"
-    options = option_text(named_options(data))
-    command = f"deeper data prepare {source} --output {shlex.quote(str(folder))} {options}".rstrip()
-    return f"{missing}; {hint}: {command}"
+    return f"{missing}; {hint}: {prepare_command(source, str(data_root / data.path), data.preparing)}"
 
 
 def proposed_gpu_share(plan: Plan) -> float | None:

@@ -7,16 +7,7 @@ starts quickly; import `writing` and `loading` by their own names.
 
 from __future__ import annotations
 
-from reproduce.data.manifest import (
-    DamagedDataError,
-    DataError,
-    Manifest,
-    PrepareOptions,
-    SplitManifest,
-    load_manifest,
-    named_options,
-    option_text,
-)
+from reproduce.data.manifest import DamagedDataError, DataError, Manifest, PrepareOptions, SplitManifest, load_manifest
 from reproduce.data.sources import Source, fashion_mnist, folder, imagenet, imagenette, source_from, synthetic, tar
 from reproduce.data.verification import verify, verify_changed
 
@@ -32,8 +23,6 @@ __all__ = [
     "imagenet",
     "imagenette",
     "load_manifest",
-    "named_options",
-    "option_text",
     "source_from",
     "synthetic",
     "tar",

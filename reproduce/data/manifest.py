@@ -6,14 +6,13 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from reproduce.errors import CannotContinueError, UserError
-from reproduce.spec import Config, DataConfig, Fraction, WriteMode
+from reproduce.spec import Config, Fraction, WriteMode
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
@@ -50,17 +49,6 @@ class PrepareOptions(Config):
     not encoded again."""
     compress_probability: Fraction = 0.5
     """Share of the images that `write_mode` "proportion" stores as JPEGs. Other modes ignore it."""
-
-
-def named_options(data: DataConfig) -> dict[str, Any]:
-    """Return those options of preparing that an experiment names for a data set, by their names."""
-    named = data.model_dump(include=set(PrepareOptions.model_fields))
-    return {name: value for name, value in named.items() if value is not None}
-
-
-def option_text(options: Mapping[str, Any]) -> str:
-    """Format options of preparing as `deeper data prepare` takes them, such as "--max-resolution 96"."""
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
 
 
 class SplitManifest(Config):
