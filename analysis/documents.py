@@ -226,8 +226,8 @@ def _claims(results: Path, _: str) -> str:
 
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
-    # The goals of the suite report are seconds, where the others are ratios.
-    "headlines": partial(_goals, sources=False, briefly=True, without=("report",)),
+    # The goals of the suite report are seconds, where the others are ratios; those of scaling are of a prediction.
+    "headlines": partial(_goals, sources=False, briefly=True, without=("report", "scaling", "scaling-nodes")),
     "goals": _goals,
     "bench": _tables,
     "arms": lambda results, experiment: _table_of_report(results, experiment, "Results by arm"),

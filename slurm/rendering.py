@@ -107,13 +107,14 @@ def render_report(job: Job, profile: Profile) -> str:
     return _render("report.sh.j2", job, profile, directives=directives)
 
 
-def render_check(job: Job, profile: Profile, data: Path | None, seconds: float) -> str:
+def render_check(job: Job, profile: Profile, data: Path | None, run: Path | None, seconds: float) -> str:
     """Render the script of the job that measures the nodes of a profile, and return its text.
 
     Args:
         job: Its folder and records; it has the name of the trial in place of an experiment's.
         profile: What to ask the cluster for, but for the time.
         data: A prepared data set to load; None to load none.
+        run: A file with the run that the nodes train, as JSON; None for GoogLeNet at 224 px.
         seconds: How long a measurement takes.
     """
     options = {
@@ -132,7 +133,10 @@ def render_check(job: Job, profile: Profile, data: Path | None, seconds: float) 
         profile,
         directives=[*_directives(options), *map(_further, profile.further_options)],
         launcher_options=_launcher_options(profile),
-        trial_options=[f"--seconds {seconds:g}", *([f"--data {shlex.quote(str(data))}"] if data else [])],
+        trial_options=[
+            f"--seconds {seconds:g}",
+            *(f"--{name} {shlex.quote(str(path))}" for name, path in (("data", data), ("run", run)) if path),
+        ],
     )
 
 

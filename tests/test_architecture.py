@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # To clusters.
     "slurm": (
         *("bench.console", "bench.machine", "bench.orchestration", "bench.planning", "bench.records"),
-        "reproduce",
+        *("bench.results", "bench.suites.harness.inputs", "bench.suites.scaling", "reproduce"),
     ),
 }
 """Each room, and the rooms or modules that its modules may import beside those of the room itself."""

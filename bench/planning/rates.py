@@ -81,7 +81,7 @@ class Rates:
             records: The folder of the records.
             gpu: Whether to estimate for this machine's GPU rather than its CPU. Ignored if `device` or `file` is given.
             device: Part of the name of a device with benchmark results, in any case. None selects this machine.
-            file: A result of `deeper bench step` or `scaling`, written with `--output`. If given, it is the only source
+            file: A result of `deeper bench step` or `scaling`, or of `deeper slurm check`. If given, it is the only source
                 of rates, and `device` is ignored.
 
         Raises:
@@ -200,21 +200,38 @@ class Rates:
         Returns:
             The images/s of one worker, and `source` with a remark on the communication.
         """
-        for result in self._results:
-            if links := result["setting"].get("links"):
-                link = links[-1]
-                together_s = step_seconds(
-                    Link(link["latency_s"], link["bytes_per_s"]),
-                    alone_s=alone_s,
-                    ranks=ranks,
-                    parameters=parameters,
-                    overlap=result["setting"]["overlap"],
-                )
-                return speed * alone_s / together_s, (
-                    f"{source}; {ranks} workers by the model of communication, fitted on {link['ranks']} ranks of one "
-                    f"machine and wrong by {100 * link['error']:+.1f} % there"
-                )
+        if found := self._closest_link(ranks):
+            link, overlap = found
+            together_s = step_seconds(
+                Link(link["latency_s"], link["bytes_per_s"]),
+                alone_s=alone_s,
+                ranks=ranks,
+                parameters=parameters,
+                overlap=overlap,
+            )
+            machines = link.get("machines", 1)
+            where = "one machine" if machines == 1 else f"{machines} machines"
+            return speed * alone_s / together_s, (
+                f"{source}; {ranks} workers by the model of communication, fitted on {link['ranks']} ranks of {where} "
+                f"and wrong by {100 * link['error']:+.1f} % there"
+            )
         return speed, f"{source}; communication not counted, measure it with `deeper bench scaling`"
+
+    def _closest_link(self, ranks: int) -> tuple[Mapping[str, Any], float] | None:
+        """Return the measured link that ranks are most likely to have, and how far it overlaps with computing.
+
+        It is that of one machine for no more ranks than were measured there. For more ranks it is one between machines
+        if there is any, since the run may span several, and that of the most ranks.
+        """
+        links = [
+            (link, result["setting"]["overlap"])
+            for result in self._results
+            for link in result["setting"].get("links", ())
+        ]
+        within = [found for found in links if found[0].get("machines", 1) == 1 and found[0]["ranks"] >= ranks]
+        if within:
+            return min(within, key=lambda found: found[0]["ranks"])
+        return max(links, key=lambda found: (found[0].get("machines", 1) > 1, found[0]["ranks"]), default=None)
 
 
 def _images_per_epoch(plan: Plan, run: PlannedRun) -> float:

@@ -11,6 +11,7 @@ from bench.console.options import add_command, add_json, positive_number
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from reproduce.spec import PlannedRun, RunConfig
     from slurm.trial.verdicts import Verdict
 
 EXAMPLES = """examples:
@@ -19,6 +20,8 @@ EXAMPLES = """examples:
 """
 CHECKS = "checks"
 """Folder of the trials within that of the records."""
+RUN = "run.json"
+"""File in a trial's folder: the run that its nodes train, where an experiment is named."""
 POLL_S = 2.0
 
 
@@ -29,7 +32,7 @@ def add_to(actions: Any, places: argparse.ArgumentParser) -> None:
         actions: The subparsers of `deeper slurm`.
         places: Parent parser with --records and --data.
     """
-    help = "Measure the nodes of a profile for two minutes: network, disks, locks, clocks, versions, loading."
+    help = "Measure the nodes of a profile for two minutes: network, disks, locks, clocks, loading, training."
     parser = add_command(actions, places, "check", _check, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Name or file of an experiment, to load images of its data set.")
     parser.add_argument(
@@ -51,28 +54,32 @@ def _check(arguments: argparse.Namespace) -> int:
     from bench.console.exit_codes import DONE, FAILED
     from bench.console.options import require_writable_records
     from bench.console.output import print_result
+    from bench.planning.plan import make_plan
     from reproduce.errors import UserError
-    from reproduce.grid import arm_data
     from reproduce.spec import load_experiment
     from slurm.checks import check_readable, check_submission
     from slurm.profile import chosen_profile
     from slurm.rendering import Job, render_check
     from slurm.submission import create_stamped_folder, submit_script
     from slurm.trial.measures import versions
-    from slurm.trial.verdicts import RESULTS, judge
+    from slurm.trial.verdicts import RESULTS, SCALING, judge
 
     profile = chosen_profile(arguments.profile)
     require_writable_records(arguments)
-    records, data = arguments.records.absolute(), None
+    records, planned = arguments.records.absolute(), None
     if arguments.experiment:
         experiment = load_experiment(arguments.experiment)
+        planned = make_plan(experiment, arguments.data, announce=lambda text: print(text, file=sys.stderr)).runs[0]
         check_readable(experiment, arguments.data)
-        data = arguments.data.absolute() / arm_data(experiment)[0].path
     check_submission(profile, {}, records=records, data=arguments.data.absolute())
     folder = create_stamped_folder(records / CHECKS)
     job = Job("deeper-check", folder, records=records, data=arguments.data.absolute())
+    data = run = None
+    if planned:
+        data, run = job.data / planned.config.data.path, folder / RUN
+        run.write_text(_of_one_worker(planned).model_dump_json(), encoding="utf-8")
     script = folder / "check.sh"
-    script.write_text(render_check(job, profile, data, arguments.seconds), encoding="utf-8")
+    script.write_text(render_check(job, profile, data, run, arguments.seconds), encoding="utf-8")
     number = submit_script(script)
     log = folder / f"check-{number}.log"
     print(f"job {number} measures {profile.nodes} nodes; its log: {log}", file=sys.stderr)
@@ -82,8 +89,30 @@ def _check(arguments: argparse.Namespace) -> int:
     results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     verdicts = judge(results, versions())
     content = [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts]
-    print_result(arguments, content, lambda: _show(verdicts))
+    print_result(arguments, content, lambda: _show(verdicts, planned))
+    if (folder / SCALING).exists():
+        print(f"kept for `deeper plan --device ...`: {_keep(folder / SCALING)}", file=sys.stderr)
     return FAILED if any(verdict.word == "unfit" for verdict in verdicts) else DONE
+
+
+def _of_one_worker(planned: PlannedRun) -> RunConfig:
+    """Return a run with the batch of one of its workers, which is what each node trains."""
+    recipe = planned.config.recipe
+    batch = recipe.batch_size // planned.resources.workers
+    return planned.config.model_copy(update={"recipe": recipe.model_copy(update={"batch_size": batch})})
+
+
+def _keep(file: Path) -> Path:
+    """Copy a result to the user's cache, where `deeper plan` finds it by the kind of the nodes, and return its path."""
+    import json
+
+    from bench.results.store import latest_results, machine_kind, write_result
+
+    result = json.loads(file.read_text(encoding="utf-8"))
+    on_gpus = any(link["backend"] == "nccl" for link in result["setting"]["links"])
+    path = latest_results() / machine_kind(result["environment"], gpu=on_gpus) / file.name
+    write_result(path, result)
+    return path
 
 
 def _wait(number: str, result: Path) -> None:
@@ -109,7 +138,7 @@ def _wait(number: str, result: Path) -> None:
         time.sleep(POLL_S)
 
 
-def _show(verdicts: list[Verdict]) -> None:
+def _show(verdicts: list[Verdict], planned: PlannedRun | None) -> None:
     from rich.text import Text
 
     from bench.console.output import plain_console, show
@@ -145,4 +174,12 @@ def _show(verdicts: list[Verdict]) -> None:
     reduced = [verdict.found["all_reduce_mib_s"] for verdict in verdicts if "all_reduce_mib_s" in verdict.found]
     if reduced:
         sentences.append(f"all-reduce of 7 million float32 over {len(reduced)} nodes: {min(reduced):.0f} MiB/s")
+    trained = next((verdict.found for verdict in verdicts if "training_images_s" in verdict.found), None)
+    if trained:
+        what = f"{planned.arm} of {planned.experiment}" if planned else "GoogLeNet at 224 px"
+        measured, predicted = trained["training_images_s"], trained["predicted_images_s"]
+        sentences.append(
+            f"training of {what}, one worker on each node: {measured:.1f} images/s, predicted {predicted:.1f} "
+            f"({predicted / measured - 1:+.1%})"
+        )
     show(plain_console(), FittedTable(columns, rows), *sentences)

@@ -1,12 +1,13 @@
 """Measures one node of a trial; on the head node, also gathers what the others have found and judges it.
 
-srun --ntasks-per-node=1 python -m slurm.trial.node --folder F --records R [--data D] [--scratch S] ...
+srun --ntasks-per-node=1 python -m slurm.trial.node --folder F --records R [--data D] [--run J] [--scratch S] ...
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import fcntl
 import json
 import os
@@ -20,6 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bench.results.store import write_result
+from bench.suites.scaling.prediction import PREDICTED, SPEED
 from reproduce.errors import UserError
 from reproduce.execution.ranks import failed_elsewhere
 from reproduce.files.atomic import write_atomically
@@ -30,11 +33,14 @@ from slurm.job.node.network import NetworkAddress, find_address
 from slurm.trial import measures
 from slurm.trial.gpus import inspect_gpus, tflop_rate
 from slurm.trial.meeting import Meeting, MeetingError, meet
-from slurm.trial.verdicts import RESULTS, judge
+from slurm.trial.training import measure_training, read_run
+from slurm.trial.verdicts import RESULTS, SCALING, judge
 
 LOCK = "lock"
 GRADIENTS = 7_000_000  # float32: as many as GoogLeNet has parameters, without its auxiliary classifiers
 CLOCK_ROUNDS = 5
+GROUP_TIMEOUT = datetime.timedelta(minutes=5)
+"""How long nodes wait for one that does not come to a collective operation; the slowest step has to fit."""
 
 
 def main() -> int:
@@ -88,6 +94,7 @@ class Node:
             ("network", self._network),
             ("disks", self._disks),
             ("loading", self._loading),
+            ("training", self._training),
         ]
         for name, step in steps:
             log(f"{name} ...")
@@ -97,7 +104,7 @@ class Node:
             except MeetingError as error:  # another node has died, and would be waited for again
                 self._note(name, error)
                 break
-            except (OSError, UserError) as error:
+            except (OSError, UserError, torch.OutOfMemoryError) as error:
                 self._note(name, error)
             except RuntimeError as error:
                 if not failed_elsewhere(error):
@@ -153,39 +160,56 @@ class Node:
 
     def _network(self) -> None:
         """Rates of all-reduce over all nodes, and of each node's link to the head node."""
-        places = range(len(self.meeting.members))
-        if len(places) == 1:
+        if len(self.meeting.members) == 1:
             return
-        # One node without usable GPUs would leave the others waiting for it in NCCL.
-        on_gpus = all(int(self.meeting.store.get(f"gpus/{place}")) for place in places)
+        on_gpus = self._backend == "nccl"
+        with self._process_group("network", "cpu:gloo,cuda:nccl" if on_gpus else "gloo"):
+            gradients = torch.ones(GRADIENTS, device="cuda" if on_gpus else "cpu")
+            mib = gradients.nbytes / measures.MIB
+            self.found["all_reduce_mib_s"] = mib / self._seconds_each(lambda: _all_reduce(gradients))
+            message = torch.ones(GRADIENTS)
+            for other in range(1, len(self.meeting.members)):
+                dist.barrier()
+                if self.meeting.place in (0, other):
+                    seconds = self._seconds_there_and_back(message, other)
+                if self.meeting.place == other:
+                    self.found["link_mib_s"] = mib / (seconds / 2)
+            dist.barrier()
+
+    @property
+    def _backend(self) -> str:
+        """NCCL if all nodes have usable GPUs: one without would leave the others waiting for it."""
+        places = range(len(self.meeting.members))
+        return "nccl" if all(int(self.meeting.store.get(f"gpus/{place}")) for place in places) else "gloo"
+
+    @contextlib.contextmanager
+    def _process_group(self, step: str, backend: str) -> Iterator[None]:
+        """Connect all nodes within a block. One that leaves it with an error is missed by the others at once."""
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpus else "gloo",
-            store=dist.PrefixStore("ranks", self.meeting.store),  # type: ignore[attr-defined]
+            backend,
+            store=dist.PrefixStore(step, self.meeting.store),  # type: ignore[attr-defined]
             rank=self.meeting.place,
             world_size=len(self.meeting.members),
+            timeout=GROUP_TIMEOUT,
         )
-        gradients = torch.ones(GRADIENTS, device="cuda" if on_gpus else "cpu")
-        mib = gradients.nbytes / measures.MIB
-        self.found["all_reduce_mib_s"] = mib / self._seconds_each(lambda: _all_reduce(gradients))
-        message = torch.ones(GRADIENTS)
-        for other in range(1, len(self.meeting.members)):
-            dist.barrier()
-            if self.meeting.place not in (0, other):
-                continue
-            seconds = []
-            for _ in range(3):
-                start = time.perf_counter()
-                if self.meeting.place == 0:
-                    dist.send(message, other)
-                    dist.recv(message, other)
-                else:
-                    dist.recv(message, 0)
-                    dist.send(message, 0)
-                seconds.append((time.perf_counter() - start) / 2)
-            if self.meeting.place == other:
-                self.found["link_mib_s"] = mib / min(seconds)
-        dist.barrier()
-        dist.destroy_process_group()
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def _seconds_there_and_back(self, message: torch.Tensor, other: int) -> float:
+        """Send a message from the head node to another one and back, on both of them, and return the least seconds."""
+        seconds = []
+        for _ in range(3):
+            start = time.perf_counter()
+            if self.meeting.place == 0:
+                dist.send(message, other)
+                dist.recv(message, other)
+            else:
+                dist.recv(message, 0)
+                dist.send(message, 0)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
     def _seconds_each(self, call: Callable[[], None]) -> float:
         """Return the mean seconds of a collective call, repeated as often as the head node has time for."""
@@ -211,6 +235,25 @@ class Node:
     def _loading(self) -> None:
         if self.options.data:
             self.found["images_s"] = measures.loading_rate(self.options.data, self.allocation, self.options.seconds)
+
+    def _training(self) -> None:
+        """Images/s of training over all nodes, and what the model of communication predicts."""
+        if len(self.meeting.members) == 1:
+            return
+        backend = self._backend
+        with self._process_group("training", backend):
+            result = measure_training(
+                read_run(self.options.run, backend),
+                backend=backend,
+                threads=self.allocation.cpus,
+                seconds=self.options.seconds,
+                say=log,
+            )
+        [comparison] = result["comparisons"]
+        for name, arrangement in (("training_images_s", comparison["name"]), ("predicted_images_s", PREDICTED)):
+            self.found[name] = statistics.median(measured[SPEED] for measured in comparison["rounds"][arrangement])
+        if self.meeting.place == 0:
+            write_result(self.options.folder / SCALING, result)
 
 
 def _all_reduce(tensor: torch.Tensor) -> None:
@@ -253,6 +296,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, required=True, help="folder of the trial")
     parser.add_argument("--records", type=Path, required=True, help="folder of the records")
     parser.add_argument("--data", type=Path, help="a prepared data set to load")
+    parser.add_argument("--run", type=Path, help="what every node trains, as JSON")
     parser.add_argument("--scratch", help="folder on the node's own disk")
     parser.add_argument("--interface", help="network interface")
     parser.add_argument("--object-store-mib", type=int, default=0, help="shared memory that Ray will take")
@@ -263,4 +307,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # gloo's threads, which DDP keeps alive, may abort the interpreter's shutdown (torch 2.14)

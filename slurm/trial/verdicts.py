@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 RESULTS = "results.json"
 """File in a trial's folder: the nodes' names, what each has found, and what the profile asks for."""
+SCALING = "scaling-nodes.json"
+"""File in a trial's folder: the result of training over the nodes, if there are several."""
 CLOCK_S = 2.0
 SLOW = 0.5
 """A rate below this share of the median of all nodes is slow."""

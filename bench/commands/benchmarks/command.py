@@ -104,7 +104,9 @@ def _add_overhead(suites: Any) -> None:
 def _add_scaling(suites: Any) -> None:
     suite = _add_suite(suites, "scaling", run.scaling, "Images/s by number of ranks, and what the planner predicts.")
     suite.add_argument(
-        "--ranks", type=int, help="The largest number of ranks. Default: all GPUs, or all cores without GPUs."
+        "--ranks",
+        type=int,
+        help="The largest number of ranks; two may share a core. Default: all GPUs, or all cores without GPUs.",
     )
     suite.add_argument("--side", type=int, default=224, help="Side of the images in pixels. Default: 224.")
     suite.add_argument("--batch", type=int, default=16, help="Images of a rank in a step. Default: 16.")

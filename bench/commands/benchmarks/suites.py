@@ -73,7 +73,7 @@ def overhead(arguments: argparse.Namespace) -> int:
 
 
 def scaling(arguments: argparse.Namespace) -> int:
-    from bench.suites.scaling import ScalingOptions, main
+    from bench.suites.scaling.suite import ScalingOptions, main
 
     given = {name: getattr(arguments, name) for name in ("ranks", "side", "batch", "repetitions")}
     return main(_options(ScalingOptions, given), output=result_output(arguments, "scaling"))

@@ -36,7 +36,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for goal in comparison.goals:
         value = median(comparison.goal_values(goal))
         against = f" / {goal.baseline}" if goal.baseline else ""
-        bound = f"at least {goal.at_least:g}" if goal.at_least is not None else f"at most {goal.at_most:g}"
+        bounds = (("at least", goal.at_least), ("at most", goal.at_most))
+        bound = " and ".join(f"{which} {value:g}" for which, value in bounds if value is not None)
         outcome = "reached" if goal.is_reached(value) else f"missed{'; ' if goal.note else ''}{goal.note}"
         _print_line(console, f"goal, {goal.metric}, {goal.ours}{against} {bound}: {value:.3g}, {outcome}")
 

@@ -57,3 +57,15 @@ def test_a_result_without_a_run_of_several_threads_recommends_nothing() -> None:
         path.read_text(encoding="utf-8").replace("1 rank, 2 threads", "1 rank, the others idle"), encoding="utf-8"
     )
     assert core_usage.measured() is None
+
+
+def test_ranks_that_share_cores_are_passed_over() -> None:
+    _keep(threads=10, ranks=15, runs=12)
+    path = latest_results_folder() / "scaling.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    shared = {"name": "4 ranks", "rounds": {"4 ranks": [{"images/s": 9.0}], "4 ranks, not connected": []}}
+    content["comparisons"].append(shared)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    usage = core_usage.measured()
+    assert usage is not None
+    assert usage.cores == 2

@@ -161,6 +161,20 @@ def test_several_workers_pay_for_communication_and_the_error_of_the_model_is_sta
     assert "fitted on 2 ranks of one machine and wrong by -5.0 % there" in found.source
 
 
+@pytest.mark.parametrize(
+    ("workers", "fitted_on"),
+    [(2, "2 ranks of one machine"), (3, "4 ranks of one machine"), (6, "3 ranks of 3 machines")],
+)
+def test_the_link_is_that_of_a_machine_that_holds_all_workers_and_otherwise_one_between_machines(
+    tmp_path: Path, workers: int, fitted_on: str
+) -> None:
+    same = {"backend": "nccl", "latency_s": 0.0, "bytes_per_s": 1e9, "error": 0.0}
+    links = [{**same, "ranks": 2}, {**same, "ranks": 4, "machines": 1}, {**same, "ranks": 3, "machines": 3}]
+    file = result(tmp_path, THERE, links=links, overlap=0.0)
+    plan = made_plan(workers=workers, gpus=1, batch_size=12)
+    assert f"fitted on {fitted_on}" in estimates(Rates(tmp_path, gpu=True, file=file), plan)["none"].source
+
+
 def test_without_a_measured_link_the_source_says_that_communication_is_not_counted(tmp_path: Path) -> None:
     found = estimates(Rates(tmp_path, gpu=True, file=result(tmp_path, THERE)), made_plan(workers=2, gpus=1))["none"]
     assert found.images_per_s == pytest.approx(100)

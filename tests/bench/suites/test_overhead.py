@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bench.suites.overhead.bare_run import FIRST_STEP, RETURNED, BareRun
-from bench.suites.scaling import world_sizes
 from reproduce.spec import DataConfig, NetworkConfig, RecipeConfig, RunConfig, Seeds
 
 
@@ -39,10 +38,6 @@ def test_torchrun_trains_the_same_run_on_two_ranks(synthetic_data: Path, tmp_pat
     assert (tmp_path / FIRST_STEP).stat().st_mtime <= float((tmp_path / RETURNED).read_text(encoding="utf-8"))
 
 
-def test_world_sizes_double_up_to_the_largest_number_of_ranks() -> None:
-    assert [world_sizes(ranks) for ranks in (2, 3, 4, 6, 8)] == [[2], [2, 3], [2, 4], [2, 4, 6], [2, 4, 8]]
-
-
 @pytest.mark.long
 def test_overhead_compares_a_run_and_each_record(tmp_path: Path) -> None:
     done = deeper(tmp_path, "bench", "overhead", "--repetitions", "1", "--images", "64", "--output", "overhead.json")
@@ -52,30 +47,3 @@ def test_overhead_compares_a_run_and_each_record(tmp_path: Path) -> None:
     assert run["once"]["deeper"]["peak memory, GiB"] > run["once"]["plain process"]["peak memory, GiB"] > 0.1
     assert "telemetry, 10 Hz" in costs["rounds"]
     assert costs["once"]["a checkpoint each second"]["seconds a checkpoint"] > 0
-
-
-@pytest.mark.long
-def test_scaling_predicts_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    done = deeper(
-        tmp_path,
-        *(
-            "bench",
-            "scaling",
-            "--ranks",
-            "2",
-            "--side",
-            "32",
-            "--batch",
-            "4",
-            "--repetitions",
-            "2",
-            "--output",
-            "s.json",
-        ),
-    )
-    assert done.returncode == 0, done.stderr
-    (link,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["setting"]["links"]
-    assert link["bytes_per_s"] > 1e6
-    assert abs(link["error"]) < 0.9
-    assert list((tmp_path / "deeper" / "bench").glob("*/scaling.json")), "kept for this kind of machine"

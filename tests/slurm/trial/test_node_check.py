@@ -49,7 +49,8 @@ def test_one_spoilt_host_of_a_real_cluster_is_named_with_what_is_wrong(cluster: 
     cluster.on("n2", "mount", "--bind", records, records)
     cluster.on("n2", "mount", "-o", "remount,bind,ro", records)
     try:
-        answer = cluster.login(*command, cwd=place, env={"PYTHONPATH": str(ROOT)}, timeout=420, check=False)
+        environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(place / "cache")}
+        answer = cluster.login(*command, cwd=place, env=environment, timeout=420, check=False)
     finally:
         cluster.on("n2", "umount", "--lazy", records)
         cluster.on("n2", "umount", "--lazy", CHANGED)
@@ -65,6 +66,14 @@ def test_one_spoilt_host_of_a_real_cluster_is_named_with_what_is_wrong(cluster: 
         assert found["all_reduce_mib_s"] > 0
         assert abs(found["clock_s"]) < 2
         assert found["scratch_mib_s"] > 0
+        assert found["training_images_s"] > 0
+        assert found["predicted_images_s"] > 0
     assert sound["found"]["locks"] is True
+    [kept] = (place / "cache" / "deeper" / "bench").glob("*/scaling-nodes.json")
+    result = json.loads(kept.read_text(encoding="utf-8"))
+    [link] = result["setting"]["links"]
+    assert (link["ranks"], link["machines"], link["backend"]) == (2, 2, "gloo")
+    assert result["setting"]["network"]["aux"] == "both", "the first arm of the experiment"
+    assert (result["setting"]["batch"], result["setting"]["side"]) == (16, 32)
     [log] = records.glob("checks/*/check-*.log")
     assert "n1: verdict of n2: unfit; " in log.read_text(encoding="utf-8")

@@ -12,20 +12,19 @@ its memory bandwidth and its clock rate.
 Interleaved: the ranks stay alive. Each repetition measures all arrangements, one after the other. The first repetition
 is dropped.
 
-Not shown: anything about a network between machines, because all ranks are on this one; and data loading. On a machine
-with two or more GPUs the ranks use them, which has not been tried yet.
+Not shown: data loading, and anything about a network between machines, because all ranks are on this one; `deeper slurm
+check` measures the same over the nodes of a job. On a machine with two or more GPUs the ranks use them, which has not
+been tried yet.
 """
 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
-from statistics import median
 from typing import Any
 
 import torch
@@ -33,25 +32,23 @@ import torch.distributed as dist
 from pydantic import Field
 from rich.console import Console
 
-from bench.planning.communication import OVERLAP, AllReduceTiming, fit_link, step_seconds
+from bench.planning.communication import OVERLAP, AllReduceTiming
 from bench.planning.rates import rate_entry
-from bench.suites.harness.ceilings import synchronise
-from bench.suites.harness.comparison import Comparison, Measurement, interleave
-from bench.suites.harness.inputs import random_batch, run_without_data
+from bench.suites.harness.comparison import Measurement, interleave
+from bench.suites.harness.inputs import run_without_data
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.harness.worker_process import WorkerProcess, receive_all, received_requests
+from bench.suites.scaling.prediction import SPEED, Prediction, RankSet, predict
+from bench.suites.scaling.rank import SIZES, TimedRank
 from reproduce.errors import UserError
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import leave_process_group
 from reproduce.limits import usable_cores
 from reproduce.models.cost import cost
 from reproduce.spec import Config, NetworkConfig, RunConfig
-from reproduce.training.step import build_step
 
-SPEED = "images/s"
-PREDICTED, ERROR = "predicted images/s", "error of it, %"
-SIZES = tuple(4096 * 8**power for power in range(5))  # bytes; DDP's buckets hold up to 25 MiB
-ALL_REDUCES = 10  # of each size
+RANKS_PER_CORE = 2
+"""The most ranks that share a core, for those who check the model with more ranks than the machine has cores."""
 STEPS, ALL_REDUCE = "steps", "all-reduce"
 AskRanks = Callable[..., list[Any]]
 """Sends a request, `STEPS` or `ALL_REDUCE` with its arguments, to every rank, and waits for all replies.
@@ -64,8 +61,8 @@ class ScalingOptions(Config):
     """Options of `deeper bench scaling`: the numbers of ranks, the training step and the repetitions."""
 
     ranks: int | None = Field(None, ge=2)
-    """The largest number of ranks. None means one for each GPU, or one for each physical core if the machine has fewer
-    than two GPUs."""
+    """The largest number of ranks. None means one for each GPU, or one for each core if the machine has fewer than two
+    GPUs. Up to `RANKS_PER_CORE` ranks may share a core."""
     side: int = Field(224, ge=32)
     """Side of the images, in pixels. It replaces `network.resolution`."""
     batch: int = Field(16, ge=2)
@@ -88,115 +85,103 @@ def main(options: ScalingOptions, *, output: ResultOutput) -> int:
         output: Where the result goes beside the terminal.
 
     Returns:
-        The exit code. It is always 0, because the benchmark has no goals.
+        The exit code: 0 if every prediction is within `TOLERANCE` of what was measured, 1 otherwise.
 
     Raises:
-        UserError: `options.ranks` exceeds the number of GPUs, or of physical cores if there are fewer than two GPUs; or
-            the machine has one core and fewer than two GPUs.
+        UserError: `options.ranks` exceeds the number of GPUs, or `RANKS_PER_CORE` times that of cores if there are
+            fewer than two GPUs; or the machine has one core and fewer than two GPUs.
         WorkerProcessError: The process of a rank ended before it replied.
     """
     console = progress_console()
     gpus, cores = torch.cuda.device_count(), usable_cores()
     backend, devices = ("nccl", gpus) if gpus > 1 else ("gloo", cores)
+    limit = devices * RANKS_PER_CORE if backend == "gloo" and devices > 1 else devices
     max_ranks = options.ranks or devices
-    if not 2 <= max_ranks <= devices:
+    if not 2 <= max_ranks <= limit:
         raise UserError(
             f"ranks: {max_ranks} of {devices} {'GPUs' if gpus > 1 else 'cores'}; scaling needs 2 or more that fit"
+            + f", or up to {limit} that share the cores" * (limit > devices)
         )
     network = options.network.model_copy(update={"resolution": options.side})
+    run = run_without_data(network, batch=options.batch)
     costs = cost(network, training=True)
-    samples: list[AllReduceTiming] = []
-    comparisons, links = [], []
-    for ranks in world_sizes(max_ranks):
-        comparison, measured = _compare(ranks, backend, network, costs.parameters, options, console)
-        comparisons.append(comparison)
-        samples += measured
-        error = comparison.once[f"{ranks} ranks"][ERROR] / 100
-        links.append({"ranks": ranks, "backend": backend, **asdict(fit_link(measured)), "error": error})
-    rate = rate_entry(
-        costs,
-        images_per_s=_images_per_s_of_busy_rank(comparisons[-1]),
-        cpus=1 if backend == "gloo" else None,
-    )
+    timings: list[AllReduceTiming] = []
+    predictions, fitting = [], []
+    for ranks in world_sizes(max_ranks, devices):
+        place = f" on {devices} cores" if ranks > devices else ""
+        prediction, measured = _measure(ranks, place, backend, run, costs.parameters, options, console)
+        predictions.append(prediction)
+        timings += measured
+        if ranks <= devices:  # `deeper plan` knows no ranks that share a core
+            fitting.append(prediction)
+    rate = rate_entry(costs, images_per_s=fitting[-1].images_per_s, cpus=1 if backend == "gloo" else None)
     setting = {
         **options.model_dump(exclude={"ranks", "repetitions", "network"}),
         "network": network.model_dump(),
         "threads a rank": 1,
         "overlap": OVERLAP[backend],
-        "links": links,
+        "links": [prediction.link for prediction in fitting],
         "rates": [rate],
-        "all-reduce": [asdict(sample) for sample in samples],
+        "all-reduce": [asdict(timing) for timing in timings],
     }
-    for link in links:
+    for link in (prediction.link for prediction in predictions):
         output.table_console().print(
             f"{link['ranks']} ranks, {backend}: {1e6 * link['latency_s']:.0f} µs a message, "
             f"{link['bytes_per_s'] / 1e9:.2f} GB/s; prediction {100 * link['error']:+.1f} %",
             highlight=False,
         )
+    comparisons = [prediction.comparison for prediction in predictions]
     return report_comparisons("scaling", comparisons, setting=setting, output=output, keep_latest=True)
 
 
-def world_sizes(max_ranks: int) -> list[int]:
-    """List the numbers of ranks to measure: the powers of two from 2 that are below `max_ranks`, then `max_ranks`."""
-    sizes = [2**power for power in range(1, max_ranks.bit_length()) if 2**power < max_ranks]
-    return [*sizes, max_ranks]
+def world_sizes(max_ranks: int, devices: int) -> list[int]:
+    """List the numbers of ranks to measure, in ascending order.
+
+    They are the powers of two from 2 that are below `max_ranks`, then `max_ranks`, and the number of devices if that is
+    below it.
+    """
+    sizes = {2**power for power in range(1, max_ranks.bit_length()) if 2**power < max_ranks}
+    return sorted(sizes | {max_ranks, min(max_ranks, devices)})
 
 
-def _images_per_s_of_busy_rank(comparison: Comparison) -> float:
-    """Return the median images/s of one rank while all other ranks work as well and none communicates."""
-    ours, base, *_ = comparison.repetitions
-    return median(measurement[SPEED] for measurement in comparison.repetitions[base]) / int(ours.split()[0])
-
-
-def _compare(
-    ranks: int, backend: str, network: NetworkConfig, parameters: int, options: ScalingOptions, console: Console
-) -> tuple[Comparison, list[AllReduceTiming]]:
+def _measure(
+    ranks: int, place: str, backend: str, run: RunConfig, parameters: int, options: ScalingOptions, console: Console
+) -> tuple[Prediction, list[AllReduceTiming]]:
     """Measure one number of ranks.
 
     Args:
         ranks: Number of ranks, at least 2.
+        place: What they share if they are more than the cores, for the title.
         backend: Backend of torch.distributed: "gloo" on CPUs, "nccl" on GPUs.
-        network: The network that is trained.
-        parameters: Number of its parameters in training.
-        options: The batch size, the steps of a repetition and the number of repetitions.
+        run: What every rank trains.
+        parameters: Number of parameters of its network in training.
+        options: The steps of a repetition and the number of repetitions.
         console: Where progress is printed.
 
     Returns:
-        The comparison, and the all-reduces that the model of communication was fitted to.
+        The comparison with the prediction, and the all-reduces that the model of communication was fitted to.
     """
-    ours, base, one = f"{ranks} ranks", f"{ranks} ranks, not connected", "1 rank, the others idle"
-    threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" else {}
-    run = run_without_data(network, batch=options.batch, workers=ranks)
+    ours = RankSet(ranks=ranks, backend=backend, batch=options.batch, side=options.side)
+    threads = {f"1 rank, {ranks} threads": ranks} if backend == "gloo" and not place else {}
 
     def measure(ask: AskRanks, taking_part: int, connected: bool, threads: int, index: int) -> Measurement:
-        seconds = [x for x in ask(STEPS, options.steps, taking_part, connected, threads) if x is not None]
-        return {SPEED: taking_part * options.batch * options.steps / max(seconds)}
+        seconds = ask(STEPS, options.steps, taking_part, connected, threads)
+        return {SPEED: ours.images_per_s(options.steps, taking_part, seconds)}
 
-    with _started_ranks(ranks, backend, run) as ask:
-        console.print(f"{ranks} ranks ...", highlight=False)
+    with _started_ranks(ranks, backend, run.model_copy(update={"workers": ranks})) as ask:
+        console.print(f"{ours.connected}{place} ...", highlight=False)
         repetitions = interleave(
             {
-                ours: partial(measure, ask, ranks, True, 1),
-                base: partial(measure, ask, ranks, False, 1),
-                one: partial(measure, ask, 1, False, 1),
+                ours.connected: partial(measure, ask, ranks, True, 1),
+                ours.unconnected: partial(measure, ask, ranks, False, 1),
+                ours.one: partial(measure, ask, 1, False, 1),
                 **{name: partial(measure, ask, 1, False, count) for name, count in threads.items()},
             },
             repetitions=options.repetitions,
             console=console,
         )
-        samples = [AllReduceTiming(ranks, size, max(ask(ALL_REDUCE, size))) for size in SIZES]
-    alone_s = ranks * options.batch / median(measurement[SPEED] for measurement in repetitions[base])
-    link = fit_link(samples)
-    predicted_s = step_seconds(link, alone_s=alone_s, ranks=ranks, parameters=parameters, overlap=OVERLAP[backend])
-    predicted = ranks * options.batch / predicted_s
-    measured = median(measurement[SPEED] for measurement in repetitions[ours])
-    comparison = Comparison(
-        name=ours,
-        title=f"The same step on {ours} ({backend}), {options.batch} images of {options.side} px a rank",
-        repetitions=repetitions,
-        once={ours: {PREDICTED: predicted, ERROR: 100 * (predicted / measured - 1)}},
-    )
-    return comparison, samples
+        timings = [AllReduceTiming(ranks, size, max(ask(ALL_REDUCE, size))) for size in SIZES]
+    return predict(ours, repetitions, timings, parameters=parameters, place=place), timings
 
 
 # --- ranks --------------------------------------------------------------------------------------------
@@ -234,46 +219,8 @@ def _serve_rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rende
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
     prepare_process(device, threads=1)
     dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
-    images, labels = random_batch(run, device)
-    steps = {connected: build_step(run, device=device, distributed=connected) for connected in (True, False)}
-    for step in steps.values():
-        step.warm_up(images, labels)
-
-    def timed_steps(count: int, taking_part: int, connected: bool, threads: int) -> float | None:
-        """Take `count` steps after a barrier of all ranks.
-
-        Args:
-            count: Number of steps.
-            taking_part: Number of ranks that take steps; the ranks from this number upwards stay idle.
-            connected: Whether gradients are averaged over the ranks. If so, all ranks have to take part.
-            threads: CPU threads of this rank.
-
-        Returns:
-            Seconds of all steps together, or None on an idle rank.
-        """
-        torch.set_num_threads(threads)
-        dist.barrier()
-        if rank >= taking_part:
-            return None
-        start = time.perf_counter()
-        for _ in range(count):
-            steps[connected](images, labels, run.recipe.learning_rate)
-        synchronise(device)
-        return time.perf_counter() - start
-
-    def timed_all_reduce(size: int) -> float:
-        """Return the median seconds of an all-reduce of `size` bytes. All ranks call it together."""
-        tensor = torch.zeros(size // 4, device=device)
-        seconds = []
-        for _ in range(ALL_REDUCES):
-            dist.barrier()
-            start = time.perf_counter()
-            dist.all_reduce(tensor)
-            synchronise(device)
-            seconds.append(time.perf_counter() - start)
-        return median(seconds)
-
-    functions: dict[str, Callable[..., float | None]] = {STEPS: timed_steps, ALL_REDUCE: timed_all_reduce}
+    own = TimedRank(rank, run, device)
+    functions: dict[str, Callable[..., float | None]] = {STEPS: own.steps, ALL_REDUCE: own.all_reduce}
     for name, arguments in received_requests(pipe):
         pipe.send(functions[name](*arguments))
     leave_process_group()
