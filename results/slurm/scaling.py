@@ -1,9 +1,9 @@
 """Measures training over three hosts of the SLURM of the tests, and the prediction of it, into scaling.json.
 
-    PYTHONPATH=. python results/slurm/scaling.py [--seconds 40]
+    PYTHONPATH=. python results/slurm/scaling.py [--seconds 20]
 
 `deeper slurm check` measures them once for each speed of the hosts' links, which the kernel's token buckets limit.
-Needs root and what `make setup-tests` installs; takes some ten minutes.
+Needs root and what `make setup-tests` installs; takes some eight minutes.
 """
 
 from __future__ import annotations
@@ -18,31 +18,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench.results.store import with_provenance
 from bench.suites.scaling.prediction import PREDICTED, SPEED
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "tests" / "slurm"))
 from cluster import THREE_HOSTS, Cluster  # noqa: E402
+from user_folder import RECIPE, user_folder  # noqa: E402
 
 LINKS = {"memory": None, "1 Gbit/s": "1gbit", "200 Mbit/s": "200mbit"}
 """What limits the bytes that leave a host: by name, the rate that the kernel is told."""
-PROFILE = {"time": "1:00:00", "nodes": len(THREE_HOSTS), "cpus_per_node": 1}
 
 
 def check(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
     """Measure the hosts, and return the result of training over them with the load when they were submitted."""
     place = cluster.shared / name.replace("/", "-").replace(" ", "-")
-    (place / "data").mkdir(parents=True)
-    profile = place / "three.yaml"
-    profile.write_text(yaml.safe_dump(PROFILE), encoding="utf-8")
+    user = user_folder(cluster, place.name)
+    user.write("three", resources={"workers": 3}, recipe={**RECIPE, "batch_size": 48, "resolution": 64})
+    user.write_profile(nodes=len(THREE_HOSTS), cpus_per_node=1)
     load = os.getloadavg()[0]
-    command = [sys.executable, "-m", "bench.cli", "slurm", "check", "--profile", profile, "--seconds", f"{seconds:g}"]
-    command += ["--records", place / "records", "--data", place / "data"]
-    environment = {"PYTHONPATH": str(HERE.parents[1]), "XDG_CACHE_HOME": str(place / "cache")}
-    print(cluster.login(*command, cwd=cluster.shared, env=environment, timeout=900).stdout, file=sys.stderr)
+    print(
+        user.deeper("slurm", "check", "three.yaml", "--profile", "profile.yaml", "--seconds", f"{seconds:g}").stdout,
+        file=sys.stderr,
+    )
     [file] = place.glob("records/checks/*/scaling-nodes.json")
     result = json.loads(file.read_text(encoding="utf-8"))
     return {"load": round(load, 1), "setting": result["setting"], "comparisons": result["comparisons"]}
@@ -72,7 +70,7 @@ def table(measured: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=40.0, help="how long each arrangement trains")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long each arrangement trains")
     parser.add_argument("--output", type=Path, default=HERE / "scaling.json")
     options = parser.parse_args()
     found: dict[str, Any] = {}
