@@ -227,7 +227,7 @@ def _claims(results: Path, _: str) -> str:
 
 KINDS: dict[str, Callable[[Path, str], str]] = {
     # The goals of the suite report are seconds, where the others are ratios; those of scaling are of a prediction.
-    "headlines": partial(_goals, sources=False, briefly=True, without=("report", "scaling", "scaling-nodes")),
+    "headlines": partial(_goals, sources=False, briefly=True, without=("report", "scaling")),
     "goals": _goals,
     "bench": _tables,
     "arms": lambda results, experiment: _table_of_report(results, experiment, "Results by arm"),

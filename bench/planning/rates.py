@@ -35,6 +35,8 @@ from reproduce.spec import PlannedRun, ResourcesConfig, SpecError
 if TYPE_CHECKING:
     from reproduce.models.cost import Cost
 
+ACROSS_NODES = "scaling-nodes"
+"""The suite of a result of `deeper slurm check`; all others are named like the command of `deeper bench`."""
 _Group = tuple[str, str, int, float, int | None]
 """Runs with one rate: experiment, arm, workers, share of a GPU, and CPU cores of each worker."""
 
@@ -81,8 +83,8 @@ class Rates:
             records: The folder of the records.
             gpu: Whether to estimate for this machine's GPU rather than its CPU. Ignored if `device` or `file` is given.
             device: Part of the name of a device with benchmark results, in any case. None selects this machine.
-            file: A result of `deeper bench step` or `scaling`, or of `deeper slurm check`. If given, it is the only source
-                of rates, and `device` is ignored.
+            file: A result of `deeper bench step` or `scaling`, or of `deeper slurm check`. If given, it is the only
+                source of rates, and `device` is ignored.
 
         Raises:
             SpecError: No device or several devices match `device`, or a file is not a result of a benchmark.
@@ -293,8 +295,9 @@ def rate_entry(costs: Cost, *, images_per_s: float, cpus: int | None) -> dict[st
 
 def _rates_of(result: Mapping[str, Any]) -> Iterable[Rate]:
     name = device_name(result["environment"])
+    command = "deeper slurm check" if result["suite"] == ACROSS_NODES else f"deeper bench {result['suite']}"
     for rate in result["setting"]["rates"]:
-        source = f"`deeper bench {result['suite']}` on {name}, {result['date']}, without the loader"
+        source = f"`{command}` on {name}, {result['date']}, without the loader"
         yield Rate(**rate, workers=1, source=source)
 
 

@@ -34,6 +34,7 @@ def check(cluster: Cluster, name: str, seconds: float) -> dict[str, Any]:
     """Measure the hosts, and return the result of training over them with the load when they were submitted."""
     place = cluster.shared / name.replace("/", "-").replace(" ", "-")
     user = user_folder(cluster, place.name)
+    user.prefix = ("env", f"XDG_CACHE_HOME={place}/cache")  # `deeper plan` is not to take these hosts for real ones
     user.write("three", resources={"workers": 3}, recipe={**RECIPE, "batch_size": 48, "resolution": 64})
     user.write_profile(nodes=len(THREE_HOSTS), cpus_per_node=1)
     load = os.getloadavg()[0]

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from bench.planning.communication import OVERLAP, AllReduceTiming
-from bench.planning.rates import rate_entry
+from bench.planning.rates import ACROSS_NODES, rate_entry
 from bench.results.store import with_provenance
 from bench.suites.harness.inputs import run_without_data
 from bench.suites.scaling.prediction import SPEED, RankSet, predict
@@ -25,8 +25,6 @@ from reproduce.execution.ranks import Ranks
 from reproduce.models.cost import cost
 from reproduce.spec import NetworkConfig, RunConfig
 
-SUITE = "scaling-nodes"
-"""Name of the suite in the result."""
 REPETITIONS = 5
 BATCH = {"gloo": 16, "nccl": 64}
 """Images of a node in a step, if no experiment is named."""
@@ -98,4 +96,6 @@ def measure_training(
         "rates": [rate],
         "all-reduce": [asdict(timing) for timing in timings],
     }
-    return with_provenance(SUITE, {"setting": setting, "comparisons": [prediction.comparison.to_record()]})
+    comparisons = [prediction.comparison.to_record()]
+    content = {"command": "deeper slurm check", "setting": setting, "comparisons": comparisons}
+    return with_provenance(ACROSS_NODES, content)

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bench.planning.rates import ACROSS_NODES
+
 RESULTS = "results.json"
 """File in a trial's folder: the nodes' names, what each has found, and what the profile asks for."""
-SCALING = "scaling-nodes.json"
+SCALING = f"{ACROSS_NODES}.json"
 """File in a trial's folder: the result of training over the nodes, if there are several."""
 CLOCK_S = 2.0
 SLOW = 0.5

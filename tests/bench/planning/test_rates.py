@@ -175,6 +175,14 @@ def test_the_link_is_that_of_a_machine_that_holds_all_workers_and_otherwise_one_
     assert f"fitted on {fitted_on}" in estimates(Rates(tmp_path, gpu=True, file=file), plan)["none"].source
 
 
+def test_what_the_check_of_a_cluster_measured_names_its_command(tmp_path: Path) -> None:
+    file = result(tmp_path, THERE)
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, "suite": "scaling-nodes"}), encoding="utf-8")
+    found = estimates(Rates(tmp_path, gpu=True, file=file), made_plan(gpus=1))["none"]
+    assert found.source.startswith("`deeper slurm check` on NVIDIA H100")
+
+
 def test_without_a_measured_link_the_source_says_that_communication_is_not_counted(tmp_path: Path) -> None:
     found = estimates(Rates(tmp_path, gpu=True, file=result(tmp_path, THERE)), made_plan(workers=2, gpus=1))["none"]
     assert found.images_per_s == pytest.approx(100)
