@@ -40,7 +40,10 @@ def add_to(subparsers: Subparsers, places: argparse.ArgumentParser) -> None:
         help="Estimate the hours on this device, which was measured before. Default: this machine.",
     )
     parser.add_argument(
-        "--rate", metavar="FILE", type=any_path, help="Estimate the hours from a file that `deeper bench step` wrote."
+        "--rate",
+        metavar="FILE",
+        type=any_path,
+        help="Estimate the hours from a file that `deeper bench step` or `scaling`, or `deeper slurm check` wrote.",
     )
     parser.add_argument(
         "--source",
