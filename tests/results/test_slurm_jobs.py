@@ -16,6 +16,7 @@ sys.path.insert(0, str(RESULTS))
 import goodput  # noqa: E402
 import job_start  # noqa: E402
 import ray_start  # noqa: E402
+import scaling  # noqa: E402
 from goodput import Disturbance, Seen, cost, wall  # noqa: E402
 
 STEPS = 10
@@ -62,6 +63,7 @@ def test_the_page_has_the_tables_of_the_raw_results(disturbed: dict[str, Any]) -
     assert goodput.tables(disturbed) in page
     assert job_start.tables(json.loads((RESULTS / "job-start.json").read_text(encoding="utf-8"))) in page
     assert ray_start.tables(json.loads((RESULTS / "ray-start.json").read_text(encoding="utf-8"))) in page
+    assert scaling.table(json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))) in page
 
 
 def test_a_signalled_stop_wastes_at_most_one_step_and_a_kill_one_checkpoint_interval(disturbed: dict[str, Any]) -> None:
