@@ -48,6 +48,9 @@ KIND_TIMEOUT_S = 60.0
 """Seconds that nodes have to say of which kind they are, for which they import torch."""
 ESSENTIAL = ("gcs_server", "raylet")
 """The processes without which a local cluster trains nothing."""
+WITHOUT_USE = ("monitor", "log_monitor", "dashboard")
+"""Processes that `ray.init` starts in any case and that no run needs: nothing is scaled, Ray prints no logs of workers,
+and nobody asks for its dashboard. They take memory, and a second each at the end, since they hear no SIGTERM."""
 
 
 class Cluster:
@@ -127,9 +130,21 @@ def cluster(address: str | None, log: Path) -> Iterator[Cluster]:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(redacted(traceback.format_exc()))
                 raise UserError(_refusal(address, error, log)) from error
+            _end_processes_without_use()
             yield Cluster(address)
         finally:
             ray.shutdown()
+
+
+def _end_processes_without_use() -> None:
+    """Kill what is `WITHOUT_USE` of the cluster that this process has started, if it has started one."""
+    node = ray_worker._global_node
+    started: dict[str, Any] = {} if node is None else node.all_processes
+    processes = [found.process for name in WITHOUT_USE for found in started.get(name, ())]
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.wait()
 
 
 def check_address(address: str | None) -> None:

@@ -68,6 +68,18 @@ def test_the_terminal_is_given_back_if_ray_does_not_start(
     assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+def test_a_local_cluster_computes_without_what_no_run_needs(tmp_path: Path) -> None:
+    """On the real Ray: none of its processes is left to wait for at the end, but for the two that train."""
+    with cluster.cluster(None, tmp_path / "ray.log") as running:
+        node = cluster.ray_worker._global_node
+        living = {name for name, _ in node.live_processes()}
+        assert living & {*cluster.ESSENTIAL, *cluster.WITHOUT_USE} == {*cluster.ESSENTIAL}
+        assert {*cluster.WITHOUT_USE} <= {name for name, _ in node.dead_processes()}, "Ray's names for them"
+        task: Any = cluster.ray.remote(lambda: os.getpid())
+        assert cluster.ray.get(task.remote()) != os.getpid()
+        assert running.lost() is None
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
