@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pypdf import PdfReader
 
 from analysis.report.comparing.sides import read_selection, read_side
 from analysis.report.comparing.writing import write_comparison
@@ -145,3 +148,31 @@ def test_print_keeps_every_column(opened: Any) -> None:
     )
     assert cut == []
     assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+PRINTED_FIGURES = """
+[...document.querySelectorAll('.plots')].flatMap(plots => {
+  const legend = plots.previousElementSibling
+  const heading = legend?.matches('.legend') ? legend.previousElementSibling.textContent : ''
+  return [...plots.querySelectorAll('figure')].map((figure, index) =>
+    [index ? '' : heading, figure.querySelector('h3').textContent, figure.querySelector('figcaption').textContent])
+})
+"""
+"""What belongs together: the heading, for the first figure below a legend, and a figure's title and caption."""
+
+
+def test_print_parts_no_figure_from_its_caption_and_none_from_its_heading(opened: Any) -> None:
+    """On paper of many heights, so that every figure comes to the end of some page."""
+    figures = [[_letters(text) for text in texts] for texts in opened.evaluate(PRINTED_FIGURES)]
+    assert len(figures) > 5
+    for height in range(200, 320, 10):
+        opened.add_style_tag(content=f"@page {{ size: 140mm {height}mm; }}")
+        printed = opened.pdf(prefer_css_page_size=True)
+        pages = [_letters(page.extract_text()) for page in PdfReader(io.BytesIO(printed)).pages]
+        for texts in figures:
+            assert any(all(text in page for text in texts) for page in pages), (height, texts)
+
+
+def _letters(text: str) -> str:
+    """What is left of a text if ligatures and line breaks, and with them spaces and hyphens, make no difference."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text))
