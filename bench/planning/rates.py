@@ -217,7 +217,8 @@ class Rates:
                 f"{source}; {ranks} workers by the model of communication, fitted on {link['ranks']} ranks of {where} "
                 f"and wrong by {100 * link['error']:+.1f} % there"
             )
-        return speed, f"{source}; communication not counted, measure it with `deeper bench scaling`"
+        measure = "measure it with `deeper bench scaling`, or between nodes with `deeper slurm check`"
+        return speed, f"{source}; communication not counted, {measure}"
 
     def _closest_link(self, ranks: int) -> tuple[Mapping[str, Any], float] | None:
         """Return the measured link that ranks are most likely to have, and how far it overlaps with computing.
