@@ -34,7 +34,7 @@ from slurm.trial import measures
 from slurm.trial.gpus import inspect_gpus, tflop_rate
 from slurm.trial.meeting import Meeting, MeetingError, meet
 from slurm.trial.training import measure_training, read_run
-from slurm.trial.verdicts import RESULTS, SCALING, judge
+from slurm.trial.verdicts import RESULTS, SCALING, UNFINISHED, judge
 
 LOCK = "lock"
 GRADIENTS = 7_000_000  # float32: as many as GoogLeNet has parameters, without its auxiliary classifiers
@@ -59,7 +59,11 @@ def main() -> int:
         log(f"this node takes no part: {one_line(error)}")
         return 1
     node = Node(options, meeting, own)
-    node.measure()
+    try:
+        node.measure()
+    except dist.DistError as error:  # of the store
+        log(f"the head node has ended, so that this one cannot tell what it has found: {one_line(error)}")
+        return 1
     if allocation.rank:
         return int(bool(node.found["problems"]))
     results = {"hosts": allocation.hosts, "nodes": meeting.results(), "asked": _asked(options)}
@@ -98,6 +102,8 @@ class Node:
         ]
         for name, step in steps:
             log(f"{name} ...")
+            self.found[UNFINISHED] = name
+            self.meeting.tell(self.found)
             try:
                 self.meeting.together(name)
                 step()
@@ -109,8 +115,8 @@ class Node:
             except RuntimeError as error:
                 if not failed_elsewhere(error):
                     raise
-                self._note(name, error)
-            self.meeting.tell(self.found)
+                self._note(f"{name}: the connection to another node was lost", error)
+        del self.found[UNFINISHED]
         self.meeting.tell(self.found)
         with contextlib.suppress(MeetingError):
             self.meeting.leave()
