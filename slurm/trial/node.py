@@ -110,12 +110,15 @@ class Node:
             except MeetingError as error:  # another node has died, and would be waited for again
                 self._note(name, error)
                 break
-            except (OSError, UserError, torch.OutOfMemoryError) as error:
+            except (OSError, UserError) as error:
                 self._note(name, error)
             except RuntimeError as error:
-                if not failed_elsewhere(error):
+                if _is_out_of_memory(error):
+                    self._note(f"{name}: this node has too little memory", error)
+                elif failed_elsewhere(error):
+                    self._note(f"{name}: the connection to another node was lost", error)
+                else:
                     raise
-                self._note(f"{name}: the connection to another node was lost", error)
         del self.found[UNFINISHED]
         self.meeting.tell(self.found)
         with contextlib.suppress(MeetingError):
@@ -260,6 +263,11 @@ class Node:
             self.found[name] = statistics.median(measured[SPEED] for measured in comparison["rounds"][arrangement])
         if self.meeting.place == 0:
             write_result(self.options.folder / SCALING, result)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch found no memory. For that of a CPU it has no exception of its own (torch 2.14)."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _all_reduce(tensor: torch.Tensor) -> None:
