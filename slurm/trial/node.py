@@ -193,7 +193,11 @@ class Node:
 
     @contextlib.contextmanager
     def _process_group(self, step: str, backend: str) -> Iterator[None]:
-        """Connect all nodes within a block. One that leaves it with an error is missed by the others at once."""
+        """Connect all nodes within a block. One that leaves it with an error is missed by the others at once.
+
+        Where DDP was used, gloo keeps the connections until the process ends (torch 2.14), so that a head node is
+        missed only once it has waited for the others.
+        """
         dist.init_process_group(
             backend,
             store=dist.PrefixStore(step, self.meeting.store),  # type: ignore[attr-defined]

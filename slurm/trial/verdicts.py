@@ -78,7 +78,8 @@ def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None)
 def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapping[str, str]) -> Iterator[str]:
     yield from found["problems"]
     if UNFINISHED in found:
-        yield f"it has not come through the step {found[UNFINISHED]!r}; its own messages are in the job's log"
+        step = found[UNFINISHED]
+        yield f"it ended in the step {step!r} or waits there for another node; its own messages are in the job's log"
     for name, value in found.get("versions", {}).items():
         if value != expected.get(name, value):
             yield f"{name} is {value}, and {expected[name]} elsewhere"

@@ -56,7 +56,7 @@ def test_sound_nodes_are_ok() -> None:
         ({"shared_memory_mib": 64.0}, "/dev/shm has 64 MiB free, and Ray takes 512"),
         ({"records_free_gib": 0.25}, "the disk of records has 0.2 GiB free"),
         ({"problems": ["disks: Read-only file system"]}, "disks: Read-only file system"),
-        ({UNFINISHED: "training"}, "it has not come through the step 'training'"),
+        ({UNFINISHED: "training"}, "it ended in the step 'training' or waits there for another node"),
         (None, "it took no part"),
     ],
 )
