@@ -62,12 +62,13 @@ def measured() -> CoreUsage | None:
         return None
     try:
         content = json.loads(path.read_bytes())
-    except ValueError:
+        for comparison in reversed(content["comparisons"]):  # ascending by ranks; the last ones may share cores
+            cores = int(comparison["name"].split()[0])
+            rounds = comparison["rounds"]
+            names = (f"1 rank, {cores} threads", f"{cores} ranks", f"{cores} ranks, not connected")
+            if all(name in rounds for name in names):
+                threads, ranks, runs = (median(figures[FIGURE] for figures in rounds[name]) for name in names)
+                return CoreUsage(cores, threads, ranks, runs, f"deeper bench scaling of {content['date']}")
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    for comparison in reversed(content["comparisons"]):  # ascending by ranks; the last ones may share cores
-        cores = int(comparison["name"].split()[0])
-        names = (f"1 rank, {cores} threads", f"{cores} ranks", f"{cores} ranks, not connected")
-        if all(name in comparison["rounds"] for name in names):
-            threads, ranks, runs = (median(figures[FIGURE] for figures in comparison["rounds"][name]) for name in names)
-            return CoreUsage(cores, threads, ranks, runs, f"deeper bench scaling of {content['date']}")
     return None

@@ -306,10 +306,25 @@ def _read_result(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = content["environment"]["gpus"], content["setting"]
+        if "rates" in content["setting"]:
+            _check_rates(content)
     except OSError as error:
         raise SpecError(
             f"{path}: cannot be read: {error.strerror}; name a file that `deeper bench ... --output` wrote"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpecError(f"{path}: not what `deeper bench ... --output` writes: {error!r}") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SpecError(
+            f"{path}: not what `deeper bench ... --output` or `deeper slurm check` writes: {error!r}; move it away, or "
+            "measure again"
+        ) from None
     return content
+
+
+def _check_rates(result: Mapping[str, Any]) -> None:
+    """Read everything that an estimate takes from a result with rates, so that what is damaged is named by its file."""
+    device_name(result["environment"])
+    for rate in _rates_of(result):
+        _ = rate.images_per_s / rate.workers, rate.macs / rate.images_per_s, float(rate.parameters)
+    for link in result["setting"].get("links", ()):
+        _ = [float(link[name]) for name in ("ranks", "latency_s", "bytes_per_s", "error")]
+        _ = float(result["setting"]["overlap"])

@@ -82,7 +82,7 @@ def _check(arguments: argparse.Namespace) -> int:
     script.write_text(render_check(job, profile, data, run, arguments.seconds), encoding="utf-8")
     number = submit_script(script)
     log = folder / f"check-{number}.log"
-    print(f"job {number} measures {profile.nodes} nodes; its log: {log}", file=sys.stderr)
+    print(f"job {number} measures {profile.nodes} node{'s' * (profile.nodes > 1)}; its log: {log}", file=sys.stderr)
     _wait(number, folder / RESULTS)
     if not (folder / RESULTS).exists():
         raise UserError(f"the job {number} has ended without a result; see {log}")
@@ -91,7 +91,7 @@ def _check(arguments: argparse.Namespace) -> int:
     content = [{**asdict(verdict), "verdict": verdict.word} for verdict in verdicts]
     print_result(arguments, content, lambda: _show(verdicts, planned))
     if (folder / SCALING).exists():
-        print(f"kept for `deeper plan --device ...`: {_keep(folder / SCALING)}", file=sys.stderr)
+        print(keep_result(folder / SCALING), file=sys.stderr)
     return FAILED if any(verdict.word == "unfit" for verdict in verdicts) else DONE
 
 
@@ -102,17 +102,30 @@ def _of_one_worker(planned: PlannedRun) -> RunConfig:
     return planned.config.model_copy(update={"recipe": recipe.model_copy(update={"batch_size": batch})})
 
 
-def _keep(file: Path) -> Path:
-    """Copy a result to the user's cache, where `deeper plan` finds it by the kind of the nodes, and return its path."""
+def keep_result(file: Path) -> str:
+    """Copy a result to the user's cache, where `deeper plan` finds it by the kind of the nodes.
+
+    A cache that cannot be written changes no verdict.
+
+    Args:
+        file: The result of training over the nodes.
+
+    Returns:
+        A sentence that names the copy or, if there is none, the reason and what to do.
+    """
     import json
 
     from bench.results.store import latest_results, machine_kind, write_result
+    from reproduce.errors import UserError
 
     result = json.loads(file.read_text(encoding="utf-8"))
     on_gpus = any(link["backend"] == "nccl" for link in result["setting"]["links"])
-    path = latest_results() / machine_kind(result["environment"], gpu=on_gpus) / file.name
-    write_result(path, result)
-    return path
+    try:
+        path = latest_results() / machine_kind(result["environment"], gpu=on_gpus) / file.name
+        write_result(path, result)
+    except (OSError, UserError) as error:
+        return f"not kept for `deeper plan`: {error}; give it the result by --rate {file}"
+    return f"kept for `deeper plan --device ...`: {path}"
 
 
 def _wait(number: str, result: Path) -> None:

@@ -34,7 +34,7 @@ from slurm.trial import measures
 from slurm.trial.gpus import inspect_gpus, tflop_rate
 from slurm.trial.meeting import Meeting, MeetingError, meet
 from slurm.trial.training import measure_training, read_run
-from slurm.trial.verdicts import RESULTS, SCALING, judge
+from slurm.trial.verdicts import RESULTS, SCALING, UNFINISHED, judge
 
 LOCK = "lock"
 GRADIENTS = 7_000_000  # float32: as many as GoogLeNet has parameters, without its auxiliary classifiers
@@ -59,7 +59,11 @@ def main() -> int:
         log(f"this node takes no part: {one_line(error)}")
         return 1
     node = Node(options, meeting, own)
-    node.measure()
+    try:
+        node.measure()
+    except dist.DistError as error:  # of the store
+        log(f"the head node has ended, so that this one cannot tell what it has found: {one_line(error)}")
+        return 1
     if allocation.rank:
         return int(bool(node.found["problems"]))
     results = {"hosts": allocation.hosts, "nodes": meeting.results(), "asked": _asked(options)}
@@ -98,19 +102,24 @@ class Node:
         ]
         for name, step in steps:
             log(f"{name} ...")
+            self.found[UNFINISHED] = name
+            self.meeting.tell(self.found)
             try:
                 self.meeting.together(name)
                 step()
             except MeetingError as error:  # another node has died, and would be waited for again
                 self._note(name, error)
                 break
-            except (OSError, UserError, torch.OutOfMemoryError) as error:
+            except (OSError, UserError) as error:
                 self._note(name, error)
             except RuntimeError as error:
-                if not failed_elsewhere(error):
+                if _is_out_of_memory(error):
+                    self._note(f"{name}: this node has too little memory", error)
+                elif failed_elsewhere(error):
+                    self._note(f"{name}: the connection to another node was lost", error)
+                else:
                     raise
-                self._note(name, error)
-            self.meeting.tell(self.found)
+        del self.found[UNFINISHED]
         self.meeting.tell(self.found)
         with contextlib.suppress(MeetingError):
             self.meeting.leave()
@@ -184,7 +193,11 @@ class Node:
 
     @contextlib.contextmanager
     def _process_group(self, step: str, backend: str) -> Iterator[None]:
-        """Connect all nodes within a block. One that leaves it with an error is missed by the others at once."""
+        """Connect all nodes within a block. One that leaves it with an error is missed by the others at once.
+
+        Where DDP was used, gloo keeps the connections until the process ends (torch 2.14), so that a head node is
+        missed only once it has waited for the others.
+        """
         dist.init_process_group(
             backend,
             store=dist.PrefixStore(step, self.meeting.store),  # type: ignore[attr-defined]
@@ -254,6 +267,11 @@ class Node:
             self.found[name] = statistics.median(measured[SPEED] for measured in comparison["rounds"][arrangement])
         if self.meeting.place == 0:
             write_result(self.options.folder / SCALING, result)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch found no memory. For that of a CPU it has no exception of its own (torch 2.14)."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _all_reduce(tensor: torch.Tensor) -> None:

@@ -14,6 +14,8 @@ RESULTS = "results.json"
 """File in a trial's folder: the nodes' names, what each has found, and what the profile asks for."""
 SCALING = f"{ACROSS_NODES}.json"
 """File in a trial's folder: the result of training over the nodes, if there are several."""
+UNFINISHED = "unfinished"
+"""What a node hands over at the beginning of a step: its name, which stays if the node does not come through it."""
 CLOCK_S = 2.0
 SLOW = 0.5
 """A rate below this share of the median of all nodes is slow."""
@@ -75,6 +77,9 @@ def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None)
 
 def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapping[str, str]) -> Iterator[str]:
     yield from found["problems"]
+    if UNFINISHED in found:
+        step = found[UNFINISHED]
+        yield f"it ended in the step {step!r} or waits there for another node; its own messages are in the job's log"
     for name, value in found.get("versions", {}).items():
         if value != expected.get(name, value):
             yield f"{name} is {value}, and {expected[name]} elsewhere"

@@ -69,3 +69,10 @@ def test_ranks_that_share_cores_are_passed_over() -> None:
     usage = core_usage.measured()
     assert usage is not None
     assert usage.cores == 2
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"comparisons": [{"name": "2 ranks"}]}'])
+def test_a_damaged_result_recommends_nothing(damaged: str) -> None:
+    _keep(threads=10, ranks=15, runs=12)
+    (latest_results_folder() / "scaling.json").write_text(damaged, encoding="utf-8")
+    assert core_usage.measured() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +209,23 @@ def test_a_file_that_is_no_result_is_reported_in_one_line(tmp_path: Path) -> Non
         Rates(tmp_path, gpu=False, file=path)
     with pytest.raises(SpecError, match=r": cannot be read: Is a directory; name a file"):
         Rates(tmp_path, gpu=False, file=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.pop("date"),
+        lambda content: content["setting"]["rates"][0].pop("macs"),
+        lambda content: content["setting"].update(links=5, overlap=0.0),
+        lambda content: content["setting"].update(links=[{"ranks": 2, "latency_s": 0.0, "bytes_per_s": 1.0}]),
+    ],
+    ids=["date", "rate", "links", "link"],
+)
+@pytest.mark.parametrize("given", [True, False], ids=["given", "kept"])
+def test_a_damaged_result_is_named_with_what_to_do(damage: Callable[[Any], Any], given: bool, tmp_path: Path) -> None:
+    path = result(results.latest_results(), HERE)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    damage(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"\.json: not what `deeper bench .*; move it away, or measure again$"):
+        Rates(tmp_path, gpu=False, file=path if given else None)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster import until
 
 from bench.cli import main
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 CHANGED = ROOT / "reproduce" / "training" / "schedules.py"
@@ -77,3 +79,26 @@ def test_one_spoilt_host_of_a_real_cluster_is_named_with_what_is_wrong(cluster: 
     assert (result["setting"]["batch"], result["setting"]["side"]) == (16, 32)
     [log] = records.glob("checks/*/check-*.log")
     assert "n1: verdict of n2: unfit; " in log.read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_a_node_whose_process_is_killed_while_it_trains_is_named(cluster: Any, synthetic_data: Path) -> None:
+    place = cluster.shared / "killed"
+    shutil.copytree(synthetic_data, place / "data" / "images")
+    (place / "tiny.yaml").write_text(yaml.safe_dump(EXPERIMENT), encoding="utf-8")
+    (place / "lab.yaml").write_text(yaml.safe_dump({"time": "10:00", "nodes": 2, "cpus_per_node": 1}), encoding="utf-8")
+    command = [sys.executable, "-m", "bench.cli", "slurm", "check", "tiny.yaml", "--profile", "lab.yaml", "--json"]
+    environment = {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(place / "cache")}
+    check = cluster.popen(*command, "--seconds", "60", cwd=place, env=environment)
+
+    def trains() -> bool:
+        return any("steps in each of" in log.read_text("utf-8") for log in place.glob("records/checks/*/check-*.log"))
+
+    until(trains, "the training of the nodes", seconds=PATIENCE_S)
+    cluster.on("n2", "pkill", "-KILL", "-f", "slurm.trial.node")  # which sees this host's processes alone
+    out, err = check.communicate(timeout=PATIENCE_S)
+    assert check.returncode == 1, err
+    left, killed = json.loads(out)
+    assert [problem.partition(" or ")[0] for problem in killed["problems"]] == ["it ended in the step 'training'"]
+    [said] = left["problems"]
+    assert said.startswith("training: the connection to another node was lost: ")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slurm.trial.gpus import tflop_rate
-from slurm.trial.verdicts import judge
+from slurm.trial.verdicts import UNFINISHED, judge
 
 VERSIONS = {"python": "3.11.2", "code": "0123", "torch": "2.14"}
 FOUND = {
@@ -56,6 +56,7 @@ def test_sound_nodes_are_ok() -> None:
         ({"shared_memory_mib": 64.0}, "/dev/shm has 64 MiB free, and Ray takes 512"),
         ({"records_free_gib": 0.25}, "the disk of records has 0.2 GiB free"),
         ({"problems": ["disks: Read-only file system"]}, "disks: Read-only file system"),
+        ({UNFINISHED: "training"}, "it ended in the step 'training' or waits there for another node"),
         (None, "it took no part"),
     ],
 )
