@@ -14,7 +14,7 @@ from slurm.profile import Profile, ReportJob
 from slurm.profile_fields import LauncherOption, SbatchOption, Section, fields_with
 
 CHECK_TIME = "00:20:00"
-"""Time limit of the job that measures nodes. It takes some two minutes, on a slow file system more."""
+"""Time limit of the job that measures nodes. It takes two to five minutes, on a slow file system more."""
 
 CONTROLLER_POLL_S = 10
 """Seconds after which a job asks SLURM's controller again if that has not answered."""

@@ -32,7 +32,7 @@ def add_to(actions: Any, places: argparse.ArgumentParser) -> None:
         actions: The subparsers of `deeper slurm`.
         places: Parent parser with --records and --data.
     """
-    help = "Measure the nodes of a profile for two minutes: network, disks, locks, clocks, loading, training."
+    help = "Measure the nodes of a profile for some minutes: network, disks, locks, clocks, loading, training."
     parser = add_command(actions, places, "check", _check, help, examples=EXAMPLES)
     parser.add_argument("experiment", nargs="?", help="Name or file of an experiment, to load images of its data set.")
     parser.add_argument(

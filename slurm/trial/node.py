@@ -34,7 +34,7 @@ from slurm.trial import measures
 from slurm.trial.gpus import inspect_gpus, tflop_rate
 from slurm.trial.meeting import Meeting, MeetingError, meet
 from slurm.trial.training import measure_training, read_run
-from slurm.trial.verdicts import RESULTS, SCALING, UNFINISHED, judge
+from slurm.trial.verdicts import LOST, RESULTS, SCALING, UNFINISHED, judge
 
 LOCK = "lock"
 GRADIENTS = 7_000_000  # float32: as many as GoogLeNet has parameters, without its auxiliary classifiers
@@ -108,7 +108,7 @@ class Node:
                 self.meeting.together(name)
                 step()
             except MeetingError as error:  # another node has died, and would be waited for again
-                self._note(name, error)
+                self._miss(name, error)
                 break
             except (OSError, UserError) as error:
                 self._note(name, error)
@@ -116,7 +116,7 @@ class Node:
                 if _is_out_of_memory(error):
                     self._note(f"{name}: this node has too little memory", error)
                 elif failed_elsewhere(error):
-                    self._note(f"{name}: the connection to another node was lost", error)
+                    self._miss(f"{name}: the connection to another node was lost", error)
                 else:
                     raise
         del self.found[UNFINISHED]
@@ -127,6 +127,10 @@ class Node:
     def _note(self, step: str, error: Exception) -> None:
         log(f"{step}: {one_line(error)}")
         self.found["problems"].append(f"{step}: {one_line(error)}")
+
+    def _miss(self, step: str, error: Exception) -> None:
+        log(f"{step}: {one_line(error)}")
+        self.found[LOST] = f"{step}: {one_line(error)}"
 
     def _versions(self) -> None:
         self.found["versions"] = measures.versions()

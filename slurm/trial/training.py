@@ -26,6 +26,8 @@ from reproduce.models.cost import cost
 from reproduce.spec import NetworkConfig, RunConfig
 
 REPETITIONS = 5
+FEWEST_REPETITIONS = 2
+"""How often every arrangement trains if a single step takes longer than it should all in all."""
 BATCH = {"gloo": 16, "nccl": 64}
 """Images of a node in a step, if no experiment is named."""
 
@@ -49,7 +51,8 @@ def measure_training(
         run: What is trained. `recipe.batch_size` is the images of one node in a step.
         backend: Backend of the process group: "gloo" trains on CPUs, "nccl" on the first GPU of each node.
         threads: CPU threads of this node's rank.
-        seconds: About how long each arrangement trains, in all repetitions together.
+        seconds: About how long each arrangement trains, in all repetitions together. Slow steps take longer, and are
+            repeated less often.
         say: Is told the progress.
 
     Returns:
@@ -69,18 +72,25 @@ def measure_training(
     rank = TimedRank(place, run, device)
     arrangements = {ours.connected: (nodes, True), ours.unconnected: (nodes, False), ours.one: (1, False)}
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in arrangements}
-    count = 1
-    for index in range(REPETITIONS + 1):
+
+    def repeat(count: int) -> float:
+        """Let every arrangement take `count` steps, and return the seconds of the slowest rank in any of them."""
         slowest = 0.0
         for name, (taking_part, connected) in arrangements.items():
             took = together.gather(rank.steps(count, taking_part, connected, threads))
             slowest = max(slowest, *(value for value in took if value is not None))
-            if index:
-                measured[name].append({SPEED: ours.images_per_s(count, taking_part, took)})
-        if index == 0:  # warms up, and tells how many steps there is time for
-            count = max(1, round(seconds / REPETITIONS / slowest))
-            about_s = REPETITIONS * len(arrangements) * count * slowest
-            say(f"{count} steps in each of {REPETITIONS} repetitions, at most {about_s:.0f} s")
+            measured[name].append({SPEED: ours.images_per_s(count, taking_part, took)})
+        return slowest
+
+    step_s = repeat(1)  # warms up, and tells how many steps there is time for
+    for values in measured.values():
+        values.clear()
+    repetitions = min(REPETITIONS, max(FEWEST_REPETITIONS, round(seconds / step_s)))
+    count = max(1, round(seconds / repetitions / step_s))
+    about_s = repetitions * len(arrangements) * count * step_s
+    say(f"{count} step{'s' * (count > 1)} in each of {repetitions} repetitions, at most {about_s:.0f} s")
+    for _ in range(repetitions):
+        repeat(count)
     timings = [AllReduceTiming(nodes, size, max(together.gather(rank.all_reduce(size)))) for size in SIZES]
     costs = cost(run.network, training=True)
     prediction = predict(ours, measured, timings, parameters=costs.parameters)

@@ -16,6 +16,8 @@ SCALING = f"{ACROSS_NODES}.json"
 """File in a trial's folder: the result of training over the nodes, if there are several."""
 UNFINISHED = "unfinished"
 """What a node hands over at the beginning of a step: its name, which stays if the node does not come through it."""
+LOST = "lost"
+"""What a node hands over if another one was lost in the middle of a step: a sentence about it."""
 CLOCK_S = 2.0
 SLOW = 0.5
 """A rate below this share of the median of all nodes is slow."""
@@ -62,10 +64,16 @@ def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None)
         A verdict for each node of the job, in the job's order.
     """
     nodes: Mapping[str, Mapping[str, Any]] = results["nodes"]
+    explained = any(
+        host not in nodes or UNFINISHED in nodes[host] or nodes[host]["problems"] for host in results["hosts"]
+    )
     return [
         Verdict(
             host,
-            tuple(_problems(nodes[host], results["asked"], expected or _commonest(nodes))),
+            (
+                *_problems(nodes[host], results["asked"], expected or _commonest(nodes)),
+                *([nodes[host][LOST]] if LOST in nodes[host] and not explained else ()),
+            ),
             tuple(_remarks(nodes[host], nodes)),
             nodes[host],
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slurm.trial.gpus import tflop_rate
-from slurm.trial.verdicts import UNFINISHED, judge
+from slurm.trial.verdicts import LOST, UNFINISHED, judge
 
 VERSIONS = {"python": "3.11.2", "code": "0123", "torch": "2.14"}
 FOUND = {
@@ -100,3 +100,17 @@ def test_the_rate_of_matrix_products_is_positive() -> None:
 def test_without_a_reference_the_commonest_version_counts() -> None:
     other = {"versions": {**VERSIONS, "code": "4567"}}
     assert [verdict.word for verdict in judge(results(n1=other, n2={}, n3={}))] == ["unfit", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, {UNFINISHED: "training"}, {"problems": ["training: this node has too little memory"]}],
+)
+def test_a_node_that_lost_one_with_a_problem_is_ok(other: dict[str, Any] | None) -> None:
+    left, culprit = judge(results(n1={LOST: "training: the connection was lost"}, n2=other), VERSIONS)
+    assert (left.word, culprit.word) == ("ok", "unfit")
+
+
+def test_a_connection_that_is_lost_for_no_known_reason_is_a_problem() -> None:
+    verdicts = judge(results(n1={LOST: "training: the connection was lost"}, n2={}), VERSIONS)
+    assert [verdict.problems for verdict in verdicts] == [("training: the connection was lost",), ()]
