@@ -115,8 +115,9 @@ def test_the_check_names_a_node_whose_gpus_cannot_be_used(user: UserFolder, setu
     profile = {"time": "10:00", "nodes": 2, "cpus_per_node": 1, "gpus_per_node": 2, "python": str(wrapper)}
     path = user.folder / "check.yaml"
     path.write_text(yaml.safe_dump({**profile, "setup": setup}), encoding="utf-8")
-    command = [sys.executable, "-m", "bench.cli", "slurm", "check", "--profile", path, "--seconds", "1", "--json"]
-    place = ["--records", records, "--data", user.folder / "data"]
+    user.write("checked")  # its network is small: without an experiment the nodes train at 224 px
+    command = [sys.executable, "-m", "bench.cli", "slurm", "check", "checked.yaml", "--profile", path, "--seconds", "1"]
+    place = ["--json", "--records", records, "--data", user.folder / "data"]
     answer = user.cluster.login(*command, *place, cwd=user.folder, timeout=PATIENCE_S, check=False)
     assert answer.returncode == 1, answer.stderr
     verdicts = {verdict["host"]: verdict for verdict in json.loads(answer.stdout)}

@@ -165,7 +165,7 @@ def test_print_parts_no_figure_from_its_caption_and_none_from_its_heading(opened
     """On paper of many heights, so that every figure comes to the end of some page."""
     figures = [[_letters(text) for text in texts] for texts in opened.evaluate(PRINTED_FIGURES)]
     assert len(figures) > 5
-    for height in range(200, 320, 10):
+    for height in range(200, 320, 20):
         opened.add_style_tag(content=f"@page {{ size: 140mm {height}mm; }}")
         printed = opened.pdf(prefer_css_page_size=True)
         pages = [_letters(page.extract_text()) for page in PdfReader(io.BytesIO(printed)).pages]
