@@ -125,12 +125,10 @@ class Node:
             self.meeting.leave()
 
     def _note(self, step: str, error: Exception) -> None:
-        log(f"{step}: {one_line(error)}")
-        self.found["problems"].append(f"{step}: {one_line(error)}")
+        self.found["problems"].append(_logged(step, error))
 
     def _miss(self, step: str, error: Exception) -> None:
-        log(f"{step}: {one_line(error)}")
-        self.found[LOST] = f"{step}: {one_line(error)}"
+        self.found[LOST] = _logged(step, error)
 
     def _versions(self) -> None:
         self.found["versions"] = measures.versions()
@@ -271,6 +269,12 @@ class Node:
             self.found[name] = statistics.median(measured[SPEED] for measured in comparison["rounds"][arrangement])
         if self.meeting.place == 0:
             write_result(self.options.folder / SCALING, result)
+
+
+def _logged(step: str, error: Exception) -> str:
+    sentence = f"{step}: {one_line(error)}"
+    log(sentence)
+    return sentence
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -7,18 +7,17 @@ Every node takes part with one rank: with its first GPU, or with all CPUs that S
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from bench.planning.communication import OVERLAP, AllReduceTiming
-from bench.planning.rates import ACROSS_NODES, rate_entry
+from bench.planning.communication import AllReduceTiming
+from bench.planning.rates import ACROSS_NODES
 from bench.results.store import with_provenance
 from bench.suites.harness.inputs import run_without_data
-from bench.suites.scaling.prediction import SPEED, RankSet, predict
+from bench.suites.scaling.prediction import SPEED, RankSet, predict, result_setting
 from bench.suites.scaling.rank import SIZES, TimedRank
 from reproduce.execution.process import prepare_process
 from reproduce.execution.ranks import Ranks
@@ -71,41 +70,29 @@ def measure_training(
     )
     rank = TimedRank(place, run, device)
     arrangements = {ours.connected: (nodes, True), ours.unconnected: (nodes, False), ours.one: (1, False)}
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in arrangements}
 
-    def repeat(count: int) -> float:
-        """Let every arrangement take `count` steps, and return the seconds of the slowest rank in any of them."""
-        slowest = 0.0
-        for name, (taking_part, connected) in arrangements.items():
-            took = together.gather(rank.steps(count, taking_part, connected, threads))
-            slowest = max(slowest, *(value for value in took if value is not None))
-            measured[name].append({SPEED: ours.images_per_s(count, taking_part, took)})
-        return slowest
+    def take_steps(count: int) -> dict[str, list[float | None]]:
+        """Let every arrangement take `count` steps in turn, and return the seconds of each rank."""
+        return {
+            name: together.gather(rank.steps(count, taking_part, connected, threads))
+            for name, (taking_part, connected) in arrangements.items()
+        }
 
-    step_s = repeat(1)  # warms up, and tells how many steps there is time for
-    for values in measured.values():
-        values.clear()
+    warm_up = take_steps(1)  # tells how many steps there is time for
+    step_s = max(took for seconds_of_ranks in warm_up.values() for took in seconds_of_ranks if took is not None)
     repetitions = min(REPETITIONS, max(FEWEST_REPETITIONS, round(seconds / step_s)))
     count = max(1, round(seconds / repetitions / step_s))
     about_s = repetitions * len(arrangements) * count * step_s
     say(f"{count} step{'s' * (count > 1)} in each of {repetitions} repetitions, at most {about_s:.0f} s")
-    for _ in range(repetitions):
-        repeat(count)
+    taken = [take_steps(count) for _ in range(repetitions)]
+    measured = {
+        name: [{SPEED: ours.images_per_s(count, taking_part, took[name])} for took in taken]
+        for name, (taking_part, _) in arrangements.items()
+    }
     timings = [AllReduceTiming(nodes, size, max(together.gather(rank.all_reduce(size)))) for size in SIZES]
     costs = cost(run.network, training=True)
     prediction = predict(ours, measured, timings, parameters=costs.parameters)
-    rate = rate_entry(costs, images_per_s=prediction.images_per_s, cpus=threads if backend == "gloo" else None)
-    setting = {
-        "side": ours.side,
-        "batch": ours.batch,
-        "steps": count,
-        "network": run.network.model_dump(),
-        "threads a rank": threads,
-        "overlap": OVERLAP[backend],
-        "links": [prediction.link],
-        "rates": [rate],
-        "all-reduce": [asdict(timing) for timing in timings],
-    }
+    setting = result_setting([prediction], timings, network=run.network, costs=costs, steps=count, threads=threads)
     comparisons = [prediction.comparison.to_record()]
     content = {"command": "deeper slurm check", "setting": setting, "comparisons": comparisons}
     return with_provenance(ACROSS_NODES, content)

@@ -70,10 +70,7 @@ def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None)
     return [
         Verdict(
             host,
-            (
-                *_problems(nodes[host], results["asked"], expected or _commonest(nodes)),
-                *([nodes[host][LOST]] if LOST in nodes[host] and not explained else ()),
-            ),
+            tuple(_problems(nodes[host], results["asked"], expected or _commonest(nodes), explained)),
             tuple(_remarks(nodes[host], nodes)),
             nodes[host],
         )
@@ -83,7 +80,10 @@ def judge(results: Mapping[str, Any], expected: Mapping[str, str] | None = None)
     ]
 
 
-def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapping[str, str]) -> Iterator[str]:
+def _problems(
+    found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapping[str, str], explained: bool
+) -> Iterator[str]:
+    """Yield the problems of a node. `explained` says whether some node has a problem for which others may lose it."""
     yield from found["problems"]
     if UNFINISHED in found:
         step = found[UNFINISHED]
@@ -104,6 +104,8 @@ def _problems(found: Mapping[str, Any], asked: Mapping[str, int], expected: Mapp
     for name in ("records", "scratch"):
         if found.get(f"{name}_free_gib", LEAST_FREE_GIB) < LEAST_FREE_GIB:
             yield f"the disk of {name} has {found[f'{name}_free_gib']:.1f} GiB free"
+    if LOST in found and not explained:
+        yield found[LOST]
 
 
 def _problems_of_gpus(found: Mapping[str, Any], asked: int) -> Iterator[str]:

@@ -8,7 +8,10 @@ from statistics import median
 from typing import Any
 
 from bench.planning.communication import OVERLAP, AllReduceTiming, fit_link, step_seconds
+from bench.planning.rates import rate_entry
 from bench.suites.harness.comparison import Comparison, Goal, Measurement
+from reproduce.models.cost import Cost
+from reproduce.spec import NetworkConfig
 
 SPEED = "images/s"
 PREDICTED = "predicted"
@@ -67,6 +70,8 @@ class RankSet:
 class Prediction:
     """The measurements of one set of ranks, and the model that was fitted to its all-reduces."""
 
+    ranks: RankSet
+    """The ranks."""
     comparison: Comparison
     """The measured arrangements and the prediction, in images/s, with the goal that they agree."""
     link: Mapping[str, Any]
@@ -122,7 +127,41 @@ def predict(
     measured, together = (_median(repetitions[name]) for name in (ranks.connected, ranks.unconnected))
     error = _median(predictions) / measured - 1
     entry = {"ranks": ranks.ranks, "machines": ranks.machines, "backend": ranks.backend, **asdict(link), "error": error}
-    return Prediction(comparison, entry, together / ranks.ranks)
+    return Prediction(ranks, comparison, entry, together / ranks.ranks)
+
+
+def result_setting(
+    predictions: Sequence[Prediction],
+    timings: Sequence[AllReduceTiming],
+    *,
+    network: NetworkConfig,
+    costs: Cost,
+    steps: int,
+    threads: int,
+) -> dict[str, Any]:
+    """Return the setting of a result, with the links and the rate that `deeper plan` takes from it.
+
+    Args:
+        predictions: Those whose links a plan may rely on, ascending by ranks. The rate is that of the last one.
+        timings: All measured all-reduces.
+        network: The network that was trained.
+        costs: Its costs in training.
+        steps: Steps in a repetition.
+        threads: CPU threads of a rank.
+    """
+    last = predictions[-1]
+    cpus = threads if last.ranks.backend == "gloo" else None
+    return {
+        "side": last.ranks.side,
+        "batch": last.ranks.batch,
+        "steps": steps,
+        "network": network.model_dump(),
+        "threads a rank": threads,
+        "overlap": OVERLAP[last.ranks.backend],
+        "links": [prediction.link for prediction in predictions],
+        "rates": [rate_entry(costs, images_per_s=last.images_per_s, cpus=cpus)],
+        "all-reduce": [asdict(timing) for timing in timings],
+    }
 
 
 def _median(measurements: Sequence[Measurement]) -> float:

@@ -22,7 +22,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -32,13 +31,12 @@ import torch.distributed as dist
 from pydantic import Field
 from rich.console import Console
 
-from bench.planning.communication import OVERLAP, AllReduceTiming
-from bench.planning.rates import rate_entry
+from bench.planning.communication import AllReduceTiming
 from bench.suites.harness.comparison import Measurement, interleave
 from bench.suites.harness.inputs import run_without_data
 from bench.suites.harness.reporting import ResultOutput, progress_console, report_comparisons
 from bench.suites.harness.worker_process import WorkerProcess, receive_all, received_requests
-from bench.suites.scaling.prediction import SPEED, Prediction, RankSet, predict
+from bench.suites.scaling.prediction import SPEED, Prediction, RankSet, predict, result_setting
 from bench.suites.scaling.rank import SIZES, TimedRank
 from reproduce.errors import UserError
 from reproduce.execution.process import prepare_process
@@ -49,6 +47,7 @@ from reproduce.spec import Config, NetworkConfig, RunConfig
 
 RANKS_PER_CORE = 2
 """The most ranks that share a core, for those who check the model with more ranks than the machine has cores."""
+THREADS_OF_RANK = 1
 STEPS, ALL_REDUCE = "steps", "all-reduce"
 AskRanks = Callable[..., list[Any]]
 """Sends a request, `STEPS` or `ALL_REDUCE` with its arguments, to every rank, and waits for all replies.
@@ -114,16 +113,9 @@ def main(options: ScalingOptions, *, output: ResultOutput) -> int:
         timings += measured
         if ranks <= devices:  # `deeper plan` knows no ranks that share a core
             fitting.append(prediction)
-    rate = rate_entry(costs, images_per_s=fitting[-1].images_per_s, cpus=1 if backend == "gloo" else None)
-    setting = {
-        **options.model_dump(exclude={"ranks", "repetitions", "network"}),
-        "network": network.model_dump(),
-        "threads a rank": 1,
-        "overlap": OVERLAP[backend],
-        "links": [prediction.link for prediction in fitting],
-        "rates": [rate],
-        "all-reduce": [asdict(timing) for timing in timings],
-    }
+    setting = result_setting(
+        fitting, timings, network=network, costs=costs, steps=options.steps, threads=THREADS_OF_RANK
+    )
     for link in (prediction.link for prediction in predictions):
         output.table_console().print(
             f"{link['ranks']} ranks, {backend}: {1e6 * link['latency_s']:.0f} µs a message, "
@@ -172,9 +164,9 @@ def _measure(
         console.print(f"{ours.connected}{place} ...", highlight=False)
         repetitions = interleave(
             {
-                ours.connected: partial(measure, ask, ranks, True, 1),
-                ours.unconnected: partial(measure, ask, ranks, False, 1),
-                ours.one: partial(measure, ask, 1, False, 1),
+                ours.connected: partial(measure, ask, ranks, True, THREADS_OF_RANK),
+                ours.unconnected: partial(measure, ask, ranks, False, THREADS_OF_RANK),
+                ours.one: partial(measure, ask, 1, False, THREADS_OF_RANK),
                 **{name: partial(measure, ask, 1, False, count) for name, count in threads.items()},
             },
             repetitions=options.repetitions,
@@ -217,7 +209,7 @@ def _started_ranks(ranks: int, backend: str, run: RunConfig) -> Iterator[AskRank
 
 def _serve_rank(pipe: Connection, rank: int, backend: str, run: RunConfig, rendezvous: str) -> None:
     device = torch.device("cuda", rank) if backend == "nccl" else torch.device("cpu")
-    prepare_process(device, threads=1)
+    prepare_process(device, threads=THREADS_OF_RANK)
     dist.init_process_group(backend, init_method=rendezvous, rank=rank, world_size=run.workers)
     own = TimedRank(rank, run, device)
     functions: dict[str, Callable[..., float | None]] = {STEPS: own.steps, ALL_REDUCE: own.all_reduce}
