@@ -62,14 +62,13 @@ class Conv2d(nn.Conv2d):
     exactly 0. In place of these zeros oneDNN, as of 3.12, may leave memory that nobody has written there, in bf16 and
     with many input channels (results/README.md).
 
-    In training mode, small maps are convolved by `reproduce.native.small_maps`, whose results differ by rounding. In
-    evaluation mode they are not, so that torchvision's network computes the same bits.
+    In training mode on CPUs, small maps and 1x1 kernels are left to `reproduce.native.small_maps`, whose results differ
+    by rounding. In evaluation mode they are not, so that torchvision's network computes the same bits.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.training and self.stride == (1, 1) and small_maps.pays(input, weight):
-            convolved = small_maps.convolve(input, weight)
-            return convolved if bias is None else convolved + bias.view(-1, 1, 1)
+            return small_maps.convolve(input, weight, bias)
         (height, width), (rows, columns) = self.kernel_size, input.shape[2:]
         top, left = max(0, height // 2 + 1 - rows), max(0, width // 2 + 1 - columns)
         if self.stride == (1, 1) and (top or left):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,8 +18,12 @@ LAYOUTS = [torch.channels_last, torch.contiguous_format]
 
 @pytest.fixture(params=["products", "weights by products"])
 def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(small_maps, "LARGEST_SIDE", 5 if request.param == "products" else 0)
-    monkeypatch.setattr(small_maps, "LEAST_CHANNELS_OF_OUTPUT", 0)
+    side = 5 if request.param == "products" else 0
+    changed = {
+        dtype: limits._replace(side=side, side_of_1x1=side, channels_of_output=0)
+        for dtype, limits in small_maps.LIMITS.items()
+    }
+    monkeypatch.setattr(small_maps, "LIMITS", changed)
 
 
 def _inputs(rows: int, columns: int, kernel: int, layout: torch.memory_format) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,14 +41,41 @@ def test_outputs_and_gradients_are_those_of_float64(
     size: tuple[int, int], kernel: int, layout: torch.memory_format
 ) -> None:
     x, weight, gradient = _inputs(*size, kernel, layout)
-    found = convolve(x, weight)
+    bias = torch.linspace(-1, 1, 6).requires_grad_()
+    found = convolve(x, weight, bias)
     found.backward(gradient)
-    wide = [tensor.detach().double().requires_grad_() for tensor in (x, weight)]
+    wide = [tensor.detach().double().requires_grad_() for tensor in (x, weight, bias)]
     expected = F.conv2d(*wide, padding=kernel // 2)
     expected.backward(gradient.double())
-    for ours, theirs in ((found, expected), (x.grad, wide[0].grad), (weight.grad, wide[1].grad)):
+    grads = [(ours.grad, theirs.grad) for ours, theirs in zip((x, weight, bias), wide, strict=True)]
+    for ours, theirs in ((found, expected), *grads):
         assert ours is not None
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("how")
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4)])
+def test_autocast_computes_them_in_bf16_as_accurately_as_torch(size: tuple[int, int], kernel: int) -> None:
+    x, weight, gradient = _inputs(*size, kernel, torch.channels_last)
+    bias = torch.linspace(-1, 1, 6).requires_grad_()
+
+    def errors(convolution: Callable[[Tensor, Tensor, Tensor], Tensor]) -> list[float]:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = convolution(x, weight, bias)
+        assert found.dtype is torch.bfloat16
+        computed = [found.detach(), *torch.autograd.grad(found, (x, weight, bias), gradient.bfloat16())]
+        return [
+            float((ours.double() - theirs).abs().max() / theirs.abs().max())
+            for ours, theirs in zip(computed, exact, strict=True)
+        ]
+
+    wide = [tensor.detach().bfloat16().double().requires_grad_() for tensor in (x, weight, bias)]
+    expected = F.conv2d(*wide, padding=kernel // 2)
+    exact = [expected.detach(), *torch.autograd.grad(expected, wide, gradient.bfloat16().double())]
+    of_torch = errors(lambda *given: F.conv2d(*given, padding=kernel // 2))
+    for ours, theirs in zip(errors(convolve), of_torch, strict=True):
+        assert ours <= theirs + 2**-7, "more than a rounding or two"
 
 
 def test_taps_that_see_only_padding_have_a_gradient_of_zero() -> None:
@@ -69,21 +102,30 @@ def test_the_gradient_of_the_images_is_not_computed_where_nobody_asks_for_it() -
     assert weight.grad is not None
 
 
-def test_products_are_taken_for_small_maps_with_many_channels_or_a_single_tap() -> None:
-    def offered(side: int, channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> bool:
-        return pays(
-            torch.empty(2, channels, side, side, dtype=dtype), torch.empty(128, channels, kernel, kernel).to(dtype)
-        )
+def _offered(side: int, channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> bool:
+    weight = torch.empty(128, channels, kernel, kernel, dtype=dtype)
+    return pays(torch.empty(2, channels, side, side, dtype=dtype), weight)
 
-    assert offered(7, 128, 3)
-    assert offered(4, 128, 5)
-    assert offered(14, 2, 1)
-    assert offered(1, 2, 5)
-    assert not offered(7, 2, 3), "calls would cost more than they save"
-    assert not offered(14, 128, 3)
-    assert not offered(2, 128, 3, torch.bfloat16)
+
+def test_products_are_taken_for_small_maps_with_many_channels_or_a_single_tap() -> None:
+    assert _offered(7, 128, 3)
+    assert _offered(4, 128, 5)
+    assert _offered(14, 2, 1)
+    assert _offered(1, 2, 5)
+    assert not _offered(7, 2, 3), "calls would cost more than they save"
+    assert not _offered(14, 128, 3)
+    assert not _offered(28, 128, 1)
+    assert not _offered(14, 128, 1, torch.float16)
+
+
+def test_in_bf16_products_are_taken_for_the_smallest_maps_and_all_1x1_kernels() -> None:
+    assert _offered(56, 2, 1, torch.bfloat16)
+    assert _offered(4, 128, 3, torch.bfloat16)
+    assert not _offered(7, 128, 3, torch.bfloat16)
+    assert not _offered(4, 32, 3, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not offered(2, 128, 3), "the layer would compute in bf16"
+        assert _offered(28, 128, 1), "the layer computes in bf16"
+        assert not _offered(7, 128, 3)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -93,11 +135,11 @@ def test_a_layer_computes_small_maps_as_large_ones(side: int, bias: bool, monkey
     x = torch.randn(4, 128, side, side).to(memory_format=torch.channels_last).requires_grad_()
 
     def compute() -> list[Tensor]:
-        output = layer(x)
+        output = F.relu(layer(x), inplace=True)
         return [output, *torch.autograd.grad(output.square().sum(), (x, *layer.parameters()))]
 
     found = compute()
-    monkeypatch.setattr("reproduce.native.small_maps.LARGEST_REACH", 0)
+    monkeypatch.setattr("reproduce.models.inception.small_maps.pays", lambda x, weight: False)
     for ours, theirs in zip(found, compute(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
