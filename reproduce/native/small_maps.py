@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
+from reproduce.execution.precision import resolve_precision
+
 
 class _Limits(NamedTuple):
     """Where products are faster, for maps of one type. A single tap is that of a 1x1 kernel, or of a 1x1 map."""
@@ -58,7 +60,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     """
     if type(x) is not Tensor or x.device.type != "cpu" or torch.compiler.is_compiling():
         return False
-    limits = LIMITS.get(_computed_in(x))
+    limits = _limits().get(_computed_in(x))
     if limits is None or not (x.dtype is weight.dtype or torch.is_autocast_enabled("cpu")):
         return False
     reach = max(x.shape[2:]) * weight.shape[-1]
@@ -84,6 +86,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     given = (None if tensor is None else tensor.to(_computed_in(x)) for tensor in (x, weight, bias))
     result: Tensor = _Convolution.apply(*given)  # type: ignore[no-untyped-call]
     return result
+
+
+@cache
+def _limits() -> dict[torch.dtype, _Limits]:
+    """Return the limits for the types with which this CPU computes. Where bfloat16 is emulated, products are slower."""
+    computed = {torch.float32, resolve_precision("auto", torch.device("cpu")).dtype}
+    return {dtype: limits for dtype, limits in LIMITS.items() if dtype in computed}
 
 
 def _computed_in(x: Tensor) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -118,7 +118,20 @@ def test_products_are_taken_for_small_maps_with_many_channels_or_a_single_tap() 
     assert not _offered(14, 128, 1, torch.float16)
 
 
-def test_in_bf16_products_are_taken_for_the_smallest_maps_and_all_1x1_kernels() -> None:
+@pytest.fixture
+def cpu_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Makes the CPU one that computes bf16 with some instructions, as torch names them."""
+
+    def make(instructions: str) -> None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {instructions: True})
+        small_maps._limits.cache_clear()
+
+    yield make
+    small_maps._limits.cache_clear()
+
+
+def test_in_bf16_products_are_taken_for_the_smallest_maps_and_all_1x1_kernels(cpu_with: Callable[[str], None]) -> None:
+    cpu_with("amx_bf16")
     assert _offered(56, 2, 1, torch.bfloat16)
     assert _offered(4, 128, 3, torch.bfloat16)
     assert not _offered(7, 128, 3, torch.bfloat16)
@@ -126,6 +139,12 @@ def test_in_bf16_products_are_taken_for_the_smallest_maps_and_all_1x1_kernels() 
     with torch.autocast("cpu", torch.bfloat16):
         assert _offered(28, 128, 1), "the layer computes in bf16"
         assert not _offered(7, 128, 3)
+
+
+def test_bf16_that_a_cpu_only_emulates_is_left_to_torch(cpu_with: Callable[[str], None]) -> None:
+    cpu_with("avx2")
+    assert not _offered(4, 128, 1, torch.bfloat16)
+    assert _offered(4, 128, 1)
 
 
 @pytest.mark.parametrize("bias", [True, False])
