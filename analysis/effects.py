@@ -51,6 +51,8 @@ class Decision:
     """In the unit of the outcome."""
     p_holm: float = NAN
     """The p value after Holm's correction over the family."""
+    family: int = 1
+    """The number of contrasts that are tested together, with this one."""
     margin: float = NAN
     """The largest difference that counts as none; NaN if the experiment names none."""
     p_equivalence: float = NAN
@@ -68,9 +70,20 @@ class Decision:
         return verdict(self.estimate.value, self.estimate.p, self.p_holm, self.p_equivalence)
 
     @property
+    def detectable(self) -> float:
+        """The smallest true difference that would be found with a power of at least 80 %; NaN without an interval.
+
+        Found means that it is clear after Holm's correction. The size is that of the correction's strictest level,
+        that of the smallest p value of the family: the others have larger ones, and so a larger power.
+        """
+        return self.estimate.detectable_at(ALPHA / self.family)
+
+    @property
     def seeds(self) -> float:
-        """How many seeds would find a difference as large as the margin with a power of 80 %; NaN if unknown."""
-        found = None if math.isnan(self.margin) else seeds_to_find(self.estimate, self.margin, at_most=MAX_SEEDS)
+        """How many seeds would find a difference as large as the margin, as `detectable` says; NaN if unknown."""
+        if math.isnan(self.margin):
+            return NAN
+        found = seeds_to_find(self.estimate, self.margin, at_most=MAX_SEEDS, level=ALPHA / self.family)
         return NAN if found is None else found
 
 
@@ -103,10 +116,11 @@ def corrected(decisions: Sequence[Decision], margin: float) -> list[Decision]:
         decisions: The family, with estimates.
         margin: The largest difference that counts as none, in the unit of the estimates; NaN if there is none.
     """
-    p_holm = holm([one.estimate.p for one in decisions])
+    p_values = [one.estimate.p for one in decisions]
+    p_holm, tested = holm(p_values), sum(not math.isnan(p) for p in p_values)
     p_equivalence = holm([equivalence(one.estimate, margin) for one in decisions])
     return [
-        replace(one, p_holm=p, margin=margin, p_equivalence=equivalent)
+        replace(one, p_holm=p, family=max(tested, 1), margin=margin, p_equivalence=equivalent)
         for one, p, equivalent in zip(decisions, p_holm, p_equivalence, strict=True)
     ]
 
@@ -240,7 +254,7 @@ def effects(runs: pd.DataFrame, outcome: str, settings: Settings | None = None) 
         - `difference`, `low`, `high`: the estimate and its 95 % interval, in the unit of the outcome.
         - `p`, `p_holm`: p value without and with Holm's correction over all rows.
         - `df`, `n`: degrees of freedom and number of runs behind the estimate.
-        - `detectable`: the smallest effect that would be found with a power of 80 %.
+        - `detectable`: the smallest effect that would be found, after the correction, with a power of at least 80 %.
         - `verdict`: the result of `verdict`.
         - `replicates`: the number of runs of the arm that has the fewest.
         - `g`, `p_superior`, `correlation`, `margin`, `p_equivalence`, `seeds`: as in `Decision`.
@@ -253,7 +267,7 @@ def tabulated(decisions: Sequence[Decision], outcome: str) -> pd.DataFrame:
     rows = []
     for one in decisions:
         e = one.estimate
-        numbers = (e.value, e.low, e.high, e.p, one.p_holm, e.df, e.n, e.detectable)
+        numbers = (e.value, e.low, e.high, e.p, one.p_holm, e.df, e.n, one.detectable)
         sizes = (e.replicates, one.g, one.p_superior, one.correlation, one.margin, one.p_equivalence, one.seeds)
         rows.append((outcome, one.kind, one.effect, one.contrast, *numbers, one.verdict, *sizes))
     return pd.DataFrame(rows, columns=EFFECT_COLUMNS)

@@ -79,6 +79,8 @@ class Recorded:
     """The experiment's note in MLflow, in Markdown, with its table of the arms."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """The URI of the folder of each run's artifacts, by run_id."""
+    part_of: Recorded | None = None
+    """The whole experiment, if these are only the runs by which a claim is judged."""
 
     @property
     def notices(self) -> list[str]:

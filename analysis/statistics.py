@@ -52,9 +52,12 @@ class Estimate:
     """Degrees of freedom of the standard error; NaN if it is unknown."""
     replicates: int = 0
     """The number of values of the sample that has the fewest; `n` by default, as with one sample."""
+    most: int = 0
+    """The number of values of the sample that has the most; `replicates` by default."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "replicates", self.replicates or self.n)
+        object.__setattr__(self, "most", self.most or self.replicates)
 
     no_effect: ClassVar[float] = 0.0
     """The true value if there is no effect."""
@@ -89,8 +92,20 @@ class Estimate:
 
     @property
     def detectable(self) -> float:
-        """The smallest true value that a t test with this standard error would find with a power of 80 %."""
-        return detectable(self.se, self.df) if self._has_interval else NAN
+        """The smallest true value that a single t test would find with a power of 80 %, see `detectable_at`."""
+        return self.detectable_at(ALPHA)
+
+    def detectable_at(self, level: float) -> float:
+        """Return the smallest true value that a t test at a level would find with a power of 80 %.
+
+        It is that of a further experiment with the same arms, seeds and true spread. The degrees of freedom which such
+        an experiment estimates (Satterthwaite) are fewer on average than those of the true variances, by which the
+        power would come out too high: with expectations in place of the estimated variances, `df` becomes the number
+        below, which is `df` itself for one sample.
+        """
+        if not self._has_interval:
+            return NAN
+        return detectable(self.se, (self.df + 2) * (self.replicates - 1) / (self.replicates + 1), level=level)
 
     def __neg__(self) -> Estimate:
         """The estimate of the same contrast with the opposite sign."""
@@ -198,17 +213,18 @@ def contrast(samples: Sequence[npt.ArrayLike], weights: Sequence[float]) -> Esti
         weights: One weight for each sample, none of them 0. They are 1 and -1 for a difference.
     """
     means = [mean(sample) for sample in samples]
-    n, replicates = sum(part.n for part in means), min(part.n for part in means)
+    sizes = [part.n for part in means]
+    n, replicates, most = sum(sizes), min(sizes), max(sizes)
     terms = [weight * part.value for weight, part in zip(weights, means, strict=True)]
     scale = max(map(abs, terms)) or 1.0  # scaled terms have a sum within the range of floats
     value = scale * math.fsum(term / scale for term in terms) if math.isfinite(scale) else math.fsum(terms)
     errors = [abs(weight) * part.se for weight, part in zip(weights, means, strict=True)]
     se = math.hypot(*errors) if not any(map(math.isnan, errors)) else NAN
     if not 0 < se < math.inf:
-        return Estimate(value, n, se=se if se == 0 else NAN, replicates=replicates)
+        return Estimate(value, n, se=se if se == 0 else NAN, replicates=replicates, most=most)
     # Shares of the variance: the variance itself may leave the range of floats.
     df = 1 / sum((error / se) ** 4 / part.df for error, part in zip(errors, means, strict=True))
-    return Estimate(value, n, se=se, df=df, replicates=replicates)
+    return Estimate(value, n, se=se, df=df, replicates=replicates, most=most)
 
 
 def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Estimate:
@@ -235,8 +251,8 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def detectable(se: float, df: float, *, power: float = POWER) -> float:
-    """Compute the smallest true effect that a two-sided t test at the level `ALPHA` finds with a given power.
+def detectable(se: float, df: float, *, power: float = POWER, level: float = ALPHA) -> float:
+    """Compute the smallest true effect that a two-sided t test finds with a given power.
 
     It is `se` times the noncentrality at which the test reaches the power. Rejections on the opposite side are
     neglected, because their probability is practically zero at useful powers.
@@ -245,11 +261,12 @@ def detectable(se: float, df: float, *, power: float = POWER) -> float:
         se: Standard error of the estimated effect.
         df: Degrees of freedom of the standard error.
         power: Probability of finding the effect, between 0 and 1.
+        level: The level of the test.
 
     Returns:
         The size of the effect, in the unit of `se`.
     """
-    return float(special.nctdtrinc(df, 1 - power, _critical(df))) * se
+    return float(special.nctdtrinc(df, 1 - power, _critical(df, level))) * se
 
 
 def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -> int:
@@ -276,7 +293,7 @@ def seeds_needed(estimate: Estimate | Ratio, distance: float, *, at_most: int) -
     return next(more, at_most)
 
 
-def seeds_to_find(estimate: Estimate, effect: float, *, at_most: int) -> int | None:
+def seeds_to_find(estimate: Estimate, effect: float, *, at_most: int, level: float = ALPHA) -> int | None:
     """Compute how many seeds an arm would have a power of 80 % of finding a named effect.
 
     The computation assumes that the spread between seeds stays as it is, and that all arms have as many seeds.
@@ -285,6 +302,7 @@ def seeds_to_find(estimate: Estimate, effect: float, *, at_most: int) -> int | N
         estimate: A mean or a contrast of means.
         effect: The true value that is to be found, above 0, in the unit of the value.
         at_most: The largest number that is returned; it is returned as well if it does not suffice.
+        level: The level of the test.
 
     Returns:
         The number of seeds, from 2 to `at_most`; None if the estimate has no interval.
@@ -293,7 +311,8 @@ def seeds_to_find(estimate: Estimate, effect: float, *, at_most: int) -> int | N
         return None
 
     def is_found(seeds: int) -> bool:
-        return detectable(estimate.se * _shrunk(estimate, seeds), _df(estimate, seeds)) <= effect
+        se, df = estimate.se * _shrunk(estimate, seeds), _df(estimate, seeds)
+        return replace(estimate, se=se, df=df, replicates=seeds).detectable_at(level) <= effect
 
     return bisect_left(range(at_most), True, lo=2, key=is_found)
 
@@ -313,6 +332,6 @@ def _exp(logarithm: float) -> float:
     return math.exp(logarithm) if logarithm <= MAX_LOGARITHM or math.isnan(logarithm) else math.inf
 
 
-def _critical(df: float) -> float:
-    """Compute the two-sided critical value of Student's t distribution at the level `ALPHA`."""
-    return float(special.stdtrit(df, 1 - ALPHA / 2))
+def _critical(df: float, level: float = ALPHA) -> float:
+    """Compute the two-sided critical value of Student's t distribution at a level."""
+    return float(special.stdtrit(df, 1 - level / 2))

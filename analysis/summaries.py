@@ -61,6 +61,12 @@ def summarise_arms(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def within_range(summary: pd.DataFrame) -> pd.DataFrame:
+    """Cut the intervals of accuracies at 0 and 1, which no accuracy leaves, in a frame of `summarise_arms`."""
+    ends = [f"{name}_{end}" for name in ("top1", "top5", "train_top1") for end in ("low", "high")]
+    return summary.assign(**{name: summary[name].clip(0, 1) for name in ends})
+
+
 def concurrent_runs(runs: pd.DataFrame) -> int:
     """Compute the largest number of runs that were under way at the same time on one host.
 

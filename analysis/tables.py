@@ -66,6 +66,11 @@ def points(fraction: float, digits: int = 2) -> str:
     return signed(100 * fraction, digits)
 
 
+def with_sign_of_zero(text: str, value: float) -> str:
+    """Give the text of a number below 0 its minus sign if it was rounded to nothing: an interval may end just there."""
+    return f"{MINUS}{text.removeprefix('+')}" if value < 0 and not text.startswith(MINUS) else text
+
+
 def interval(low: float, high: float, show: Callable[[float, int], str], digits: int = 2) -> str:
     """Format an interval in brackets, for example "[+0.84, +3.35]".
 
@@ -75,7 +80,9 @@ def interval(low: float, high: float, show: Callable[[float, int], str], digits:
         show: Function that formats an end with a number of decimals, for example `points`.
         digits: Number of decimals.
     """
-    return DASH if is_missing(low) else f"[{show(low, digits)}, {show(high, digits)}]"
+    if is_missing(low):
+        return DASH
+    return f"[{', '.join(with_sign_of_zero(show(end, digits), end) for end in (low, high))}]"
 
 
 def share_interval(low: float, high: float, digits: int = 2) -> str:

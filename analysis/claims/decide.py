@@ -100,12 +100,13 @@ def decide(claim: Claim, recorded: Recorded) -> Finding:
 
 
 def _of_design(recorded: Recorded, design: Design) -> Recorded:
-    """Select the runs of the arms of a design, to be compared as it says."""
+    """Select the runs of the arms of a design, to be compared as it says; the report keeps its own method."""
     return replace(
         recorded,
         runs=recorded.runs[recorded.runs["arm"].isin(design.arms)],
         epochs=recorded.epochs[recorded.epochs["arm"].isin(design.arms)],
         settings=replace(recorded.settings, paired=design.paired),
+        part_of=recorded,
     )
 
 
@@ -118,7 +119,7 @@ def _by_design(claim: Claim, recorded: Recorded, design: Design, seeds: Sequence
         design: The design.
         seeds: The seeds that are finished in all arms.
     """
-    finding = None
+    finding, rule = None, ""
     for look, level in zip(design.looks, levels(design), strict=True):
         if look > len(seeds):
             rest = f"the next look of the design is at {look} seeds, {counted(len(seeds), 'seed')} are complete"
@@ -128,13 +129,34 @@ def _by_design(claim: Claim, recorded: Recorded, design: Design, seeds: Sequence
         own = replace(recorded, runs=recorded.runs[chosen], epochs=recorded.epochs[epochs])
         finding = _judged(claim, own, level, asks=False)
         if finding.verdict is not Verdict.NOT_ENOUGH:
-            return replace(finding, evidence=f"{finding.evidence}; level {level:.3g} at {counted(look, 'seed')}")
+            return replace(finding, evidence=f"{finding.evidence}; {_rule(recorded, design, look, level)}")
+        rule = _rule(recorded, design, look, level)
     else:
         assert finding is not None, "a design has at least one look"
-        return _undecided(finding, design.looks[-1])
+        return _undecided(replace(finding, evidence=f"{finding.evidence}; {rule}"), design.looks[-1])
     if finding is None:
         finding = replace(_judged(claim, recorded, 0.0, asks=False), verdict=Verdict.NOT_ENOUGH)
-    return replace(finding, evidence=f"{rest}; {finding.evidence}")
+        rule = _method(recorded, design)
+    return replace(finding, evidence="; ".join(filter(None, (rest, finding.evidence, rule))))
+
+
+def _rule(recorded: Recorded, design: Design, look: int, level: float) -> str:
+    """Say by which rule a design decided at a look, and how it differs from the report's."""
+    finished = recorded.finished["seed"].nunique()
+    first = f"the first {look} of {finished} seeds" if finished > look else counted(look, "seed")
+    rule = (
+        f"judged by its own design: each part in one direction at the level {level:.3g} (two-sided {2 * level:.3g}) "
+        f"at {first}, not corrected for other contrasts"
+    )
+    return "; ".join(filter(None, (rule, _method(recorded, design))))
+
+
+def _method(recorded: Recorded, design: Design) -> str:
+    """Say how a design compares arms, if the report compares them otherwise; empty if it does not."""
+    if recorded.part_of is None or recorded.part_of.settings.paired == design.paired:
+        return ""
+    own, other = ("seed by seed", "arm by arm") if design.paired else ("arm by arm", "seed by seed")
+    return f"compared {own}, as its design says, where the report compares {other}, so that intervals and p differ"
 
 
 def _undecided(finding: Finding, seeds: int) -> Finding:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from analysis.effects import decide_effects, estimate_contrast, verdict
+from analysis.effects import decide_effects, estimate_contrast
 from analysis.frames import Recorded
 from analysis.statistics import Estimate, Ratio, is_clear
 from analysis.tables import counted, interval, number, p_value, signed
@@ -80,20 +80,24 @@ def report_verdict(recorded: Recorded, field: str, plus: str, minus: str) -> str
     """Format what the report decides on the difference of final top-1 between two levels of a field.
 
     Returns:
-        For example "in the report, among all contrasts: higher (p 0.005, 0.010 after Holm's correction)", or that the
-        difference is not among the contrasts of the report.
+        For example "the report, on both − none: higher (two-sided p 0.005, 0.010 after Holm's correction over 2
+        contrasts)", or that the difference is not among the contrasts of the report.
     """
     names = pairs(recorded.finished, field, "arm")
     arms = [(own[plus].iloc[0], own[minus].iloc[0]) for own in _alike(names, plus, minus)]
     weights = {arm: sign / len(arms) for pair in arms for arm, sign in zip(pair, (1, -1), strict=True)}
-    for one in decide_effects(recorded.finished, schema.FINAL_TOP1, recorded.settings):
-        for sign in (1, -1):
-            if one.weights.keys() == weights.keys() and all(
-                math.isclose(sign * weight, weights[arm]) for arm, weight in one.weights.items()
-            ):
-                found = verdict(sign * one.estimate.value, one.estimate.p, one.p_holm, one.p_equivalence)
-                p = f" (p {p_value(one.estimate.p)}, {p_value(one.p_holm)} after Holm's correction)"
-                return f"in the report, among all contrasts: {found}{'' if math.isnan(one.estimate.p) else p}"
+    whole = recorded.part_of or recorded
+    for one in decide_effects(whole.finished, schema.FINAL_TOP1, whole.settings):
+        same = (
+            one.weights.keys() == weights.keys()
+            and all(math.isclose(sign * weight, weights[arm]) for arm, weight in one.weights.items())
+            for sign in (1, -1)
+        )
+        if any(same):
+            p = f"two-sided p {p_value(one.estimate.p)}"
+            if one.family > 1:
+                p += f", {p_value(one.p_holm)} after Holm's correction over {one.family} contrasts"
+            return f"the report, on {one.contrast}: {one.verdict}{'' if math.isnan(one.estimate.p) else f' ({p})'}"
     return "not among the report's contrasts"
 
 
@@ -141,7 +145,7 @@ def magnitude(table: pd.DataFrame) -> float:
 
 
 def difference_text(estimate: Estimate) -> str:
-    """Format a difference with its interval, for example "+1.2 points [−0.3, +2.7] (no clear difference)".
+    """Format a difference with its interval, for example "+1.2 points [−0.3, +2.7] (includes 0)".
 
     Args:
         estimate: An estimate in percentage points.
@@ -155,21 +159,22 @@ def ratio_text(ratio: Ratio) -> str:
 
 
 def power_text(estimate: Estimate | Ratio) -> str:
-    """Format the numbers of runs and seeds and the smallest effect that they would find with a power of 80 %.
+    """Format the numbers of runs and seeds, and the smallest effect that a single test would find.
 
     Args:
         estimate: An estimate in percentage points, or a ratio.
 
     Returns:
-        For example "n = 10 (5 seeds), smallest detectable effect 1.3 points". The effect is left out if the estimate
-        has no interval.
+        For example "n = 10 (5 seeds), a single two-sided test would find 1.3 points (power 80 %)". The effect is left
+        out if the estimate has no interval.
     """
     seeds = f"n = {sample_size(estimate)}"
     if math.isnan(estimate.detectable):
         return seeds
+    test = "a single two-sided test would find"
     if isinstance(estimate, Ratio):
-        return f"{seeds}, smallest detectable factor {number(estimate.detectable, 2)}"
-    return f"{seeds}, smallest detectable effect {estimate.detectable:.1f} points"
+        return f"{seeds}, {test} a factor of {number(estimate.detectable, 2)} (power 80 %)"
+    return f"{seeds}, {test} {estimate.detectable:.1f} points (power 80 %)"
 
 
 def sample_size(estimate: Estimate | Ratio) -> str:
@@ -182,7 +187,7 @@ def _interval(estimate: Estimate | Ratio, show: Callable[[float, int], str], dig
     if math.isnan(estimate.low):
         return "(no interval)"
     text = interval(estimate.low, estimate.high, show, digits)
-    return text if is_clear(estimate) else f"{text} (no clear difference)"
+    return text if is_clear(estimate) else f"{text} (includes {estimate.no_effect:g})"
 
 
 def scale(recorded: Recorded) -> str:

@@ -203,7 +203,7 @@ def scales(recorded: Recorded) -> RunsMeasured:
     return Measured(
         values={**found},
         summary=", ".join(f"{name} {difference_text(estimate)}" for name, estimate in found.items()),
-        evidence=f"{scale(recorded)}; {power_text(found['mixed less 3x3'])}; mixed less 3x3 "
+        evidence=f"{scale(recorded)}; {power_text(found['mixed less 3x3'])}; "
         f"{report_verdict(recorded, BRANCHES, 'mixed', '3x3')}; multiply-adds equal within {percent(deviation)} %",
     )
 

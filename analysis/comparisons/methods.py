@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from analysis.effects import INTERACTION, PAIRWISE, Decision
 from analysis.factors import baseline
@@ -21,11 +21,32 @@ MEASURED = (
     "value was not measured.",
 )
 """Paragraphs on what the numbers of a report are."""
-REFERENCES = (
-    "X. Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021, arXiv:2103.03098. "
-    "E. L. Kaplan and P. Meier, Nonparametric estimation from incomplete observations, JASA 53, 1958. C. Szegedy et "
-    "al., Going deeper with convolutions, arXiv:1409.4842, 2014."
-)
+REFERENCES = {
+    "Bouthillier": "X. Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021, "
+    "arXiv:2103.03098.",
+    "Hedges": "L. V. Hedges, Distribution theory for Glass's estimator of effect size and related estimators, Journal "
+    "of Educational Statistics 6, 1981, 107-128.",
+    "Holm": "S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6, "
+    "1979, 65-70.",
+    "Kaplan": "E. L. Kaplan and P. Meier, Nonparametric estimation from incomplete observations, Journal of the "
+    "American Statistical Association 53, 1958, 457-481.",
+    "McNemar": "Q. McNemar, Note on the sampling error of the difference between correlated proportions or "
+    "percentages, Psychometrika 12, 1947, 153-157.",
+    "Satterthwaite": "F. E. Satterthwaite, An approximate distribution of estimates of variance components, "
+    "Biometrics Bulletin 2, 1946, 110-114.",
+    "Schuirmann": "D. J. Schuirmann, A comparison of the two one-sided tests procedure and the power approach for "
+    "assessing the equivalence of average bioavailability, Journal of Pharmacokinetics and Biopharmaceutics 15, 1987, "
+    "657-680.",
+    "Welch": "B. L. Welch, The generalization of 'Student's' problem when several different population variances are "
+    "involved, Biometrika 34, 1947, 28-35.",
+}
+"""What a report may cite, by the name under which it does."""
+
+
+def references(texts: Iterable[str]) -> str:
+    """List what texts cite by name, in the order of the names."""
+    cited = " ".join(texts)
+    return " ".join(entry for name, entry in REFERENCES.items() if name in cited)
 
 
 def describe_method(recorded: Recorded, decisions: Sequence[Decision]) -> str:

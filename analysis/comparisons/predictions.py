@@ -93,6 +93,7 @@ def predictions_table(compared: pd.DataFrame) -> Table:
             ]
         )
     images = int(compared["images"].max()) if len(compared) else 0
-    columns = ["Pair", "Seeds", "First alone right", "Second alone right", "p, Holm", "Seeds with a clear difference"]
+    columns = ["Pair", "Seeds", "First alone right, mean over seeds"]
+    columns += ["Second alone right, mean over seeds", "p, Holm", "Seeds with a clear difference"]
     caption = f"Networks of the same seed on the same {number(images)} validation images (McNemar's exact test)"
     return Table(caption, columns, rows)

@@ -27,20 +27,23 @@ from analysis.frames import Recorded
 from analysis.report.completeness import DIVERGED, MARKS, runs_in_state, states
 from analysis.report.pairs import arm_sentences
 from analysis.report.words import (
+    between,
     capitalised,
     compared,
+    could_be_found,
     evidence_of,
     listed,
+    more_or_less,
     no_interval,
     p_of,
     points_of,
 )
 from analysis.statistics import mean
-from analysis.tables import MINUS, counted, is_missing, number, percent
+from analysis.tables import MINUS, counted, is_missing, percent
 from reproduce import schema
 
 SUBJECTS = {
-    (LABELS[AUX], "any − none"): "auxiliary classifiers of any kind",
+    (LABELS[AUX], "any − none"): "the auxiliary classifiers as a group",
     (LABELS[AUX], "both − none"): "the auxiliary classifiers",
     (LABELS[AUX], "aux1 − none"): "the first auxiliary classifier alone",
     (LABELS[AUX], "aux2 − none"): "the second auxiliary classifier alone",
@@ -48,8 +51,23 @@ SUBJECTS = {
     (LABELS[REDUCTION], "reduced − naive"): "the 1x1 reductions, against naive modules,",
 }
 """The names of contrasts in sentences, by factor and levels."""
-FACTORS = {LABELS[AUX]: "auxiliary classifiers", LABELS[REDUCTION]: "1x1 reductions"}
+FACTORS = {
+    LABELS[AUX]: "auxiliary classifiers",
+    LABELS[REDUCTION]: "1x1 reductions",
+    "network.branches": "the branches",
+    "network.head": "the layer before the classifier",
+    "network.norm": "normalisation",
+}
 """The names of factors in sentences."""
+LEVELS = {
+    "network.branches": {"mixed": "branches of mixed kernels"}
+    | {kernel: f"only {kernel} branches" for kernel in ("1x1", "3x3", "5x5")},
+    "network.head": {"avgpool": "average pooling", "fc": "a fully connected layer"},
+    "network.norm": {"batch": "batch normalisation", "none": "no normalisation"},
+}
+"""The names of levels in sentences, by factor."""
+MOST_INTERACTIONS = 2
+"""The number of interactions of the same verdict that have a sentence each, unless they are clear."""
 NEGLIGIBLE_COST = 0.05
 """The largest relative difference in multiply-adds that sentences do not mention."""
 
@@ -79,12 +97,12 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
         found.append(_only_arm(finished))
     main = [one for one in decisions if one.kind not in (PAIRWISE, INTERACTION)]
     sentences = [_main(one, finished, len(decisions)) for one in main]
-    sentences += [_interaction(one, len(decisions)) for one in decisions if one.kind == INTERACTION]
+    sentences += _interactions([one for one in decisions if one.kind == INTERACTION], len(decisions))
     sentences += _pairs([one for one in decisions if one.kind == PAIRWISE], finished, len(decisions))
     return Findings(
         found=[
             *found,
-            *(f"In this training {text}" if i == 0 else capitalised(text) for i, text in enumerate(sentences)),
+            *(f"In this training, {text}" if i == 0 else capitalised(text) for i, text in enumerate(sentences)),
         ],
         open=[*_unfinished(recorded), *_design(recorded, decisions), *_power(decisions), _reach(recorded)],
     )
@@ -96,11 +114,14 @@ def write_findings(recorded: Recorded, decisions: Sequence[Decision]) -> Finding
 def describe_scope(recorded: Recorded) -> str:
     """Write how many runs are finished, and how they were trained."""
     finished = recorded.finished
-    seeds = counted(finished["seed"].nunique(), "seed")
-    return (
-        f"{counted(len(finished), 'finished run')} of {counted(finished['arm'].nunique(), 'arm')} with {seeds}"
-        f"{_training(finished)}."
-    )
+    return f"{counted(len(finished), 'finished run')} of {_arms_and_seeds(finished)}{_training(finished)}."
+
+
+def _arms_and_seeds(runs: pd.DataFrame) -> str:
+    """Count arms and their seeds, for example "4 arms, 3 seeds each"."""
+    seeds = runs.groupby("arm")["seed"].nunique()
+    each = " each" if len(seeds) > 1 else ""
+    return f"{counted(len(seeds), 'arm')}, {between(int(seeds.min()), int(seeds.max()), 'seed')}{each}"
 
 
 def _training(runs: pd.DataFrame) -> str:
@@ -125,10 +146,9 @@ def _nothing(recorded: Recorded) -> str:
     one = len(runs) == 1
     none = "The only run is not finished" if one else f"None of the {len(runs)} runs is finished"
     states_of = _by_state(recorded) or "without a final top-1"
-    arms, seeds = counted(runs["arm"].nunique(), "arm"), counted(runs["seed"].nunique(), "seed")
     return (
         f"{none} ({states_of}), so that nothing is known of {'its' if one else 'their'} accuracy. "
-        f"The experiment has {arms} with {seeds}{_training(recorded.described)}."
+        f"The experiment has {_arms_and_seeds(runs)}{_training(recorded.described)}."
     )
 
 
@@ -176,12 +196,36 @@ def _main(one: Decision, finished: pd.DataFrame, family: int) -> str:
         case _:
             single = one.estimate.replicates < 2
             rest = "another seed may show the opposite" if single else "there is no spread to compare it with"
-            return f"top-1 was {compared(value)} with {subject.rstrip(',')}{saved}; {no_interval(one)}, so that {rest}."
+            when = "when" if subject.startswith("using ") else "with"
+            return (
+                f"top-1 was {compared(value)} {when} {subject.rstrip(',')}{saved}; {no_interval(one)}, so that {rest}."
+            )
+
+
+def _interactions(decisions: Sequence[Decision], family: int) -> list[str]:
+    """Write a sentence for each interaction that is clear, and one for all others of a verdict if they are many."""
+    sentences = []
+    for verdict in dict.fromkeys(one.verdict for one in decisions):
+        own = [one for one in decisions if one.verdict == verdict]
+        if verdict in (HIGHER, LOWER) or len(own) <= MOST_INTERACTIONS:
+            sentences += [_interaction(one, family) for one in own]
+            continue
+        largest = points_of(max((one.estimate.value for one in own), key=abs))
+        told = {
+            EQUIVALENT: f"are within the margin of {points_of(own[0].margin)}",
+            NOT_CLEAR_AFTER_CORRECTION: f"may be there, but are not clear among the {family} contrasts",
+            NO_CLEAR_DIFFERENCE: "are not clear",
+        }.get(verdict, f"cannot be tested, because {no_interval(own[0])}")
+        sentences.append(
+            f"{len(own)} interactions, by which the effect of one factor would depend on another, {told} (the largest "
+            f"is of {largest}); the table of effects lists them."
+        )
+    return sentences
 
 
 def _interaction(one: Decision, family: int) -> str:
     a, b = (_factor(name) for name in one.effect.split(" × ", 1))
-    levels = f" (in {one.contrast})" if TOGETHER in one.effect or "any" in one.contrast else ""
+    levels = _compared_levels(one) if TOGETHER in one.effect or "any" in one.contrast else ""
     subject, evidence = f"the effect of {a} on top-1", evidence_of(one)
     match one.verdict:
         case verdict if verdict in (HIGHER, LOWER):
@@ -210,12 +254,23 @@ def _subject(one: Decision) -> str:
     if (one.effect, one.contrast) in SUBJECTS:
         return SUBJECTS[one.effect, one.contrast]
     names, plus, minus = (text.split(TOGETHER) for text in (one.effect, *one.contrast.split(f" {MINUS} ", 1)))
+    if len(names) == 1 and {*plus, *minus} <= LEVELS.get(one.effect, {}).keys():
+        of = LEVELS[one.effect]
+        return f"using {of[plus[0]]} instead of {of[minus[0]]}"
     changed = [f"{_factor(name)} {level}" for name, level in zip(names, plus, strict=True)]
     return f"{listed(changed)} in place of {listed(minus)}"
 
 
 def _factor(label: str) -> str:
-    return FACTORS.get(label, label)
+    names = [FACTORS.get(name, name) for name in label.split(TOGETHER)]
+    return f"{listed(names)} together" if len(names) > 1 else names[0]
+
+
+def _compared_levels(one: Decision) -> str:
+    """Format the levels that an interaction compares, for example " (both against none, at 0.2 against 0.1)"."""
+    sides = [side.strip("()").split(f" {MINUS} ", 1) for side in one.contrast.split(") × (", 1)]
+    told = [" against ".join(" and ".join(level.split(TOGETHER)) for level in side) for side in sides]
+    return f" ({', at '.join(told)})"
 
 
 def _cost(one: Decision, finished: pd.DataFrame) -> str:
@@ -223,10 +278,11 @@ def _cost(one: Decision, finished: pd.DataFrame) -> str:
     ratio = cost_ratio(one, finished)
     if is_missing(ratio) or abs(ratio - 1) < NEGLIGIBLE_COST:
         return ""
-    less, more = percent(1 - ratio, 0), number(ratio, 1 if ratio < 10 else 0)
     if one.kind != PAIRWISE and one.verdict in (HIGHER, LOWER):
-        return f" and saved {less} % of the multiply-adds" if ratio < 1 else f", for {more} times the multiply-adds"
-    return f", with {less} % fewer multiply-adds" if ratio < 1 else f", with {more} times the multiply-adds"
+        if ratio < 1:
+            return f" and saved {percent(1 - ratio, 0)} % of the multiply-adds"
+        return f", for {more_or_less(ratio)} multiply-adds"
+    return f", with {more_or_less(ratio)} multiply-adds"
 
 
 def _corrected(one: Decision, family: int) -> str:
@@ -287,12 +343,7 @@ def _power(decisions: Sequence[Decision]) -> list[str]:
     unclear = [one for one in decisions if one.verdict in (NO_CLEAR_DIFFERENCE, NOT_CLEAR_AFTER_CORRECTION)]
     if not unclear:
         return []
-    sizes = sorted(one.estimate.detectable for one in unclear)
-    span = points_of(sizes[0]) if len(sizes) == 1 else f"{number(100 * sizes[0], 1)} to {points_of(sizes[-1])}"
-    lines = [
-        "A difference that is not clear is not shown to be absent: with this spread and these seeds, one of "
-        f"{span} is found with a probability of 80 %."
-    ]
+    lines = [could_be_found(unclear)]
     needed = [int(one.seeds) for one in unclear if not is_missing(one.seeds)]
     if needed:
         most = f"{max(needed)} seeds" if max(needed) < MAX_SEEDS else f"over {MAX_SEEDS} seeds"
@@ -303,15 +354,15 @@ def _power(decisions: Sequence[Decision]) -> list[str]:
 
 
 def _reach(recorded: Recorded) -> str:
-    norm = recorded.finished.get("network.norm")
+    finished = recorded.finished
+    norm = finished.get("network.norm")
     norms = set(norm.dropna()) if norm is not None else set()
     without = "; nor for networks without normalisation, such as the paper's" if norms == {"batch"} else ""
-    if recorded.finished["arm"].value_counts().max() < 2:
+    if finished["arm"].value_counts().max() < 2:
         return (
             "Each arm has a single run: none of this is shown for other seeds, other data, image sizes or "
             f"lengths of training{without}."
         )
-    return (
-        "All of this holds for other seeds of the same training. It is not shown for other data, image sizes or "
-        f"lengths of training{without}."
-    )
+    has_interval = any(not is_missing(mean(own).low) for _, own in finished.groupby("arm")[schema.FINAL_TOP1])
+    covered = "The intervals cover other seeds of the same training only. " if has_interval else ""
+    return f"{covered}Nothing is shown for other data, image sizes or lengths of training{without}."

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.claims.decide import decide_all
 from analysis.claims.rendering import as_rows, ledger_table
-from analysis.comparisons.methods import describe_method
+from analysis.comparisons.methods import MEASURED, describe_method, references
 from analysis.comparisons.predictions import compare_predictions, predictions_table
 from analysis.details.arms import arms_table, described_arms
 from analysis.details.budgets import budgets_table
@@ -91,6 +91,13 @@ class Sections:
     """Sentences on what the numbers can and cannot show."""
     environment: Sequence[tuple[str, str]]
     """The environment of the runs, as pairs of a label and its value."""
+
+    @property
+    def references(self) -> str:
+        """What the methods and the tables cite."""
+        tables = (self.effects_table, self.sizes_table, self.targets_table, self.predictions_table)
+        named = (text for table in tables if table.rows for text in (table.caption, *table.columns))
+        return references([self.method, *MEASURED, *named])
 
     @property
     def top1_effects(self) -> pd.DataFrame:

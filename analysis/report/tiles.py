@@ -20,6 +20,7 @@ from analysis.effects import (
     Decision,
 )
 from analysis.frames import Recorded
+from analysis.report.words import more_or_less
 from analysis.tables import counted, interval, is_missing, percent, points, share_interval
 from reproduce import schema
 
@@ -73,12 +74,12 @@ def _tile(decision: Decision, finished: pd.DataFrame) -> Tile:
     estimate = decision.estimate
     notes = []
     if decision.verdict == NO_CLEAR_DIFFERENCE:
-        notes.append(f"Differences below {percent(estimate.detectable, 1)} points may go undetected here.")
+        notes.append(f"Differences below {percent(decision.detectable, 1)} points may go undetected here.")
     if decision.verdict == EQUIVALENT:
         notes.append(f"The margin is {percent(decision.margin, 1)} points.")
     ratio = cost_ratio(decision, finished)
-    if not is_missing(ratio) and round(ratio, 2) != 1:
-        notes.append(f"At {percent(ratio, 0)} % of the multiply-adds.")
+    if not is_missing(ratio) and round(100 * ratio) != 100:
+        notes.append(f"With {more_or_less(ratio)} multiply-adds.")
     return Tile(
         label=f"{decision.effect}, {decision.contrast}" if decision.kind == MAIN else decision.contrast,
         value=f"{points(estimate.value)} points",
@@ -95,20 +96,33 @@ def _best(summary: pd.DataFrame, decisions: Sequence[Decision]) -> Tile:
     verdict = f"The highest mean of {counted(len(ranked), 'arm')}"
     names = list(ranked["arm"].iloc[:2])
     single = [one for one in decisions if len(one.pairs) == 1 and first["arm"] in one.pairs[0]]
-    decided = [one for one in single if set(names) == set(one.pairs[0])] or [
-        one for one in single if one.effect == first["arm"]
-    ]
+    compared = [one for one in single if set(names) == set(one.pairs[0])]
+    decided = compared or [one for one in single if one.effect == first["arm"]]
     if len(ranked) == 1:
         verdict = "The only arm with a result"
     elif decided:
-        verdict = f"{decided[0].contrast}: {decided[0].verdict}"
+        verdict = _ahead(decided[0], str(first["arm"]), names[1])
     return Tile(
         label=f"Best arm: {first['arm']}",
         value=f"{percent(first['top1'])} %",
         aside=share_interval(first["top1_low"], first["top1_high"]),
         verdict=verdict,
-        note="" if decided or len(ranked) == 1 else "No test compares it with the second.",
+        note="" if compared or len(ranked) == 1 else f"No test compares it with the second, {names[1]}.",
     )
+
+
+def _ahead(one: Decision, first: str, second: str) -> str:
+    """Say what was decided on the best arm and another, for example "Clearly above only-3x3, the second"."""
+    plus, minus = one.pairs[0]
+    other = minus if plus == first else plus
+    name = f"{other}, the second" if other == second else other
+    told = {
+        EQUIVALENT: f"Equivalent to {name}, within the margin",
+        NO_CLEAR_DIFFERENCE: f"Not clearly above {name}",
+        NOT_CLEAR_AFTER_CORRECTION: f"Not clearly above {name}, after Holm's correction",
+        NO_INTERVAL: f"Cannot be tested against {name}",
+    }
+    return told.get(one.verdict, f"Clearly above {name}")
 
 
 def _progress(recorded: Recorded) -> Tile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -221,3 +222,34 @@ def test_baseline_is_the_arm_nearest_to_the_paper() -> None:
 def test_a_clear_difference_is_called_by_its_direction(values: list[float], verdicts: set[str]) -> None:
     found = effects(grid({("none", "reduced"): [0.875, 0.88, 0.885], ("both", "reduced"): values}), TOP1)
     assert set(found.query("kind == 'main'")["verdict"]) == verdicts
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("n", [3, 5])
+def test_an_effect_of_the_printed_size_is_found_after_the_correction_in_4_of_5_experiments(n: int, spread: str) -> None:
+    """In experiments whose true spread is the one that was observed, and in which nothing else is there to be found."""
+    deviations = np.array(SPREADS[spread])
+    standard = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    standard /= standard.std(ddof=1)
+    values = [list(0.5 + 0.01 * deviation * standard) for deviation in deviations]
+    decided = decide_effects(grid(dict(zip(CELLS, values, strict=True))), TOP1)
+    noise = np.random.default_rng(n).normal(size=(20_000, 4, n)) * 0.01 * deviations[:, None]
+    for place, one in enumerate(decided):
+        shift = one.detectable * CONTRASTS[place] / (CONTRASTS[place] @ CONTRASTS[place])
+        value, se, df = simulated(noise + shift[:, None])
+        ordered = np.sort(p := 2 * stats.t.sf(np.abs(value) / se, df), axis=1)
+        steps = np.minimum.accumulate(ordered < 0.05 / np.array([3, 2, 1]), axis=1).sum(axis=1)  # Holm's rejections
+        found = (np.argsort(np.argsort(p, axis=1), axis=1)[:, place] < steps).mean()
+        assert 0.78 < found < 0.85
+
+
+def test_so_many_seeds_find_the_margin_after_the_correction_and_fewer_do_not() -> None:
+    decided = decide_effects(grid(CELLS), TOP1, Settings(margin=0.004))[0]
+    assert decided.family == 3
+    estimate, seeds = decided.estimate, int(decided.seeds)
+
+    def detectable(count: int) -> float:
+        df = estimate.df * (count - 1) / 2
+        return replace(estimate, se=estimate.se * math.sqrt(3 / count), df=df, replicates=count).detectable_at(0.05 / 3)
+
+    assert detectable(seeds) <= 0.004 < detectable(seeds - 1)

@@ -9,8 +9,8 @@ from analysis.report.comparing.differences import Difference, shared_arms, unrec
 from analysis.report.comparing.sides import Side
 from analysis.report.findings import Findings, describe_scope
 from analysis.report.pairs import arm_sentences
-from analysis.report.words import capitalised, listed, points_of
-from analysis.tables import counted, number
+from analysis.report.words import capitalised, could_be_found, listed, points_of
+from analysis.tables import counted
 
 MOST_SETTINGS = 3
 """The number of differing settings of which a sentence gives the values."""
@@ -106,12 +106,7 @@ def _open(
             )
     unclear = [one for one in decisions if one.verdict in (NO_CLEAR_DIFFERENCE, NOT_CLEAR_AFTER_CORRECTION)]
     if unclear:
-        sizes = sorted(one.estimate.detectable for one in unclear)
-        span = points_of(sizes[0]) if len(sizes) == 1 else f"{number(100 * sizes[0], 1)} to {points_of(sizes[-1])}"
-        lines.append(
-            "A difference that is not clear is not shown to be absent: with this spread and these seeds, one of "
-            f"{span} is found with a probability of 80 %."
-        )
+        lines.append(could_be_found(unclear))
     if unknown := unrecorded_settings(a.recorded, b.recorded):
         are = "is" if len(unknown) == 1 else "are"
         lines.append(f"{listed(unknown)} {are} recorded on one side only, and cannot be compared.")

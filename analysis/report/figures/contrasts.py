@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from analysis.report.figures.style import FAINT, INK, PALETTE, STYLE, Plot, colour, line, marker, panel
+from analysis.report.figures.style import FAINT, INK, PALETTE, PAPER, STYLE, Plot, colour, line, marker, panel
+from analysis.report.results import effect_name
 from analysis.statistics import mean
 
+LABEL, LABEL_LINE = 58, 0.36
+"""Number of characters in a line of a label, which fit into a panel's width, and the height of a line, in rows."""
 LEVELS = 8
 """Number of levels of a factor up to which its interaction is drawn."""
 
@@ -26,27 +31,30 @@ def forest(effects: pd.DataFrame) -> Plot | None:
     if effects.empty:
         return None
     rows = effects.reset_index(drop=True)
-    figure, axes = panel(height=0.6 + 0.45 * len(rows))
+    labels = [textwrap.wrap(effect_name(row), LABEL) or [""] for _, row in rows.iterrows()]
+    places = np.cumsum([-1 - LABEL_LINE * (len(label) - 1) for label in labels]) + 1
+    figure, axes = panel(height=0.6 + 0.45 * (1 - places[-1]))
     axes.axvline(0, color=INK, linewidth=0.8)
-    for i, row in rows.iterrows():
-        y = -float(str(i))
+    for y, label, (_, row) in zip(places, labels, rows.iterrows(), strict=True):
         if row["detectable"] > 0:
             band = 100 * row["detectable"]
             axes.fill_betweenx([y - 0.2, y + 0.2], -band, band, color=FAINT, alpha=0.8, linewidth=0)
         if not np.isnan(row["low"]):
             axes.plot([100 * row["low"], 100 * row["high"]], [y, y], color=colour(0), solid_capstyle="butt")
         axes.plot([100 * row["difference"]], [y], color=colour(0), marker="o" if row["kind"] != "pairwise" else "s")
-        name = row["contrast"] if row["kind"] == "pairwise" else f"{row['effect']}: {row['contrast']}"
-        if row["kind"] == "interaction":
-            name = f"Interaction {row['effect']}"
-        axes.text(0, y + 0.26, name, transform=axes.get_yaxis_transform(), ha="left", va="bottom", parse_math=False)
-    axes.set(xlabel="difference in top-1, points", ylim=(-len(rows) + 0.5, 0.85))
+        # Labels take no part in the layout: a long one would make the axes narrower.
+        text = axes.text(0, y + 0.26, "\n".join(label), transform=axes.get_yaxis_transform(), parse_math=False)
+        text.set(va="bottom", linespacing=1.15, in_layout=False)
+        text.set_bbox({"facecolor": PAPER, "edgecolor": "none", "pad": 0.5})
+    axes.set(xlabel="difference in top-1, points", ylim=(places[-1] - 0.5, 0.85 + LABEL_LINE * (len(labels[0]) - 1)))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
+    pairwise = set(rows["kind"].eq("pairwise"))
+    marks = "Squares: one arm minus the baseline" if pairwise == {True} else "Circles: effects over the whole grid"
     caption = (
-        "Estimates with 95 % intervals. Grey: effects too small to be detected with a power of 80 %, given the "
-        "observed spread. Circles: effects over the whole grid. Squares: one arm minus the baseline."
+        "Estimates with 95 % intervals. Grey: effects too small to be found, after Holm's correction, with a "
+        f"probability of 80 %, given the observed spread. {marks}."
     )
     return Plot(name="effects", title="Effects on top-1", caption=caption, figure=figure)
 

@@ -88,8 +88,8 @@ def _pareto(drawn: pd.DataFrame, column: str, name: str, label: str, *, more_is_
     axes.margins(0.15)
     axes.set(xlabel=label.format(unit), ylabel="top-1, %")
     caption = (
-        "Means over seeds, with 95 % intervals of top-1. Filled: arms on the Pareto front (dotted), which no other arm "
-        "beats in both; hollow: the others."
+        "Means over seeds, with 95 % intervals of top-1. Filled: arms on the Pareto front (dotted), to which no other "
+        "arm is at least as good in both and better in one; hollow: the others."
     )
     if column == "images_per_s":  # no interval: they vary with the load of the machine rather than with the seed
         caption += " Images/s depend on the machine and on what else it did."

@@ -52,7 +52,8 @@ def time_to_target(times: pd.DataFrame, arms: Sequence[str], target: float) -> P
     censored = int((~known["reached"]).sum())
     caption = f"Share of an arm's runs whose validation top-1 has reached {percent(target, 1)} %, by Kaplan and Meier."
     if censored:
-        caption += f" {counted(censored, 'run')} never did while they trained, and count as censored."
+        count = "counts" if censored == 1 else "count"
+        caption += f" {counted(censored, 'run')} never reached it and {count} as censored."
     return Plot(
         name="time-to-target", title=f"Time until top-1 reaches {percent(target, 1)} %", caption=caption, figure=figure
     )
@@ -103,7 +104,7 @@ def telemetry(strips: Sequence[Strip], arms: Sequence[str], runs: int) -> Plot |
     if not all(strip.on_gpu for strip in strips):
         parts.append("CPU use is that of the whole host, so that runs side by side are counted together.")
     if any(strip.resumed for strip in strips):
-        parts.append("Dashed lines: another attempt went on; the pause before it is left out.")
+        parts.append("Dashed lines mark where the run was resumed; the pause before is left out.")
     if runs >= SUMMARISED_FROM:
         parts.append(f"One run of each arm is shown, of {runs} runs.")
     return Plot(name="telemetry", title="How busy the devices were", caption=" ".join(parts), figure=figure)

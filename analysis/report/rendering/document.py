@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from analysis.comparisons.methods import MEASURED, REFERENCES
+from analysis.comparisons.methods import MEASURED
 from analysis.report.figures.style import Plot
 from analysis.report.sections import Sections
 from analysis.tables import DASH, Table, counted
@@ -45,7 +45,7 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
             f"{run.name}: {run.outcome}{f': {run.error}' if run.error != DASH else ''}" for run in sections.unfinished
         )
         blocks.append("\n".join(f"- {as_markdown(error)}" for error in errors))
-    methods = [sections.method, *MEASURED, f"References. {REFERENCES}"]
+    methods = [sections.method, *MEASURED, f"References. {sections.references}"]
     blocks += ["#### Methods and limits", *map(as_markdown, methods)]
     if sections.limits:
         blocks.append("\n".join(f"- {as_markdown(line)}" for line in sections.limits))

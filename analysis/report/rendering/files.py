@@ -11,6 +11,7 @@ from analysis.report.rendering.document import document_tables, render_markdown
 from analysis.report.rendering.page import render_page
 from analysis.report.rendering.plots import draw_plots
 from analysis.report.sections import Sections
+from analysis.summaries import within_range
 
 MARK = b"deeper report"
 """Text that the page and the Markdown of every report contain: the command that makes them."""
@@ -35,7 +36,7 @@ def write_files(sections: Sections, out: Path) -> Path:
     frames = {
         "runs": sections.recorded.runs,
         "epochs": sections.recorded.epochs,
-        "arms": sections.summary,
+        "arms": within_range(sections.summary),
         "effects": sections.effects,
     }
     plots = draw_plots(sections)

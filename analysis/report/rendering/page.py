@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from analysis.comparisons.methods import MEASURED, REFERENCES
+from analysis.comparisons.methods import MEASURED
 from analysis.report.figures import style
 from analysis.report.rendering.plots import Plots
 from analysis.report.sections import Sections
@@ -66,7 +66,6 @@ def render_page(sections: Sections, plots: Plots) -> str:
         plots=plots,
         keys=keys(sections.recorded.arms),
         measured=MEASURED,
-        references=REFERENCES,
     )
 
 

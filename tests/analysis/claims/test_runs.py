@@ -163,7 +163,7 @@ def test_the_verdict_follows_the_effect_and_the_evidence_names_data_and_resoluti
 def test_without_a_clear_difference_more_seeds_are_asked_for(claim: str, arms: list[Arm]) -> None:
     noisy = decided(claim, *arms, noise=0.02)
     assert noisy.verdict is NOT_ENOUGH
-    assert "(no clear difference)" in noisy.measured
+    assert "(includes 0)" in noisy.measured
     more = max(part.more for part in noisy.parts)
     assert noisy.evidence.startswith(f"{more} more seed" if more < 1000 else "over 1000")
 
@@ -265,7 +265,7 @@ def test_a_claim_has_the_estimate_of_the_report_and_says_what_the_report_decides
     assert isinstance(part.value, dict)
     expected = [100 * shown["difference"], 100 * shown["low"], 100 * shown["high"], shown["n"]]
     assert [part.value[name] for name in ("value", "low", "high", "n")] == pytest.approx(expected)
-    decided_there = f"in the report, among all contrasts: {shown['verdict']} (p {p_value(shown['p'])}"
+    decided_there = f"the report, on both − none: {shown['verdict']} (two-sided p {p_value(shown['p'])}"
     assert decided_there in decide(CLAIMS["S-aux-helps"], made).evidence
 
 
@@ -273,6 +273,21 @@ def test_a_paired_experiment_has_paired_claims() -> None:
     made = recorded(*[{**arm, "shift": 0.05} for arm in heads(0.60, 0.62, 0.61, 0.63)])
     assert decide(CLAIMS["S-aux-helps"], made).verdict is NOT_ENOUGH
     assert decide(CLAIMS["S-aux-helps"], replace(made, settings=Settings(paired=True))).verdict is HOLDS
+
+
+def test_a_claim_judged_by_another_method_says_so_and_quotes_the_report_as_it_is() -> None:
+    """The design has fewer arms and its own way of comparing; the report's verdict is still that of its page."""
+    arms: list[Arm] = [{**arm, "shift": 0.05} for arm in heads(0.60, 0.62, 0.61, 0.63)]
+    made = recorded(*arms, noise=0.01)
+    finding = by_design("S-aux-helps", made, arms=("none", "both"), paired=True)
+    runs = made.runs.assign(arm=made.runs["network.aux"])
+    shown = effects(runs, schema.FINAL_TOP1).set_index("contrast").loc["both − none"]
+    assert "compared seed by seed, as its design says, where the report compares arm by arm" in finding.evidence
+    assert (
+        f"the report, on both − none: {shown['verdict']} (two-sided p {p_value(shown['p'])}, "
+        f"{p_value(shown['p_holm'])} after Holm's correction over 4 contrasts)"
+    ) in finding.evidence
+    assert "where the report" not in by_design("S-aux-helps", made, paired=False).evidence
 
 
 def test_every_claim_has_a_measurement() -> None:
@@ -321,7 +336,7 @@ def test_a_row_that_was_decided_at_a_look_keeps_its_verdict() -> None:
     made.runs.loc[later, schema.FINAL_TOP1] = 0.1
     finding = by_design("S-aux-helps", made)
     assert finding.verdict is HOLDS
-    assert "level 0.0155 at 3 seeds" in finding.evidence
+    assert "at the level 0.0155 (two-sided 0.031) at the first 3 of 6 seeds" in finding.evidence
 
 
 def test_further_arms_have_to_be_complete_before_a_look() -> None:

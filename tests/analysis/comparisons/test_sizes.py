@@ -79,8 +79,8 @@ def test_networks_are_compared_seed_by_seed_and_corrected_over_all_pairs() -> No
 
 
 def test_the_smallest_detectable_effect_has_its_power_by_integration() -> None:
-    """The power of a two-sided t test by the definition: over the distribution of the standard deviation."""
-    estimate = Estimate(0.0, 6, se=1.0, df=4, replicates=3)
+    """The power of a two-sided t test of one sample by the definition: over the distribution of the deviation."""
+    estimate = Estimate(0.0, 5, se=1.0, df=4)
     critical = stats.t.ppf(0.975, 4)
 
     def rejected(chi2: float) -> float:

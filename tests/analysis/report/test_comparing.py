@@ -104,8 +104,8 @@ def test_runs_on_both_sides_are_told_from_runs_that_were_trained_twice(first: Re
 def test_what_is_said_stands_alone(first: Recorded, second: Recorded) -> None:
     findings = compare(*sides(first, second)).findings
     assert findings.found[:4] == [
-        "A is claim-heads: 12 finished runs of 4 arms with 3 seeds, trained on fashion-mnist at 64 px for 4 epochs.",
-        "B is long: 9 finished runs of 3 arms with 3 seeds, trained on fashion-mnist at 64 px for 8 epochs.",
+        "A is claim-heads: 12 finished runs of 4 arms, 3 seeds each, trained on fashion-mnist at 64 px for 4 epochs.",
+        "B is long: 9 finished runs of 3 arms, 3 seeds each, trained on fashion-mnist at 64 px for 8 epochs.",
         "The settings differ in recipe.epochs (A 4, B 8).",
         "The environment differs in machine.",
     ]

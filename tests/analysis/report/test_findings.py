@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.effects import decide_effects
 from analysis.frames import Recorded
 from analysis.report.findings import Findings, write_findings
 from analysis.settings import Settings
+from analysis.tables import interval, points
 from reproduce import schema
 
 AUX, REDUCTION = "network.aux", "network.reduction"
@@ -71,8 +73,8 @@ def grid(values: Sequence[Sequence[float]]) -> Cells:
 
 
 REACH = (
-    "All of this holds for other seeds of the same training. It is not shown for other data, image sizes or lengths of "
-    "training; nor for networks without normalisation, such as the paper's."
+    "The intervals cover other seeds of the same training only. Nothing is shown for other data, image sizes or "
+    "lengths of training; nor for networks without normalisation, such as the paper's."
 )
 
 
@@ -84,8 +86,8 @@ def test_one_epoch_is_not_told_as_several() -> None:
 def test_clear_effects_of_a_grid() -> None:
     found = findings(grid([narrow(0.70), narrow(0.68), narrow(0.75), narrow(0.73)]), (AUX, REDUCTION))
     assert found.found == [
-        "12 finished runs of 4 arms with 3 seeds, trained on imagenette at 48 px for 6 epochs.",
-        "In this training the auxiliary classifiers raised top-1 by 2.0 points (95 % interval 1.97 to 2.03, 3 seeds).",
+        "12 finished runs of 4 arms, 3 seeds each, trained on imagenette at 48 px for 6 epochs.",
+        "In this training, the auxiliary classifiers raised top-1 by 2.0 points (95 % interval 1.97 to 2.03, 3 seeds).",
         "The 1x1 reductions cost 5.0 points (95 % interval 4.97 to 5.03, 3 seeds).",
         "It is not clear whether the effect of auxiliary classifiers on top-1 depends on 1x1 reductions (0.00 points, "
         "95 % interval −0.05 to 0.05, 3 seeds).",
@@ -96,7 +98,7 @@ def test_clear_effects_of_a_grid() -> None:
 def test_equivalent_arms_of_a_grid() -> None:
     found = findings(grid([narrow(0.7), narrow(0.7001)] * 2), (AUX, REDUCTION), margin=0.005)
     assert found.found[1:] == [
-        "In this training the auxiliary classifiers changed top-1 by no more than the margin of 0.5 points (−0.01 "
+        "In this training, the auxiliary classifiers changed top-1 by no more than the margin of 0.5 points (−0.01 "
         "points, 95 % interval −0.04 to 0.02, 3 seeds; p < 0.001 for the two one-sided tests).",
         "The 1x1 reductions changed top-1 by no more than the margin of 0.5 points (0.00 points, 95 % interval −0.03 "
         "to 0.03, 3 seeds; p < 0.001 for the two one-sided tests).",
@@ -109,12 +111,12 @@ def test_equivalent_arms_of_a_grid() -> None:
 def test_an_effect_that_is_not_clear_says_what_could_have_been_found() -> None:
     found = findings({"a": (("both",), wide(0.7)), "b": (("none",), wide(0.705))}, margin=0.005)
     assert found.found[1] == (
-        "In this training no clear effect of the auxiliary classifiers on top-1 was found (−0.5 points, 95 % interval "
+        "In this training, no clear effect of the auxiliary classifiers on top-1 was found (−0.5 points, 95 % interval "
         "−5.0 to 4.0, 3 seeds)."
     )
     assert found.open[:2] == [
-        "A difference that is not clear is not shown to be absent: with this spread and these seeds, one of 6.1 points "
-        "is found with a probability of 80 %.",
+        "A difference that is not clear is not shown to be absent: with this spread and these seeds, a true difference "
+        "of 6.9 points would be found with a probability of 80 %.",
         "Finding 0.5 points, the margin of this experiment, takes about 253 seeds an arm.",
     ]
 
@@ -122,7 +124,7 @@ def test_an_effect_that_is_not_clear_says_what_could_have_been_found() -> None:
 def test_one_seed_shows_nothing_for_other_seeds() -> None:
     found = findings(grid([[0.7], [0.69], [0.7], [0.71]]), (AUX, REDUCTION))
     assert found.found[1:] == [
-        "In this training top-1 was the same with the auxiliary classifiers; an arm has a single run, so that another "
+        "In this training, top-1 was the same with the auxiliary classifiers; an arm has a single run, so that another "
         "seed may show the opposite.",
         "Top-1 was 1.0 point lower with the 1x1 reductions; an arm has a single run, so that another seed may show the "
         "opposite.",
@@ -164,7 +166,7 @@ def test_arms_that_are_no_grid_are_compared_with_the_baseline_by_verdict() -> No
     }
     found = findings(cells, (AUX, REDUCTION), margin=0.005)
     assert found.found[1:] == [
-        "In this training top-1 of the arm lower was 5.0 points lower than that of baseline (95 % interval 4.95 to "
+        "In this training, top-1 of the arm lower was 5.0 points lower than that of baseline (95 % interval 4.95 to "
         "5.05, 3 seeds).",
         "The arm equal differed from baseline by no more than the margin of 0.5 points (+0.01 points, 95 % interval "
         "−0.04 to 0.06, 3 seeds).",
@@ -214,7 +216,7 @@ def test_no_finished_run() -> None:
     found = findings(cells)
     assert found.found == [
         "None of the 6 runs is finished (1 diverged, 1 failed, 1 interrupted, 1 running and 2 waiting), so that "
-        "nothing is known of their accuracy. The experiment has 2 arms with 3 seeds, trained on imagenette at 48 px "
+        "nothing is known of their accuracy. The experiment has 2 arms, 3 seeds each, trained on imagenette at 48 px "
         "for 6 epochs."
     ]
     assert found.open == ["The loss of a s2 was not finite: training ended there."]
@@ -224,9 +226,45 @@ def test_factors_that_change_together_are_one_subject() -> None:
     cells: Cells = {"a": (("both", "0.1"), narrow(0.7)), "baseline": (("none", "0.2"), narrow(0.72))}
     found = findings(cells, (AUX, "recipe.learning_rate"))
     assert found.found[1] == (
-        "In this training auxiliary classifiers both and recipe.learning_rate 0.1 in place of none and 0.2 lowered "
+        "In this training, auxiliary classifiers both and recipe.learning_rate 0.1 in place of none and 0.2 lowered "
         "top-1 by 2.0 points (95 % interval 1.95 to 2.05, 3 seeds)."
     )
     assert found.open[0] == (
         "network.aux and recipe.learning_rate change together between these arms: their effects cannot be told apart."
     )
+
+
+def test_levels_of_a_factor_are_named_as_people_call_them() -> None:
+    cells: Cells = {"baseline": (("mixed",), narrow(0.7)), "only": (("3x3",), narrow(0.68))}
+    assert findings(cells, ("network.branches",)).found[1] == (
+        "In this training, using only 3x3 branches instead of branches of mixed kernels lowered top-1 by 2.0 points "
+        "(95 % interval 1.95 to 2.05, 3 seeds)."
+    )
+
+
+def test_unequal_seeds_are_told_from_the_fewest_to_the_most() -> None:
+    found = findings({"a": (("both",), wide(0.7)), "b": (("none",), [*wide(0.705), 0.71])}).found
+    assert found[0].startswith("7 finished runs of 2 arms, 3 or 4 seeds each, trained")
+    assert found[1].endswith("3 or 4 seeds).")
+
+
+def test_an_interval_that_ends_just_below_0_does_not_seem_to_end_above() -> None:
+    ends = stats.t.ppf(0.975, 2) * 0.004 / math.sqrt(3) - 0.0002
+    found = findings({"a": (("both",), [0.7 + ends + 0.004 * i for i in (-1, 0, 1)]), "b": (("none",), [0.7] * 3)})
+    assert "95 % interval −0.0 to 2.0, 3 seeds)" in found.found[1]
+    assert interval(-0.0001, 0.008, points, 1) == "[−0.0, +0.8]"
+
+
+def test_nothing_clear_is_not_said_to_hold() -> None:
+    agreeing = findings({"a": (("both",), [0.7, 0.7]), "b": (("none",), [0.6, 0.6])})
+    assert agreeing.open[-1].startswith("Nothing is shown for other data, image sizes or lengths of training")
+
+
+def test_many_interactions_are_one_sentence() -> None:
+    fields = (AUX, REDUCTION, "recipe.learning_rate")
+    levels = [(a, b, c) for a in ("both", "none") for b in ("reduced", "unreduced") for c in ("0.1", "0.2", "0.3")]
+    found = findings({f"arm{i}": (own, wide(0.7)) for i, own in enumerate(levels)}, fields).found
+    assert found[-1].startswith(
+        "5 interactions, by which the effect of one factor would depend on another, are not clear (the largest is of "
+    )
+    assert sum("depend" in text for text in found) == 1

@@ -176,3 +176,10 @@ def test_print_parts_no_figure_from_its_caption_and_none_from_its_heading(opened
 def _letters(text: str) -> str:
     """What is left of a text if ligatures and line breaks, and with them spaces and hyphens, make no difference."""
     return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text))
+
+
+def test_values_under_a_figure_name_their_arms_in_full(opened: Any) -> None:
+    cut = opened.eval_on_selector_all(
+        ".readout [data-key]", "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).length"
+    )
+    assert cut == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import subprocess
@@ -16,7 +17,11 @@ from mlflow.entities import Metric
 
 from analysis.frames import AnalysisError, epochs_frame, read
 from analysis.reading.opening import open_store
+from analysis.report.figures.contrasts import forest
+from analysis.report.rendering.files import write_files
+from analysis.report.sections import build_sections
 from analysis.report.writing import write_report
+from analysis.settings import Settings
 from reproduce import schema
 from tests.analysis.conftest import STARTED, build_store
 
@@ -182,7 +187,7 @@ def test_a_grid_without_a_finished_run_has_a_partial_report(tracking_uri: str, t
         "deeper report broken",
     ):
         assert text in page
-    assert "All of this holds" not in page
+    assert "The intervals cover" not in page
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 1
 
 
@@ -193,6 +198,65 @@ def test_claims_that_the_runs_decide_have_a_section(claims_records: Path, tmp_pa
     assert re.search(r"S-aux-helps</th>.*not enough runs at 64 px, 4 epochs, with normalisation</td>", page)
     assert "P-aux-half-percent" in page
     assert "P-avgpool" not in page  # of another experiment
+
+
+def test_a_target_that_no_run_reaches_keeps_its_section(tracking_uri: str, tmp_path: Path) -> None:
+    recorded = dataclasses.replace(read("grid", tracking_uri=tracking_uri), settings=Settings(target=0.999))
+    html = write_files(build_sections(recorded, tracking_uri), tmp_path).read_text(encoding="utf-8")
+    section = html.split('<h2 id="targets-part">')[1].split("<h2")[0]
+    assert "No run reached this target." in section
+    assert "0 of 3" in section
+    assert "<figure>" not in section
+
+
+def test_intervals_of_accuracies_in_arms_csv_stay_within_0_and_1(tracking_uri: str, tmp_path: Path) -> None:
+    recorded = read("grid", tracking_uri=tracking_uri)
+    recorded.runs[schema.FINAL_TOP1] = recorded.runs["seed"].map({0: 0.1, 1: 0.9, 2: 0.95})
+    write_files(build_sections(recorded, tracking_uri), tmp_path)
+    arms = pd.read_csv(tmp_path / "arms.csv")
+    assert (arms["top1_low"].min(), arms["top1_high"].max()) == (0, 1)
+
+
+def test_everyone_who_is_named_has_an_entry_and_nobody_else(page: Path) -> None:
+    text = (page.parent / "results.md").read_text(encoding="utf-8")
+    before, entries = text.split("References. ")
+    entries = entries.split("\n\n")[0]
+    for name in ("Bouthillier", "Holm", "Kaplan", "Satterthwaite", "Welch", "Hedges"):
+        assert name in before
+        assert name in entries
+    for name in ("Schuirmann", "McNemar", "Szegedy"):
+        assert name not in before
+        assert name not in entries
+
+
+def test_rows_of_the_forest_plot_are_told_apart_and_leave_the_axes_their_width() -> None:
+    row = {"kind": "interaction", "difference": 0.1, "low": 0.0, "high": 0.2, "detectable": 0.05}
+    effect = "Auxiliary classifiers × recipe.learning_rate / recipe.warmup_epochs"
+    rows = [
+        {**row, "effect": effect, "contrast": f"(both − none) × ({level} − 0.01 / 1)"} for level in ("0.02", "0.05")
+    ]
+    long, short = (
+        forest(pd.DataFrame([{**one, "effect": name} for one in rows])) for name in (effect, "Auxiliary classifiers")
+    )
+    assert long is not None
+    assert short is not None
+    (axes,) = long.figure.axes
+    labels = [text.get_text() for text in axes.texts]
+    assert len(set(labels)) == 2
+    assert max(len(line) for label in labels for line in label.splitlines()) <= 58
+    widths = []
+    for plot in (long, short):
+        _ = plot.svg_file  # lays it out
+        widths.append(plot.figure.axes[0].get_position().width)
+    assert widths[0] == pytest.approx(widths[1], abs=0.01)
+    assert "Squares" not in long.caption
+
+
+def test_the_best_arm_is_compared_with_the_second_in_words(tracking_uri: str) -> None:
+    recorded = read("grid", tracking_uri=tracking_uri)
+    runs = recorded.runs[recorded.runs["network.reduction"].eq("reduced")]
+    best = build_sections(dataclasses.replace(recorded, runs=runs), tracking_uri).tiles[-2]
+    assert (best.label, best.verdict) == ("Best arm: heads-reduced", "Clearly above plain-reduced, the second")
 
 
 def test_other_experiments_have_no_section_of_claims(page: Path) -> None:
