@@ -194,6 +194,7 @@ class _ExperimentPublisher:
                 state = read_state(run_folder(self._records, entry.key))
                 what = arm_description(self._content, entry.arm)
                 tags = {**self._names[entry.key], NOTE: run_note(self._name, entry, state, what)}
+                tags |= shaping.shape_other_code(state)
                 if state.attempt > 1 and cursor.status != shaping.RUNNING and state.updated is not None:
                     ended_ms, tags[schema.TAG_ENDED] = shaping.shape_resumed_end(state, state.updated)
                     self._sender.move_end(cursor.run_id, cursor.status, ended_ms)
