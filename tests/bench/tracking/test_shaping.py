@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.records.plan import PlanEntry, RecordedPlan
+from bench.records.plan import PlanEntry, RecordedPlan, read_plans
 from bench.records.states import RunState, read_state
+from bench.tracking.pages.arms import planned_configs, recorded_configs, settings_of_arms
 from bench.tracking.pages.colours import COLOURS, colours_of_arms
 from bench.tracking.pages.notes import NOTE, experiment_note, run_note
 from bench.tracking.reader import EvaluationNews, KilledRun, RunNews
@@ -249,3 +250,22 @@ def test_an_older_run_that_was_resumed_under_another_commit_went_on_with_other_c
     tags = shape_run_news("first", ENTRY, replace(news(start(2)), state=state), epoch=0).tags
     assert tags["deeper.changes.code"] == "ceccf3dc18f0 -> f6e20f443c3a"
     assert shape_other_code(read_state(RESULTS / "records" / "runs" / "8d21e5f19163")) == {}, "resumed under one commit"
+
+
+def test_arms_without_descriptions_are_told_apart_by_their_settings() -> None:
+    plans = read_plans(RESULTS / "records", "ablation-imagenette")
+    settings = settings_of_arms(recorded_configs(RESULTS / "records", plans[0].entries))
+    note = experiment_note("first", plans, {}, settings)
+    assert "| arm | what sets it apart | runs |" in note
+    assert "| reduced-none | network.reduction reduced, network.aux none | 3 |" in note
+    described = {"arms": {"reduced-none": {"description": "plain"}}}
+    assert "| reduced-none | plain | 3 |" in experiment_note("first", plans, described, settings)
+
+
+def test_arms_of_an_experiment_that_has_not_begun_are_told_apart_by_its_file() -> None:
+    recipe = {"epochs": 2}
+    content = {"recipe": recipe, "arms": {"full": {}, "long": {"recipe": {"epochs": 4}, "network": {"aux": "none"}}}}
+    assert settings_of_arms(planned_configs(content)) == {
+        "full": "recipe.epochs 2",
+        "long": "recipe.epochs 4, network.aux none",
+    }
