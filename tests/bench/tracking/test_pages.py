@@ -112,6 +112,7 @@ def test_the_table_of_runs_begins_with_accuracy(dashboard: Dashboard, browser_pa
     browser_page.goto(dashboard.address + view_page(dashboard.experiment_id, dashboard.plan, VIEWS[1]))
     browser_page.get_by_text("final/val_top1").first.wait_for()
     browser_page.get_by_text("unreduced-both s2").first.wait_for()
+    browser_page.get_by_text("12 matching runs").wait_for()  # without that of the report
 
 
 def test_the_report_previews_in_its_run(dashboard: Dashboard, browser_page: playwright.Page) -> None:
