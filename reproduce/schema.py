@@ -129,3 +129,15 @@ ARTIFACT_EVENTS = "events.jsonl"
 ARTIFACT_TELEMETRY = "telemetry.parquet"
 ARTIFACT_PREDICTIONS = "predictions.parquet"
 CLASS_NAMES = "deeper.class_names"  # entry of its metadata: names of the classes in the order of labels, a JSON list
+
+# --- settings that came after results were committed ------------------------------------------------
+# By their names in MLflow: their defaults, which are what runs did that did not record them.
+ADDED_SETTINGS: Final = {
+    "network.aux_input_dropout": 0.0,
+    "network.branches": "mixed",
+    "recipe.photometric": False,
+    "recipe.val_images": None,
+    "recipe.final_val_images": None,
+    "deterministic": False,
+    "probes": ["train_accuracy", "channel_clusters"],
+}

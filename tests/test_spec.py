@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
 
+from reproduce import schema
+from reproduce.config import ADDED
 from reproduce.grid import plan, plan_without_data, used_images
 from reproduce.spec import (
     Branches,
     ExperimentConfig,
+    NetworkConfig,
     PlannedRun,
+    RecipeConfig,
     ResourcesConfig,
     RunConfig,
     SpecError,
@@ -263,3 +268,12 @@ def test_the_analysis_of_an_experiment_names_one_of_its_arms_and_changes_no_key(
         validated(ExperimentConfig, {**content, "analysis": {"baseline": "no arm"}}, where="")
     with pytest.raises(SpecError, match=r"analysis\.margin: 1: use less than 0\.5"):
         validated(ExperimentConfig, {**content, "analysis": {"margin": 1}}, where="")
+
+
+def test_the_defaults_of_added_settings_are_those_that_reports_assume() -> None:
+    """Fields that follow from the data are in no experiment file, and so not among them."""
+    groups = {"network.": NetworkConfig, "recipe.": RecipeConfig, "": RunConfig}
+    fields = {prefix + name: field for prefix, model in groups.items() for name, field in model.model_fields.items()}
+    added = {name: field.get_default() for name, field in fields.items() if ADDED in field.metadata}
+    del added["train_images"]
+    assert json.loads(json.dumps(added)) == schema.ADDED_SETTINGS

@@ -1,10 +1,11 @@
-"""Writes how the runs of an experiment are repeated: an experiment file and the commands that use it."""
+"""Writes how the runs of an experiment are repeated: an experiment file, and the steps that use it."""
 
 from __future__ import annotations
 
 import ast
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -16,9 +17,11 @@ from reproduce import schema
 
 FILE = "experiment.yaml"
 """Name of the experiment file in the folder of a report."""
+MADE = "# Made from the recorded settings of the runs"
+"""The beginning of every such file."""
 HEAD = (
-    "# Made from the recorded settings of the runs, with every field. It plans the same runs under the same keys, if\n"
-    "# the prepared data are the same.\n"
+    f"{MADE}, with every field that all of them recorded. It plans\n"
+    "# the same runs under the same keys, if the prepared data are the same.\n"
 )
 GROUPS = ("data", "network", "recipe")
 REQUIRED = ("epochs", "batch_size", "learning_rate")
@@ -26,9 +29,19 @@ REQUIRED = ("epochs", "batch_size", "learning_rate")
 RESOURCES = {"workers": 1, "deterministic": False}
 """Fields of the resources that are part of a run's key, with their defaults."""
 PREPARING = ("max_resolution", "write_mode", "jpeg_quality")
-"""Fields of the data set that are options of `deeper data prepare`."""
+"""Fields of the data set that are options of `deeper data prepare`, and part of no run's key."""
 FOLLOWING = {"network": ("classes", "resolution")}
 """Settings that follow from the data set and the recipe, and that no experiment file has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A step of repeating an experiment."""
+
+    command: str = ""
+    """A command that the code of the step takes. Empty if the step is said in words."""
+    what: str
+    """What the step does, in sentences."""
 
 
 def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str | None:
@@ -47,7 +60,8 @@ def experiment_file(recorded: Recorded, descriptions: Mapping[str, str]) -> str 
         if recorded.choice.plan
         else list(zip(runs["arm"], runs["seed"], strict=True))
     )
-    arms = {arm: _settings(runs[runs["arm"] == arm]) for arm in dict.fromkeys(arm for arm, _ in grid)}
+    partial = _recorded_by_some(runs)
+    arms = {arm: _settings(runs[runs["arm"] == arm], partial) for arm in dict.fromkeys(arm for arm, _ in grid)}
     if any("network" not in settings for settings in arms.values()):
         return None
     first, *others = arms.values()
@@ -97,57 +111,106 @@ def _resources(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings.get(name, default) for name, default in RESOURCES.items()}
 
 
-def repeat_commands(recorded: Recorded, *, has_file: bool) -> list[tuple[str, str]]:
-    """List the commands that repeat an experiment, each with what it does.
+def repeat_steps(recorded: Recorded, *, has_file: bool, commit: str = "") -> list[Step]:
+    """List the steps that repeat an experiment.
+
+    The commands of other code than the one that writes the report are not known here: then steps are said in words.
 
     Args:
         recorded: An experiment with at least one run that began.
         has_file: Whether the report has an experiment file.
+        commit: The commit of the code that writes the report; empty if it is not known.
     """
     runs = recorded.described
-    commit, asides = _most(runs, schema.TAG_COMMIT), ""
-    if schema.TAG_COMMIT in runs and (number := runs[schema.TAG_COMMIT].nunique()) > 1:
-        asides = f"; the runs are of {number} commits, and this is that of the most"
+    commits = set(runs[schema.TAG_COMMIT].dropna()) if schema.TAG_COMMIT in runs else set()
+    is_own = bool(commit) and commits == {commit}
+    return [_code(runs, is_own=is_own), *_data(runs, is_own=is_own), *_running(recorded, has_file, is_own=is_own)]
+
+
+def _code(runs: pd.DataFrame, *, is_own: bool) -> Step:
+    commit = _most(runs, schema.TAG_COMMIT)
+    if not commit:
+        return Step(what="The commit of the code was not recorded, so that the next steps name no commands.")
+    said = ["The code."]
+    if (number := runs[schema.TAG_COMMIT].nunique()) > 1:
+        said.append(f"The runs come from {number} commits; most were made with this one.")
     if schema.TAG_DIRTY in runs and runs[schema.TAG_DIRTY].eq("true").any():
-        asides += "; some runs had local changes, which are in code-*.diff of their records"
+        said.append("Some runs had local changes, which are in code-*.diff of their records.")
+    if is_own:
+        return Step(command=f"git checkout {commit[:12]} && make setup", what=" ".join(said))
+    said.append(
+        "It may be another version than the one that wrote this report, with other commands and options: its README.md "
+        "says how it is set up, and its deeper --help what it can do."
+    )
+    return Step(command=f"git checkout {commit[:12]}", what=" ".join(said))
+
+
+def _data(runs: pd.DataFrame, *, is_own: bool) -> list[Step]:
     path, source = _most(runs, "data.path"), _most(runs, "data.source")
-    digest = _most(runs, schema.TAG_DATA_HASH) or _most(runs, "data_hash")
-    what = source if source not in ("", "None", "folder") else "FOLDER_OR_TAR"
-    experiment = FILE if has_file else recorded.experiment
+    if not path:
+        return []
+    folder = shlex.quote(f"data/{path}")
+    known = [name for name in PREPARING if f"data.{name}" in runs]
+    options = [
+        f"--{name.replace('_', '-')} {value}"
+        for name in known
+        if (value := _most(runs, f"data.{name}")) not in ("", "None")
+    ]
+    digest = (_most(runs, schema.TAG_DATA_HASH) or _most(runs, "data_hash"))[:12]
+    is_named = source not in ("", "None", "folder")
+    if is_own and is_named:
+        command = " ".join(["deeper data prepare", source, "--output", folder, *options])
+        check = f"; deeper data verify {folder} has to print a hash that begins with {digest}" if digest else ""
+        return [Step(command=command, what=f"The data{check}.")]
+    origin = f"from the source {source}" if is_named else "from your own copy of the images"
+    how = f"with the options {' '.join(options)}" if options else ""
+    if not known and not is_named:
+        how = "with options that were not recorded"
+    said = f"Prepare the data {origin} in the folder {folder}{f', {how}' if how else ''}."
+    return [Step(what=f"{said} Their hash has to begin with {digest}." if digest else said)]
+
+
+def _running(recorded: Recorded, has_file: bool, *, is_own: bool) -> list[Step]:
+    experiment, number = recorded.experiment, counted(len(recorded.runs), "run")
     plan = f" --plan {recorded.choice.plan.hash}" if recorded.choice.plan else ""
-    steps = []
-    if commit:
-        steps.append((f"git checkout {commit[:12]} && make setup", f"The code{asides}."))
-    if path:
-        prepared, folder = "The data", shlex.quote(f"data/{path}")
-        if digest:
-            prepared += f"; deeper data verify {folder} has to print a hash that begins with {digest[:12]}"
-        options = [
-            f" --{name.replace('_', '-')} {value}"
-            for name in PREPARING
-            if (value := _most(runs, f"data.{name}")) not in ("", "None")
+    if is_own:
+        source = "from the file beside this report" if has_file else "if it is not shipped, name its file"
+        return [
+            Step(command=f"deeper run {FILE if has_file else experiment}", what=f"The {number}, {source}."),
+            Step(command=f"deeper report {experiment}{plan}", what="This report, of the same plan."),
         ]
-        steps.append((f"deeper data prepare {what} --output {folder}{''.join(options)}", f"{prepared}."))
-    run = f"The {counted(len(recorded.runs), 'run')}"
-    run += ", from the file beside this page." if has_file else "; if it is not shipped, name its file."
-    steps.append((f"deeper run {experiment}", run))
-    steps.append((f"deeper report {recorded.experiment}{plan}", "This report, of the same plan."))
-    return steps
+    file = f"the file {FILE} beside this report" if has_file else f"the file of the experiment {experiment}"
+    return [Step(what=f"Run the {number} of {file}, and make the report.")]
 
 
-def _settings(runs: pd.DataFrame) -> dict[str, Any]:
-    """Read the settings of an arm from the parameters of its runs, as nested mappings."""
+def _recorded_by_some(runs: pd.DataFrame) -> set[str]:
+    """Name the settings that a part of the runs has not recorded, since they came later."""
+    started = runs[runs["run_id"].notna()]
+    return set(started.columns[started.isna().any()])
+
+
+def _settings(runs: pd.DataFrame, partial: set[str]) -> dict[str, Any]:
+    """Read the settings of an arm from the parameters of its runs, as nested mappings.
+
+    Of the settings in `partial`, only those are read that differ from what runs without them did.
+    """
     started = runs[runs["run_id"].notna()]
     found: dict[str, Any] = {}
     if started.empty:
         return found
-    # Of a field that came later, older runs recorded nothing: the first run that did says what all had.
-    for name, text in started.bfill().iloc[0].dropna().items():
-        group, _, field = str(name).partition(".")
-        if group in GROUPS and field and field not in FOLLOWING.get(group, ()):
-            found.setdefault(group, {})[field] = _value(str(text))
-        elif name in ("workers", "deterministic", "probes"):
-            found[str(name)] = _value(str(text))
+    for column, text in started.bfill().iloc[0].dropna().items():
+        name = str(column)
+        group, _, field = name.partition(".")
+        is_setting = group in GROUPS and field and field not in FOLLOWING.get(group, ())
+        if not is_setting and name not in ("workers", "deterministic", "probes"):
+            continue
+        value = _value(str(text))
+        if name in partial and (field in PREPARING or schema.ADDED_SETTINGS.get(name, ...) == value):
+            continue
+        if is_setting:
+            found.setdefault(group, {})[field] = value
+        else:
+            found[name] = value
     complete = "network" in found and "path" in found.get("data", {}) and set(REQUIRED) <= set(found.get("recipe", {}))
     return found if complete else {}
 

@@ -12,6 +12,8 @@ from reproduce import schema
 from reproduce.text.redaction import redacted
 
 PROCESSOR = schema.TAG_ENVIRONMENT + "cpu"
+NO_GPU = r"^(?:no NVML|NVML lists no device).*"
+"""What runs record in place of the names of GPUs on a machine that has none."""
 
 
 def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, str]]:
@@ -34,7 +36,7 @@ def environment_rows(recorded: Recorded, tracking_uri: str) -> list[tuple[str, s
         ("Commit", commit_of(runs)),
         ("Machine", values_of(runs, schema.TAG_HOST)),
         ("Processor", values_of(runs, PROCESSOR)),
-        ("GPUs", values_of(runs, schema.TAG_GPU)),
+        ("GPUs", gpus_of(runs)),
         ("Workers per run", values_of(runs, "workers")),
         ("Data", values_of(runs, schema.TAG_DATA)),
         ("Data hash", values_of(runs, schema.TAG_DATA_HASH)),
@@ -59,6 +61,13 @@ def values_of(runs: pd.DataFrame, column: str) -> str:
     if len(counts) == 1:
         return str(counts.index[0])
     return ", ".join(f"{value} ({counted(count, 'run')})" for value, count in counts.items())
+
+
+def gpus_of(runs: pd.DataFrame) -> str:
+    """Return the GPUs of runs as text, "none" for a machine without any; a dash if they were not recorded."""
+    if schema.TAG_GPU not in runs:
+        return DASH
+    return values_of(runs.replace({schema.TAG_GPU: NO_GPU}, "none", regex=True), schema.TAG_GPU)
 
 
 def commit_of(runs: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from analysis.comparisons.predictions import compare_predictions, predictions_ta
 from analysis.details.arms import arms_table, described_arms
 from analysis.details.budgets import budgets_table
 from analysis.details.classes import classes_table, read_predictions
-from analysis.details.repeating import experiment_file, repeat_commands
+from analysis.details.repeating import Step, experiment_file, repeat_steps
 from analysis.details.targets import chosen_target, targets_table, times_to_target
 from analysis.details.telemetry import Strip, telemetry_strips
 from analysis.details.verification import RepeatedRun, verification_sentences, verification_table
@@ -79,8 +79,8 @@ class Sections:
     """Sentences on runs that were repeated elsewhere. Empty if there are none."""
     verification_table: Table
     """The metrics of those runs. It has no rows if there are none."""
-    repeat: Sequence[tuple[str, str]]
-    """The commands that repeat the experiment, each with what it does."""
+    repeat: Sequence[Step]
+    """The steps that repeat the experiment."""
     experiment_file: str | None
     """An experiment file that plans these runs, if one can be made."""
     completeness: Grid
@@ -105,7 +105,9 @@ class Sections:
         return _on_top1(self.effects)
 
 
-def build_sections(recorded: Recorded, tracking_uri: str, repeated: Sequence[RepeatedRun] = ()) -> Sections:
+def build_sections(
+    recorded: Recorded, tracking_uri: str, repeated: Sequence[RepeatedRun] = (), *, commit: str = ""
+) -> Sections:
     """Analyse an experiment and build the content of its report.
 
     Args:
@@ -113,6 +115,7 @@ def build_sections(recorded: Recorded, tracking_uri: str, repeated: Sequence[Rep
             what there is.
         tracking_uri: URI of the MLflow store, which the report shows without credentials.
         repeated: Runs of the experiment that were repeated elsewhere.
+        commit: The commit of the code that writes the report; empty if it is not known.
     """
     finished = recorded.finished
     summary = summarise_arms(finished, recorded.arms)
@@ -154,7 +157,7 @@ def build_sections(recorded: Recorded, tracking_uri: str, repeated: Sequence[Rep
         ),
         verification=verification_sentences(repeated),
         verification_table=verification_table(repeated),
-        repeat=repeat_commands(recorded, has_file=file is not None),
+        repeat=repeat_steps(recorded, has_file=file is not None, commit=commit),
         experiment_file=file,
         completeness=completeness(recorded),
         unfinished=unfinished_runs(recorded),

@@ -19,6 +19,7 @@ def write_report(
     plan: str | None = None,
     own: str | None = None,
     verifications: Sequence[Path] = (),
+    commit: str = "",
 ) -> Path:
     """Write the report of an experiment and return the path of its page, index.html.
 
@@ -28,6 +29,7 @@ def write_report(
         plan: Hash of the plan, as for `analysis.frames.read`.
         own: Hash of the present plan in the reader's records, as for `analysis.frames.read`.
         verifications: Files of `deeper verify --output` about runs of the experiment.
+        commit: The commit of the code that runs; empty if it is not known.
         out: Folder of the report. It is created if necessary, and files of an earlier report in it are overwritten.
 
     Raises:
@@ -42,4 +44,4 @@ def write_report(
             + "".join(f"\n  {notice}" for notice in recorded.notices)
         )
     repeated = read_verifications(verifications, recorded)
-    return write_files(build_sections(recorded, tracking_uri, repeated), out)
+    return write_files(build_sections(recorded, tracking_uri, repeated, commit=commit), out)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import itertools
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ from typing import Any
 import yaml
 
 from bench.records.reading import DamagedRecordError, read_bytes, read_json
+from bench.records.states import events_from, run_folder
 from reproduce.files.atomic import write_atomically
 from reproduce.spec import ExperimentConfig, PlannedRun, SpecError
 
@@ -61,7 +63,8 @@ class RecordedPlan:
     """The plan's hash, from `plan_hash`."""
     entries: tuple[PlanEntry, ...]
     since: float
-    """When it last became the present plan, in seconds since 1970."""
+    """When it last became the present plan, in seconds since 1970. If a version of this program did that kept no
+    history, it is when the first of its runs began, or when its file was written if none did."""
     by: str
     """Who made it the present plan, as USER on HOST. Empty if a version of this program did that kept no history."""
 
@@ -177,7 +180,8 @@ def read_plans(records: Path, experiment: str) -> list[RecordedPlan]:
 
     def recorded(entries: Sequence[PlanEntry], path: Path) -> RecordedPlan:
         note = notes.get(digest := plan_hash(entries), {})
-        return RecordedPlan(digest, tuple(entries), note.get("t", path.stat().st_mtime), note.get("by", ""))
+        since = note["t"] if note else _first_start(records, entries) or path.stat().st_mtime
+        return RecordedPlan(digest, tuple(entries), since, note.get("by", ""))
 
     first = recorded(present, folder / PLAN)
     older = [recorded(_read_kept(path), path) for path in (folder / PLANS).glob("*.json")]
@@ -185,6 +189,15 @@ def read_plans(records: Path, experiment: str) -> list[RecordedPlan]:
         first,
         *sorted((plan for plan in older if plan.hash != first.hash), key=lambda plan: plan.since, reverse=True),
     ]
+
+
+def _first_start(records: Path, entries: Sequence[PlanEntry]) -> float | None:
+    """Return when the first of these runs began, in seconds since 1970; None if none did. Copies of files keep it."""
+    started: list[float] = []
+    for entry in entries:
+        with contextlib.suppress(DamagedRecordError):
+            started += [event["t"] for event, _ in itertools.islice(events_from(run_folder(records, entry.key), 0), 1)]
+    return min(started, default=None)
 
 
 def planned_under(plans: Sequence[RecordedPlan]) -> dict[str, PlanEntry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import statistics
@@ -124,6 +125,9 @@ class RunState:
     """When the run last wrote an event or its progress, in seconds since 1970; None before the first attempt."""
     duration_s: float = 0.0
     """Seconds of all attempts together, without the time between them."""
+    other_commit: tuple[str, str] | None = None
+    """The commits before and after the last resume under another one, of attempts that did not record their code
+    otherwise. None if there was none."""
 
     @property
     def epochs_done(self) -> int:
@@ -242,7 +246,19 @@ def read_state(folder: Path) -> RunState:
         started=events[0]["t"],
         updated=updated,
         duration_s=duration + (updated - last["t"]),
+        other_commit=_other_commit(events),
     )
+
+
+def _other_commit(events: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+    """Find the last resume under another commit, where `computation` is not recorded, which has a hash of the code."""
+    starts = [event for event in events if event["kind"] == schema.START]
+    found = None
+    for before, now in itertools.pairwise(starts):
+        commits = tuple(str(start.get("environment", {}).get("commit", "")) for start in (before, now))
+        if commits[0] != commits[1] and all(commits) and not (before.get("computation") and now.get("computation")):
+            found = (commits[0], commits[1])
+    return found
 
 
 def _gpu_absent(content: Mapping[str, Any] | None) -> str | None:

@@ -31,8 +31,9 @@ from bench.tracking.cursors import Cursor, ExperimentCursors, planner
 from bench.tracking.embedded.sender import open_sender
 from bench.tracking.location import artifact_location, use_write_ahead_log
 from bench.tracking.pages import FORMAT
+from bench.tracking.pages.arms import arm_description, planned_configs, recorded_configs, settings_of_arms
 from bench.tracking.pages.colours import colours_of_arms
-from bench.tracking.pages.notes import NOTE, arm_description, experiment_note, run_note, with_links
+from bench.tracking.pages.notes import NOTE, experiment_note, run_note, with_links
 from bench.tracking.pages.views import is_view_of_other_plan, shape_views
 from bench.tracking.reader import RunNews, read_evaluation_news, read_experiment, read_killed_run, read_run_news
 from bench.tracking.sending import RejectedError, Sender
@@ -175,8 +176,9 @@ class _ExperimentPublisher:
         """Publish the plans, and the names that the present one gives to runs that the store holds already."""
         present = self._plans[0]
         known = self._sender.experiment_tags(experiment_id)
+        configs = planned_configs(self._content) or recorded_configs(self._records, present.entries)
         note = with_links(
-            experiment_note(self._name, self._plans, self._content),
+            experiment_note(self._name, self._plans, self._content, settings_of_arms(configs)),
             experiment_id,
             present.hash,
             known.get(f"{schema.TAG_REPORT}{present.hash}"),
@@ -194,6 +196,7 @@ class _ExperimentPublisher:
                 state = read_state(run_folder(self._records, entry.key))
                 what = arm_description(self._content, entry.arm)
                 tags = {**self._names[entry.key], NOTE: run_note(self._name, entry, state, what)}
+                tags |= shaping.shape_other_code(state)
                 if state.attempt > 1 and cursor.status != shaping.RUNNING and state.updated is not None:
                     ended_ms, tags[schema.TAG_ENDED] = shaping.shape_resumed_end(state, state.updated)
                     self._sender.move_end(cursor.run_id, cursor.status, ended_ms)

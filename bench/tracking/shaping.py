@@ -203,10 +203,19 @@ def shape_run_news(experiment: str, entry: PlanEntry, news: RunNews, *, epoch: i
             metrics += _metrics(event["metrics"], event["t"], epoch)
     if news.state is not None:
         tags[NOTE] = run_note(experiment, entry, news.state, what)
+        tags |= shape_other_code(news.state)
         if news.state.straggler or news.state.attempt > 1:
             tags[schema.TAG_SLOWEST] = news.state.straggler or "-"  # replaces that of the attempt before
     artifacts = news.artifacts if ended_ms is not None else ()
     return RunUpdate(epoch, tuple(metrics), tags, status, ended_ms, artifacts)
+
+
+def shape_other_code(state: RunState) -> dict[str, str]:
+    """Shape as a tag that a run was resumed under another commit, which older records say nowhere else."""
+    if state.other_commit is None:
+        return {}
+    before, now = (commit[:12] for commit in state.other_commit)
+    return {f"{schema.TAG_CHANGES}code": f"{before} -> {now}"}
 
 
 def shape_resumed_end(state: RunState, ended: float) -> tuple[int, str]:

@@ -12,8 +12,10 @@ from analysis.effects import PAIRWISE, Decision, corrected, decide_effects, esti
 from analysis.frames import Recorded
 from analysis.report.comparing.differences import (
     Difference,
+    Repeated,
     differences_table,
     environment_differences,
+    repeated_runs,
     setting_differences,
     shared_arms,
 )
@@ -39,16 +41,6 @@ from analysis.tables import (
     share_interval,
 )
 from reproduce import schema
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repeated:
-    """Runs with the same key on both sides."""
-
-    trained_once: int
-    """How many are one training that both sides hold."""
-    differences: Sequence[float]
-    """Top-1 on side B minus that on side A, of those that were trained on each side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +78,7 @@ def compare(a: Side, b: Side) -> Comparison:
     settings = setting_differences(a.recorded, b.recorded)
     environment = environment_differences(a.recorded, b.recorded)
     summaries = [summarise_arms(side.recorded.finished, arms).assign(side=side.letter) for side in (a, b)]
-    repeated = _repeated(a.recorded, b.recorded)
+    repeated = repeated_runs(a.recorded, b.recorded)
     tables = {
         "settings": differences_table(settings, "What differs in the recorded settings of the arms"),
         "environment": differences_table(environment, "What differs in the environment of the finished runs"),
@@ -103,9 +95,7 @@ def compare(a: Side, b: Side) -> Comparison:
         arms=pd.concat(summaries, ignore_index=True),
         effects=tabulated(decisions, schema.FINAL_TOP1),
         repeated=repeated,
-        findings=write_comparison_findings(
-            a, b, settings, environment, decisions, repeated.trained_once, repeated.differences
-        ),
+        findings=write_comparison_findings(a, b, settings, environment, decisions, repeated),
         tables=tables,
     )
 
@@ -140,14 +130,6 @@ def decide_sides(a: Recorded, b: Recorded, arms: Sequence[str]) -> list[Decision
 def _by_seed(finished: pd.DataFrame, arm: str) -> pd.Series:
     own = finished[finished["arm"] == arm]
     return pd.Series(own[schema.FINAL_TOP1].to_numpy(float), own["seed"])
-
-
-def _repeated(a: Recorded, b: Recorded) -> Repeated:
-    both = a.finished.merge(b.finished, on="key", suffixes=("_a", "_b"))
-    once = both["started_a"].eq(both["started_b"]) if len(both) else pd.Series(dtype=bool)
-    twice = both[~once]
-    found = twice[f"{schema.FINAL_TOP1}_b"] - twice[f"{schema.FINAL_TOP1}_a"]
-    return Repeated(trained_once=int(once.sum()), differences=[float(value) for value in found])
 
 
 def _arms_table(decisions: Sequence[Decision], a: pd.DataFrame, b: pd.DataFrame) -> Table:

@@ -1,4 +1,4 @@
-"""Finds in what two sides differ: the recorded settings of the arms that they share, and the environment."""
+"""Finds in what two sides differ, in recorded settings and environment, and which runs belong to both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.factors import NOT_FACTORS
 from analysis.frames import Recorded
-from analysis.report.environment import PROCESSOR, commit_of, values_of
+from analysis.report.environment import PROCESSOR, commit_of, gpus_of, values_of
 from analysis.tables import DASH, Cell, Table, is_missing
 from reproduce import schema
 
@@ -19,7 +19,6 @@ ALL_ARMS = "all arms"
 FACTS = {
     schema.TAG_HOST: "Machine",
     PROCESSOR: "Processor",
-    schema.TAG_GPU: "GPUs",
     schema.TAG_DATA_HASH: "Data hash",
 }
 """Facts of the environment and their names in tables. Packages and facts of the computation follow them."""
@@ -38,15 +37,28 @@ class Difference:
     b: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """Runs with the same key on both sides."""
+
+    trained_once: int
+    """How many are one training that both sides hold."""
+    renamed: int
+    """How many of those have another arm on side B than on side A."""
+    differences: Sequence[float]
+    """Top-1 on side B minus that on side A, of those that were trained on each side."""
+
+
 def shared_arms(a: Recorded, b: Recorded) -> list[str]:
     """Return the arms that have a finished run on both sides, in the order of A."""
     return [arm for arm in a.finished["arm"].unique() if arm in set(b.finished["arm"])]
 
 
 def setting_differences(a: Recorded, b: Recorded) -> list[Difference]:
-    """List the settings in which the arms of two sides differ, and their seeds.
+    """List the settings in which the shared arms of two sides differ, and their seeds.
 
-    A setting that one side has not recorded, since it came later, is no difference.
+    Without a shared arm, these are the settings whose values over all arms differ. A setting that one side has not
+    recorded, since it came later, is no difference.
     """
     arms = shared_arms(a, b)
     fields = [name for name in map(str, a.runs.columns) if name.startswith(SETTINGS) and name not in NOT_FACTORS]
@@ -54,7 +66,10 @@ def setting_differences(a: Recorded, b: Recorded) -> list[Difference]:
     for field in sorted(set(fields) & set(map(str, b.runs.columns))):
         pairs = {arm: _values(a.finished, b.finished, arm, field) for arm in arms}
         differing = {arm: pair for arm, pair in pairs.items() if DASH not in pair and pair[0] != pair[1]}
-        if len(differing) == len(arms) and len(set(differing.values())) == 1:
+        if not arms:
+            pair = (_all_values(a.finished, field), _all_values(b.finished, field))
+            differing = {ALL_ARMS: pair} if DASH not in pair and pair[0] != pair[1] else {}
+        elif len(differing) == len(arms) and len(set(differing.values())) == 1:
             differing = {ALL_ARMS: next(iter(differing.values()))}
         found += [Difference(what=field, arm=arm, a=one, b=other) for arm, (one, other) in differing.items()]
     seeds = [", ".join(map(str, sorted(side.finished["seed"].unique()))) for side in (a, b)]
@@ -63,13 +78,28 @@ def setting_differences(a: Recorded, b: Recorded) -> list[Difference]:
     return found
 
 
+def repeated_runs(a: Recorded, b: Recorded) -> Repeated:
+    """Find the finished runs that have the same key on both sides."""
+    both = a.finished.merge(b.finished, on="key", suffixes=("_a", "_b"))
+    once = both["started_a"].eq(both["started_b"]) if len(both) else pd.Series(dtype=bool)
+    twice = both[~once]
+    found = twice[f"{schema.FINAL_TOP1}_b"] - twice[f"{schema.FINAL_TOP1}_a"]
+    renamed = both["arm_a"].ne(both["arm_b"]) & once if len(both) else once
+    return Repeated(
+        trained_once=int(once.sum()), renamed=int(renamed.sum()), differences=[float(value) for value in found]
+    )
+
+
 def environment_differences(a: Recorded, b: Recorded) -> list[Difference]:
     """List the facts in which the environments of two sides differ, or which vary within a side."""
     columns = sorted({name for side in (a, b) for name in map(str, side.runs.columns)})
     named = dict(FACTS)
     for prefix in (schema.TAG_ENVIRONMENT, schema.TAG_COMPUTATION):
         named |= {name: name.removeprefix(prefix) for name in columns if name.startswith(prefix) and name not in named}
-    texts = {"Commit": (commit_of(a.finished), commit_of(b.finished))}
+    texts = {
+        "Commit": (commit_of(a.finished), commit_of(b.finished)),
+        "GPUs": (gpus_of(a.finished), gpus_of(b.finished)),
+    }
     texts |= {label: (values_of(a.finished, name), values_of(b.finished, name)) for name, label in named.items()}
     return [
         Difference(what=label, arm="", a=one, b=other)
@@ -96,3 +126,8 @@ def differences_table(found: Sequence[Difference], caption: str) -> Table:
 def _values(a: pd.DataFrame, b: pd.DataFrame, arm: str, field: str) -> tuple[str, str]:
     one, other = (values_of(runs[runs["arm"] == arm], field) for runs in (a, b))
     return (DASH if is_missing(one) else one, DASH if is_missing(other) else other)
+
+
+def _all_values(runs: pd.DataFrame, field: str) -> str:
+    """Return the values of a setting over all runs, such as "both/none"; a dash for none."""
+    return "/".join(sorted(map(str, runs[field].dropna().unique()))) or DASH

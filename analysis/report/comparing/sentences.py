@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from analysis.effects import NO_CLEAR_DIFFERENCE, NOT_CLEAR_AFTER_CORRECTION, Decision
-from analysis.report.comparing.differences import Difference, shared_arms, unrecorded_settings
+from analysis.report.comparing.differences import Difference, Repeated, shared_arms, unrecorded_settings
 from analysis.report.comparing.sides import Side
 from analysis.report.findings import Findings, describe_scope
 from analysis.report.pairs import arm_sentences
@@ -22,30 +22,30 @@ def write_comparison_findings(
     settings: Sequence[Difference],
     environment: Sequence[Difference],
     decisions: Sequence[Decision],
-    trained_once: int,
-    repeated: Sequence[float],
+    repeated: Repeated,
 ) -> Findings:
     """Write what a comparison found on top-1.
 
     Args:
         a: One side.
         b: The other side.
-        settings: The settings in which the arms differ.
+        settings: The settings in which the shared arms differ, or all arms if none is shared.
         environment: The facts in which the environments differ.
         decisions: For each shared arm, top-1 on side B minus that on side A.
-        trained_once: The number of runs that both sides hold.
-        repeated: The differences in top-1 of runs with the same key that were trained on each side.
+        repeated: The runs with the same key on both sides.
     """
     found = [f"{side.letter} is {side.text}: {describe_scope(side.recorded)}" for side in (a, b)]
     found += [_settings(settings, decisions), _environment(environment)]
-    if trained_once:
-        was = "run is" if trained_once == 1 else "runs are"
-        found.append(f"{trained_once} {was} one training that both sides hold.")
-    if repeated:
-        largest = max(map(abs, repeated))
+    if once := repeated.trained_once:
+        belong = f"{counted(once, 'run')} {'belongs' if once == 1 else 'belong'}"
+        where = "sides" if a.recorded.experiment == b.recorded.experiment else "experiments"
+        names = ", under another arm name" if once == 1 else ", under different arm names"
+        found.append(f"{belong} to both {where}{names if repeated.renamed == once else ''}.")
+    if repeated.differences:
+        number_of, largest = len(repeated.differences), max(map(abs, repeated.differences))
         found.append(
-            f"{counted(len(repeated), 'run')} with the same key {'was' if len(repeated) == 1 else 'were'} trained on "
-            f"each side; top-1 differs by at most {points_of(largest)}."
+            f"{counted(number_of, 'run')} with the same key {'was' if number_of == 1 else 'were'} trained on each "
+            f"side; top-1 differs by at most {points_of(largest)}."
         )
     told = arm_sentences(
         decisions, len(decisions), between="between A and B", than="on B than on A", sizes="B minus A: "
@@ -55,14 +55,16 @@ def write_comparison_findings(
 
 
 def _settings(settings: Sequence[Difference], decisions: Sequence[Decision]) -> str:
+    alone, of_arms = "", "of the shared arms "
     if not decisions:
-        return "A and B have no arm in common that is finished on both sides, so that nothing is compared."
+        alone = "A and B have no arm in common that is finished on both sides, so that no arms are compared. "
+        of_arms = "of all arms together "
     if not settings:
-        return "The recorded settings of the shared arms are the same on both sides."
+        return f"{alone}The recorded settings {of_arms}are the same on both sides."
     names = list(dict.fromkeys(one.what for one in settings))
     if len(names) <= MOST_SETTINGS and len(settings) == len(names):
-        return f"The settings differ in {listed([f'{one.what} (A {one.a}, B {one.b})' for one in settings])}."
-    return f"The settings differ in {listed(names)}."
+        names = [f"{one.what} (A {one.a}, B {one.b})" for one in settings]
+    return f"{alone}The settings {of_arms if alone else ''}differ in {listed(names)}."
 
 
 def _environment(environment: Sequence[Difference]) -> str:
@@ -92,7 +94,7 @@ def _open(
         )
         if number_of
     ]
-    if len({one.what for one in (*settings, *environment)}) > 1:
+    if decisions and len({one.what for one in (*settings, *environment)}) > 1:
         facts[-1] += " of the environment" if environment else ""
         lines.append(
             f"A and B differ in {listed(facts)} at once: which of them is behind a difference in top-1 cannot be told."

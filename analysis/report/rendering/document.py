@@ -23,7 +23,7 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
     if recorded.choice.plan is not None and recorded.notices:
         facts.append(f"plan {recorded.choice.plan}, {counted(recorded.others, 'other run')} left out")
     facts += [
-        f"{name.lower()}: {as_markdown(value)}"
+        f"{name if name == 'GPUs' else name.lower()}: {as_markdown(value)}"
         for name, value in sections.environment
         if value != DASH and name != "Tracking"
     ]
@@ -50,8 +50,9 @@ def render_markdown(sections: Sections, plots: Iterable[Plot] = ()) -> str:
     if sections.limits:
         blocks.append("\n".join(f"- {as_markdown(line)}" for line in sections.limits))
     blocks.append("; ".join(facts) + ".")
-    commands = "\n".join(f"{command}" for command, _ in sections.repeat)
-    blocks.append(f"To repeat it:\n\n```bash\n{commands}\n```")
+    steps = [(f"`{step.command}`: " if step.command else "") + as_markdown(step.what) for step in sections.repeat]
+    blocks.append("#### How to repeat it")
+    blocks.append("\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1)))
     blocks.append(f"Made by `deeper report {recorded.experiment}`.")
     return "\n\n".join(blocks) + "\n"
 

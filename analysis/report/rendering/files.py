@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from analysis.details.repeating import FILE, HEAD
+from analysis.details.repeating import FILE, MADE
 from analysis.frames import AnalysisError
 from analysis.report.rendering.document import document_tables, render_markdown
 from analysis.report.rendering.page import render_page
@@ -84,7 +84,7 @@ def _remove_earlier(out: Path, names: set[str], stale: Iterable[str]) -> None:
     """Remove tables, figures and the experiment file of an earlier report that this one does not have."""
     possible = list(stale)
     file = out / FILE
-    if file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(HEAD):
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace").startswith(MADE):
         possible.append(FILE)
     for name in possible:
         if name not in names:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.commands.experiments.names import own_plan, published_name
 from bench.console.exit_codes import DONE
 from bench.console.options import Subparsers, add_command, add_experiment, add_plan, any_path, output_folder
+from bench.machine.revision import revision
 from reproduce.errors import UserError
 from reproduce.files.disk import naming_full_disk
 
@@ -83,6 +84,7 @@ def _report(arguments: argparse.Namespace) -> int:
                 plan=arguments.plan,
                 own=own,
                 verifications=arguments.verification,
+                commit=str(revision().get("commit", "")),
             )
             print(page)
     except NothingRecordedError as error:

@@ -4,5 +4,5 @@ Plans, states and files of a report come in; Markdown, tags, links and the serve
 `views` are pure. `app` runs within MLflow's server. The package may import `bench.records` and `reproduce`.
 """
 
-FORMAT = "2"
+FORMAT = "3"
 """Changes when tags of runs and experiments are shaped in another way, so that the publisher replaces older ones."""

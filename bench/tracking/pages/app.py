@@ -27,10 +27,19 @@ DEFAULTS = """<style>[data-assistant-ui="true"] { display: none !important; }</s
     "mlflow.workflowType_v1": "machine_learning",
   };
   for (const [name, value] of Object.entries(defaults)) localStorage.setItem(name, JSON.stringify(value));
+  const start = "#/experiments?workflowType=machine_learning";
+  const isHome = (address) => ["", "#", "#/"].includes(address.hash.split("?")[0]);
   const leaveHome = () => {
-    if (["", "#", "#/"].includes(location.hash)) location.replace("#/experiments?workflowType=machine_learning");
+    if (isHome(location)) location.replace(start);
   };
-  addEventListener("hashchange", leaveHome);
+  for (const moved of ["hashchange", "popstate"]) addEventListener(moved, leaveHome);
+  addEventListener("click", (event) => {
+    const link = event.target.closest("a[href]");
+    if (!link || link.origin + link.pathname !== location.origin + location.pathname || !isHome(link)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    location.hash = start;
+  }, true);
   leaveHome();
 </script>"""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.records.plan import PlanEntry, RecordedPlan, planned_under
 from bench.records.states import RunState
+from bench.tracking.pages.arms import arm_description
 from bench.tracking.pages.colours import COLOURS
 from bench.tracking.pages.views import VIEWS, plan_filter, view_page
 from reproduce import schema
@@ -43,7 +44,12 @@ def run_note(experiment: str, entry: PlanEntry, state: RunState, what: str = "")
     return f"{title}\n\n| | |\n|---|---|\n{table}"
 
 
-def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mapping[str, Any]) -> str:
+def experiment_note(
+    name: str,
+    plans: Sequence[RecordedPlan],
+    experiment: Mapping[str, Any],
+    settings: Mapping[str, str] | None = None,
+) -> str:
     """Return a description of an experiment in Markdown, with a table of its arms, cut at `NOTE_CHARACTERS`.
 
     Args:
@@ -51,6 +57,7 @@ def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mappin
         plans: The plans of the experiment, the present one first. Only its arms are described.
         experiment: The content of the experiment file, which provides the descriptions of the experiment and its arms.
             May be empty.
+        settings: The settings that set each arm apart, which stand in place of descriptions if there are none.
     """
     plan = plans[0].entries
     lines = [f"## {name}", as_markdown(experiment.get("description") or "")]
@@ -60,9 +67,13 @@ def experiment_note(name: str, plans: Sequence[RecordedPlan], experiment: Mappin
         lines.append(f"#### Runs of older plans under this name: {older}")
     if (arms := len({entry.arm for entry in plan})) > len(COLOURS):
         lines.append(f"#### The {arms} arms share {len(COLOURS)} colours: charts tell arms of one colour apart by name")
-    lines += ["", "| arm | what | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
+    words = {entry.arm: arm_description(experiment, entry.arm) for entry in plan}
+    column = "what"
+    if settings and not any(words.values()):
+        column, words = "what sets it apart", words | dict(settings)
+    lines += ["", f"| arm | {column} | runs | parameters | multiply-adds |", "|---|---|---|---|---|"]
     for arm, entry in {entry.arm: entry for entry in plan}.items():
-        what = arm_description(experiment, arm)
+        what = words[arm]
         count = sum(other.arm == arm for other in plan)
         costs = [entry.costs.get(cost) for cost in (schema.COST_PARAMETERS, schema.COST_MACS)]
         parameters, macs = ("-" if cost is None else f"{cost / 1e6:,.2f} M" for cost in costs)
@@ -85,8 +96,3 @@ def with_links(note: str, experiment_id: str, plan: str, report_run: str | None)
     lines = [line for line in note.splitlines() if not line.startswith(LINKS)]
     title = lines[:1]
     return "\n".join([*title, f"{LINKS}{', '.join(links)}", *lines[1:]])
-
-
-def arm_description(experiment: Mapping[str, Any], arm: str) -> str:
-    """Return the description of an arm from the content of an experiment file; empty if it has none."""
-    return str(((experiment.get("arms") or {}).get(arm) or {}).get("description") or "")

@@ -129,9 +129,8 @@ EXPERIMENTS_PAGE = "/#/experiments?workflowType=machine_learning"
 
 
 def _state(view: View, plan: str) -> dict[str, Any]:
-    condition = plan_filter(plan)
-    if view.mode == "CHART":  # leaves out the run that carries the report, which has no arm
-        condition += f' AND tags."{schema.TAG_ARM}" LIKE "%"'
+    # The run that carries the report has no arm. The experiment's note links to it.
+    condition = f'{plan_filter(plan)} AND tags."{schema.TAG_ARM}" LIKE "%"'
     keys = [{"mode": "tag", "groupByData": schema.TAG_ARM}]
     sections = list(view.charts)
     return {

@@ -9,16 +9,18 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from analysis.details.repeating import experiment_file, repeat_commands
+from analysis.details.repeating import experiment_file, repeat_steps
 from analysis.frames import Recorded
 from analysis.plans import Plan, PlanChoice
 from bench.records.plan import plan_hash, read_plan
 from bench.tracking.shaping import shape_description
+from reproduce import schema
 from reproduce.grid import plan
 from reproduce.spec import load_experiment
 
 RECORDS = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "records"
 NAME = "ablation-imagenette"
+COMMIT = "864bfc9c6849c546cf00d03bbf9ec1330111867d"
 
 
 def recorded_from_files() -> Recorded:
@@ -65,11 +67,78 @@ def test_without_settings_of_an_arm_there_is_no_file() -> None:
     assert experiment_file(recorded, {}) is None
 
 
-def test_the_data_are_prepared_with_the_options_that_the_experiment_names() -> None:
+def test_the_experiment_file_has_no_field_that_only_some_runs_recorded() -> None:
     recorded = recorded_from_files()
-    recorded = replace(recorded, runs=recorded.runs.assign(**{"outcome": "finished", "final/val_top1": 0.5}))
-    commands = [command for command, _ in repeat_commands(recorded, has_file=True)]
-    assert "deeper data prepare imagenette --output data/imagenette" in commands
-    named = recorded.runs.assign(**{"data.max_resolution": "96", "data.write_mode": "jpg", "data.jpeg_quality": "None"})
-    commands = [command for command, _ in repeat_commands(replace(recorded, runs=named), has_file=True)]
+    recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "probes"] = "['train_accuracy', 'channel_clusters']"
+    recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "data.max_resolution"] = "96"
+    text = experiment_file(recorded, {}) or ""
+    for field in ("photometric", "branches", "probes", "max_resolution"):
+        assert field not in text
+
+
+def test_the_experiment_file_keeps_what_newer_runs_did_otherwise() -> None:
+    recorded = recorded_from_files()
+    recorded.runs.loc[recorded.runs["arm"] == "reduced-both", "network.branches"] = "3x3"
+    arms = yaml.safe_load(experiment_file(recorded, {}) or "")["arms"]
+    assert [arm for arm, change in arms.items() if "branches" in change.get("network", {})] == ["reduced-both"]
+
+
+def described(**columns: object) -> Recorded:
+    recorded = recorded_from_files()
+    finished = {"outcome": "finished", "final/val_top1": 0.5, schema.TAG_COMMIT: COMMIT}
+    return replace(recorded, runs=recorded.runs.assign(**finished | columns))
+
+
+def commands_and_words(recorded: Recorded, commit: str = COMMIT) -> tuple[list[str], str]:
+    steps = repeat_steps(recorded, has_file=True, commit=commit)
+    return [step.command for step in steps if step.command], " ".join(step.what for step in steps)
+
+
+def test_runs_of_the_code_that_writes_the_report_are_repeated_by_its_commands() -> None:
+    recorded = described()
+    assert recorded.choice.plan is not None
+    assert commands_and_words(recorded)[0] == [
+        f"git checkout {COMMIT[:12]} && make setup",
+        "deeper data prepare imagenette --output data/imagenette",
+        "deeper run experiment.yaml",
+        f"deeper report {NAME} --plan {recorded.choice.plan.hash}",
+    ]
+
+
+def test_of_other_code_no_command_is_named() -> None:
+    for commit in ("", "b" * 40):
+        commands, words = commands_and_words(described(), commit)
+        assert commands == [f"git checkout {COMMIT[:12]}"]
+        assert "another version" in words
+        assert "the data from the source imagenette in the folder data/imagenette" in words
+        assert "hash has to begin with ba5b14126" in words
+
+
+def test_of_several_commits_the_one_of_most_runs_is_checked_out() -> None:
+    commits = ["b" * 40, "c" * 40, *[COMMIT] * 10]
+    commands, words = commands_and_words(described(**{schema.TAG_COMMIT: commits}))
+    assert commands == [f"git checkout {COMMIT[:12]}"]
+    assert "The runs come from 3 commits; most were made with this one." in words
+
+
+def test_without_a_recorded_commit_nothing_is_checked_out() -> None:
+    commands, words = commands_and_words(described(**{schema.TAG_COMMIT: None}))
+    assert commands == []
+    assert "commit of the code was not recorded" in words
+
+
+def test_the_data_are_prepared_with_the_options_that_the_experiment_names() -> None:
+    options = {"data.max_resolution": "96", "data.write_mode": "jpg", "data.jpeg_quality": "None"}
+    commands, _ = commands_and_words(described(**options))
     assert "deeper data prepare imagenette --output data/imagenette --max-resolution 96 --write-mode jpg" in commands
+    commands, words = commands_and_words(described(**options, **{"data.source": "None"}))
+    assert not [command for command in commands if "prepare" in command]
+    assert "from your own copy of the images in the folder data/imagenette" in words
+    assert "with the options --max-resolution 96 --write-mode jpg." in words
+
+
+def test_options_of_data_without_a_source_that_were_not_recorded_are_said_to_be_unknown() -> None:
+    _, words = commands_and_words(described(**{"data.source": "None"}))
+    assert (
+        "from your own copy of the images in the folder data/imagenette, with options that were not recorded" in words
+    )

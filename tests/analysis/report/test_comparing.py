@@ -129,6 +129,37 @@ def test_sides_without_a_common_arm_are_still_told_apart(first: Recorded, second
     assert comparison.tables["arms"].rows == []
 
 
+def test_without_a_common_arm_the_settings_of_all_arms_are_compared(
+    first: Recorded, second: Recorded, tmp_path: Path
+) -> None:
+    runs = second.runs.assign(arm="new", **{"network.aux": "none", "recipe.resolution": "48"})
+    other = replace(second, runs=runs, epochs=second.epochs.assign(arm="new"))
+    assert [(one.what, one.arm, one.a, one.b) for one in setting_differences(first, other)] == [
+        ("network.aux", "all arms", "both/none", "none"),
+        ("recipe.epochs", "all arms", "4", "8"),
+        ("recipe.resolution", "all arms", "64", "48"),
+    ]
+    findings = compare(*sides(first, other)).findings
+    assert any(
+        "The settings of all arms together differ in network.aux (A both/none, B none), recipe.epochs (A 4, B 8) and "
+        "recipe.resolution (A 64, B 48)." in line
+        for line in findings.found
+    )
+    assert not any("behind a difference in top-1" in line for line in findings.open)
+    page = write_comparison(*sides(first, other), out=tmp_path).read_text(encoding="utf-8")
+    assert "compares the sides" not in page
+    assert "Nothing that is recorded" not in page
+
+
+def test_runs_of_both_experiments_under_other_names_are_said_to_be_so(first: Recorded) -> None:
+    arms = {"plain-reduced": "baseline"}
+    renamed = replace(first, experiment="long", runs=first.runs.replace({"arm": arms}))
+    renamed = replace(renamed, runs=renamed.runs[renamed.runs["arm"] == "baseline"].reset_index(drop=True))
+    found = compare(*sides(first, renamed)).findings.found
+    assert "3 runs belong to both experiments, under different arm names." in found
+    assert "12 runs belong to both sides." in compare(*sides(first, first)).findings.found
+
+
 def test_one_seed_a_side_has_no_test(first: Recorded) -> None:
     one = replace(first, runs=first.runs[first.runs["seed"] == 0].reset_index(drop=True))
     comparison = compare(*sides(one, replace(one, runs=one.runs.assign(started=0.0))))

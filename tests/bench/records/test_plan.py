@@ -107,3 +107,9 @@ def runs_of(config: RunConfig, epochs: int) -> list[PlannedRun]:
         )
         for seed in (0, 1)
     ]
+
+
+def test_a_plan_without_a_history_is_as_old_as_its_first_run() -> None:
+    records = Path(__file__).parents[3] / "results" / "ablation-imagenette" / "records"
+    (plan,) = read_plans(records, "ablation-imagenette")
+    assert describe(plan) == "12 runs, 2026-11-24 07:27 UTC"

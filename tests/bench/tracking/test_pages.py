@@ -14,7 +14,7 @@ from analysis.report.writing import write_report
 from bench.tracking.cursors import ExperimentCursors
 from bench.tracking.dashboard import serving
 from bench.tracking.pages.reports import attach_report
-from bench.tracking.pages.views import VIEWS, view_page
+from bench.tracking.pages.views import EXPERIMENTS_PAGE, VIEWS, view_page
 from bench.tracking.publishing import Publisher
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -112,6 +112,7 @@ def test_the_table_of_runs_begins_with_accuracy(dashboard: Dashboard, browser_pa
     browser_page.goto(dashboard.address + view_page(dashboard.experiment_id, dashboard.plan, VIEWS[1]))
     browser_page.get_by_text("final/val_top1").first.wait_for()
     browser_page.get_by_text("unreduced-both s2").first.wait_for()
+    browser_page.get_by_text("12 matching runs").wait_for()  # without that of the report
 
 
 def test_the_report_previews_in_its_run(dashboard: Dashboard, browser_page: playwright.Page) -> None:
@@ -126,3 +127,16 @@ def test_nobody_lands_on_the_home_page(dashboard: Dashboard, browser_page: playw
     browser_page.goto(dashboard.address)
     browser_page.get_by_text(NAME).first.wait_for()
     assert "#/experiments" in browser_page.url
+
+
+def test_no_link_leads_to_the_home_page(dashboard: Dashboard, browser_page: playwright.Page) -> None:
+    for page in (view_page(dashboard.experiment_id, dashboard.plan, VIEWS[1]), EXPERIMENTS_PAGE):
+        browser_page.goto(dashboard.address + page)
+        links = browser_page.locator("a[href='#/']:visible")
+        links.first.wait_for()
+        for number in range(links.count()):
+            browser_page.goto(dashboard.address + page)
+            links.nth(number).click()
+            browser_page.wait_for_url("**/#/experiments?*")
+            browser_page.get_by_text(NAME).first.wait_for()
+            assert browser_page.get_by_text("Welcome to MLflow").count() == 0

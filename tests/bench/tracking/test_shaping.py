@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.records.plan import PlanEntry, RecordedPlan
-from bench.records.states import RunState
+from bench.records.plan import PlanEntry, RecordedPlan, read_plans
+from bench.records.states import RunState, read_state
+from bench.tracking.pages.arms import planned_configs, recorded_configs, settings_of_arms
 from bench.tracking.pages.colours import COLOURS, colours_of_arms
 from bench.tracking.pages.notes import NOTE, experiment_note, run_note
 from bench.tracking.reader import EvaluationNews, KilledRun, RunNews
@@ -22,11 +23,13 @@ from bench.tracking.shaping import (
     shape_killed_run,
     shape_names,
     shape_new_run,
+    shape_other_code,
     shape_plan,
     shape_run_news,
 )
 from reproduce import schema
 
+RESULTS = Path(__file__).parents[3] / "results" / "ablation-imagenette"
 ENTRY = PlanEntry("0123456789ab", "full", 7, "full s7", 3, {schema.COST_PARAMETERS: 7e6})
 ENVIRONMENT: dict[str, Any] = {
     "commit": "c0ffee",
@@ -238,4 +241,31 @@ def test_how_an_attempt_is_computed_becomes_tags_and_a_change_stays_one() -> Non
         "deeper.computation.threads": "-",
         "deeper.computation.precision": "bf16",
         "deeper.changes.code": "beef -> c0de",
+    }
+
+
+def test_an_older_run_that_was_resumed_under_another_commit_went_on_with_other_code() -> None:
+    state = read_state(RESULTS / "records" / "runs" / "81e92f45be41")
+    assert shape_other_code(state) == {"deeper.changes.code": "ceccf3dc18f0 -> f6e20f443c3a"}
+    tags = shape_run_news("first", ENTRY, replace(news(start(2)), state=state), epoch=0).tags
+    assert tags["deeper.changes.code"] == "ceccf3dc18f0 -> f6e20f443c3a"
+    assert shape_other_code(read_state(RESULTS / "records" / "runs" / "8d21e5f19163")) == {}, "resumed under one commit"
+
+
+def test_arms_without_descriptions_are_told_apart_by_their_settings() -> None:
+    plans = read_plans(RESULTS / "records", "ablation-imagenette")
+    settings = settings_of_arms(recorded_configs(RESULTS / "records", plans[0].entries))
+    note = experiment_note("first", plans, {}, settings)
+    assert "| arm | what sets it apart | runs |" in note
+    assert "| reduced-none | network.reduction reduced, network.aux none | 3 |" in note
+    described = {"arms": {"reduced-none": {"description": "plain"}}}
+    assert "| reduced-none | plain | 3 |" in experiment_note("first", plans, described, settings)
+
+
+def test_arms_of_an_experiment_that_has_not_begun_are_told_apart_by_its_file() -> None:
+    recipe = {"epochs": 2}
+    content = {"recipe": recipe, "arms": {"full": {}, "long": {"recipe": {"epochs": 4}, "network": {"aux": "none"}}}}
+    assert settings_of_arms(planned_configs(content)) == {
+        "full": "recipe.epochs 2",
+        "long": "recipe.epochs 4, network.aux none",
     }
