@@ -217,8 +217,8 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
                 low, high = (percent(value, 1) for value in (values.min(), values.max()))
                 found.append(f"{name} {low}" if low == high else f"{name} {low} to {high}")
         lines.append(
-            "The smallest detectable effects on top-1, in points, with a power of 80 % and the observed spread: "
-            f"{', '.join(found)}."
+            "The smallest detectable effects on top-1, in points, after Holm's correction, with a power of at least "
+            f"80 % and the observed spread: {', '.join(found)}."
         )
     elif len(effects):
         lines.append("No effect has an interval: the seeds of an arm are too few, or have no spread.")
@@ -237,7 +237,7 @@ def limits(recorded: Recorded, effects: pd.DataFrame, *, images: int = 0) -> lis
         )
     if recorded.not_finite:
         counts_of = ", ".join(f"{name} in {counted(count, 'epoch')}" for name, count in recorded.not_finite.items())
-        lines.append(f"Values that are not finite were recorded of {counts_of}; means and figures leave them out.")
+        lines.append(f"Some recorded values are not finite, and means and figures leave them out: {counts_of}.")
     if len(counts) and (counts.min() != counts.max() or len(counts) < len(recorded.arms)):
         lines.append("Arms have unequal numbers of finished runs; failed or missing runs are not filled in.")
     if schema.SHARED_GPU_BUSY_PERCENT in recorded.runs:
@@ -298,7 +298,7 @@ def computed_differently(runs: pd.DataFrame) -> list[str]:
     changed = runs[[name for name in map(str, runs.columns) if name.startswith(schema.TAG_CHANGES)]].dropna(how="all")
     if len(changed):
         facts = ", ".join(sorted(name.removeprefix(schema.TAG_CHANGES) for name in map(str, changed.columns)))
-        lines.append(f"{counted(len(changed), 'run')} went on with another computation after an interruption: {facts}.")
+        lines.append(f"{counted(len(changed), 'run')} went on after an interruption with a change of {facts}.")
     return lines
 
 

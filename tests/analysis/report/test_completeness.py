@@ -38,6 +38,4 @@ def test_runs_that_were_resumed_with_another_computation_are_counted() -> None:
     runs = pd.DataFrame(
         {"deeper.changes.machine": ["a -> b", None, None], "deeper.changes.code": ["x -> y", None, "z"]}
     )
-    assert computed_differently(runs) == [
-        "2 runs went on with another computation after an interruption: code, machine."
-    ]
+    assert computed_differently(runs) == ["2 runs went on after an interruption with a change of code, machine."]

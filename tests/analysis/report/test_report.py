@@ -81,7 +81,9 @@ def test_infinity_is_read_back_and_left_out_of_means_and_figures(tmp_path: Path)
     assert -math.inf in recorded.runs["final/odd"].tolist()
 
     page = write_report("grid", tracking_uri=uri, out=tmp_path / "report").read_text(encoding="utf-8")
-    assert "Values that are not finite were recorded of gradient/stem in 2 epochs" in page
+    assert (
+        "Some recorded values are not finite, and means and figures leave them out: gradient/stem in 2 epochs." in page
+    )
     assert "Norms that are not finite are left out (2 epochs of stage stem)." in page
     assert "e+308" not in (tmp_path / "report" / "epochs.csv").read_text(encoding="utf-8")
     assert math.inf in pd.read_csv(tmp_path / "report" / "epochs.csv")["gradient/stem"].tolist()
