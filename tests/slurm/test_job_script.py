@@ -253,7 +253,12 @@ def test_the_signal_before_the_time_limit_is_passed_on_and_the_exit_code_kept(tm
         job.send_signal(number)
         time.sleep(0.1)
         assert job.poll() is None
-    wait_until(lambda: node.stop_file.exists() and node.stop_file.read_text(encoding="utf-8") == "time limit")
+
+    def has_asked_to_stop() -> bool:
+        job.send_signal(signal.SIGUSR1)  # bash notices none that comes in the moment in which it begins to wait
+        return node.stop_file.exists() and node.stop_file.read_text(encoding="utf-8") == "time limit"
+
+    wait_until(has_asked_to_stop)
     (node.stubs / "wait").unlink()
     assert job.wait(10) == code
     assert node.requeues == ([] if code != 75 else ["requeue 17"])
