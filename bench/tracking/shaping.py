@@ -9,7 +9,7 @@ from __future__ import annotations
 import calendar
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from bench.records.evaluations import DATE
 from bench.records.plan import PlanEntry, RecordedPlan
 from bench.records.states import RunState
+from bench.tracking.pages.arms import flattened
 from bench.tracking.pages.notes import NOTE, run_note
 from bench.tracking.reader import EvaluationNews, Event, KilledRun, RunNews
 from reproduce import schema
@@ -165,7 +166,7 @@ def shape_description(config: Mapping[str, Any]) -> RunDescription:
     """Shape the configuration of a run, given as the content of its configuration file."""
     path, digest = config["data"]["path"], config["data_hash"]
     return RunDescription(
-        params=tuple(_flatten(config)),
+        params=tuple(flattened(config)),
         tags={schema.TAG_DATA: Path(path).name, schema.TAG_DATA_HASH: digest},
         dataset_name=Path(path).name,
         dataset_digest=digest[:36],  # MLflow's limit
@@ -342,11 +343,3 @@ def _metrics(values: Mapping[str, float], seconds: float, step: int) -> list[Met
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", str(value)

@@ -83,7 +83,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Maps [N, O, H, W].
     """
-    given = (None if tensor is None else tensor.to(_computed_in(x)) for tensor in (x, weight, bias))
+    dtype = _computed_in(x)
+    given = (None if tensor is None else tensor.to(dtype) for tensor in (x, weight, bias))
     result: Tensor = _Convolution.apply(*given)  # type: ignore[no-untyped-call]
     return result
 

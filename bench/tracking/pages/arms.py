@@ -50,7 +50,7 @@ def settings_of_arms(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
     Args:
         configs: The configuration of a run of each arm, by the arms' names.
     """
-    settings = {arm: dict(_settings(config)) for arm, config in configs.items()}
+    settings = {arm: _settings(config) for arm, config in configs.items()}
     names = dict.fromkeys(name for own in settings.values() for name in own)
     added = {name: str(default) for name, default in schema.ADDED_SETTINGS.items()}
     varying = [name for name in names if len({own.get(name, added.get(name, "")) for own in settings.values()}) > 1]
@@ -62,10 +62,15 @@ def settings_of_arms(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, str]
     return found
 
 
-def _settings(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flattened(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the fields of nested mappings as MLflow names and stores them: names joined by dots, values as text."""
     for name, value in content.items():
-        full = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            yield from _settings(value, f"{full}.")
-        elif full.startswith(FIELDS) and full not in FOLLOWING:
-            yield full, str(value)
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    fields = flattened(config)
+    return {name: value for name, value in fields if name.startswith(FIELDS) and name not in FOLLOWING}
